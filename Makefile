@@ -1,0 +1,65 @@
+# make demo shows the whole story on a cluster of its own; make test asserts it.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+export NODERUNTIME_CACHE ?= $(HOME)/.cache/noderuntime
+VENV := $(NODERUNTIME_CACHE)/venv/bin
+SYSTEM_PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11 /usr/bin/python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$python; break; }; done)
+# The harness is a package for the tests and the demo, not part of the distribution.
+export PYTHONPATH := tests/cluster
+export PATH := $(VENV):$(NODERUNTIME_CACHE)/bin:$(PATH):/usr/sbin:/sbin
+IMAGE ?= noderuntime:dev
+KEEP ?=
+PYTEST := $(VENV)/pytest
+
+.PHONY: help setup lint types imports unit contract critest cluster-test test demo demo-down image proto crds
+
+help:
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: ## bring what is missing on this machine: packages, venv, programs
+	@test -n "$(SYSTEM_PYTHON)" || { echo 'setup: Python 3.11 or newer is needed' >&2; exit 1; }
+	@$(SYSTEM_PYTHON) scripts/setup.py
+
+lint: setup ## ruff
+	$(VENV)/ruff check .
+
+types: setup ## mypy --strict on everything
+	$(VENV)/mypy
+	MYPYPATH=tests/cluster:runtime $(VENV)/mypy --strict -p harness -p story
+	MYPYPATH=tests/cluster:runtime $(VENV)/mypy --strict tests/cluster/*.py
+	MYPYPATH=scripts $(VENV)/mypy --strict scripts/*.py
+	MYPYPATH=image $(VENV)/mypy --strict image/*.py
+
+imports: setup ## the layer rules
+	$(VENV)/lint-imports --no-cache
+
+unit: setup ## unit tests: no root, no tools
+	$(PYTEST) tests/unit
+
+contract: setup ## contract tests: the real tools, on this machine
+	$(PYTEST) tests/contract
+
+critest: setup ## the CRI conformance suite: containerd's pods through us, then our own
+	PYTHONPATH=tests:tests/contract $(VENV)/python -m critest
+	PYTHONPATH=tests:tests/contract $(VENV)/python -m critest --handler runc
+
+cluster-test: setup ## the story as pytest tests, on a cluster of their own
+	$(PYTEST) tests/cluster
+
+test: lint types imports unit contract critest cluster-test ## all of it
+
+demo: setup ## the whole story, step by step; KEEP=1 leaves the cluster up
+	@KEEP=$(KEEP) $(VENV)/python -m story.demo
+
+demo-down: ## remove the demo's cluster
+	@$(VENV)/python -m harness down demo
+
+image: setup ## build the image and push it: make image IMAGE=registry.example/noderuntime:1
+	$(VENV)/python image/build.py --image $(IMAGE) $(if $(findstring /,$(IMAGE)),--push)
+
+proto: setup ## regenerate the gRPC stubs from the schemas
+	PYTHON=$(VENV)/python scripts/proto
+
+crds: setup ## regenerate the CRDs from the models
+	$(VENV)/python -m noderuntime_operator.crdgen

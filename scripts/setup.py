@@ -1,0 +1,76 @@
+"""Bring what make demo and make test need, and nothing that is there already.
+
+Debian packages, a Python venv, and the programs of tools/programs.toml. Runs with the
+system's own Python and its standard library; everything but the Debian packages goes to
+$NODERUNTIME_CACHE (default ~/.cache/noderuntime). A second run does nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import debian
+import goprograms
+
+REPO = Path(__file__).resolve().parent.parent
+CACHE = Path(os.environ.get("NODERUNTIME_CACHE") or Path.home() / ".cache" / "noderuntime")
+EXTRAS = "runtime,operator,dev"
+PACKAGES = (
+    "buildah", "busybox-static", "ca-certificates", "catatonit", "conmon", "curl",
+    "debian-archive-keyring", "gcc", "git", "golang-github-containers-common", "iproute2", "iptables",
+    "jq", "libc6-dev", "libseccomp-dev", "make", "mmdebstrap", "mount", "openssl", "patchelf",
+    "pkg-config", "procps", "python3-venv", "util-linux",
+)  # fmt: skip
+
+
+def main() -> int:
+    """Check the machine, then bring what is missing; one clear line when it cannot be."""
+    try:
+        check_machine()
+        table = tomllib.loads((REPO / "tools/programs.toml").read_text(encoding="utf-8"))
+        debian.install(PACKAGES)
+        make_venv()
+        for name, entry in table["debian"].items():
+            debian.link_programs(name, entry, CACHE)
+        go = goprograms.find_go(table["toolchain"], CACHE)
+        for name, entry in table["go"].items():
+            goprograms.build(go, REPO / "tools" / name, entry, CACHE / "bin")
+    except (SystemExit, subprocess.CalledProcessError, OSError) as error:
+        print(f"setup: {error}", file=sys.stderr)
+        return 1
+    print(f"setup: everything is in {CACHE}")
+    return 0
+
+
+def check_machine() -> None:
+    """Say what this machine lacks that no package brings."""
+    if os.geteuid() != 0:
+        raise SystemExit("the cluster needs root: network namespaces, mounts and cgroups")
+    if platform.machine() != "x86_64":
+        raise SystemExit(f"only x86_64 is tried, this is {platform.machine()}")
+    if not Path("/etc/debian_version").exists():
+        raise SystemExit("packages come from apt: run this on Debian 12")
+
+
+def make_venv() -> None:
+    """Make the venv, or bring it up to the project's pins when they changed."""
+    venv, pins = CACHE / "venv", REPO / "pyproject.toml"
+    stamp, key = venv / ".pins", hashlib.sha256(pins.read_bytes() + str(REPO).encode()).hexdigest()
+    if stamp.exists() and stamp.read_text() == key:
+        return
+    print(f"setup: Python packages into {venv}", flush=True)
+    if not (venv / "bin/pip").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    command = [str(venv / "bin/pip"), "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*command, "--editable", f"{REPO}[{EXTRAS}]"], check=True, stdin=subprocess.DEVNULL)
+    stamp.write_text(key)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
