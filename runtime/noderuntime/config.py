@@ -1,0 +1,120 @@
+"""The daemon's configuration: ``/etc/noderuntime/config.toml`` and its drop-ins as one model.
+
+Drop-ins (``conf.d/*.toml``) are merged in the order of their names; tables merge
+key by key, everything else is replaced. Unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from noderuntime.errors import InvalidArgument
+
+CONFIG_FILE = Path("/etc/noderuntime/config.toml")
+
+HandlerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerConfig(_Table):
+    """Where the daemon listens and keeps its files."""
+
+    socket: Path = Path("/run/noderuntime/noderuntime.sock")
+    run_dir: Path = Path("/run/noderuntime")
+    state_dir: Path = Path("/var/lib/noderuntime")
+    cgroup_driver: Literal["systemd", "cgroupfs"] | None = None
+    """Only for a node whose upstream cannot tell it; it must be the kubelet's."""
+
+
+class UpstreamConfig(_Table):
+    """The CRI socket that the node already had; calls for its pods go there as they came."""
+
+    socket: Path
+
+
+class ImagesConfig(_Table):
+    """Where root filesystems come from."""
+
+    backend: Literal["containerd"] = "containerd"
+    containerd_socket: Path = Path("/run/containerd/containerd.sock")
+    namespace: str = "k8s.io"
+    snapshotter: str = "overlayfs"
+
+
+class NetworkConfig(_Table):
+    """CNI: the node's own configuration and plugins."""
+
+    conf_dir: Path = Path("/etc/cni/net.d")
+    plugin_dirs: tuple[Path, ...] = (Path("/opt/cni/bin"), Path("/usr/lib/cni"))
+
+
+class ToolsConfig(_Table):
+    """Programs and files of the bundle."""
+
+    conmon: Path = Path("conmon")
+    busybox: Path = Path("busybox")
+    """A static one: its shell holds the stdio of gVisor's containers."""
+    pause_rootfs: Path = Path("/opt/noderuntime/current/share/pause")
+    seccomp_profile: Path | None = None
+
+
+class HandlerConfig(_Table):
+    """One OCI runtime that pods may choose by name."""
+
+    type: Literal["runc", "gvisor"]
+    path: Path
+
+
+class LogConfig(_Table):
+    """The daemon's own log."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(_Table):
+    """The whole configuration."""
+
+    server: ServerConfig = ServerConfig()
+    upstream: UpstreamConfig | None = None
+    images: ImagesConfig = ImagesConfig()
+    network: NetworkConfig = NetworkConfig()
+    tools: ToolsConfig = ToolsConfig()
+    log: LogConfig = LogConfig()
+    handlers: dict[HandlerName, HandlerConfig] = Field(min_length=1)
+
+
+def load(path: Path = CONFIG_FILE) -> Config:
+    """Read the file and its drop-ins.
+
+    Raises InvalidArgument with one line that names the file or the key.
+    """
+    merged: dict[str, Any] = {}
+    for part in (path, *sorted((path.parent / "conf.d").glob("*.toml"))):
+        try:
+            merged = _merge(merged, tomllib.loads(part.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise InvalidArgument(f"configuration {part}: {error.strerror}") from error
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InvalidArgument(f"configuration {part}: {error}") from error
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
+        raise InvalidArgument(f"configuration {path}: {where}: {first['msg']}") from error
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return base with over laid on top, table by table."""
+    merged = dict(base)
+    for key, value in over.items():
+        known = merged.get(key)
+        merged[key] = _merge(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+    return merged

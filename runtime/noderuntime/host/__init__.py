@@ -1,0 +1,1 @@
+"""System calls, mounts and processes: the only layer that makes them."""

@@ -1,0 +1,152 @@
+"""The seam to the kernel: the only layer that spawns, mounts or makes system calls.
+
+``noderuntime.host.linux.LinuxHost`` is the real one; unit tests use a fake.
+Every method is async and blocks a worker thread at most, never the event loop.
+Failures raise HostError, a missed deadline DeadlineExceeded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+NamespaceKind = Literal["net", "ipc", "uts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What a finished program left: exit status (negative: killed by that signal) and output."""
+
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRef:
+    """A process that cannot be mistaken for a later one with the same PID.
+
+    ``start_time`` is field 22 of ``/proc/PID/stat``, in clock ticks since boot.
+    """
+
+    pid: int
+    start_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One mount as ``mount(8)`` would take it; options include "bind", "ro", "rslave" and the like."""
+
+    source: str
+    target: Path
+    fstype: str
+    options: tuple[str, ...] = ()
+
+
+class Launched(Protocol):
+    """A program that waits at a gate, and later says one line; see :meth:`Host.launch`."""
+
+    @property
+    def pid(self) -> int:
+        """Its PID; valid until :meth:`close`."""
+
+    async def release(self) -> None:
+        """Let it pass the gate."""
+
+    async def reply(self, *, timeout: float, limit: int = 1 << 16) -> bytes:
+        """Return what it wrote up to the first newline or its end of file; DeadlineExceeded."""
+
+    async def close(self, *, timeout: float) -> int:
+        """Wait for the program (not for what it left running) and return its exit status.
+
+        At the timeout it is killed, with its process group.
+        """
+
+
+class Host(Protocol):
+    """System calls, as the layers above need them."""
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        output_limit: int = 1 << 20,
+        pass_fds: Sequence[int] = (),
+    ) -> Completed:
+        """Run a program to its end; at the timeout (seconds) kill it and raise DeadlineExceeded.
+
+        Output past ``output_limit`` bytes per stream is read and dropped.
+        """
+
+    async def launch(
+        self,
+        argv: Sequence[str],
+        *,
+        gate: str,
+        reply: str,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> Launched:
+        """Start a program that daemonizes, with two pipes whose descriptors it finds in its environment.
+
+        ``gate`` and ``reply`` name the variables: it reads a byte from the first before
+        it does anything, and writes its verdict into the second.
+        """
+
+    async def mount(self, mount: Mount) -> None:
+        """Mount, creating no directory."""
+
+    async def unmount(self, target: Path) -> None:
+        """Detach whatever is mounted there, lazily; nothing mounted or no such path is no error."""
+
+    async def is_mount_point(self, path: Path) -> bool:
+        """Tell whether something else than its parent's filesystem is mounted there."""
+
+    async def pin_namespaces(
+        self,
+        pins: Mapping[NamespaceKind, Path],
+        *,
+        hostname: str | None = None,
+        sysctls: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make new namespaces and bind each to its path (an empty file), from one throw-away thread.
+
+        Brings ``lo`` up in a new network namespace, sets the hostname in a new UTS namespace and
+        writes the sysctls from inside. On failure no pin is left.
+        """
+
+    async def unpin_namespaces(self, pins: Sequence[Path]) -> None:
+        """Unmount and remove the pins; missing ones are no error."""
+
+    async def process(self, pid: int) -> ProcessRef | None:
+        """Identify a running process; None if there is none or it is a zombie."""
+
+    async def signal(self, process: ProcessRef, signo: int) -> bool:
+        """Send a signal through a pidfd; False if that very process is gone."""
+
+    async def wait(self, process: ProcessRef, *, timeout: float) -> bool:
+        """Wait until that very process has ended; False when the timeout (seconds) came first."""
+
+    async def kill_tree(self, process: ProcessRef) -> None:
+        """SIGKILL a process and its descendants; gone is no error."""
+
+    async def remove_tree(self, path: Path) -> None:
+        """Remove a directory tree without following links or crossing into mounts; missing is no error."""
+
+    def cgroup_version(self) -> Literal[1, 2]:
+        """Tell which cgroup hierarchy carries the memory controller."""
+
+    async def join_cgroup(self, path: str, pid: int) -> None:
+        """Create the cgroup (every v1 hierarchy, or v2) if missing and move a process in."""
+
+    async def cgroup_pids(self, path: str) -> list[int]:
+        """List all processes in the cgroup and below it; a missing cgroup has none."""
+
+    async def remove_cgroup(self, path: str) -> None:
+        """Remove the cgroup and everything below it, in all hierarchies; missing is no error."""

@@ -1,0 +1,19 @@
+"""Telling systemd how the service stands (sd_notify(3)); silent where nobody asked."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+# Taken out of the environment before anything is spawned: ``runc start`` would wait for
+# the container to report to the socket it inherits.
+_ADDRESS = os.environ.pop("NOTIFY_SOCKET", "")
+
+
+def notify(state: str) -> None:
+    """Send lines such as ``READY=1`` or ``STATUS=…`` to the service manager."""
+    if not _ADDRESS:
+        return
+    address = "\0" + _ADDRESS[1:] if _ADDRESS.startswith("@") else _ADDRESS
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.sendto(state.encode(), address)

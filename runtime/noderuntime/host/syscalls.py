@@ -1,0 +1,110 @@
+"""System calls that Python 3.11 does not offer, through libc; a failure raises HostError with its errno.
+
+They act on the calling *thread* (unshare, setns) or block (mount, umount2):
+call them from a thread of their own, see :mod:`noderuntime.host.threads`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+
+from noderuntime.errors import HostError
+
+CLONE_FS = 0x200
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWNET = 0x40000000
+
+MS_RDONLY = 0x1
+MS_REMOUNT = 0x20
+MS_BIND = 0x1000
+
+MNT_DETACH = 0x2
+UMOUNT_NOFOLLOW = 0x8
+
+_SYS_OPENAT2 = 437
+_RESOLVE_NO_XDEV = 0x01
+_RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_NO_SYMLINKS = 0x04
+_RESOLVE_BENEATH = 0x08
+_RESOLVE_IN_ROOT = 0x10
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mount.argtypes = (
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_ulong,
+    ctypes.c_char_p,
+)
+_libc.syscall.restype = ctypes.c_long
+
+
+def unshare(flags: int) -> None:
+    """Give the calling thread new namespaces (or its own working directory, CLONE_FS)."""
+    _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def setns(fd: int, flags: int) -> None:
+    """Move the calling thread into the namespace behind the descriptor."""
+    _check(_libc.setns(ctypes.c_int(fd), ctypes.c_int(flags)), "setns")
+
+
+def mount(source: str, target: str, fstype: str, flags: int, data: str = "") -> None:
+    """mount(2)."""
+    failed = _libc.mount(
+        os.fsencode(source),
+        os.fsencode(target),
+        fstype.encode(),
+        flags,
+        os.fsencode(data) if data else None,
+    )
+    _check(failed, f"mount {fstype or source} at {target}")
+
+
+def umount(target: str, flags: int) -> None:
+    """umount2(2)."""
+    _check(_libc.umount2(ctypes.c_char_p(os.fsencode(target)), ctypes.c_int(flags)), f"unmount {target}")
+
+
+def open_directory_here(parent: int, name: str) -> int:
+    """Open a subdirectory for reading, refusing links and anything that is mounted there (EXDEV).
+
+    openat2(2) sees bind mounts of the same filesystem, which a comparison of st_dev would not.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = _openat2(parent, name, flags, _RESOLVE_NO_XDEV | _RESOLVE_NO_SYMLINKS | _RESOLVE_BENEATH)
+    _check(fd, f"open directory {name!r}")
+    return fd
+
+
+def open_in_root(root: int, path: str) -> int:
+    """Open a file for reading as a process with that root directory would; never waits for a fifo.
+
+    Links in the tree, which its author chose, cannot lead out of it.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    fd = _openat2(root, path, flags, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    _check(fd, f"open {path!r} in a root filesystem")
+    return fd
+
+
+def _openat2(parent: int, path: str, flags: int, resolve: int) -> int:
+    how = struct.pack("QQQ", flags, 0, resolve)
+    return int(
+        _libc.syscall(
+            ctypes.c_long(_SYS_OPENAT2),
+            ctypes.c_int(parent),
+            ctypes.c_char_p(os.fsencode(path)),
+            ctypes.c_char_p(how),
+            ctypes.c_size_t(len(how)),
+        )
+    )
+
+
+def _check(result: int, action: str) -> None:
+    if result < 0:
+        errno = ctypes.get_errno()
+        raise HostError(action, errno, os.strerror(errno))

@@ -1,0 +1,1 @@
+"""The ledger: what was made, or is about to be."""

@@ -1,0 +1,43 @@
+"""The ledger's schema, step by step: step N takes a database from ``user_version`` N to N + 1.
+
+Steps are only ever added. A node may go back to an older daemon only if no step lies between.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from noderuntime.errors import FailedPrecondition
+
+_STEPS = (
+    """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+    CREATE TABLE sandboxes (
+        id TEXT PRIMARY KEY, handler TEXT NOT NULL, config BLOB NOT NULL,
+        created_at INTEGER NOT NULL, ready_at INTEGER NOT NULL, stopped_at INTEGER NOT NULL,
+        netns TEXT NOT NULL, ips TEXT NOT NULL, cni_result BLOB NOT NULL,
+        root TEXT, monitor TEXT, released_at INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE containers (
+        id TEXT PRIMARY KEY, sandbox_id TEXT NOT NULL, config BLOB NOT NULL,
+        created_at INTEGER NOT NULL, image_id TEXT NOT NULL, image_name TEXT NOT NULL,
+        log_path TEXT NOT NULL, process TEXT, monitor TEXT,
+        prepared_at INTEGER NOT NULL, starting INTEGER NOT NULL, started_at INTEGER NOT NULL,
+        stopping_at INTEGER NOT NULL, finished_at INTEGER NOT NULL,
+        released_at INTEGER NOT NULL, exit_code INTEGER NOT NULL, oom_killed INTEGER NOT NULL,
+        start_error TEXT NOT NULL, lost INTEGER NOT NULL, stop_signal INTEGER NOT NULL,
+        user BLOB NOT NULL, resources BLOB NOT NULL
+    ) STRICT;
+    """,
+)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the database to the newest schema; FailedPrecondition if a newer daemon wrote it."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(_STEPS):
+        raise FailedPrecondition(
+            f"the ledger has schema {version}, this daemon knows {len(_STEPS)}: a newer noderuntime wrote it"
+        )
+    for number, step in enumerate(_STEPS[version:], version + 1):
+        connection.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")
