@@ -1,0 +1,1 @@
+"""Where root filesystems come from."""

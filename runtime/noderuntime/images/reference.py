@@ -1,0 +1,143 @@
+"""Image references: from what a pod says to a registry, a repository, and a tag or digest.
+
+The grammar is that of the distribution project's references, with Docker's
+defaults for host, ``library/`` and ``latest``, as every CRI client expects. It
+is a little narrower where a wider one could not be dialled: ports end at 65535
+and what stands in brackets is an IPv6 address.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from noderuntime.errors import InvalidArgument
+
+DOCKER = "docker.io"
+"""The registry of names that say none, where nothing else is configured."""
+
+_ID = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[(?P<ipv6>[0-9a-fA-F:.]+)\])(?::(?P<port>[0-9]{{1,5}}))?")
+_PATH = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
+
+_LENGTH_LIMIT = 1024
+_NAME_LIMIT = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """An image by its full name. Made by :func:`parse` only, so that every part is well-formed."""
+
+    registry: str
+    """Host and port as the pod says them, such as ``docker.io`` or ``[::1]:5000``."""
+    repository: str
+    tag: str
+    """Empty only beside a digest."""
+    digest: str = ""
+
+    @property
+    def name(self) -> str:
+        """Registry and repository."""
+        return f"{self.registry}/{self.repository}"
+
+    @property
+    def stored(self) -> str:
+        """The name in the store: a tag beside a digest is dropped, the digest says which image it is."""
+        return f"{self.name}@{self.digest}" if self.digest else f"{self.name}:{self.tag}"
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        return f"{self.name}{tag}@{self.digest}" if self.digest else f"{self.name}{tag}"
+
+
+def parse(text: str, registry: str = DOCKER) -> Reference:
+    """Parse a tag, a digest or both; ``registry`` is for names that say none.
+
+    InvalidArgument, in one line, when it is none of these; an image ID is none.
+    """
+    if len(text) > _LENGTH_LIMIT:
+        raise InvalidArgument(f"image reference of {len(text)} characters is too long")
+    rest, at, digest = text.partition("@")
+    path, colon, tag = rest.rpartition(":")
+    if not colon or "/" in tag or tag.endswith("]"):
+        path, colon, tag = rest, "", ""
+    host, path = _split_host(path, registry)
+    well_formed = (
+        _is_host(host)
+        and _PATH.fullmatch(path)
+        and len(path) <= _NAME_LIMIT
+        and not _ID.fullmatch(text)
+        and (not colon or _TAG.fullmatch(tag))
+        and (not at or _DIGEST.fullmatch(digest))
+    )
+    if not well_formed:
+        shown = text[:80].encode("unicode_escape").decode("ascii")
+        raise InvalidArgument(f"image reference {shown!r} is not valid")
+    return Reference(host, path, tag or ("" if digest else "latest"), digest)
+
+
+def candidates(text: str, search: Iterable[str] = (DOCKER,)) -> tuple[Reference, ...]:
+    """List what the text may mean, best first: itself, or a short name in each registry of the search.
+
+    InvalidArgument for a short name where no registry is searched.
+    """
+    found = tuple(dict.fromkeys(parse(text, registry) for registry in search))
+    if found:
+        return found
+    reference = parse(text)
+    if is_short(text):
+        raise InvalidArgument(
+            f"image reference {text!r} names no registry, and none is configured for short names"
+        )
+    return (reference,)
+
+
+def is_short(text: str) -> bool:
+    """Tell whether a reference leaves the registry open."""
+    first, slash, _ = text.partition("/")
+    return not (slash and _names_registry(first))
+
+
+def image_id(text: str) -> str:
+    """Return ``sha256:…`` for an image ID in either form, and nothing for anything else."""
+    matched = _ID.fullmatch(text)
+    return f"sha256:{matched.group(1)}" if matched else ""
+
+
+def stored_name(text: str) -> str:
+    """Return the full name of an image ID, tag or digest, as the node's store has it.
+
+    InvalidArgument when it is none of these.
+    """
+    return image_id(text) or parse(text).stored
+
+
+def _is_host(host: str) -> bool:
+    matched = _HOST.fullmatch(host)
+    if matched is None or int(matched["port"] or 1) not in range(1, 65536):
+        return False
+    try:
+        return matched["ipv6"] is None or bool(ipaddress.IPv6Address(matched["ipv6"]))
+    except ValueError:
+        return False
+
+
+def _split_host(path: str, registry: str) -> tuple[str, str]:
+    """Tell a registry from the first part of a path: it has a dot, a port, or is localhost."""
+    host, slash, rest = path.partition("/")
+    if slash and _names_registry(host):
+        return _with_library(DOCKER if host == "index.docker.io" else host, rest)
+    return _with_library(registry, path)
+
+
+def _names_registry(first: str) -> bool:
+    return "." in first or ":" in first or first == "localhost" or first != first.lower()
+
+
+def _with_library(host: str, path: str) -> tuple[str, str]:
+    return host, f"library/{path}" if host == DOCKER and "/" not in path else path
