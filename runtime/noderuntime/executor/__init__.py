@@ -1,0 +1,1 @@
+"""Handlers: OCI runtimes driven through their command line."""

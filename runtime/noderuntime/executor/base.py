@@ -1,0 +1,89 @@
+"""What a handler is: an OCI runtime, driven through its command line.
+
+One instance per configured handler, without state of its own: everything it
+needs to know of a container is in the bundle and in what the caller passes.
+``runc`` and ``gvisor`` are siblings of this protocol; tests hold both to it.
+
+A container's life: ``conmon … -r RUNTIME`` runs the runtime's ``create``
+(:meth:`Executor.monitor_runtime` says which program and global flags that is),
+then :meth:`start`, then the process ends by itself or by :meth:`kill`, then
+:meth:`delete`. ``sandbox_id`` names the root container in every call, because
+gVisor's tool must find the sandbox that a sub-container lives in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the binary said of itself."""
+
+    version: str
+    user_namespaces: bool
+    recursive_read_only_mounts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeCommand:
+    """The program that the monitor calls for ``create``, and its global flags."""
+
+    path: Path
+    flags: tuple[str, ...]
+    terminals: bool = True
+    """It hands the monitor a terminal where the spec wants one; else the monitor must not wait for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    """What an ExecSync process left."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Executor(Protocol):
+    """One handler."""
+
+    name: str
+
+    @property
+    def needs_root_container(self) -> bool:
+        """Tell whether each sandbox needs a root container (gVisor does, runc does not)."""
+
+    async def probe(self) -> Features:
+        """Ask the binary what it can do; ToolError with its words when broken, NotFound when missing."""
+
+    def monitor_runtime(self, container_id: str, sandbox_id: str, *, is_root: bool) -> RuntimeCommand:
+        """Name the program and flags with which the monitor runs ``create``."""
+
+    def adapt_spec(self, spec: dict[str, Any], sandbox_id: str, *, is_root: bool) -> None:
+        """Change a finished OCI spec where this runtime needs it (annotations, namespaces)."""
+
+    async def start(self, container_id: str, sandbox_id: str, *, is_root: bool) -> None:
+        """Start what ``create`` prepared."""
+
+    async def kill(self, container_id: str, sandbox_id: str, signo: int, *, everything: bool) -> None:
+        """Signal the first process, or all of them; a container that is gone is no error."""
+
+    async def delete(self, container_id: str, sandbox_id: str) -> None:
+        """Remove the runtime's state of a container that has ended; missing is no error."""
+
+    async def exec_sync(
+        self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, timeout: float | None
+    ) -> ExecResult:
+        """Run an OCI process in the container; at the timeout kill it and raise DeadlineExceeded.
+
+        Each stream is cut at 16 MiB.
+        """
+
+    async def update(self, container_id: str, sandbox_id: str, resources: Mapping[str, Any]) -> None:
+        """Set OCI ``linux.resources`` on a live container."""
+
+    async def pids(self, container_id: str, sandbox_id: str) -> Sequence[int]:
+        """List the host PIDs of a container; empty where they have none (gVisor)."""

@@ -1,0 +1,64 @@
+"""Driving the command line of an OCI runtime: one binary, its global flags, and its words."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from noderuntime.errors import HostError, NotFound, ToolError
+from noderuntime.host.base import Completed, Host
+from noderuntime.host.words import one_line
+
+TIMEOUT = 60.0
+"""Seconds that a runtime may take for anything but an exec."""
+
+
+class OciCommand:
+    """An OCI runtime's binary with the flags that every call of it needs."""
+
+    def __init__(self, host: Host, binary: Path, flags: Sequence[str]) -> None:
+        self._host = host
+        self.binary = binary
+        self.flags = tuple(flags)
+
+    async def call(self, verb: str, *arguments: str, timeout: float = TIMEOUT) -> bytes:
+        """Run one verb and return its standard output; ToolError carries its complaint."""
+        done = await self.run(verb, *arguments, timeout=timeout)
+        if done.returncode != 0:
+            raise self.failure(verb, done)
+        return done.stdout
+
+    async def run(
+        self,
+        verb: str,
+        *arguments: str,
+        timeout: float = TIMEOUT,
+        output_limit: int = 1 << 20,
+        stdin: bytes = b"",
+    ) -> Completed:
+        """Run one verb and return how it ended; NotFound and ToolError when it cannot even be run."""
+        argv = [str(self.binary), *self.flags, verb, *arguments]
+        try:
+            return await self._host.run(argv, timeout=timeout, output_limit=output_limit, stdin=stdin)
+        except HostError as error:
+            if error.errno == errno.ENOENT:
+                raise NotFound(f"the runtime {self.binary} is missing") from error
+            if error.errno in (errno.EACCES, errno.ENOEXEC):
+                raise ToolError(self.binary.name, verb, error.errno, str(error)) from error
+            raise
+
+    async def query(self, verb: str, *arguments: str) -> Any:
+        """Run one verb that answers in JSON."""
+        answer = await self.call(verb, *arguments)
+        try:
+            return json.loads(answer)
+        except ValueError as error:
+            raise ToolError(self.binary.name, verb, 0, f"no JSON: {one_line(answer.decode())}") from error
+
+    def failure(self, verb: str, done: Completed) -> ToolError:
+        """Make an error of a call that failed."""
+        words = one_line((done.stderr or done.stdout).decode(errors="replace"))
+        return ToolError(self.binary.name, verb, done.returncode, words)

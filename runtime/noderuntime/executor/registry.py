@@ -1,0 +1,23 @@
+"""From configuration to handlers: a name for each, chosen by pods as ``runtime_handler``."""
+
+from __future__ import annotations
+
+from noderuntime.config import Config
+from noderuntime.executor.base import Executor
+from noderuntime.executor.gvisor import GvisorExecutor
+from noderuntime.executor.runc import RuncExecutor
+from noderuntime.host.base import Host
+
+
+def executors(config: Config, host: Host, *, systemd_cgroup: bool) -> dict[str, Executor]:
+    """Make the executor of every configured handler."""
+    run_dir = config.server.run_dir
+    made: dict[str, Executor] = {}
+    for name, handler in config.handlers.items():
+        if handler.type == "gvisor":
+            made[name] = GvisorExecutor(
+                name, host, handler.path, run_dir, config.tools.busybox, systemd_cgroup=systemd_cgroup
+            )
+        else:
+            made[name] = RuncExecutor(name, host, handler.path, run_dir, systemd_cgroup=systemd_cgroup)
+    return made

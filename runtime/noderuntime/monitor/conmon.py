@@ -1,0 +1,165 @@
+"""conmon 2.1 as a monitor: one per container, started through its gate, heard through its sync pipe.
+
+conmon reads a byte from ``_OCI_STARTPIPE`` before it forks, so it is moved into the pod's
+cgroup first and nothing of it stays in ours. On ``_OCI_SYNCPIPE`` it then writes one JSON
+object: ``{"data": PID}``, or a negative number and the runtime's own ``message``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from noderuntime.errors import DeadlineExceeded, FailedPrecondition, HostError, Internal, NotFound, ToolError
+from noderuntime.host.base import Host, Launched, ProcessRef
+from noderuntime.host.inotify import CREATE, MOVED_TO, DirectoryWatch
+from noderuntime.host.words import one_line
+from noderuntime.monitor.base import Exit, Monitored, MonitorRequest
+from noderuntime.monitor.exits import read_exit
+
+_CREATE_TIMEOUT = 60.0
+_DAEMONIZE_TIMEOUT = 10.0
+_REOPEN_TIMEOUT = 5.0
+_REOPEN_LOG = b"2 0 0\n"
+"""Message to the ``ctl`` fifo: kind 2 with two unused numbers."""
+
+
+class ConmonMonitor:
+    """See :class:`noderuntime.monitor.base.Monitor`."""
+
+    def __init__(self, host: Host, conmon: Path, exit_dir: Path, persist_dir: Path) -> None:
+        self._host = host
+        self._conmon = conmon
+        self._exit_dir = exit_dir
+        self._persist_dir = persist_dir
+
+    async def create(self, request: MonitorRequest) -> Monitored:
+        """Start conmon, which runs the runtime's ``create``."""
+        (self._persist_dir / request.container_id).mkdir(parents=True, exist_ok=True)
+        verdict = await self._converse(request)
+        pid = verdict.get("data")
+        if not isinstance(pid, int) or pid <= 0:
+            words = one_line(str(verdict.get("message", "")))
+            raise ToolError(request.runtime.name, "create", -pid if isinstance(pid, int) else 1, words)
+        return Monitored(
+            process=await self._identify(pid, "container process"),
+            monitor=await self._identify(_read_pid(request.bundle / "conmon.pid"), "monitor"),
+        )
+
+    async def reopen_log(self, bundle: Path, log_path: Path) -> None:
+        """Tell conmon to open its log anew, and wait until the file is there."""
+        with DirectoryWatch(log_path.parent, CREATE | MOVED_TO) as watch:
+            _tell(bundle / "ctl", _REOPEN_LOG)
+            try:
+                async with asyncio.timeout(_REOPEN_TIMEOUT):
+                    while not _is_there(log_path):
+                        await watch.changes()
+            except TimeoutError:
+                raise DeadlineExceeded(f"the monitor did not reopen {log_path.name}") from None
+
+    def exit(self, container_id: str) -> Exit | None:
+        """Read how a container ended."""
+        return read_exit(self._exit_dir, container_id)
+
+    def oom_killed(self, container_id: str) -> bool:
+        """Tell whether conmon left its mark of an out-of-memory kill."""
+        return (self._persist_dir / container_id / "oom").exists()
+
+    async def forget(self, container_id: str) -> None:
+        """Remove the exit file and the persistent directory."""
+        (self._exit_dir / container_id).unlink(missing_ok=True)
+        await self._host.remove_tree(self._persist_dir / container_id)
+
+    async def _converse(self, request: MonitorRequest) -> dict[str, Any]:
+        """Start conmon, move it, let it go and hear its verdict."""
+        argv = [str(self._conmon), *_arguments(request, self._exit_dir, self._persist_dir)]
+        try:
+            conmon = await self._host.launch(
+                argv, gate="_OCI_STARTPIPE", reply="_OCI_SYNCPIPE", cwd=request.bundle
+            )
+        except HostError as error:
+            if error.errno == errno.ENOENT:
+                raise NotFound(f"the monitor {self._conmon} is missing") from error
+            raise
+        try:
+            await self._host.join_cgroup(request.cgroup, conmon.pid)
+            await _release(conmon, request.runtime)
+            line = await conmon.reply(timeout=_CREATE_TIMEOUT)
+        finally:
+            status = await conmon.close(timeout=_DAEMONIZE_TIMEOUT)
+        if not line:
+            raise ToolError("conmon", "create", status, "it ended without a verdict")
+        return _parse(line)
+
+    async def _identify(self, pid: int, what: str) -> ProcessRef:
+        process = await self._host.process(pid)
+        if process is None:
+            raise Internal(f"the {what} {pid} ended at once")
+        return process
+
+
+async def _release(conmon: Launched, runtime: Path) -> None:
+    """Let conmon go on. One whose runtime is not there has ended by now, and said so to nobody."""
+    try:
+        await conmon.release()
+    except HostError as error:
+        if error.errno == errno.EPIPE and not os.access(runtime, os.X_OK):
+            raise NotFound(f"the runtime {runtime} is missing") from error
+        raise
+
+
+def _arguments(request: MonitorRequest, exit_dir: Path, persist_dir: Path) -> Iterator[str]:
+    yield from ("--api-version", "1")
+    yield from ("-c", request.container_id, "-u", request.container_id, "-n", request.name)
+    yield from ("-r", str(request.runtime))
+    for flag in request.runtime_flags:
+        yield f"--runtime-arg={flag}"
+    yield from ("-b", str(request.bundle))
+    yield from ("-p", str(request.bundle / "pidfile"), "-P", str(request.bundle / "conmon.pid"))
+    yield from ("-l", f"k8s-file:{request.log_path}" if request.log_path else "off:")
+    yield from ("--exit-dir", str(exit_dir), "--persist-dir", str(persist_dir / request.container_id))
+    yield from ("--full-attach", "--no-sync-log")
+    if request.tty:
+        yield "-t"
+    if request.stdin:
+        yield "-i"
+        if not request.stdin_once:
+            yield "--leave-stdin-open"
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        verdict = json.loads(line)
+    except ValueError as error:
+        raise Internal(f"conmon said {line[:80]!r}, which is no JSON") from error
+    return verdict if isinstance(verdict, dict) else {}
+
+
+def _read_pid(file: Path) -> int:
+    try:
+        return int(file.read_text(encoding="ascii"))
+    except (OSError, ValueError) as error:
+        raise Internal(f"conmon left no PID in {file}") from error
+
+
+def _is_there(path: Path) -> bool:
+    return os.path.lexists(path)
+
+
+def _tell(fifo: Path, message: bytes) -> None:
+    """Write to the fifo of a running conmon; it has a reader as long as conmon lives."""
+    try:
+        fd = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ENOENT):
+            raise FailedPrecondition("the container's monitor has ended") from error
+        raise HostError(f"open {fifo}", error.errno or 0, error.strerror or "") from error
+    try:
+        os.write(fd, message)
+    finally:
+        os.close(fd)

@@ -1,0 +1,1 @@
+"""The pod network: CNI with the node's own configuration."""

@@ -1,0 +1,146 @@
+"""OCI runtime specs from CRI requests; every concern has a module of its own.
+
+These functions read files (the image's passwd, the node's devices, seccomp
+profiles): call them in a worker thread. Everything they are given by an image or
+a pod is hostile. InvalidArgument, in one line, is the pod's fault.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from noderuntime.cri.v1 import api_pb2
+from noderuntime.errors import InvalidArgument
+from noderuntime.host.cgroup_names import oci_cgroups_path
+from noderuntime.spec.capabilities import oci_capabilities
+from noderuntime.spec.devices import container_devices
+from noderuntime.spec.facts import HostFacts
+from noderuntime.spec.inputs import ContainerInput, Pod
+from noderuntime.spec.mounts import container_mounts, kernel_mounts, rootfs_propagation
+from noderuntime.spec.namespaces import container_namespaces, root_namespaces
+from noderuntime.spec.process import DEFAULT_PATH, arguments, directory, environment
+from noderuntime.spec.resources import oci_resources, oom_score_adj
+from noderuntime.spec.seccomp import oci_seccomp
+from noderuntime.spec.text import clean
+from noderuntime.spec.user import oci_user
+
+Spec = dict[str, Any]
+
+_OCI_VERSION = "1.1.0"
+_ROOT_OOM_SCORE = -998
+"""A sandbox's root container goes after everything that runs in it (kubelet: PodInfraOOMAdj)."""
+
+
+def container_spec(pod: Pod, container: ContainerInput, facts: HostFacts) -> Spec:
+    """Build the spec of one container (CreateContainer)."""
+    context = container.config.linux.security_context
+    spec: Spec = {
+        "ociVersion": _OCI_VERSION,
+        "process": _process(pod, container, facts),
+        "root": {"path": str(container.rootfs), "readonly": context.readonly_rootfs},
+        "mounts": container_mounts(pod, container.config),
+        "linux": _linux(pod, container, facts),
+    }
+    return _with_hostname(spec, pod)
+
+
+def root_spec(pod: Pod, rootfs: Path, args: Sequence[str], facts: HostFacts) -> Spec:
+    """Build the spec of a sandbox's own root container: read-only and without capabilities."""
+    context = pod.config.linux.security_context
+    linux: Spec = {
+        "namespaces": root_namespaces(pod),
+        "cgroupsPath": oci_cgroups_path(pod.cgroup, pod.id, pod.driver),
+        "resources": {"devices": [{"allow": False, "access": "rwm"}]},
+    }
+    if context.HasField("seccomp") and not context.privileged:
+        _put(linux, "seccomp", oci_seccomp(context.seccomp, (), facts))
+    user = context.run_as_user.value if context.HasField("run_as_user") else 0
+    spec: Spec = {
+        "ociVersion": _OCI_VERSION,
+        "process": {
+            "user": {"uid": user, "gid": context.run_as_group.value},
+            "args": list(args),
+            "env": [f"PATH={DEFAULT_PATH}"],
+            "cwd": "/",
+            "noNewPrivileges": True,
+            "oomScoreAdj": oom_score_adj(_ROOT_OOM_SCORE, facts),
+        },
+        "root": {"path": str(rootfs), "readonly": True},
+        "mounts": [
+            one for one in kernel_mounts(writable=False) if one["type"] in ("proc", "tmpfs", "devpts")
+        ],
+        "linux": linux,
+    }
+    return _with_hostname(spec, pod)
+
+
+def exec_process(spec: Mapping[str, Any], command: Sequence[str], *, tty: bool = False) -> Spec:
+    """Build the OCI process of an exec from the spec of its container (ExecSync, Exec)."""
+    if not command or not command[0]:
+        raise InvalidArgument("no command to run")
+    inherited = ("user", "env", "cwd", "capabilities", "noNewPrivileges")
+    process = {key: value for key, value in spec["process"].items() if key in inherited}
+    env = list(process.get("env", ()))
+    if tty and not any(entry.startswith("TERM=") for entry in env):
+        env.append("TERM=xterm")
+    args = [clean(word, "the command") for word in command]
+    return process | {"args": args, "env": env, "terminal": tty}
+
+
+def _process(pod: Pod, container: ContainerInput, facts: HostFacts) -> Spec:
+    config, image = container.config, container.image
+    context = config.linux.security_context
+    return {
+        "terminal": config.tty,
+        "user": oci_user(context, image.user, container.rootfs),
+        "args": arguments(config, image),
+        "env": environment(config, image, pod.config.hostname or platform.node()),
+        "cwd": directory(config, image),
+        "capabilities": oci_capabilities(context, facts.capabilities),
+        "noNewPrivileges": context.no_new_privs,
+        "oomScoreAdj": oom_score_adj(config.linux.resources.oom_score_adj, facts),
+    }
+
+
+def _linux(pod: Pod, container: ContainerInput, facts: HostFacts) -> Spec:
+    config = container.config
+    context = config.linux.security_context
+    devices, rules = container_devices(config)
+    own_cgroup = facts.cgroup_version == 2 and not context.privileged
+    linux: Spec = {
+        "namespaces": container_namespaces(
+            pod, context.namespace_options, container.target_pid, own_cgroup=own_cgroup
+        ),
+        "cgroupsPath": oci_cgroups_path(pod.cgroup, container.id, pod.driver),
+        "resources": oci_resources(config.linux.resources, facts) | {"devices": rules},
+    }
+    _put(linux, "devices", devices)
+    _put(linux, "rootfsPropagation", rootfs_propagation(config))
+    if not context.privileged:
+        _put(linux, "maskedPaths", list(context.masked_paths))
+        _put(linux, "readonlyPaths", list(context.readonly_paths))
+        _put(linux, "seccomp", _seccomp(pod, context, facts))
+    return linux
+
+
+def _seccomp(pod: Pod, context: api_pb2.LinuxContainerSecurityContext, facts: HostFacts) -> Spec | None:
+    """Resolve the profile for the container's capabilities; gVisor's kernel is a filter of its own."""
+    if pod.handler == "gvisor" or not context.HasField("seccomp"):
+        return None
+    return oci_seccomp(context.seccomp, oci_capabilities(context, facts.capabilities)["bounding"], facts)
+
+
+def _with_hostname(spec: Spec, pod: Pod) -> Spec:
+    """Give gVisor the pod's name; with runc the pod's pinned UTS namespace has it."""
+    if pod.handler == "gvisor" and pod.config.hostname:
+        spec["hostname"] = clean(pod.config.hostname, "the hostname")
+    return spec
+
+
+def _put(target: Spec, key: str, value: object) -> None:
+    """Set a key unless there is nothing to set."""
+    if value:
+        target[key] = value

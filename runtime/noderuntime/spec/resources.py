@@ -1,0 +1,59 @@
+"""Limits: CRI's container resources as OCI ``linux.resources``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from noderuntime.cri.v1 import api_pb2
+from noderuntime.errors import InvalidArgument
+from noderuntime.spec.facts import HostFacts
+
+
+def oci_resources(limits: api_pb2.LinuxContainerResources, facts: HostFacts) -> dict[str, Any]:
+    """Return what is limited; a zero or an empty text in CRI means "not set".
+
+    Used for a new container and for UpdateContainerResources.
+    """
+    resources: dict[str, Any] = {}
+    if cpu := _cpu(limits):
+        resources["cpu"] = cpu
+    if memory := _memory(limits, facts):
+        resources["memory"] = memory
+    if limits.hugepage_limits and "hugetlb" in facts.controllers:
+        resources["hugepageLimits"] = [
+            {"pageSize": one.page_size, "limit": one.limit} for one in limits.hugepage_limits
+        ]
+    if limits.unified:
+        if facts.cgroup_version != 2:
+            raise InvalidArgument("unified resources need cgroup v2, which this node does not have")
+        resources["unified"] = dict(limits.unified)
+    return resources
+
+
+def oom_score_adj(wanted: int, facts: HostFacts) -> int:
+    """Return a value that the kernel will take: without CAP_SYS_RESOURCE none below our own."""
+    if not -1000 <= wanted <= 1000:
+        raise InvalidArgument(f"oom_score_adj {wanted} is not between -1000 and 1000")
+    return wanted if facts.may_lower_oom_score else max(wanted, facts.oom_score_adj)
+
+
+def _cpu(limits: api_pb2.LinuxContainerResources) -> dict[str, Any]:
+    values = {
+        "shares": limits.cpu_shares,
+        "quota": limits.cpu_quota,
+        "period": limits.cpu_period,
+        "cpus": limits.cpuset_cpus,
+        "mems": limits.cpuset_mems,
+    }
+    return {name: value for name, value in values.items() if value}
+
+
+def _memory(limits: api_pb2.LinuxContainerResources, facts: HostFacts) -> dict[str, int]:
+    """Limit memory, and memory with swap to the same unless the pod may swap."""
+    limit = limits.memory_limit_in_bytes
+    memory = {"limit": limit} if limit else {}
+    if facts.swap_accounting:
+        swap = limits.memory_swap_limit_in_bytes or limit
+        if swap:
+            memory["swap"] = swap
+    return memory

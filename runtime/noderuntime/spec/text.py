@@ -1,0 +1,24 @@
+"""Words of a request that end up in a kernel call."""
+
+from __future__ import annotations
+
+from noderuntime.errors import InvalidArgument
+
+
+def clean(value: str, what: str) -> str:
+    """Return the text unless it holds a NUL, where the kernel would cut it off."""
+    if "\0" in value:
+        raise InvalidArgument(f"{what} contains a NUL character")
+    return value
+
+
+def absolute(path: str, what: str) -> str:
+    """Return an absolute path; InvalidArgument for anything else."""
+    if not clean(path, what).startswith("/"):
+        raise InvalidArgument(f"{what} {shown(path)} is not an absolute path")
+    return path
+
+
+def shown(value: str) -> str:
+    """Return hostile text in quotes, without control characters, at most 80 characters of it."""
+    return ascii(value[:80]) + ("…" if len(value) > 80 else "")
