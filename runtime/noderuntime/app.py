@@ -1,0 +1,124 @@
+"""The composition root: builds the daemon's parts from its configuration and connects them.
+
+The order of a start: the socket is free, the ledger is ours, the parts are built, what
+ran before is recovered, calls are served, systemd is told. Nothing is served earlier.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+from noderuntime.config import Config
+from noderuntime.containers import exits
+from noderuntime.errors import InvalidArgument
+from noderuntime.executor.registry import executors
+from noderuntime.host.base import Host
+from noderuntime.host.linux import LinuxHost
+from noderuntime.images.base import ImageBackend
+from noderuntime.images.client import ContainerdClient
+from noderuntime.images.containerd import ContainerdBackend
+from noderuntime.monitor.conmon import ConmonMonitor
+from noderuntime.monitor.exits import ExitWatcher
+from noderuntime.network.cni import CniNetwork
+from noderuntime.parts import Parts
+from noderuntime.paths import Paths
+from noderuntime.pods.root import root_ended
+from noderuntime.recovery import boot_id, recover
+from noderuntime.router.cgroups import cgroup_driver
+from noderuntime.router.router import Router
+from noderuntime.router.upstream import Upstream
+from noderuntime.server.dispatch import Dispatcher, verbs_of
+from noderuntime.server.listen import make_way
+from noderuntime.server.node_service import NodeService
+from noderuntime.server.runtime_service import RuntimeService
+from noderuntime.server.serve import GRACE_SECONDS, serve, stop_on_signals
+from noderuntime.spec.facts import read_facts
+from noderuntime.stats.cgroup import CgroupReader
+from noderuntime.stats.collect import StatsCollector
+from noderuntime.stats.layers import WritableLayers
+from noderuntime.store.ledger import Ledger
+
+_EXITS = "exits"
+
+
+async def run(config: Config) -> None:
+    """Be the daemon until SIGTERM. Raises a NoderuntimeError when it cannot start."""
+    stop = stop_on_signals()
+    await asyncio.to_thread(make_way, config.server.socket)
+    async with AsyncExitStack() as stack:
+        upstream = _upstream(config)
+        if upstream is not None:
+            stack.push_async_callback(upstream.close)
+        parts = await stack.enter_async_context(_parts(config, upstream))
+        await recover(parts, boot_id())
+        async with _watching_exits(parts, on_failure=stop.set):
+            await serve(_dispatcher(parts, upstream), config.server.socket, stop)
+        await parts.work.drain(GRACE_SECONDS)
+
+
+def _upstream(config: Config) -> Upstream | None:
+    if config.upstream is None:
+        return None
+    if os.path.realpath(config.upstream.socket) == os.path.realpath(config.server.socket):
+        raise InvalidArgument(f"upstream.socket {config.upstream.socket} is the socket that we serve")
+    return Upstream(config.upstream.socket)
+
+
+@asynccontextmanager
+async def _parts(config: Config, upstream: Upstream | None) -> AsyncIterator[Parts]:
+    """Build everything that the verbs work with."""
+    run_dir = config.server.run_dir
+    exit_dir, persist_dir = run_dir / _EXITS, run_dir / "persist"
+    for directory in (exit_dir, persist_dir):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    host = LinuxHost()
+    async with AsyncExitStack() as stack:
+        ledger = Ledger(config.server.state_dir)
+        stack.push_async_callback(ledger.close)
+        images = _images(config, host)
+        stack.push_async_callback(images.close)
+        driver = await cgroup_driver(config.server.cgroup_driver, upstream, ledger)
+        layers = WritableLayers(images.usage, images.filesystem)
+        stack.push_async_callback(layers.close)
+        yield Parts(
+            config=config,
+            paths=Paths(run_dir),
+            ledger=ledger,
+            host=host,
+            executors=executors(config, host, systemd_cgroup=driver == "systemd"),
+            facts=read_facts(seccomp_profile=config.tools.seccomp_profile),
+            monitor=ConmonMonitor(host, config.tools.conmon, exit_dir, persist_dir),
+            images=images,
+            network=CniNetwork(host, config.network.conf_dir, config.network.plugin_dirs),
+            stats=StatsCollector(CgroupReader(host.cgroup_version()), driver, layers),
+            cgroup_driver=driver,
+        )
+
+
+def _images(config: Config, host: Host) -> ImageBackend:
+    client = ContainerdClient(config.images.containerd_socket, config.images.namespace)
+    return ContainerdBackend(host, client, config.images.snapshotter)
+
+
+@asynccontextmanager
+async def _watching_exits(parts: Parts, on_failure: Callable[[], None]) -> AsyncIterator[None]:
+    """Record ends of containers meanwhile; a daemon that cannot see them any more had better start anew."""
+    watcher = ExitWatcher(parts.config.server.run_dir / _EXITS)
+    task = asyncio.create_task(exits.watch(parts, watcher.exits(), root_ended))
+    task.add_done_callback(lambda _task: on_failure())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def _dispatcher(parts: Parts, upstream: Upstream | None) -> Dispatcher:
+    node = NodeService(parts.executors, parts.network, upstream, parts.cgroup_driver)
+    pods = RuntimeService(parts)
+    router = Router(parts.ledger.sandboxes, parts.ledger.containers, tuple(parts.executors), upstream)
+    return Dispatcher(router, verbs_of(pods, node), pods.events)

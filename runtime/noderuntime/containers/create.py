@@ -1,0 +1,175 @@
+"""CreateContainer: an intent, a root filesystem, a bundle, and the runtime's ``create`` under a monitor."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import posixpath
+import time
+from pathlib import Path
+from typing import Any
+
+from noderuntime import log
+from noderuntime.containers.pod import cgroup_of, pod_of
+from noderuntime.containers.signals import stop_signal
+from noderuntime.containers.state import START_ERROR_CODE
+from noderuntime.cri.v1 import api_pb2
+from noderuntime.errors import FailedPrecondition, InvalidArgument, NotFound
+from noderuntime.host.cgroup_names import monitor_cgroup
+from noderuntime.ids import new_id
+from noderuntime.images.base import Image
+from noderuntime.monitor.base import MonitorRequest
+from noderuntime.parts import Parts
+from noderuntime.spec import builder
+from noderuntime.spec.inputs import ContainerInput
+from noderuntime.store.ledger import container_name
+from noderuntime.store.records import Container, Sandbox
+from noderuntime.undo import Undo
+
+_log = log.get(__name__)
+
+_NAME_LIMIT = 1024
+
+
+async def create_container(parts: Parts, sandbox_id: str, config: api_pb2.ContainerConfig) -> str:
+    """Create a container in a sandbox that is ready, and return its ID (CRI CreateContainer).
+
+    A container that was finished after its call had been given up is returned to the retry.
+    Raises AlreadyExists when another one has the name and attempt; on any error nothing is left.
+    """
+    sandbox = parts.ledger.sandboxes.get(sandbox_id)
+    if not config.metadata.name or len(config.metadata.name) > _NAME_LIMIT:
+        raise InvalidArgument(f"a container needs a name of at most {_NAME_LIMIT} characters")
+    key = container_name(sandbox.id, config.metadata)
+    return await parts.work.once(key, lambda: _create(parts, sandbox, config))
+
+
+async def _create(parts: Parts, sandbox: Sandbox, config: api_pb2.ContainerConfig) -> str:
+    async with parts.work.lock(sandbox.id):
+        if not sandbox.ready:
+            raise FailedPrecondition(f"sandbox {sandbox.id} is not ready")
+        parts.executor(sandbox.handler)  # it may have left the configuration
+        image = await parts.images.image(config.image.image)
+        container = _record(sandbox, config, image)
+        async with Undo(f"create container {container.id}") as undo:
+            undo.add("record", lambda: _close_record(parts, container, undo))
+            await parts.ledger.containers.add(container)
+            await _make(parts, sandbox, container, image, undo)
+            container.prepared_at = time.time_ns()
+            await parts.ledger.containers.save(container)
+    parts.events.publish(container.id, sandbox.id, api_pb2.CONTAINER_CREATED_EVENT)
+    _log.info("container created", container=container.id, sandbox=sandbox.id, image=container.image_name)
+    return container.id
+
+
+def _record(sandbox: Sandbox, config: api_pb2.ContainerConfig, image: Image) -> Container:
+    return Container(
+        id=new_id(),
+        sandbox_id=sandbox.id,
+        config=config,
+        created_at=time.time_ns(),
+        image_id=image.id,
+        image_name=next(iter((*image.repo_tags, *image.repo_digests)), config.image.image),
+        log_path=_log_path(sandbox.config.log_directory, config.log_path),
+        stop_signal=stop_signal(config.stop_signal, image.config.stop_signal),
+        resources=config.linux.resources,
+    )
+
+
+async def _close_record(parts: Parts, container: Container, undo: Undo) -> None:
+    """Drop the record, or keep it as an ended container whose removal is left to the caller."""
+    if undo.complete:
+        await parts.ledger.containers.drop(container)
+    else:
+        await keep_undone(parts, container)
+
+
+async def keep_undone(parts: Parts, container: Container) -> None:
+    """Show a container that could not be undone completely as one that has ended."""
+    container.start_error = "it could not be created, nor undone completely"
+    container.exit_code, container.finished_at = START_ERROR_CODE, time.time_ns()
+    await parts.ledger.containers.save(container)
+
+
+async def _make(parts: Parts, sandbox: Sandbox, container: Container, image: Image, undo: Undo) -> None:
+    """Make everything that the record speaks of."""
+    paths = parts.paths.container(container.id)
+    undo.add("bundle", lambda: parts.host.remove_tree(paths.bundle))
+    await asyncio.to_thread(_make_directories, paths.rootfs, container.log_path)
+    undo.add("snapshot", lambda: parts.images.release(container.id, paths.rootfs))
+    labels = {"io.kubernetes.cri.container-id": container.id, "io.kubernetes.cri.sandbox-id": sandbox.id}
+    await parts.images.prepare(container.id, image, paths.rootfs, labels)
+    spec = await _spec(parts, sandbox, container, image)
+    container.user.CopyFrom(_user(spec["process"]["user"]))
+    await asyncio.to_thread(paths.spec.write_text, json.dumps(spec), encoding="utf-8")
+    await _run_monitor(parts, sandbox, container, undo)
+
+
+async def _spec(parts: Parts, sandbox: Sandbox, container: Container, image: Image) -> dict[str, Any]:
+    wanted = ContainerInput(
+        id=container.id,
+        config=container.config,
+        image=image.config,
+        rootfs=parts.paths.container(container.id).rootfs,
+        target_pid=_target_pid(parts, sandbox, container.config),
+    )
+    spec = await asyncio.to_thread(builder.container_spec, pod_of(parts, sandbox), wanted, parts.facts)
+    parts.executor(sandbox.handler).adapt_spec(spec, sandbox.id, is_root=False)
+    return spec
+
+
+async def _run_monitor(parts: Parts, sandbox: Sandbox, container: Container, undo: Undo) -> None:
+    executor = parts.executor(sandbox.handler)
+    runtime = executor.monitor_runtime(container.id, sandbox.id, is_root=False)
+    undo.add("monitor's files", lambda: parts.monitor.forget(container.id))
+    undo.add("runtime's container", lambda: executor.delete(container.id, sandbox.id))
+    made = await parts.monitor.create(
+        MonitorRequest(
+            container_id=container.id,
+            name=container.config.metadata.name,
+            bundle=parts.paths.container(container.id).bundle,
+            runtime=runtime.path,
+            runtime_flags=runtime.flags,
+            cgroup=monitor_cgroup(cgroup_of(parts, sandbox)),
+            log_path=Path(container.log_path) if container.log_path else None,
+            tty=container.config.tty and runtime.terminals,
+            stdin=container.config.stdin,
+            stdin_once=container.config.stdin_once,
+        )
+    )
+    container.process, container.monitor = made.process, made.monitor
+
+
+def _make_directories(rootfs: Path, log_path: str) -> None:
+    rootfs.mkdir(mode=0o700, parents=True)
+    if log_path:
+        os.makedirs(posixpath.dirname(log_path), mode=0o755, exist_ok=True)
+
+
+def _log_path(directory: str, path: str) -> str:
+    """Return the absolute path of the log; empty when the pod or the container wants none."""
+    if not directory or not path:
+        return ""
+    if not posixpath.isabs(directory) or ".." in path.split("/") or posixpath.isabs(path):
+        raise InvalidArgument(f"log path {path[:80]!r} does not lie in the pod's log directory")
+    return posixpath.join(directory, path)
+
+
+def _target_pid(parts: Parts, sandbox: Sandbox, config: api_pb2.ContainerConfig) -> int | None:
+    """Return the PID of the container whose PID namespace is to be joined, if one is."""
+    options = config.linux.security_context.namespace_options
+    if options.pid != api_pb2.TARGET:
+        return None
+    target = parts.ledger.containers.find(options.target_id)
+    if target is None or target.sandbox_id != sandbox.id:
+        raise NotFound(f"no container {options.target_id[:64]!r} to share processes with in {sandbox.id}")
+    if not target.running or target.process is None:
+        raise FailedPrecondition(f"container {target.id}, whose processes are to be shared, does not run")
+    return target.process.pid
+
+
+def _user(user: dict[str, Any]) -> api_pb2.LinuxContainerUser:
+    return api_pb2.LinuxContainerUser(
+        uid=user["uid"], gid=user["gid"], supplemental_groups=user.get("additionalGids", ())
+    )

@@ -1,0 +1,53 @@
+"""Everything a verb works with, put together once by the composition root.
+
+Verbs (``pods/run.py``, ``containers/stop.py`` …) are functions whose first argument is
+:class:`Parts`; they keep no state of their own. What has happened is in the ledger, what
+is happening right now is in :class:`noderuntime.work.Work`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from noderuntime.config import Config
+from noderuntime.errors import InvalidArgument
+from noderuntime.events import EventHub
+from noderuntime.executor.base import Executor
+from noderuntime.host.base import Host
+from noderuntime.host.cgroup_names import CgroupDriver
+from noderuntime.images.base import ImageBackend
+from noderuntime.monitor.base import Monitor
+from noderuntime.network.base import Network
+from noderuntime.paths import Paths
+from noderuntime.spec.facts import HostFacts
+from noderuntime.stats.collect import StatsCollector
+from noderuntime.store.ledger import Ledger
+from noderuntime.work import Work
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The daemon's parts."""
+
+    config: Config
+    paths: Paths
+    ledger: Ledger
+    host: Host
+    executors: Mapping[str, Executor]
+    facts: HostFacts
+    monitor: Monitor
+    images: ImageBackend
+    network: Network
+    stats: StatsCollector
+    cgroup_driver: CgroupDriver = "cgroupfs"
+    events: EventHub = field(default_factory=EventHub)
+    work: Work = field(default_factory=Work)
+
+    def executor(self, handler: str) -> Executor:
+        """Return the handler of that name; InvalidArgument names the ones there are."""
+        executor = self.executors.get(handler)
+        if executor is None:
+            known = ", ".join(sorted(self.executors))
+            raise InvalidArgument(f"no runtime handler {handler[:80]!r} here; there are: {known}")
+        return executor

@@ -1,0 +1,32 @@
+"""GetContainerEvents: each event with the state of its pod at the moment it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from noderuntime.containers.status import describe as describe_container
+from noderuntime.cri.v1 import api_pb2
+from noderuntime.events import Event
+from noderuntime.parts import Parts
+from noderuntime.pods.status import describe
+
+
+async def container_events(parts: Parts) -> AsyncIterator[api_pb2.ContainerEventResponse]:
+    """Tell what happens to sandboxes and containers from now on (CRI GetContainerEvents)."""
+    async for event in parts.events.listen():
+        yield _response(parts, event)
+
+
+def _response(parts: Parts, event: Event) -> api_pb2.ContainerEventResponse:
+    response = api_pb2.ContainerEventResponse(
+        container_id=event.container_id,
+        container_event_type=event.kind,
+        created_at=event.created_at,
+        containers_statuses=[
+            describe_container(c) for c in parts.ledger.containers.of(event.sandbox_id) if c.visible
+        ],
+    )
+    sandbox = parts.ledger.sandboxes.find(event.sandbox_id)
+    if sandbox is not None:
+        response.pod_sandbox_status.CopyFrom(describe(sandbox))
+    return response

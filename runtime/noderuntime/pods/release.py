@@ -1,0 +1,42 @@
+"""Giving back what a sandbox holds: each step is idempotent, and used by stop, by undo and by recovery."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from noderuntime.containers.pod import cgroup_of
+from noderuntime.host.cgroup_names import monitor_cgroup
+from noderuntime.parts import Parts
+from noderuntime.pods.root import needs_root, remove_root
+from noderuntime.store.records import Sandbox
+
+
+async def root(parts: Parts, sandbox: Sandbox) -> None:
+    """End the root container, where there is one."""
+    if needs_root(parts, sandbox):
+        await remove_root(parts, sandbox)
+
+
+async def detach(parts: Parts, sandbox: Sandbox) -> None:
+    """Take the sandbox off the pod network."""
+    if sandbox.netns:
+        pin = Path(sandbox.netns)
+        if not await parts.host.is_mount_point(pin):
+            # Where the pinning was cut off there is an empty file, which plugins take for a namespace.
+            await parts.host.unpin_namespaces([pin])
+        await parts.network.detach(sandbox.id, sandbox.netns, sandbox.config, sandbox.cni_result)
+
+
+async def unpin(parts: Parts, sandbox: Sandbox) -> None:
+    """Let the namespaces and the pod's /dev/shm go."""
+    paths = parts.paths.sandbox(sandbox.id)
+    await parts.host.unpin_namespaces([paths.netns, paths.ipc, paths.uts])
+    await parts.host.unmount(paths.shm)
+
+
+async def remove_cgroups(parts: Parts, sandbox: Sandbox) -> None:
+    """Remove the cgroup of the monitors, and the pod's own when it is not the kubelet's."""
+    pod = cgroup_of(parts, sandbox)
+    await parts.host.remove_cgroup(monitor_cgroup(pod))
+    if not sandbox.config.linux.cgroup_parent:
+        await parts.host.remove_cgroup(pod)

@@ -1,0 +1,1 @@
+"""Ours or upstream: decides who answers a call, and passes bytes through."""

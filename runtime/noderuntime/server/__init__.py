@@ -1,0 +1,1 @@
+"""The CRI edge: gRPC services that convert, delegate and map errors."""

@@ -1,0 +1,173 @@
+"""The door: every gRPC call comes in here as bytes and leaves to whoever answers it.
+
+    bytes ──► parse and check ──► ours?  ──► a verb of the services ──► bytes
+                                  theirs ──► the same bytes to the upstream
+
+There are no generated servicers here: they would parse every request and could
+not take calls that the schema does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+from noderuntime.errors import Unimplemented
+from noderuntime.router import relay
+from noderuntime.router.relay import Context
+from noderuntime.router.router import Router
+from noderuntime.router.routes import Method, Route, methods
+from noderuntime.server import requests
+from noderuntime.server.status import abort
+
+Verb = Callable[[Any], Awaitable[Message]]
+EventVerb = Callable[[Any], AsyncIterator[Message]]
+_Unary = Callable[[bytes, Context], Awaitable[bytes]]
+_Stream = Callable[[bytes, Context], AsyncIterator[bytes]]
+
+
+def verbs_of(*services: object) -> dict[str, Verb]:
+    """Collect the methods that are named like CRI calls."""
+    return {
+        method.name: getattr(service, method.name)
+        for method in methods()
+        for service in services
+        if hasattr(service, method.name)
+    }
+
+
+class Dispatcher(grpc.GenericRpcHandler):
+    """Serves all calls, known by name or not.
+
+    ``verbs`` are our answers by the call's name; a streamed list is answered with one message.
+    ``events`` answers the one call that never ends.
+    """
+
+    def __init__(self, router: Router, verbs: Mapping[str, Verb], events: EventVerb) -> None:
+        self._router = router
+        self._verbs = verbs
+        self._events = events
+        self._handlers = {method.path: self._handler(method) for method in methods()}
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+        """Find the handler of a call (gRPC asks for each)."""
+        path = handler_call_details.method
+        return self._handlers.get(path) or self._relay_unknown(path)
+
+    def _handler(self, method: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
+        if method.streams:
+            return grpc.unary_stream_rpc_method_handler(_guarded_stream(method.name, self._stream(method)))
+        return grpc.unary_unary_rpc_method_handler(_guarded(method.name, self._unary(method)))
+
+    def _unary(self, method: Method) -> _Unary:
+        if method.route is Route.NODE:
+            return lambda raw, _context: self._answer(method, requests.parse(method, raw))
+        if method.route is Route.JOIN:
+            return lambda raw, context: self._join(method, raw, context)
+        if method.route is Route.UPSTREAM:
+            return lambda raw, context: self._pass(method, raw, context)
+        return lambda raw, context: self._by_owner(method, raw, context)
+
+    def _stream(self, method: Method) -> _Stream:
+        if method.route is Route.EVENTS:
+            return lambda raw, context: self._merge_events(method, raw, context)
+        if method.route is Route.JOIN:
+            return lambda raw, context: self._join_stream(method, raw, context)
+        return lambda raw, context: self._pass_stream(method, raw, context)
+
+    async def _answer(self, method: Method, request: Any) -> bytes:
+        """Answer from this daemon."""
+        verb = self._verbs.get(method.name)
+        if verb is None:
+            raise Unimplemented(f"{method.name} is not offered for pods of noderuntime's handlers")
+        return (await verb(request)).SerializeToString()
+
+    async def _by_owner(self, method: Method, raw: bytes, context: Context) -> bytes:
+        request = requests.parse(method, raw)
+        upstream = self._router.upstream
+        if await self._router.is_ours(method, request) or upstream is None:
+            return await self._answer(method, request)
+        return await relay.unary(upstream, method.path, raw, context)
+
+    async def _pass(self, method: Method, raw: bytes, context: Context) -> bytes:
+        if requests.wants_check(method):
+            requests.parse(method, raw)
+        if self._router.upstream is None:
+            raise _no_upstream(method.name)
+        return await relay.unary(self._router.upstream, method.path, raw, context)
+
+    async def _join(self, method: Method, raw: bytes, context: Context) -> bytes:
+        request = requests.parse(method, raw)
+        if self._router.upstream is None:
+            return await self._answer(method, request)
+        return await relay.joined(
+            self._router.upstream, method.path, raw, context, lambda: self._answer(method, request)
+        )
+
+    async def _pass_stream(self, method: Method, raw: bytes, context: Context) -> AsyncIterator[bytes]:
+        if self._router.upstream is None:
+            raise _no_upstream(method.name)
+        async for body in relay.stream(self._router.upstream, method.path, raw, context):
+            yield body
+
+    async def _join_stream(self, method: Method, raw: bytes, context: Context) -> AsyncIterator[bytes]:
+        request = requests.parse(method, raw)
+        if self._router.upstream is not None:
+            async for body in relay.stream(self._router.upstream, method.path, raw, context):
+                yield body
+        yield await self._answer(method, request)
+
+    async def _merge_events(self, method: Method, raw: bytes, context: Context) -> AsyncIterator[bytes]:
+        ours = _serialized(self._events(requests.parse(method, raw)))
+        upstream = self._router.upstream
+        if upstream is not None:
+            ours = relay.merged_stream(upstream, method.path, raw, context, ours)
+        async for body in ours:
+            yield body
+
+    def _relay_unknown(self, path: str) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+        """Hand on a call that the schema does not know; None (UNIMPLEMENTED) when there is nobody to ask.
+
+        It may have one reply or many; like every CRI call it is taken to have one request.
+        """
+        upstream = self._router.upstream
+        if upstream is None:
+            return None
+        return grpc.unary_stream_rpc_method_handler(
+            _guarded_stream(path, lambda raw, context: relay.stream(upstream, path, raw, context))
+        )
+
+
+def _guarded(name: str, serve: _Unary) -> Any:
+    async def guarded(raw: bytes, context: Context) -> bytes:
+        try:
+            return await serve(raw, context)
+        except Exception as error:
+            await abort(context, name, error)
+
+    return guarded
+
+
+def _guarded_stream(name: str, serve: _Stream) -> Any:
+    async def guarded(raw: bytes, context: Context) -> AsyncIterator[bytes]:
+        try:
+            async for body in serve(raw, context):
+                yield body
+        except Exception as error:
+            await abort(context, name, error)
+
+    return guarded
+
+
+def _no_upstream(name: str) -> Unimplemented:
+    return Unimplemented(f"{name} is not offered: this node has no other runtime to pass it to")
+
+
+async def _serialized(messages: AsyncIterator[Message]) -> AsyncIterator[bytes]:
+    async for message in messages:
+        yield message.SerializeToString()

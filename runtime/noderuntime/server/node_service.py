@@ -1,0 +1,179 @@
+"""What is asked of the node as a whole: Version, Status, RuntimeConfig, UpdateRuntimeConfig.
+
+We answer, with the upstream's word on what only it can know: its own handlers,
+whether it and the network are ready, and its cgroup driver, with which ours must agree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+
+import grpc
+
+import noderuntime
+from noderuntime import log
+from noderuntime.cri.v1 import api_pb2
+from noderuntime.errors import NoderuntimeError
+from noderuntime.executor.base import Executor
+from noderuntime.host.cgroup_names import CgroupDriver
+from noderuntime.network.base import Network
+from noderuntime.router.upstream import Upstream, UpstreamStatus
+
+_log = log.get(__name__)
+
+_SERVICE = "/runtime.v1.RuntimeService"
+_UPSTREAM_SECONDS = 10.0
+_PROBE_AGAIN_SECONDS = 60.0
+_OUR_FEATURES = api_pb2.RuntimeFeatures(supplemental_groups_policy=True)
+_DRIVERS: Mapping[CgroupDriver, api_pb2.CgroupDriver] = {
+    "systemd": api_pb2.SYSTEMD,
+    "cgroupfs": api_pb2.CGROUPFS,
+}
+
+
+class NodeService:
+    """The verbs about the node."""
+
+    def __init__(
+        self,
+        executors: Mapping[str, Executor],
+        network: Network,
+        upstream: Upstream | None,
+        cgroup_driver: CgroupDriver,
+    ) -> None:
+        self._handlers = [_Handler(executor) for executor in executors.values()]
+        self._network = network
+        self._upstream = upstream
+        self._cgroup_driver = cgroup_driver
+
+    async def Version(self, request: api_pb2.VersionRequest) -> api_pb2.VersionResponse:
+        """CRI Version: who we are; the kubelet shows it as the node's runtime."""
+        return api_pb2.VersionResponse(
+            version="0.1.0",
+            runtime_name="noderuntime",
+            runtime_version=noderuntime.__version__,
+            runtime_api_version="v1",
+        )
+
+    async def Status(self, request: api_pb2.StatusRequest) -> api_pb2.StatusResponse:
+        """CRI Status: conditions, handlers and features of both sides; answers without the upstream too."""
+        ours, theirs = await asyncio.gather(self._own_status(), self._upstream_status(request))
+        status = _join(ours, theirs) if theirs is not None else ours
+        if request.verbose:
+            status.info["noderuntime"] = json.dumps({"handlers": {h.name: h.words for h in self._handlers}})
+        return status
+
+    async def RuntimeConfig(self, request: api_pb2.RuntimeConfigRequest) -> api_pb2.RuntimeConfigResponse:
+        """CRI RuntimeConfig: the upstream's cgroup driver; ours, which is the same, while it is away."""
+        if self._upstream is not None:
+            try:
+                reply = await self._ask("RuntimeConfig", request.SerializeToString())
+                return api_pb2.RuntimeConfigResponse.FromString(reply)
+            except UpstreamStatus as error:
+                if error.code is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+        return api_pb2.RuntimeConfigResponse(
+            linux=api_pb2.LinuxRuntimeConfiguration(cgroup_driver=_DRIVERS[self._cgroup_driver])
+        )
+
+    async def UpdateRuntimeConfig(
+        self, request: api_pb2.UpdateRuntimeConfigRequest
+    ) -> api_pb2.UpdateRuntimeConfigResponse:
+        """CRI UpdateRuntimeConfig: the pod CIDR is the upstream's business; CNI's own files count for us."""
+        if self._upstream is not None:
+            await self._ask("UpdateRuntimeConfig", request.SerializeToString())
+        return api_pb2.UpdateRuntimeConfigResponse()
+
+    async def _own_status(self) -> api_pb2.StatusResponse:
+        ready, reason = await self._network.ready()
+        return api_pb2.StatusResponse(
+            status=api_pb2.RuntimeStatus(
+                conditions=[
+                    api_pb2.RuntimeCondition(type="RuntimeReady", status=True),
+                    api_pb2.RuntimeCondition(
+                        type="NetworkReady",
+                        status=ready,
+                        reason="" if ready else "NetworkPluginNotReady",
+                        message="" if ready else reason,
+                    ),
+                ]
+            ),
+            runtime_handlers=await asyncio.gather(*(handler.describe() for handler in self._handlers)),
+            features=_OUR_FEATURES,
+        )
+
+    async def _upstream_status(self, request: api_pb2.StatusRequest) -> api_pb2.StatusResponse | None:
+        """Ask the upstream; one that does not answer makes the runtime not ready."""
+        if self._upstream is None:
+            return None
+        try:
+            return api_pb2.StatusResponse.FromString(await self._ask("Status", request.SerializeToString()))
+        except UpstreamStatus as error:
+            _log.warning("the upstream gives no status", code=error.code.name, error=error.details)
+            away = api_pb2.RuntimeCondition(
+                type="RuntimeReady", status=False, reason="UpstreamNotReady", message=error.details
+            )
+            return api_pb2.StatusResponse(
+                status=api_pb2.RuntimeStatus(conditions=[away]), features=_OUR_FEATURES
+            )
+
+    async def _ask(self, call: str, request: bytes) -> bytes:
+        assert self._upstream is not None  # noqa: S101 - every caller has looked
+        reply = await self._upstream.unary(f"{_SERVICE}/{call}", request, timeout=_UPSTREAM_SECONDS).reply()
+        return reply.body
+
+
+class _Handler:
+    """One of our handlers and what its binary last said; asked again only when that was long ago."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.name = executor.name
+        self.words = "not asked yet"
+        self._executor = executor
+        self._features = api_pb2.RuntimeHandlerFeatures()
+        self._asked = float("-inf")
+
+    async def describe(self) -> api_pb2.RuntimeHandler:
+        """Return what Status says; a broken handler offers no features."""
+        if time.monotonic() - self._asked > _PROBE_AGAIN_SECONDS:
+            self._asked = time.monotonic()
+            await self._ask()
+        return api_pb2.RuntimeHandler(name=self.name, features=self._features)
+
+    async def _ask(self) -> None:
+        try:
+            told = await self._executor.probe()
+        except NoderuntimeError as error:
+            self.words = str(error)
+            self._features = api_pb2.RuntimeHandlerFeatures()
+            _log.warning("a handler is broken", handler=self.name, error=error)
+            return
+        self.words = told.version
+        self._features = api_pb2.RuntimeHandlerFeatures(
+            recursive_read_only_mounts=told.recursive_read_only_mounts,
+            user_namespaces=False,  # the tools may have them, our pods do not yet
+        )
+
+
+def _join(ours: api_pb2.StatusResponse, theirs: api_pb2.StatusResponse) -> api_pb2.StatusResponse:
+    """Lay the upstream's conditions over ours; put its handlers beside ours, which win by name."""
+    conditions = {condition.type: condition for condition in ours.status.conditions}
+    conditions.update({condition.type: condition for condition in theirs.status.conditions})
+    names = {handler.name for handler in ours.runtime_handlers}
+    return api_pb2.StatusResponse(
+        status=api_pb2.RuntimeStatus(conditions=conditions.values()),
+        info=theirs.info,
+        runtime_handlers=[
+            *ours.runtime_handlers,
+            *(handler for handler in theirs.runtime_handlers if handler.name not in names),
+        ],
+        features=api_pb2.RuntimeFeatures(
+            supplemental_groups_policy=ours.features.supplemental_groups_policy
+            and theirs.features.supplemental_groups_policy,
+            user_namespaces_host_network=ours.features.user_namespaces_host_network
+            and theirs.features.user_namespaces_host_network,
+        ),
+    )

@@ -1,0 +1,47 @@
+"""The server's life: listens once it may, says so, and leaves in order when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import grpc
+
+from noderuntime import log
+from noderuntime.host.sdnotify import notify
+from noderuntime.server.dispatch import Dispatcher
+from noderuntime.server.listen import SERVER_OPTIONS, bind
+
+_log = log.get(__name__)
+
+GRACE_SECONDS = 5.0
+"""How long calls under way may take to end; the kubelet repeats those that were cut."""
+
+
+async def serve(dispatcher: Dispatcher, socket: Path, stop: asyncio.Event) -> None:
+    """Serve CRI on the socket until stop is set; returns when the last call has ended.
+
+    Calls are served from the moment this is entered, so recovery has to be finished by then.
+    """
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server.add_generic_rpc_handlers([dispatcher])
+    bind(server, socket)
+    await server.start()
+    _log.info("serving", socket=socket)
+    notify("READY=1")
+    try:
+        await stop.wait()
+    finally:
+        notify("STOPPING=1")
+        await server.stop(GRACE_SECONDS)
+        _log.info("stopped", socket=socket)
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signo in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signo, stop.set)
+    return stop
