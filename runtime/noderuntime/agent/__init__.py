@@ -1,0 +1,1 @@
+"""The DaemonSet's pod: delivers the bundle, asks for the switch, probes, reports."""

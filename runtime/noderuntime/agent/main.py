@@ -1,0 +1,77 @@
+"""``noderuntime agent``: the DaemonSet's pod."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from aiohttp import web
+
+from noderuntime import log
+from noderuntime.agent.api import Access, InstanceApi
+from noderuntime.agent.layout import Layout
+from noderuntime.agent.loop import Loop, is_alive
+from noderuntime.agent.node import Node
+from noderuntime.agent.systemd import Systemd
+from noderuntime.errors import InvalidArgument
+from noderuntime.host.linux import LinuxHost
+
+
+def run_agent(argv: Sequence[str]) -> int:
+    """Run until SIGTERM, which leaves everything on the node as it is."""
+    options = _options(argv)
+    log.configure("info")
+    asyncio.run(_run(options))
+    return 0
+
+
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="noderuntime agent", description=__doc__)
+    parser.add_argument("--node", default=os.environ.get("NODE_NAME", ""), help="default: $NODE_NAME")
+    parser.add_argument(
+        "--root", type=Path, default=Path("/host"), help="the node's root; default: %(default)s"
+    )
+    parser.add_argument(
+        "--bundle", type=Path, default=Path("/opt/noderuntime/bundle"), help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8081, help="of /healthz and /readyz; default: %(default)s"
+    )
+    options = parser.parse_args(argv)
+    if not options.node:
+        raise InvalidArgument("no node: set NODE_NAME or give --node")
+    return options
+
+
+async def _run(options: argparse.Namespace) -> None:
+    node = Node(Layout(options.root), Systemd(LinuxHost()), options.bundle.resolve())
+    loop = Loop(InstanceApi(Access.of_pod(os.environ), options.node), node)
+    runner = web.AppRunner(_health(loop), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, port=options.port).start()
+    work = asyncio.create_task(loop.run())
+    for signo in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signo, work.cancel)
+    try:
+        await work
+    except asyncio.CancelledError:
+        log.get(__name__).info("asked to stop; the node stays as it is")
+    finally:
+        await runner.cleanup()
+
+
+def _health(loop: Loop) -> web.Application:
+    async def healthz(_request: web.Request) -> web.Response:
+        return web.Response(status=200 if is_alive(loop) else 503)
+
+    async def readyz(_request: web.Request) -> web.Response:
+        return web.Response(status=200 if loop.settled else 503)
+
+    app = web.Application()
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/readyz", readyz)
+    return app

@@ -1,0 +1,30 @@
+"""``noderuntime switch status``: what the switch knows, as JSON."""
+
+from __future__ import annotations
+
+import json
+
+from noderuntime.agent import order
+from noderuntime.agent.switch import facts, records
+from noderuntime.agent.switch.context import Context
+from noderuntime.errors import NoderuntimeError
+
+
+async def status(context: Context) -> str:
+    """Return order, journal, last result and what the running kubelet was started with."""
+    journal = records.load_journal(context.layout.journal)
+    result = records.load_result(context.layout.result)
+    try:
+        endpoint = (await facts.observe(context.layout, context.systemd)).endpoint
+    except NoderuntimeError as error:
+        endpoint = f"unknown: {error}"
+    return json.dumps(
+        {
+            "order": order.load(context.layout.order).model_dump(mode="json"),
+            "kubeletEndpoint": endpoint,
+            "journal": journal.model_dump(mode="json", exclude={"files"}) if journal else None,
+            "files": [str(entry.path) for entry in journal.files] if journal else [],
+            "result": result.model_dump(mode="json") if result else None,
+        },
+        indent=1,
+    )
