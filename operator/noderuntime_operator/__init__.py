@@ -1,0 +1,1 @@
+"""The operator: a NodeRuntime becomes a runtime on every selected node."""

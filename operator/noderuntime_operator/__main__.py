@@ -1,0 +1,52 @@
+"""``noderuntime-operator``: run the operator until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+
+import kopf
+
+import noderuntime_operator.handlers  # noqa: F401 - registers the handlers with kopf
+from noderuntime_operator.settings import AgentSettings
+
+
+class _KeyValues(logging.Formatter):
+    """A constant message, followed by what it is about as key=value."""
+
+    _standard = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        extra = {
+            k: v for k, v in vars(record).items() if k not in self._standard and not k.startswith("k8s_")
+        }
+        return " ".join([super().format(record), *(f"{key}={value!r}" for key, value in extra.items())])
+
+
+def main() -> None:
+    """Parse the arguments and serve. The chart gives the agents' settings in ``NODERUNTIME_AGENT`` (JSON)."""
+    parser = argparse.ArgumentParser(prog="noderuntime-operator", description=main.__doc__)
+    parser.add_argument("--health-port", type=int, default=8080, help="port of /healthz (default: 8080)")
+    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    options = parser.parse_args()
+    _set_up_logging(options.log_level)
+    agent = AgentSettings.model_validate_json(os.environ["NODERUNTIME_AGENT"])
+    kopf.run(
+        standalone=True,
+        namespaces=[agent.namespace],
+        liveness_endpoint=f"http://0.0.0.0:{options.health_port}/healthz",
+    )
+
+
+def _set_up_logging(level: str) -> None:
+    """Log to stderr. A line for every event seen and every probe answered says nothing."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_KeyValues("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+    for chatty in ("kopf.objects", "kopf.activities.probe", "aiohttp.access"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,361 @@
+"""The resources of noderuntime.dev/v1alpha1: these models are the only source of the CRDs.
+
+``NodeRuntime`` is what the user writes: which nodes, which handlers. ``NodeRuntimeInstance``
+is one small object per node: its spec is the operator's order to that node's agent, its
+status is the agent's answer. ``crdgen`` turns both into structural schemas; docstrings and
+descriptions become what ``kubectl explain`` prints.
+
+Every string, list and map is bounded: the API server refuses CEL rules whose cost it cannot
+bound, and an instance has to stay small (there is one for each node of the cluster).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic.alias_generators import to_camel
+
+GROUP = "noderuntime.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+OWNER_LABEL = f"{GROUP}/runtime"
+"""On a node: the NodeRuntime that claimed it. On an object: the NodeRuntime it was made for."""
+
+HANDLER_LABEL_PREFIX = f"handler.{GROUP}/"
+"""On a node, ``handler.noderuntime.dev/<name>=true``: this handler was proven there."""
+
+FINALIZER = f"{GROUP}/finalizer"
+
+KubeletMode = Literal["Delegate", "Replace", "Manual"]
+HandlerType = Literal["Runc", "GVisor"]
+InstanceState = Literal["Installed", "Removed"]
+Phase = Literal["Pending", "Installing", "Switching", "Ready", "Degraded", "Removing", "Removed", "Failed"]
+
+_DNS_LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+_DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+_QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi)?$"
+
+HandlerName = Annotated[str, Field(pattern=_DNS_LABEL, max_length=63)]
+ObjectName = Annotated[str, Field(pattern=_DNS_SUBDOMAIN, max_length=253)]
+ShortText = Annotated[str, Field(max_length=256)]
+Message = Annotated[str, Field(max_length=1024)]
+Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+LabelKey = Annotated[str, Field(max_length=317)]
+LabelValue = Annotated[str, Field(max_length=63)]
+Quantity = Annotated[
+    str | int,
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "pattern": _QUANTITY,
+            "x-kubernetes-int-or-string": True,
+        }
+    ),
+]
+
+
+def list_map(*keys: str) -> dict[str, Any]:
+    """Return the schema extension of a list whose items are told apart by these keys."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
+
+
+def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
+    """Return the schema extension for CEL rules, each with the message a user reads."""
+    return {"x-kubernetes-validations": [{"rule": rule, "message": text} for rule, text in pairs]}
+
+
+class Model(BaseModel):
+    """camelCase on the wire; unknown fields are left to the API server to prune."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+    def dump(self) -> dict[str, Any]:
+        """Return the JSON form, without the fields that are not set."""
+        return self.model_dump(by_alias=True, exclude_none=True, mode="json")
+
+
+class Condition(Model):
+    """One metav1.Condition."""
+
+    type: Annotated[str, Field(max_length=316)]
+    status: Literal["True", "False", "Unknown"]
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    last_transition_time: Timestamp
+    reason: Annotated[str, Field(min_length=1, max_length=1024)]
+    message: Annotated[str, Field(max_length=32768)]
+
+
+class SelectorRequirement(Model):
+    """One term of a label selector."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "self.operator in ['In', 'NotIn'] ? has(self.values) && self.values.size() > 0"
+                " : !has(self.values) || self.values.size() == 0",
+                "In and NotIn need values; Exists and DoesNotExist take none",
+            )
+        )
+    )
+
+    key: LabelKey
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    values: Annotated[list[LabelValue], Field(max_length=64)] | None = None
+
+
+class LabelSelector(Model):
+    """Which nodes, by their labels; both parts have to hold. It cannot be empty."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "(has(self.matchLabels) && self.matchLabels.size() > 0)"
+                " || (has(self.matchExpressions) && self.matchExpressions.size() > 0)",
+                "selector is empty: name at least one label,"
+                " for example matchLabels: {kubernetes.io/os: linux}",
+            )
+        )
+    )
+
+    match_labels: Annotated[dict[str, LabelValue], Field(max_length=32)] | None = None
+    match_expressions: Annotated[list[SelectorRequirement], Field(max_length=32)] | None = None
+
+
+class KubeletSpec(Model):
+    """How the runtime stands beside the kubelet."""
+
+    mode: Annotated[
+        KubeletMode,
+        Field(
+            description="Delegate: the kubelet talks to noderuntime, which passes the calls for all other "
+            "pods to the runtime the node already had. Replace: noderuntime is the node's only runtime. "
+            "Manual: the socket is served and the kubelet is left alone."
+        ),
+    ] = "Delegate"
+    switch_timeout_seconds: Annotated[
+        int,
+        Field(
+            ge=10,
+            le=3600,
+            description="How long the node may take to be Ready again after its kubelet was switched. "
+            "Later than that everything is put back.",
+        ),
+    ] = 120
+
+
+class Overhead(Model):
+    """What a sandbox of this handler costs beside its containers (RuntimeClass overhead.podFixed)."""
+
+    cpu: Quantity | None = None
+    memory: Quantity | None = None
+
+
+class Handler(Model):
+    """One OCI runtime that pods choose by RuntimeClass."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "self.type == oldSelf.type",
+                "the type of a handler cannot change; add a handler of another name",
+            )
+        )
+    )
+
+    name: Annotated[
+        HandlerName, Field(description="Name of the handler in the CRI and in RuntimeClass.handler.")
+    ]
+    type: Annotated[
+        HandlerType, Field(description="Which OCI runtime runs the pods: runc, or runsc of gVisor.")
+    ]
+    runtime_class_name: (
+        Annotated[ObjectName, Field(description="Name of the RuntimeClass. Default: the handler's name.")]
+        | None
+    ) = None
+    overhead: Overhead | None = None
+
+    @property
+    def runtime_class(self) -> str:
+        """The name of this handler's RuntimeClass."""
+        return self.runtime_class_name or self.name
+
+
+def _class_of(handler: str) -> str:
+    """Return the CEL expression of a handler's RuntimeClass."""
+    return f"(has({handler}.runtimeClassName) ? {handler}.runtimeClassName : {handler}.name)"
+
+
+class UpdateStrategy(Model):
+    """How fast changes reach the nodes."""
+
+    max_unavailable: Annotated[
+        int,
+        Field(ge=1, le=5000, description="How many nodes may be changing or failed at the same time."),
+    ] = 1
+
+
+class NodeRuntimeSpec(Model):
+    """Which nodes get which handlers."""
+
+    selector: LabelSelector
+    kubelet: KubeletSpec = Field(default_factory=KubeletSpec, json_schema_extra={"default": {}})
+    handlers: Annotated[
+        list[Handler],
+        Field(
+            min_length=1,
+            max_length=16,
+            json_schema_extra={
+                **list_map("name"),
+                **rules(
+                    (
+                        f"self.all(a, self.exists_one(b, {_class_of('a')} == {_class_of('b')}))",
+                        "two handlers have the same runtimeClassName",
+                    )
+                ),
+            },
+        ),
+    ]
+    update_strategy: UpdateStrategy = Field(default_factory=UpdateStrategy, json_schema_extra={"default": {}})
+
+
+class FailingNode(Model):
+    """A node that does not have what the spec asks for, and why."""
+
+    name: ObjectName
+    reason: ShortText
+    message: Message
+
+
+class NodeRuntimeStatus(Model):
+    """What became of the spec, over all nodes."""
+
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    desired_nodes: Annotated[int, Field(ge=0, description="Nodes that the selector matches.")] | None = None
+    ready_nodes: Annotated[int, Field(ge=0, description="Nodes on which every handler is proven.")] | None = (
+        None
+    )
+    updated_nodes: (
+        Annotated[int, Field(ge=0, description="Nodes whose agent has acted on the newest spec.")] | None
+    ) = None
+    conditions: (
+        Annotated[list[Condition], Field(max_length=16, json_schema_extra=list_map("type"))] | None
+    ) = None
+    failing_nodes: (
+        Annotated[
+            list[FailingNode],
+            Field(
+                max_length=10,
+                json_schema_extra=list_map("name"),
+                description="At most ten nodes; readyNodes and desiredNodes tell how many there are.",
+            ),
+        ]
+        | None
+    ) = None
+
+
+class NodeRuntime(Model):
+    """A container runtime for a set of nodes: pods on them choose runc or gVisor by RuntimeClass."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("self.metadata.name.size() <= 63", "the name becomes a label's value: at most 63 characters")
+        )
+    )
+
+    spec: NodeRuntimeSpec
+    status: NodeRuntimeStatus | None = None
+
+
+class InstanceHandler(Model):
+    """A handler the node has to offer."""
+
+    name: HandlerName
+    type: HandlerType
+
+
+class InstanceKubelet(Model):
+    """How the runtime stands beside this node's kubelet."""
+
+    mode: KubeletMode
+    switch_timeout_seconds: Annotated[int, Field(ge=10, le=3600)]
+
+
+class InstanceSpec(Model):
+    """The operator's order to the agent of one node."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("self.nodeName == oldSelf.nodeName", "nodeName cannot change"),
+            ("self.runtimeName == oldSelf.runtimeName", "runtimeName cannot change"),
+        )
+    )
+
+    node_name: ObjectName
+    runtime_name: Annotated[str, Field(max_length=63, description="The NodeRuntime that claimed the node.")]
+    state: Annotated[
+        InstanceState,
+        Field(description="Removed: give the kubelet back, take everything off the node, say phase Removed."),
+    ] = "Installed"
+    kubelet: InstanceKubelet
+    handlers: Annotated[list[InstanceHandler], Field(max_length=16, json_schema_extra=list_map("name"))]
+    upstream_socket: (
+        Annotated[
+            str,
+            Field(
+                max_length=108,
+                description="CRI socket the node had before; found by the agent when not given.",
+            ),
+        ]
+        | None
+    ) = None
+
+
+class HandlerStatus(Model):
+    """Whether a pod of this handler can start on the node now, as a canary sandbox showed."""
+
+    name: HandlerName
+    state: Literal["Ready", "Broken", "Unknown"]
+    reason: ShortText | None = None
+    message: Message | None = None
+    version: ShortText | None = None
+    last_probe_time: Timestamp | None = None
+
+
+class KubeletStatus(Model):
+    """Whom the node's kubelet talks to."""
+
+    state: Literal["Upstream", "Noderuntime"]
+    configured_by: Literal["FlagsFile", "ConfigFile", "DropIn"] | None = None
+    upstream_socket: Annotated[str, Field(max_length=256)] | None = None
+
+
+class InstanceStatus(Model):
+    """The agent's answer; it changes on transitions and on a slow heartbeat only."""
+
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    phase: Phase | None = None
+    bundle_digest: ShortText | None = None
+    runtime_version: ShortText | None = None
+    kubelet: KubeletStatus | None = None
+    handlers: (
+        Annotated[list[HandlerStatus], Field(max_length=16, json_schema_extra=list_map("name"))] | None
+    ) = None
+    conditions: (
+        Annotated[list[Condition], Field(max_length=16, json_schema_extra=list_map("type"))] | None
+    ) = None
+    last_heartbeat_time: Timestamp | None = None
+
+
+class NodeRuntimeInstance(Model):
+    """The runtime on one node; its name is the node's. The operator writes it, users only read it."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("self.metadata.name == self.spec.nodeName", "an instance is named after its node")
+        )
+    )
+
+    spec: InstanceSpec
+    status: InstanceStatus | None = None

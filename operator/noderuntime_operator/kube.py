@@ -1,0 +1,169 @@
+"""Requests to the API server: JSON in, JSON out, on top of the official asyncio client's transport.
+
+The generated models are not used: they cost memory and drop fields that they do not know.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from kubernetes.aio.client import ApiClient, ApiException, Configuration
+from kubernetes.aio.config import load_incluster_config, load_kube_config
+from kubernetes.aio.config.config_exception import ConfigException
+
+from noderuntime_operator.api import API_VERSION
+
+Json = dict[str, Any]
+
+FIELD_MANAGER = "noderuntime-operator"
+PAGE = 500
+TIMEOUT_SECONDS = 30
+
+_COLLECTIONS = {
+    "Node": "/api/v1/nodes",
+    "Pod": "/api/v1/pods",
+    "Event": "/api/v1/namespaces/default/events",
+    "RuntimeClass": "/apis/node.k8s.io/v1/runtimeclasses",
+    "DaemonSet": "/apis/apps/v1/namespaces/{namespace}/daemonsets",
+    "NodeRuntime": f"/apis/{API_VERSION}/noderuntimes",
+    "NodeRuntimeInstance": f"/apis/{API_VERSION}/noderuntimeinstances",
+}
+
+
+class KubeError(Exception):
+    """The API server refused a request, or could not be reached (status 0)."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether the same request would be refused again: somebody has to change something."""
+        return self.status in (400, 401, 403, 404, 422)
+
+
+class Kube:
+    """The few verbs the operator needs, by kind."""
+
+    def __init__(self, client: ApiClient, namespace: str) -> None:
+        self._client = client
+        self._namespace = namespace
+
+    @classmethod
+    async def connect(cls, namespace: str) -> Self:
+        """Connect as the pod's ServiceAccount, or outside of a cluster as the kubeconfig says."""
+        configuration = Configuration()
+        try:
+            load_incluster_config(client_configuration=configuration)
+        except ConfigException:
+            await load_kube_config(client_configuration=configuration)
+        return cls(ApiClient(configuration), namespace)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def list(self, kind: str, field_selector: str = "") -> AsyncIterator[Json]:
+        """Yield every object of a kind, page by page, as the store has it now and not as a cache had it."""
+        query = {"limit": str(PAGE)} | ({"fieldSelector": field_selector} if field_selector else {})
+        while True:
+            page = await self._request("GET", self._path(kind), query=query)
+            for item in page["items"]:
+                yield item
+            token = page["metadata"].get("continue")
+            if not token:
+                return
+            query["continue"] = token
+
+    async def is_served(self, kind: str) -> bool:
+        """Say whether the API server knows the kind."""
+        try:
+            await self._request("GET", self._path(kind), query={"limit": "1"})
+        except KubeError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
+    async def create(self, manifest: Json) -> Json:
+        """Create an object. KubeError 409: it exists."""
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._request("POST", self._path(manifest["kind"]), manifest, query=query)
+
+    async def apply(self, manifest: Json) -> Json:
+        """Apply an object's fields as ours; what others set in other fields stays."""
+        path = self._path(manifest["kind"], manifest["metadata"]["name"])
+        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        return await self._request("PATCH", path, manifest, "application/apply-patch+yaml", query)
+
+    async def patch(self, kind: str, name: str, patch: Json, subresource: str = "") -> Json:
+        """Merge a patch into an object; a resourceVersion or uid in it has to be the object's."""
+        path = self._path(kind, name) + (f"/{subresource}" if subresource else "")
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._request("PATCH", path, patch, "application/merge-patch+json", query)
+
+    async def delete(self, kind: str, name: str, propagation: str = "Background") -> None:
+        """Delete an object; one that is gone already is fine."""
+        try:
+            await self._request("DELETE", self._path(kind, name), {"propagationPolicy": propagation})
+        except KubeError as error:
+            if error.status != 404:
+                raise
+
+    def _path(self, kind: str, name: str = "") -> str:
+        collection = _COLLECTIONS[kind].format(namespace=self._namespace)
+        return f"{collection}/{name}" if name else collection
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        body: Json | None = None,
+        content_type: str = "application/json",
+        query: Mapping[str, str] | None = None,
+    ) -> Json:
+        """Send one request and return the answer's JSON. Raises KubeError."""
+        try:
+            request = await self._client.param_serialize(
+                method,
+                path,
+                query_params=list((query or {}).items()),
+                header_params={"Accept": "application/json", "Content-Type": content_type},
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            response = await self._client.call_api(*request, _request_timeout=TIMEOUT_SECONDS)
+            data = await response.read()
+        except ApiException as error:
+            raise KubeError(error.status or 0, _words(error)) from error
+        except (OSError, TimeoutError) as error:
+            raise KubeError(0, f"{method} {path}: {error!r}") from error
+        if not 200 <= response.status <= 299:
+            raise KubeError(response.status, _message(data) or f"{method} {path}: HTTP {response.status}")
+        answer: Json = json.loads(data)
+        return answer
+
+
+def _words(error: ApiException) -> str:
+    """Return what the API server said, without headers and wrapping."""
+    return _message(error.body) or str(error.reason)
+
+
+def _message(body: bytes | str | None) -> str:
+    """Return the message of a metav1.Status."""
+    try:
+        return str(json.loads(body or "")["message"])
+    except (ValueError, KeyError, TypeError):
+        return ""
