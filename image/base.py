@@ -1,0 +1,43 @@
+"""The base image: Debian's, or where no registry serves it the same made from its packages."""
+
+from __future__ import annotations
+
+from buildah import CACHE, buildah, run, works
+
+UPSTREAM = "docker.io/library/debian:bookworm-slim"
+OWN = "localhost/noderuntime-base:bookworm"
+MIRROR = "http://deb.debian.org"
+SUITES = (("debian", "bookworm"), ("debian", "bookworm-updates"), ("debian-security", "bookworm-security"))
+# What Debian's slim images leave out too.
+LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+
+
+def base_image() -> str:
+    """Return the name of the base image, in our store from here on."""
+    if works("inspect", "--type=image", OWN):
+        return OWN
+    if works("pull", "--quiet", UPSTREAM):
+        return UPSTREAM
+    make()
+    return OWN
+
+
+def make() -> None:
+    """Make the base image with mmdebstrap; merged /usr from the start, else a full Perl comes along."""
+    archive = CACHE / "image/base.tar"
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    run(
+        "mmdebstrap",
+        "--quiet",
+        "--variant=minbase",
+        "--include=usr-is-merged",
+        "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+        *(f"--dpkgopt=path-exclude={path}" for path in LEFT_OUT),
+        "bookworm",
+        str(archive),
+        *(f"deb {MIRROR}/{area} {suite} main" for area, suite in SUITES),
+    )
+    container = buildah("from", "scratch")
+    buildah("add", "--quiet", container, str(archive), "/")
+    buildah("commit", "--quiet", "--rm", container, OWN)
+    archive.unlink()

@@ -1,0 +1,53 @@
+"""buildah on a store of our own: none of the machine's other images is read or touched."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+CACHE = Path(os.environ.get("NODERUNTIME_CACHE", Path.home() / ".cache/noderuntime"))
+STORE = CACHE / "image/store"
+
+
+@contextlib.contextmanager
+def locked() -> Iterator[None]:
+    """Hold the store: what one build prunes may be what another one is about to use."""
+    STORE.parent.mkdir(parents=True, exist_ok=True)
+    with (STORE.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def buildah(*arguments: str) -> str:
+    """Run buildah and return what it printed."""
+    return run(*_command(arguments))
+
+
+def works(*arguments: str) -> bool:
+    """Tell whether buildah succeeds with the arguments; its words are dropped."""
+    return subprocess.run(_command(arguments), capture_output=True, check=False).returncode == 0
+
+
+def push(image: str, *, tls_verify: bool, to: str | None = None, form: str = "oci") -> None:
+    """Push an image to its name, or to another one; form is oci or v2s2 (Docker's schema 2)."""
+    options = (f"--format={form}", f"--tls-verify={str(tls_verify).lower()}")
+    buildah("push", "--quiet", *options, image, f"docker://{to or image}")
+
+
+def run(*command: str) -> str:
+    """Run a command and return its output; its errors are shown as they come.
+
+    Raises SystemExit with the command when it fails.
+    """
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: status {done.returncode}\n{done.stdout}")
+    return done.stdout.strip()
+
+
+def _command(arguments: tuple[str, ...]) -> list[str]:
+    return ["buildah", f"--root={STORE}", "--runroot=/run/noderuntime-image", *arguments]
