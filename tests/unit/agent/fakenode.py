@@ -1,0 +1,348 @@
+# ruff: noqa: N802 - CRI names the methods
+"""A node in a directory: systemd and the kubelet are played, sockets and CRI calls are real.
+
+The played kubelet reads its files as a kubelet does and connects to the socket that they
+name, so the switch sees what it would see on a node: a command line, an environment
+file, a connection that the kernel knows.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import grpc
+
+from noderuntime.agent import layout, order, units
+from noderuntime.agent.instance import InstanceSpec
+from noderuntime.agent.layout import Layout
+from noderuntime.agent.switch.context import Context
+from noderuntime.agent.switch.health import talks_to_us
+from noderuntime.agent.switch.plan import DEFAULT_ENDPOINT
+from noderuntime.agent.systemd import Systemd
+from noderuntime.cri.v1 import api_pb2 as cri
+from noderuntime.cri.v1.api_pb2_grpc import RuntimeServiceServicer, add_RuntimeServiceServicer_to_server
+from noderuntime.host.base import Completed
+
+CONTAINERD = "/run/containerd/containerd.sock"
+FLAG = "--container-runtime-endpoint"
+CONFIG_HEAD = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nhealthzPort: 0\n"
+UNIT = """\
+[Unit]
+Description=kubelet
+[Service]
+Environment="KUBELET_CONFIG_ARGS=--config=/var/lib/kubelet/config.yaml"
+EnvironmentFile=-/var/lib/kubelet/kubeadm-flags.env
+ExecStart=
+ExecStart=/usr/bin/kubelet $KUBELET_CONFIG_ARGS $KUBELET_KUBEADM_ARGS
+"""
+SPEC = InstanceSpec.model_validate(
+    {
+        "handlers": [{"name": "runc", "type": "Runc"}, {"name": "gvisor", "type": "GVisor"}],
+        "kubelet": {"switchTimeoutSeconds": 120},
+    }
+)
+
+
+class FakeRuntime(RuntimeServiceServicer):
+    """A CRI runtime with sandboxes in memory; ``broken`` maps a handler to what its tool says."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.sandboxes: dict[str, cri.PodSandbox] = {}
+        self.broken: dict[str, str] = {}
+        self.ran: list[str] = []
+        self.upstream: FakeRuntime | None = None
+
+    async def Version(self, request, context):
+        return cri.VersionResponse(version="v1", runtime_name=self.name, runtime_version="9.9")
+
+    async def Status(self, request, context):
+        ready = cri.RuntimeCondition(type="RuntimeReady", status=True)
+        return cri.StatusResponse(status=cri.RuntimeStatus(conditions=[ready]))
+
+    async def RunPodSandbox(self, request, context):
+        if request.runtime_handler in self.broken:
+            await context.abort(grpc.StatusCode.INTERNAL, self.broken[request.runtime_handler])
+        found = self.add(request.config.metadata.name, labels=dict(request.config.labels))
+        self.ran.append(request.runtime_handler)
+        return cri.RunPodSandboxResponse(pod_sandbox_id=found)
+
+    async def PodSandboxStatus(self, request, context):
+        state = self.sandboxes[request.pod_sandbox_id].state
+        return cri.PodSandboxStatusResponse(status=cri.PodSandboxStatus(state=state))
+
+    async def ListPodSandbox(self, request, context):
+        wanted = dict(request.filter.label_selector)
+        listed = [one for one in self.sandboxes.values() if wanted.items() <= dict(one.labels).items()]
+        if not wanted:
+            listed = [one for one in listed if "noderuntime.dev/canary" not in one.labels]
+            listed += list(self.upstream.sandboxes.values()) if self.upstream else []
+        return cri.ListPodSandboxResponse(items=listed)
+
+    async def StopPodSandbox(self, request, context):
+        return cri.StopPodSandboxResponse()
+
+    async def RemovePodSandbox(self, request, context):
+        self.sandboxes.pop(request.pod_sandbox_id, None)
+        return cri.RemovePodSandboxResponse()
+
+    def add(self, name: str, *, labels: dict[str, str] | None = None, ready: bool = True) -> str:
+        found = f"{self.name}-{len(self.sandboxes)}"
+        self.sandboxes[found] = cri.PodSandbox(
+            id=found,
+            metadata=cri.PodSandboxMetadata(name=name, namespace="default"),
+            state=cri.SANDBOX_READY if ready else cri.SANDBOX_NOTREADY,
+            labels=labels or {},
+            created_at=1,
+        )
+        return found
+
+
+class FakeHost:
+    """Plays ``systemctl`` and the kubelet below a directory; counts what was restarted."""
+
+    def __init__(self, place: Layout) -> None:
+        self.layout = place
+        self.calls: list[str] = []
+        self.ours = FakeRuntime("noderuntime")
+        self.containerd = FakeRuntime("containerd")
+        self.ours.upstream = self.containerd
+        self.kubelet_refuses_us = False
+        self.active: set[str] = set()
+        self.oneshots: dict[str, Callable[[], Awaitable[tuple[int, bytes, bytes]]]] = {}
+        self.unit_argv: tuple[str, ...] = ()
+        self.pid = 100
+        self._servers: dict[str, grpc.aio.Server] = {}
+        self._connection: socket.socket | None = None
+
+    @property
+    def restarts(self) -> list[str]:
+        """What was restarted, in order."""
+        return [call.split()[-1] for call in self.calls if call.startswith("restart")]
+
+    async def run(self, argv: Sequence[str], *, timeout: float, **_: object) -> Completed:
+        if argv[0] != "systemctl":
+            return Completed(0, b"", b"")
+        verb, *rest = [word for word in argv[1:] if word not in ("--no-ask-password", "--no-pager")]
+        self.calls.append(" ".join((verb, *rest)))
+        return Completed(*await self._systemctl(verb, rest))
+
+    async def _systemctl(self, verb: str, rest: list[str]) -> tuple[int, bytes, bytes]:
+        unit = rest[-1] if rest else ""
+        if verb == "show":
+            return 0, self._show(unit).encode(), b""
+        if verb == "start" and unit in self.oneshots:
+            return await self.oneshots[unit]()
+        if verb in ("start", "restart"):
+            if unit == "kubelet.service":
+                await self.restart_kubelet()
+            if unit == layout.SERVICE and (verb == "restart" or unit not in self.active):
+                if not (self.layout.units / unit).exists():
+                    return 5, b"", b"Unit not found."
+                await self._start_daemon()
+            self.active.add(unit)
+        if verb == "stop":
+            self.active.discard(unit)
+            if unit == layout.SERVICE:
+                await self.stop_server(str(self.layout.socket))
+        return 0, b"", b""
+
+    def _show(self, unit: str) -> str:
+        path = self.layout.units / unit
+        kubelet = unit == "kubelet.service"
+        environment = [
+            f"{line.split('=', 1)[1].lstrip('-')} (ignore_errors=yes)"
+            for text in self._unit_texts()
+            for line in text.splitlines()
+            if line.startswith("EnvironmentFile=")
+        ]
+        shown = {
+            "LoadState": "loaded" if path.exists() else "not-found",
+            "ActiveState": "active" if unit in self.active else "inactive",
+            "MainPID": self.pid if kubelet else 50 if unit == layout.SERVICE and unit in self.active else 0,
+            "FragmentPath": "/etc/systemd/system/kubelet.service" if kubelet else "",
+            "DropInPaths": " ".join(self._drop_ins()) if kubelet else "",
+            "EnvironmentFiles": " ".join(environment) if kubelet else "",
+        }
+        return "".join(f"{key}={value}\n" for key, value in shown.items())
+
+    def _drop_ins(self) -> list[str]:
+        found = sorted((self.layout.units / "kubelet.service.d").glob("*.conf"))
+        return [f"/{path.relative_to(self.layout.root)}" for path in found]
+
+    def _unit_texts(self) -> list[str]:
+        paths = [self.layout.units / "kubelet.service", *map(self.layout.at, self._drop_ins())]
+        return [path.read_text() for path in paths if path.exists()]
+
+    async def restart_kubelet(self) -> None:
+        """Read the files as systemd and a kubelet do, and connect to what they name."""
+        if self._connection:
+            self._connection.close()
+            self._connection = None
+        self.pid += 1
+        process = self.layout.proc / str(self.pid)
+        (process / "fd").mkdir(parents=True)
+        argv = self._argv()
+        (process / "cmdline").write_bytes(b"".join(part.encode() + b"\0" for part in argv))
+        endpoint = self.layout.at(self._endpoint(argv).removeprefix("unix://"))
+        if self.kubelet_refuses_us and endpoint == self.layout.socket:
+            self.pid = 0
+            return
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.connect(str(endpoint))
+        inode = os.fstat(self._connection.fileno()).st_ino
+        (process / "fd" / "7").symlink_to(f"socket:[{inode}]")
+
+    def _argv(self) -> list[str]:
+        variables: dict[str, str] = {}
+        command = ""
+        for line in (line for text in self._unit_texts() for line in text.splitlines()):
+            key, _, value = line.partition("=")
+            if key == "Environment":
+                name, _, content = shlex.split(value)[0].partition("=")
+                variables[name] = content
+            elif key == "EnvironmentFile" and (path := self.layout.at(value.lstrip("-"))).exists():
+                for word in shlex.split(path.read_text(), comments=True):
+                    variables[word.split("=", 1)[0]] = word.split("=", 1)[1]
+            elif key == "ExecStart":
+                command = value
+        expanded = re.sub(r"\$(\w+)", lambda match: variables.get(match[1], ""), command)
+        return expanded.split()
+
+    def _endpoint(self, argv: list[str]) -> str:
+        value = DEFAULT_ENDPOINT
+        named = {word.split("=", 1)[0]: word.split("=", 1)[1] for word in argv if "=" in word}
+        texts = [self.layout.at(named["--config"]).read_text()] if "--config" in named else []
+        if "--config-dir" in named:
+            texts += [
+                path.read_text() for path in sorted(self.layout.at(named["--config-dir"]).glob("*.conf"))
+            ]
+        for text in texts:
+            for found in re.findall(r'containerRuntimeEndpoint"?: *"?([^",\s]+)', text):
+                value = found
+        return named.get(FLAG, value)
+
+    async def _start_daemon(self) -> None:
+        await self.stop_server(str(self.layout.socket))
+        (self.layout.state / "ledger.db").touch()
+        unit = (self.layout.units / layout.SERVICE).read_text()
+        process = self.layout.proc / "50"
+        process.mkdir(parents=True, exist_ok=True)
+        revision = re.search(r"NODERUNTIME_REVISION=\S+", unit)
+        assert revision
+        (process / "environ").write_bytes(b"A=b\0" + revision[0].encode() + b"\0")
+        await self.serve(self.ours, self.layout.socket)
+
+    async def serve(self, runtime: FakeRuntime, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        server = grpc.aio.server()
+        add_RuntimeServiceServicer_to_server(runtime, server)
+        server.add_insecure_port(f"unix:{path}")
+        await server.start()
+        self._servers[str(path)] = server
+
+    async def stop_server(self, path: str) -> None:
+        if server := self._servers.pop(path, None):
+            await server.stop(None)
+
+    async def close(self) -> None:
+        if self._connection:
+            self._connection.close()
+        for path in list(self._servers):
+            await self.stop_server(path)
+
+    async def cgroup_pids(self, path: str) -> list[int]:
+        return []
+
+    async def process(self, pid: int) -> None:
+        return None
+
+    async def unmount(self, target: Path) -> None:
+        raise AssertionError(f"nothing is mounted at {target}")
+
+    async def unpin_namespaces(self, pins: Sequence[Path]) -> None:
+        for pin in pins:
+            pin.unlink()
+
+    async def remove_cgroup(self, path: str) -> None:
+        self.calls.append(f"remove-cgroup {path}")
+
+    async def remove_tree(self, path: Path) -> None:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+class FakeNode:
+    """A node with containerd and a kubelet of one style; what the agent installs is there already."""
+
+    def __init__(self, root: Path) -> None:
+        self.layout = Layout(root)
+        self.host = FakeHost(self.layout)
+        self.context = Context(self.layout, self.host, Systemd(self.host), second=0.02)  # type: ignore[arg-type]
+
+    def write(self, path: str, text: str) -> Path:
+        here = self.layout.at(path)
+        here.parent.mkdir(parents=True, exist_ok=True)
+        here.write_text(text)
+        return here
+
+    async def boot(self, style: str) -> None:
+        """Start containerd and a kubelet that finds its endpoint where the style says."""
+        (self.layout.proc / "self").mkdir(parents=True)
+        self.write("/etc/systemd/system/kubelet.service", UNIT)
+        config = CONFIG_HEAD
+        if style == "FlagsFile":
+            flags = f'# kubeadm\nKUBELET_KUBEADM_ARGS="{FLAG}=unix://{CONTAINERD} --node-ip=10.0.0.1"\n'
+            self.write("/var/lib/kubelet/kubeadm-flags.env", flags)
+        if style == "ConfigFile":
+            config += f"containerRuntimeEndpoint: unix://{CONTAINERD}\n"
+            self.write(
+                "/var/lib/kubelet/instance-config.yaml", f"containerRuntimeEndpoint: unix://{CONTAINERD}\n"
+            )
+        if style == "DropIn":
+            directory = "--config-dir=/etc/kubernetes/kubelet.conf.d"
+            self.write(
+                "/etc/systemd/system/kubelet.service", UNIT.replace("config.yaml", f"config.yaml {directory}")
+            )
+            self.write(
+                "/etc/kubernetes/kubelet.conf.d/10.conf", f"containerRuntimeEndpoint: unix://{CONTAINERD}\n"
+            )
+        if style == "Unit":
+            self.write("/etc/systemd/system/kubelet.service", f"{UNIT.rstrip()} {FLAG}=unix://{CONTAINERD}\n")
+        self.write("/var/lib/kubelet/config.yaml", config)
+        await self.host.serve(self.host.containerd, self.layout.at(CONTAINERD))
+        await self.host.restart_kubelet()
+
+    def install(self, spec: InstanceSpec = SPEC) -> None:
+        """Write what the agent would write."""
+        config = order.daemon_config(spec, "d" * 16)
+        self.write("/etc/noderuntime/config.toml", config)
+        self.write("/etc/noderuntime/switch.toml", order.render(order.switch_order(spec, "d" * 16)))
+        (self.layout.state / "switch").mkdir(parents=True, exist_ok=True)
+        self.write("/opt/noderuntime/versions/dddddddddddddddd/BUNDLE", "d" * 16)
+        if not self.layout.current.is_symlink():
+            self.layout.current.symlink_to("versions/dddddddddddddddd")
+        texts = units.render(revision=units.daemon_revision("d" * 16, config), timeout_seconds=10)
+        for name, text in texts.items():
+            self.write(f"/etc/systemd/system/{name}", text)
+
+    def files(self) -> dict[str, str]:
+        """Return every file of the kubelet with its content."""
+        found = {}
+        for directory in ("var/lib/kubelet", "etc/kubernetes", "etc/systemd/system"):
+            for path in sorted((self.layout.root / directory).rglob("*")):
+                name = str(path.relative_to(self.layout.root))
+                if path.is_file() and "system/noderuntime" not in name:
+                    found[name] = path.read_text()
+        return found
+
+    @property
+    def kubelet_is_ours(self) -> bool:
+        """Tell what the kubelet is connected to."""
+        return talks_to_us(self.layout, self.host.pid) is True

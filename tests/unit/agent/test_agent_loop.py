@@ -1,0 +1,143 @@
+"""The loop against a played API server over real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from noderuntime.agent.api import Access, InstanceApi
+from noderuntime.agent.instance import Instance
+from noderuntime.agent.loop import Loop
+from noderuntime.agent.report import NodeState
+from noderuntime.errors import Internal, NotFound, Unavailable
+
+PATH = "/apis/noderuntime.dev/v1alpha1/noderuntimeinstances"
+
+
+class FakeApi:
+    """One instance, its watch, and its status."""
+
+    def __init__(self) -> None:
+        self.body: dict[str, Any] = {
+            "metadata": {"name": "n1", "generation": 1, "resourceVersion": "1"},
+            "spec": {"handlers": [{"name": "runc", "type": "Runc"}]},
+        }
+        self.events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.patches: list[dict[str, Any]] = []
+        self.tokens: list[str] = []
+        self.patched = asyncio.Event()
+        self.refuse = 0
+
+    def app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get(f"{PATH}/n1", self.get)
+        app.router.add_get(PATH, self.watch)
+        app.router.add_patch(f"{PATH}/n1/status", self.patch)
+        return app
+
+    async def get(self, request: web.Request) -> web.Response:
+        self.tokens.append(request.headers["Authorization"])
+        if self.refuse:
+            return web.json_response({"message": "no\nway"}, status=self.refuse)
+        return web.json_response(self.body)
+
+    async def watch(self, request: web.Request) -> web.StreamResponse:
+        assert request.query["fieldSelector"] == "metadata.name=n1"
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        while event := await self.events.get():
+            await answer.write(json.dumps(event).encode() + b"\n")
+        return answer
+
+    async def patch(self, request: web.Request) -> web.Response:
+        assert request.content_type == "application/merge-patch+json"
+        self.patches.append((await request.json())["status"])
+        self.patched.set()
+        return web.json_response({**self.body, "status": self.patches[-1]})
+
+
+class FakeNode:
+    """Answers every turn with one state."""
+
+    def __init__(self) -> None:
+        self.state = NodeState(1, "Ready", "Proven")
+        self.turns: asyncio.Queue[Instance] = asyncio.Queue()
+
+    async def turn(self, instance: Instance, tell: Any) -> NodeState:
+        self.turns.put_nowait(instance)
+        return self.state
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[tuple[FakeApi, InstanceApi]]:
+    fake = FakeApi()
+    runner = web.AppRunner(fake.app(), shutdown_timeout=0)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    (tmp_path / "token").write_text("first")
+    port = runner.addresses[0][1]
+    yield fake, InstanceApi(Access(f"http://127.0.0.1:{port}", tmp_path), "n1")
+    fake.events.put_nowait({})
+    await runner.cleanup()
+
+
+async def test_turns_follow_the_spec_and_transitions_are_reported_once(
+    served: tuple[FakeApi, InstanceApi],
+) -> None:
+    fake, api = served
+    node = FakeNode()
+    task = asyncio.create_task(Loop(api, node).run())  # type: ignore[arg-type]
+    async with asyncio.timeout(10):
+        assert (await node.turns.get()).generation == 1
+        await fake.patched.wait()
+        changed = {**fake.body, "metadata": {**fake.body["metadata"], "generation": 2}}
+        fake.events.put_nowait({"type": "MODIFIED", "object": changed})
+        assert (await node.turns.get()).generation == 2
+        # A status of its own making is no reason for a turn.
+        fake.events.put_nowait({"type": "MODIFIED", "object": {**changed, "status": {"phase": "Ready"}}})
+        await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert node.turns.empty()
+    assert len(fake.patches) == 1
+    assert fake.patches[0]["phase"] == "Ready"
+
+
+async def test_token_is_read_for_every_request(served: tuple[FakeApi, InstanceApi], tmp_path: Path) -> None:
+    fake, api = served
+    await api.get()
+    (tmp_path / "token").write_text("second\n")
+    await api.get()
+    assert fake.tokens == ["Bearer first", "Bearer second"]
+
+
+@pytest.mark.parametrize(("status", "error"), [(404, NotFound), (503, Unavailable), (403, Internal)])
+async def test_refusals_carry_the_servers_words(
+    served: tuple[FakeApi, InstanceApi], status: int, error: type[Exception]
+) -> None:
+    fake, api = served
+    fake.refuse = status
+    with pytest.raises(error, match=r"API server: .*no"):
+        await api.get()
+
+
+async def test_server_that_is_away_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("x")
+    with pytest.raises(Unavailable):
+        await InstanceApi(Access("http://127.0.0.1:1", tmp_path), "n1").get()
+
+
+async def test_deleted_instance_ends_the_watch(served: tuple[FakeApi, InstanceApi]) -> None:
+    fake, api = served
+    fake.events.put_nowait({"type": "DELETED", "object": fake.body})
+    with pytest.raises(NotFound):
+        async for _ in api.watch("1"):
+            pass

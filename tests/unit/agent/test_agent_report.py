@@ -1,0 +1,48 @@
+"""What the instance's status says, and how little of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from noderuntime.agent.report import LIMIT, HandlerState, NodeState, status
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+READY = NodeState(3, "Ready", "Proven", kubelet="Noderuntime", switched_reason="KubeletOnNoderuntime")
+
+
+def conditions(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {one["type"]: one for one in found["conditions"]}
+
+
+def test_conditions_say_what_is_and_since_when() -> None:
+    first = status(READY, {}, NOW)
+    assert conditions(first)["Ready"]["status"] == "True"
+    assert conditions(first)["Switched"]["reason"] == "KubeletOnNoderuntime"
+    later = status(READY, first, NOW + timedelta(hours=1))
+    assert conditions(later)["Ready"]["lastTransitionTime"] == "2026-01-02T03:04:05Z"
+    assert later["lastHeartbeatTime"] == "2026-01-02T04:04:05Z"
+    broken = status(replace(READY, phase="Degraded", reason="HandlerBroken"), later, NOW + timedelta(hours=2))
+    assert conditions(broken)["Ready"]["lastTransitionTime"] == "2026-01-02T05:04:05Z"
+    assert conditions(broken)["Switched"]["lastTransitionTime"] == "2026-01-02T03:04:05Z"
+
+
+def test_status_stays_small_whatever_the_tools_say() -> None:
+    handlers = tuple(HandlerState(f"handler-{n}", "Broken", "HandlerBroken", "ä" * 5000) for n in range(8))
+    found = status(replace(READY, phase="Degraded", message="x" * 9000, handlers=handlers), {}, NOW)
+    assert len(json.dumps(found).encode()) <= LIMIT
+    assert [one["name"] for one in found["handlers"]] == [one.name for one in handlers]
+
+
+def test_messages_are_one_line() -> None:
+    found = status(replace(READY, phase="Failed", message="a\n  b\tc"), {}, NOW)
+    assert conditions(found)["Ready"]["message"] == "a b c"
+
+
+def test_time_of_a_probe_is_no_transition() -> None:
+    one = replace(READY, handlers=(HandlerState("r", "Ready", probed=NOW),))
+    two = replace(READY, handlers=(HandlerState("r", "Ready", probed=NOW + timedelta(minutes=1)),))
+    assert one != two
+    assert one.outline() == two.outline()

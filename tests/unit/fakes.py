@@ -1,0 +1,400 @@
+"""A node that exists in memory only: fakes of every part that pods and containers stand on.
+
+All of them share one :class:`World`. It counts what was made, lets a test fail or hold any
+step by its name, and tells what is left. Files below the run directory are real (tmp_path).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+from noderuntime.config import Config, HandlerConfig, ServerConfig
+from noderuntime.cri.v1 import api_pb2
+from noderuntime.errors import Internal, NotFound
+from noderuntime.executor.base import ExecResult, Features, RuntimeCommand
+from noderuntime.host.base import Mount, NamespaceKind, ProcessRef
+from noderuntime.images.base import Image, ImageConfig, SnapshotUsage
+from noderuntime.monitor.base import Exit, Monitored, MonitorRequest
+from noderuntime.network.base import Attachment
+from noderuntime.parts import Parts
+from noderuntime.paths import Paths
+from noderuntime.spec.facts import read_facts
+from noderuntime.store.ledger import Ledger
+
+IMAGE_ID = "sha256:" + "1" * 64
+
+
+class Dead(BaseException):
+    """The daemon was killed: nothing that it was doing goes on, and nothing is undone."""
+
+
+@dataclass
+class Running:
+    """What a fake runtime holds of a container."""
+
+    process: ProcessRef
+    monitor: ProcessRef
+    started: bool = False
+
+
+@dataclass
+class World:
+    """Everything that there is on the fake node."""
+
+    mounts: set[Path] = field(default_factory=set)
+    pins: set[Path] = field(default_factory=set)
+    cgroups: set[str] = field(default_factory=set)
+    snapshots: set[str] = field(default_factory=set)
+    attached: set[str] = field(default_factory=set)
+    runtime: dict[str, Running] = field(default_factory=dict)
+    exits: dict[str, Exit] = field(default_factory=dict)
+    oom: set[str] = field(default_factory=set)
+    processes: dict[ProcessRef, asyncio.Event] = field(default_factory=dict)
+    signals: list[tuple[str, int]] = field(default_factory=list)
+    stubborn: set[str] = field(default_factory=set)
+    """Containers that take no notice of any signal but SIGKILL."""
+    trace: list[str] = field(default_factory=list)
+    fail: set[str] = field(default_factory=set)
+    """Steps that raise; ``step!`` fails after it has taken effect."""
+    hold: dict[str, asyncio.Event] = field(default_factory=dict)
+    held: asyncio.Event = field(default_factory=asyncio.Event)
+    dead: bool = False
+    _next_pid: int = 1000
+
+    async def step(self, name: str) -> None:
+        """Take a step: wait where a test holds it, fail where a test wants that."""
+        if self.dead:
+            raise Dead
+        self.trace.append(name)
+        gate = self.hold.get(name)
+        if gate is not None:
+            self.held.set()
+            await gate.wait()
+        await asyncio.sleep(0)
+        if name in self.fail:
+            raise Internal(f"{name} fails")
+
+    def after(self, name: str) -> None:
+        """Fail a step that has taken effect, where a test wants that."""
+        if f"{name}!" in self.fail:
+            raise Internal(f"{name} fails late")
+
+    def spawn(self) -> ProcessRef:
+        """Start a process."""
+        self._next_pid += 1
+        process = ProcessRef(self._next_pid, 7)
+        self.processes[process] = asyncio.Event()
+        return process
+
+    def end(self, process: ProcessRef) -> None:
+        """End a process, if it is there."""
+        ended = self.processes.pop(process, None)
+        if ended is not None:
+            ended.set()
+
+    def exit(self, container_id: str, code: int = 0, *, seen: bool = True) -> None:
+        """Let a container's process end; unless ``seen``, its monitor dies with it."""
+        running = self.runtime[container_id]
+        if running.process not in self.processes:
+            return
+        if seen:
+            self.exits[container_id] = Exit(container_id, code, time.time_ns())
+        self.end(running.process)
+        self.end(running.monitor)
+
+    def power_cut(self) -> None:
+        """Reboot: only what is on disk stays."""
+        for process in list(self.processes):
+            self.end(process)
+        for kind in (self.mounts, self.pins, self.cgroups, self.oom):
+            kind.clear()
+        self.runtime.clear()
+        self.exits.clear()
+
+    def left(self) -> dict[str, object]:
+        """Tell what is there; empty when nothing is."""
+        kinds = ("mounts", "pins", "cgroups", "snapshots", "attached", "runtime", "exits", "processes")
+        return {kind: getattr(self, kind) for kind in kinds if getattr(self, kind)}
+
+
+class FakeHost:
+    """See noderuntime.host.base.Host."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def mount(self, mount: Mount) -> None:
+        await self.world.step("mount")
+        self.world.mounts.add(mount.target)
+        self.world.after("mount")
+
+    async def unmount(self, target: Path) -> None:
+        await self.world.step("unmount")
+        self.world.mounts.discard(target)
+
+    async def is_mount_point(self, path: Path) -> bool:
+        return path in self.world.pins | self.world.mounts
+
+    async def pin_namespaces(
+        self,
+        pins: Mapping[NamespaceKind, Path],
+        *,
+        hostname: str | None = None,
+        sysctls: Mapping[str, str] | None = None,
+    ) -> None:
+        await self.world.step("pin")
+        self.world.pins |= set(pins.values())
+        self.world.after("pin")
+
+    async def unpin_namespaces(self, pins: Sequence[Path]) -> None:
+        await self.world.step("unpin")
+        self.world.pins -= set(pins)
+
+    async def process(self, pid: int) -> ProcessRef | None:
+        return next((process for process in self.world.processes if process.pid == pid), None)
+
+    async def wait(self, process: ProcessRef, *, timeout: float) -> bool:
+        ended = self.world.processes.get(process)
+        if ended is None:
+            return True
+        try:
+            await asyncio.wait_for(ended.wait(), timeout)
+        except TimeoutError:
+            return False
+        return True
+
+    async def kill_tree(self, process: ProcessRef) -> None:
+        self.world.end(process)
+
+    async def remove_tree(self, path: Path) -> None:
+        await self.world.step("remove_tree")
+        assert not any(mount.is_relative_to(path) for mount in self.world.mounts), "still mounted"
+        shutil.rmtree(path, ignore_errors=True)
+
+    async def cgroup_pids(self, path: str) -> list[int]:
+        return []
+
+    async def remove_cgroup(self, path: str) -> None:
+        await self.world.step("remove_cgroup")
+        self.world.cgroups.discard(path)
+
+
+class FakeExecutor:
+    """See noderuntime.executor.base.Executor."""
+
+    def __init__(self, world: World, name: str, *, needs_root: bool) -> None:
+        self.world = world
+        self.name = name
+        self.needs_root_container = needs_root
+        self.updates: list[Mapping[str, Any]] = []
+
+    async def probe(self) -> Features:
+        return Features("1", user_namespaces=False, recursive_read_only_mounts=True)
+
+    def monitor_runtime(self, container_id: str, sandbox_id: str, *, is_root: bool) -> RuntimeCommand:
+        return RuntimeCommand(Path("/bin/fake"), ())
+
+    def adapt_spec(self, spec: dict[str, Any], sandbox_id: str, *, is_root: bool) -> None:
+        self.world.trace.append("adapt")
+
+    async def start(self, container_id: str, sandbox_id: str, *, is_root: bool) -> None:
+        await self.world.step("start")
+        self.world.runtime[container_id].started = True
+        self.world.after("start")
+
+    async def kill(self, container_id: str, sandbox_id: str, signo: int, *, everything: bool) -> None:
+        await self.world.step("kill")
+        self.world.signals.append((container_id, signo))
+        if container_id not in self.world.runtime:
+            return
+        if signo == signal.SIGKILL or container_id not in self.world.stubborn:
+            self.world.exit(container_id, 128 + signo)
+
+    async def delete(self, container_id: str, sandbox_id: str) -> None:
+        await self.world.step("delete")
+        if container_id in self.world.runtime:
+            self.world.exit(container_id, 137)
+            del self.world.runtime[container_id]
+
+    async def exec_sync(
+        self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, timeout: float | None
+    ) -> ExecResult:
+        return ExecResult(3, " ".join(process["args"]).encode(), str(timeout).encode())
+
+    async def update(self, container_id: str, sandbox_id: str, resources: Mapping[str, Any]) -> None:
+        await self.world.step("update")
+        self.updates.append(resources)
+
+    async def pids(self, container_id: str, sandbox_id: str) -> Sequence[int]:
+        return []
+
+
+class FakeMonitor:
+    """See noderuntime.monitor.base.Monitor."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.requests: dict[str, MonitorRequest] = {}
+
+    async def create(self, request: MonitorRequest) -> Monitored:
+        await self.world.step("create")
+        assert (request.bundle / "config.json").is_file()
+        self.world.cgroups.add(request.cgroup)
+        self.requests[request.container_id] = request
+        running = Running(self.world.spawn(), self.world.spawn())
+        self.world.runtime[request.container_id] = running
+        self.world.after("create")
+        return Monitored(running.process, running.monitor)
+
+    async def reopen_log(self, bundle: Path, log_path: Path) -> None:
+        await self.world.step("reopen")
+
+    def exit(self, container_id: str) -> Exit | None:
+        return self.world.exits.get(container_id)
+
+    def oom_killed(self, container_id: str) -> bool:
+        return container_id in self.world.oom
+
+    async def forget(self, container_id: str) -> None:
+        await self.world.step("forget")
+        self.world.exits.pop(container_id, None)
+
+
+class FakeImages:
+    """See noderuntime.images.base.ImageBackend."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def image(self, ref: str) -> Image:
+        await self.world.step("image")
+        if ref == "missing":
+            raise NotFound("image missing is not on the node")
+        config = ImageConfig(cmd=("sh",), stop_signal="SIGINT" if ref == "polite" else "")
+        return Image(IMAGE_ID, "chain", config, repo_tags=("example.org/app:1",))
+
+    async def prepare(self, key: str, image: Image, target: Path, labels: Mapping[str, str]) -> None:
+        await self.world.step("prepare")
+        assert target.is_dir()
+        self.world.snapshots.add(key)
+        self.world.mounts.add(target)
+        self.world.after("prepare")
+
+    async def release(self, key: str, target: Path) -> None:
+        await self.world.step("release")
+        self.world.snapshots.discard(key)
+        self.world.mounts.discard(target)
+
+    async def keys(self) -> set[str]:
+        await self.world.step("keys")
+        return set(self.world.snapshots)
+
+    async def usage(self, key: str) -> SnapshotUsage:
+        return SnapshotUsage(0, 0)
+
+    async def close(self) -> None:
+        return None
+
+
+class FakeNetwork:
+    """See noderuntime.network.base.Network."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def attach(self, sandbox_id: str, netns: str, config: api_pb2.PodSandboxConfig) -> Attachment:
+        await self.world.step("attach")
+        assert Path(netns) in self.world.pins
+        self.world.attached.add(sandbox_id)
+        self.world.after("attach")
+        return Attachment(("10.0.0.2", "fd00::2"), b"{}")
+
+    async def detach(
+        self, sandbox_id: str, netns: str, config: api_pb2.PodSandboxConfig, result: bytes
+    ) -> None:
+        await self.world.step("detach")
+        self.world.attached.discard(sandbox_id)
+
+    async def ready(self) -> tuple[bool, str]:
+        return True, ""
+
+
+class Node:
+    """A fake node with a daemon on it that can be started anew."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.world = World()
+        self.boot = "boot-1"
+        self.parts = self._build()
+
+    def _build(self) -> Parts:
+        world, run = self.world, self.directory / "run"
+        handlers: dict[str, Literal["runc", "gvisor"]] = {"runc": "runc", "gvisor": "gvisor"}
+        return Parts(
+            config=Config(
+                server=ServerConfig(run_dir=run, state_dir=self.directory / "state"),
+                handlers={
+                    name: HandlerConfig(type=kind, path=Path("/bin/fake")) for name, kind in handlers.items()
+                },
+            ),
+            paths=Paths(run, netns_dir=run / "netns"),
+            ledger=Ledger(self.directory / "state"),
+            host=FakeHost(world),  # type: ignore[arg-type] # runs and launches no programs
+            executors={name: FakeExecutor(world, name, needs_root=name == "gvisor") for name in handlers},
+            facts=read_facts(seccomp_profile=None),
+            monitor=FakeMonitor(world),
+            images=FakeImages(world),
+            network=FakeNetwork(world),
+            stats=SimpleNamespace(),  # type: ignore[arg-type] # no test here asks for it
+        )
+
+    async def restart(self) -> Parts:
+        """Be a daemon that was killed and has been started anew, before its recovery."""
+        await self.parts.ledger.close()
+        self.parts = self._build()
+        return self.parts
+
+    def left(self) -> dict[str, object]:
+        """Tell what is on the node; empty when nothing is."""
+        left = self.world.left()
+        for place in (self.parts.paths.sandboxes, self.parts.paths.containers):
+            names = [entry.name for entry in place.iterdir()] if place.is_dir() else []
+            if names:
+                left[place.name] = names
+        if len(self.parts.ledger.sandboxes) or len(self.parts.ledger.containers):
+            left["ledger"] = [*self.parts.ledger.sandboxes, *self.parts.ledger.containers]
+        return left
+
+
+async def told(exits: asyncio.Queue[Exit]) -> AsyncIterator[Exit]:
+    """Tell exits as an exit watcher does, from a queue."""
+    while True:
+        yield await exits.get()
+
+
+def pod_config(name: str = "web", **fields: Any) -> api_pb2.PodSandboxConfig:
+    """Make a pod as the kubelet asks for it: a network of its own, processes not shared."""
+    config = api_pb2.PodSandboxConfig(
+        metadata=api_pb2.PodSandboxMetadata(name=name, namespace="default", uid=f"uid-{name}"), **fields
+    )
+    config.linux.cgroup_parent = f"/kubepods/pod-{name}"
+    config.linux.security_context.namespace_options.pid = api_pb2.CONTAINER
+    return config
+
+
+def container_config(name: str = "app", image: str = "app", **fields: Any) -> api_pb2.ContainerConfig:
+    """Make an ordinary container."""
+    return api_pb2.ContainerConfig(
+        metadata=api_pb2.ContainerMetadata(name=name),
+        image=api_pb2.ImageSpec(image=image, user_specified_image="app:latest"),
+        **fields,
+    )

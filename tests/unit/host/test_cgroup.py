@@ -1,0 +1,70 @@
+"""Real cgroups below one of the test's own: they need root and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from noderuntime.host.cgroup import Cgroups, path_in_hierarchy
+from noderuntime.host.linux import LinuxHost
+
+
+@pytest.fixture
+async def group() -> AsyncIterator[str]:
+    path = f"/noderuntime-test-{uuid.uuid4().hex[:8]}"
+    yield path
+    await Cgroups().remove(path)
+    assert not any((one / path.lstrip("/")).exists() for one in Cgroups().hierarchies)
+
+
+async def test_a_process_joins_every_hierarchy_and_is_listed_from_above(group: str) -> None:
+    host = LinuxHost()
+    with subprocess.Popen(["sleep", "30"]) as child:
+        await host.join_cgroup(f"{group}/pod/leaf", child.pid)
+        assert await host.cgroup_pids(group) == [child.pid]
+        joined = Path(f"/proc/{child.pid}/cgroup").read_text().splitlines()
+        assert all(line.endswith(f":{group}/pod/leaf") for line in joined)
+        child.kill()
+    assert await host.cgroup_pids(group) == []
+
+
+async def test_removal_waits_for_what_is_ending(group: str) -> None:
+    cgroups = Cgroups()
+    with subprocess.Popen(["sleep", "30"]) as child:
+        cgroups.join(f"{group}/leaf", child.pid)
+        removal = asyncio.create_task(cgroups.remove(group))
+        await asyncio.sleep(0.05)
+        assert not removal.done()
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        await removal
+
+
+async def test_a_missing_cgroup_is_empty_and_can_be_removed(group: str) -> None:
+    assert Cgroups().pids(group) == []
+    await Cgroups().remove(group)
+
+
+def test_two_versions_are_told_apart(tmp_path: Path) -> None:
+    assert Cgroups(tmp_path).version == 1
+    (tmp_path / "cgroup.controllers").write_text("cpu memory\n")
+    found = Cgroups(tmp_path)
+    assert (found.version, found.hierarchies, found.controllers()) == (2, (tmp_path,), {"cpu", "memory"})
+
+
+def test_links_to_hierarchies_are_not_counted_twice(tmp_path: Path) -> None:
+    (tmp_path / "cpu,cpuacct").mkdir()
+    (tmp_path / "cpu,cpuacct/cgroup.procs").touch()
+    (tmp_path / "cpu").symlink_to("cpu,cpuacct")
+    assert [one.name for one in Cgroups(tmp_path).hierarchies] == ["cpu,cpuacct"]
+
+
+def test_a_directory_is_turned_into_a_path() -> None:
+    v2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    assert path_in_hierarchy("/sys/fs/cgroup/a/b" if v2 else "/sys/fs/cgroup/memory/a/b") == "/a/b"

@@ -1,0 +1,61 @@
+import pytest
+
+from noderuntime.errors import InvalidArgument
+from noderuntime.images.reference import stored_name
+
+HEX = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    ("reference", "name"),
+    [
+        (HEX, f"sha256:{HEX}"),
+        (f"sha256:{HEX}", f"sha256:{HEX}"),
+        ("busybox", "docker.io/library/busybox:latest"),
+        ("busybox:1.36", "docker.io/library/busybox:1.36"),
+        ("index.docker.io/busybox", "docker.io/library/busybox:latest"),
+        ("docker.io/busybox", "docker.io/library/busybox:latest"),
+        ("bitnami/nginx", "docker.io/bitnami/nginx:latest"),
+        ("registry.k8s.io/pause:3.9", "registry.k8s.io/pause:3.9"),
+        ("localhost/a/b", "localhost/a/b:latest"),
+        ("127.0.0.1:5000/a", "127.0.0.1:5000/a:latest"),
+        ("[::1]:5000/a__b.c-d:x", "[::1]:5000/a__b.c-d:x"),
+        (f"busybox@sha256:{HEX}", f"docker.io/library/busybox@sha256:{HEX}"),
+        (f"host.example:80/a:tag@sha256:{HEX}", f"host.example:80/a@sha256:{HEX}"),
+    ],
+)
+def test_what_a_pod_says_and_what_the_store_calls_it(reference, name):
+    assert stored_name(reference) == name
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "",
+        ":",
+        "/",
+        "a:",
+        "busybox:",
+        "Busy",
+        "a//b",
+        "../a",
+        "a/../b",
+        "a@",
+        "a@sha256:12",
+        "a b",
+        "a\nb",
+        "host.example/",
+        "-a/b",
+        "a:t:t",
+        f"a:{'t' * 129}",
+        "x" * 10_000,
+        "a\udcff",
+        "http://host.example/a",
+    ],
+)
+def test_everything_else_is_refused_in_one_short_line(reference):
+    with pytest.raises(InvalidArgument) as caught:
+        stored_name(reference)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+    str(caught.value).encode()

@@ -1,0 +1,55 @@
+import logging
+
+import pytest
+
+from noderuntime import log
+
+
+@pytest.fixture(autouse=True)
+def _restore_root_logger():
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+def test_an_event_is_one_line_of_keys(capsys, monkeypatch):
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    log.configure("info")
+    log.get("noderuntime.pods.run").info("sandbox runs", sandbox="ab12", ms=4)
+    assert capsys.readouterr().err == 'level=info logger=pods.run msg="sandbox runs" sandbox=ab12 ms=4\n'
+
+
+@pytest.mark.parametrize("hostile", ["a\nlevel=error", 'quote"', "\x1b[2J", "\u2028", "", "x" * 5000])
+def test_hostile_values_stay_on_their_line(capsys, hostile):
+    log.configure("info")
+    log.get("noderuntime.x").warning("seen", value=hostile)
+    written = capsys.readouterr().err
+    assert written.count("\n") == 1
+    assert written.isascii()
+    assert "\x1b" not in written
+    assert len(written) < 3000
+
+
+def test_journald_gets_priorities(capsys, monkeypatch):
+    monkeypatch.setenv("JOURNAL_STREAM", "8:1")
+    log.configure("info")
+    log.get("noderuntime.x").error("broken")
+    assert capsys.readouterr().err.startswith("<3>level=error ")
+
+
+def test_levels_below_the_configured_one_are_silent(capsys):
+    log.configure("warning")
+    log.get("noderuntime.x").info("not said")
+    assert capsys.readouterr().err == ""
+
+
+def test_an_exception_carries_its_traceback(capsys):
+    log.configure("info")
+    try:
+        raise ValueError("boom")
+    except ValueError:
+        log.get("noderuntime.x").exception("failed")
+    written = capsys.readouterr().err
+    assert "ValueError: boom" in written
+    assert written.count("\n") == 1
