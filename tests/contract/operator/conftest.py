@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from control_plane import ControlPlane, eventually, free_port, running, stop
+from release import NAMESPACE, ROOT, Operator, render
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A real control plane with our CRDs established."""
+    with running(tmp_path_factory.mktemp("control-plane")) as control_plane:
+        control_plane.kubectl("apply", "-f", str(ROOT / "crds"))
+        control_plane.kubectl(
+            "wait", "--for=condition=Established", "--timeout=30s", "-f", str(ROOT / "crds")
+        )
+        yield control_plane
+
+
+@pytest.fixture(scope="session")
+def installed(plane: ControlPlane) -> ControlPlane:
+    """The chart's objects in the cluster: the operator then works with their RBAC and no more."""
+    plane.kubectl("create", "namespace", NAMESPACE)
+    manifests = render()
+    plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=manifests)
+    return plane
+
+
+@pytest.fixture(scope="session")
+def operator(installed: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """The operator as its own process, with the token of its ServiceAccount."""
+    directory = tmp_path_factory.mktemp("operator")
+    token = installed.kubectl("create", "token", "noderuntime-operator", "-n", NAMESPACE).strip()
+    kubeconfig = directory / "kubeconfig"
+    kubeconfig.write_text(installed.kubeconfig.read_text().replace("token: admin", f"token: {token}"))
+    agent = {"namespace": NAMESPACE, "image": "example.test/noderuntime:test"}
+    env = {**os.environ, "KUBECONFIG": str(kubeconfig), "NODERUNTIME_AGENT": json.dumps(agent)}
+    port = free_port()
+    log = directory / "operator.log"
+    with log.open("wb") as sink:
+        command = [sys.executable, "-m", "noderuntime_operator", "--health-port", str(port)]
+        process = subprocess.Popen(command, env=env, stdout=sink, stderr=subprocess.STDOUT)
+    running_operator = Operator(process, port, log)
+    try:
+        eventually(running_operator.is_up, f"the operator does not start, see {log}")
+        yield running_operator
+    finally:
+        stop(process)

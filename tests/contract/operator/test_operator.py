@@ -1,0 +1,350 @@
+"""The operator as a process against a real API server; the test plays the nodes and their agents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from control_plane import ControlPlane, eventually
+from release import NAMESPACE, Operator
+
+API = "noderuntime.dev/v1alpha1"
+RUNTIME_LABEL = "noderuntime.dev/runtime"
+DETERMINED = "2026-01-01T00:00:00Z"
+
+
+class Cluster:
+    """The control plane with a few nodes that exist on paper; cleaned up by close()."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self.plane = plane
+        self._nodes: list[str] = []
+        self._runtimes: list[str] = []
+
+    def node(self, name: str, pool: str, ready: bool = True) -> None:
+        labels = {"pool": pool, "kubernetes.io/os": "linux"}
+        self.plane.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}})
+        self._nodes.append(name)
+        self.set_ready(name, ready)
+
+    def set_ready(self, name: str, ready: bool) -> None:
+        condition = {"type": "Ready", "status": str(ready), "reason": "Test", "lastHeartbeatTime": DETERMINED}
+        self.plane.patch_status("node", name, {"conditions": [condition]})
+
+    def runtime(self, name: str, pool: str, handlers: tuple[str, ...] = ("runc",), **spec: Any) -> None:
+        types = {"gvisor": "GVisor"}
+        self.plane.apply(
+            {
+                "apiVersion": API,
+                "kind": "NodeRuntime",
+                "metadata": {"name": name},
+                "spec": {
+                    "selector": {"matchLabels": {"pool": pool}},
+                    "handlers": [{"name": f"{name}-{h}", "type": types.get(h, "Runc")} for h in handlers],
+                    **spec,
+                },
+            }
+        )
+        self._runtimes.append(name)
+
+    def report(self, node: str, phase: str, **handlers: tuple[str, str]) -> None:
+        """Answer as the node's agent would."""
+        instance = self.plane.get("nri", node)
+        statuses = [
+            {"name": name.replace("_", "-"), "state": state, "reason": "HandlerBroken", "message": message}
+            for name, (state, message) in handlers.items()
+        ]
+        self.plane.patch_status(
+            "nri",
+            node,
+            {"observedGeneration": instance["metadata"]["generation"], "phase": phase, "handlers": statuses},
+        )
+
+    def instance(self, node: str) -> dict[str, Any]:
+        return self.plane.get("nri", node)
+
+    def labels(self, node: str) -> dict[str, str]:
+        return dict(self.plane.get("node", node)["metadata"]["labels"])
+
+    def condition(self, runtime: str, kind: str) -> dict[str, str]:
+        conditions = self.plane.get("nr", runtime).get("status", {}).get("conditions", [])
+        return next((c for c in conditions if c["type"] == kind), {})
+
+    def has(self, runtime: str, kind: str, status: str, reason: str) -> bool:
+        found = self.condition(runtime, kind)
+        return (found.get("status"), found.get("reason")) == (status, reason)
+
+    def close(self) -> None:
+        for name in self._runtimes:
+            self.plane.kubectl("delete", "nr", name, "--ignore-not-found", "--wait=false")
+            self.plane.kubectl(
+                "patch", "nr", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}', check=False
+            )
+        for name in self._nodes:
+            self.plane.kubectl("delete", "node", name, "--ignore-not-found")
+            eventually(lambda name=name: not self.instance(name), f"instance {name} outlives its node")
+
+
+@pytest.fixture
+def cluster(installed: ControlPlane, operator: Operator) -> Iterator[Cluster]:
+    made = Cluster(installed)
+    yield made
+    made.close()
+
+
+def test_from_apply_to_ready(cluster: Cluster) -> None:
+    cluster.node("a1", "a")
+    cluster.runtime("a", "a", ("runc", "gvisor"))
+
+    eventually(lambda: cluster.instance("a1"), "no instance")
+    instance = cluster.instance("a1")
+    assert instance["spec"] == {
+        "nodeName": "a1",
+        "runtimeName": "a",
+        "state": "Installed",
+        "kubelet": {"mode": "Delegate", "switchTimeoutSeconds": 120},
+        "handlers": [{"name": "a-runc", "type": "Runc"}, {"name": "a-gvisor", "type": "GVisor"}],
+    }
+    assert instance["metadata"]["ownerReferences"][0]["kind"] == "Node"
+    eventually(lambda: cluster.labels("a1").get(RUNTIME_LABEL) == "a", "the node is not claimed")
+    assert not [key for key in cluster.labels("a1") if key.startswith("handler.")]
+
+    runtime_class = cluster.plane.get("runtimeclass", "a-gvisor")
+    assert runtime_class["handler"] == "a-gvisor"
+    assert runtime_class["scheduling"]["nodeSelector"] == {
+        "handler.noderuntime.dev/a-gvisor": "true",
+        RUNTIME_LABEL: "a",
+    }
+    daemon_set = cluster.plane.get("daemonset", "noderuntime-agent-a", "-n", NAMESPACE)
+    agents = ("-n", NAMESPACE, "-l", f"{RUNTIME_LABEL}=a")
+    eventually(lambda: cluster.plane.get("pods", "", *agents).get("items"), "no agent's pod for the node")
+    assert daemon_set["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"] == 1
+    assert cluster.has("a", "Ready", "False", "Installing")
+
+    cluster.report("a1", "Degraded", a_runc=("Ready", ""), a_gvisor=("Broken", "runsc: no such\nfile"))
+    eventually(lambda: cluster.has("a", "Degraded", "True", "HandlerBroken"), "no Degraded condition")
+    assert "handler a-gvisor: runsc: no such file" in cluster.condition("a", "Degraded")["message"]
+    eventually(
+        lambda: cluster.labels("a1").get("handler.noderuntime.dev/a-runc") == "true", "no handler label"
+    )
+    assert "handler.noderuntime.dev/a-gvisor" not in cluster.labels("a1")
+
+    cluster.report("a1", "Ready", a_runc=("Ready", ""), a_gvisor=("Ready", ""))
+    eventually(lambda: cluster.has("a", "Ready", "True", "AllNodesReady"), "never Ready")
+    assert cluster.labels("a1")["handler.noderuntime.dev/a-gvisor"] == "true"
+    status = cluster.plane.get("nr", "a")["status"]
+    assert (status["desiredNodes"], status["readyNodes"], status["updatedNodes"]) == (1, 1, 1)
+    assert status["failingNodes"] == []
+    assert "AllNodesReady" in cluster.plane.kubectl("get", "nr", "a")
+    eventually(
+        lambda: "AllNodesReady" in cluster.plane.kubectl("describe", "nr", "a").split("Events:")[1],
+        "no event",
+    )
+
+    # A short failure leaves the label: a restarted kubelet admits running pods against it.
+    cluster.report("a1", "Degraded", a_runc=("Ready", ""), a_gvisor=("Broken", "gone"))
+    eventually(lambda: cluster.has("a", "Degraded", "True", "HandlerBroken"), "no Degraded condition")
+    assert cluster.labels("a1")["handler.noderuntime.dev/a-gvisor"] == "true"
+
+
+def pod(cluster: Cluster, name: str, node: str, runtime_class: str) -> None:
+    cluster.plane.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {
+                "nodeName": node,
+                "runtimeClassName": runtime_class,
+                "terminationGracePeriodSeconds": 0,
+                "containers": [{"name": "c", "image": "example.test/x"}],
+            },
+        }
+    )
+
+
+def test_delete_waits_for_pods_and_leaves_nothing(cluster: Cluster) -> None:
+    cluster.node("d1", "d")
+    cluster.runtime("d", "d")
+    eventually(lambda: cluster.instance("d1"), "no instance")
+    cluster.report("d1", "Ready", d_runc=("Ready", ""))
+    eventually(lambda: cluster.labels("d1").get("handler.noderuntime.dev/d-runc"), "no handler label")
+    pod(cluster, "user", "d1", "d-runc")
+
+    cluster.plane.kubectl("delete", "nr", "d", "--wait=false")
+    eventually(
+        lambda: cluster.has("d", "Progressing", "True", "PodsStillRunning"), "deletion is not held back"
+    )
+    assert "default/user" in cluster.condition("d", "Progressing")["message"]
+    assert cluster.has("d", "Ready", "False", "PodsStillRunning")
+    event = ("-n", "default", "--field-selector=reason=PodsStillRunning,involvedObject.name=d")
+    eventually(lambda: "default/user" in cluster.plane.kubectl("get", "events", *event), "no event")
+    assert cluster.instance("d1")["spec"]["state"] == "Installed"
+    assert cluster.plane.get("runtimeclass", "d-runc")
+
+    cluster.plane.kubectl("delete", "pod", "user", "--grace-period=0", "--force")
+    eventually(lambda: cluster.instance("d1")["spec"]["state"] == "Removed", "the agent is not told")
+    assert not cluster.plane.get("runtimeclass", "d-runc")
+    assert cluster.labels("d1")[RUNTIME_LABEL] == "d"
+    assert "handler.noderuntime.dev/d-runc" not in cluster.labels("d1")
+    assert cluster.plane.get("nr", "d")
+
+    cluster.report("d1", "Removed")
+    # No kubelet ends the agent's pod here.
+    agents = ("-n", NAMESPACE, "-l", f"{RUNTIME_LABEL}=d", "--grace-period=0", "--force")
+    cluster.plane.kubectl("delete", "pods", *agents)
+    eventually(lambda: not cluster.plane.get("nr", "d"), "the NodeRuntime is not released")
+    assert not cluster.instance("d1")
+    assert RUNTIME_LABEL not in cluster.labels("d1")
+    assert not cluster.plane.get("daemonset", "noderuntime-agent-d", "-n", NAMESPACE)
+
+
+def test_a_handler_leaves_after_its_pods(cluster: Cluster) -> None:
+    cluster.node("h1", "h")
+    cluster.runtime("h", "h", ("runc", "gvisor"))
+    eventually(lambda: cluster.instance("h1"), "no instance")
+    cluster.report("h1", "Ready", h_runc=("Ready", ""), h_gvisor=("Ready", ""))
+    eventually(lambda: cluster.labels("h1").get("handler.noderuntime.dev/h-gvisor"), "no handler label")
+    pod(cluster, "guest", "h1", "h-gvisor")
+    cluster.runtime("h", "h", ("runc",))
+    eventually(lambda: cluster.has("h", "Progressing", "True", "PodsStillRunning"), "the handler is not held")
+    assert cluster.plane.get("runtimeclass", "h-gvisor")
+    assert len(cluster.instance("h1")["spec"]["handlers"]) == 2
+    cluster.plane.kubectl("delete", "pod", "guest", "--grace-period=0", "--force")
+    eventually(lambda: len(cluster.instance("h1")["spec"]["handlers"]) == 1, "the handler does not leave")
+    eventually(lambda: not cluster.plane.get("runtimeclass", "h-gvisor"), "the RuntimeClass stays")
+    assert "handler.noderuntime.dev/h-gvisor" not in cluster.labels("h1")
+
+
+def test_a_node_of_another_is_left_alone(cluster: Cluster) -> None:
+    cluster.node("c1", "c")
+    cluster.runtime("c", "c")
+    eventually(lambda: cluster.instance("c1"), "no instance")
+    cluster.runtime("other", "c")
+    eventually(lambda: cluster.has("other", "Degraded", "True", "ClaimedByOther"), "no conflict")
+    assert "c1: node c1 belongs to NodeRuntime c" in cluster.condition("other", "Degraded")["message"]
+    assert cluster.instance("c1")["spec"]["runtimeName"] == "c"
+
+
+def test_a_foreign_runtime_class_is_left_alone(cluster: Cluster) -> None:
+    foreign = {
+        "apiVersion": "node.k8s.io/v1",
+        "kind": "RuntimeClass",
+        "metadata": {"name": "f-runc"},
+        "handler": "x",
+    }
+    cluster.plane.apply(foreign)
+    try:
+        cluster.runtime("f", "f")
+        eventually(lambda: cluster.has("f", "Degraded", "True", "RuntimeClassConflict"), "no conflict")
+        assert cluster.plane.get("runtimeclass", "f-runc")["handler"] == "x"
+    finally:
+        cluster.plane.kubectl("delete", "runtimeclass", "f-runc")
+    eventually(lambda: cluster.has("f", "Degraded", "False", "AsExpected"), "the conflict does not heal")
+    eventually(lambda: cluster.plane.get("runtimeclass", "f-runc")["handler"] == "f-runc", "not made")
+
+
+def test_nodes_change_one_after_the_other(cluster: Cluster) -> None:
+    for name in ("r1", "r2"):
+        cluster.node(name, "r")
+    cluster.runtime("r", "r")
+    eventually(lambda: cluster.instance("r1"), "no instance")
+    eventually(lambda: cluster.has("r", "Progressing", "True", "NodesChanging"), "not progressing")
+    assert not cluster.instance("r2")
+    cluster.report("r1", "Ready", r_runc=("Ready", ""))
+    eventually(lambda: cluster.instance("r2"), "the second node never starts")
+    cluster.report("r2", "Failed")
+    eventually(lambda: cluster.has("r", "Degraded", "True", "Failed"), "no Degraded condition")
+    # A changed spec goes to the failed node, and no further.
+    cluster.runtime("r", "r", kubelet={"mode": "Manual"})
+    eventually(
+        lambda: cluster.instance("r2")["spec"]["kubelet"]["mode"] == "Manual", "the failed node is not told"
+    )
+    assert cluster.instance("r1")["spec"]["kubelet"]["mode"] == "Delegate"
+    cluster.report("r2", "Ready", r_runc=("Ready", ""))
+    eventually(
+        lambda: cluster.instance("r1")["spec"]["kubelet"]["mode"] == "Manual", "the rollout does not go on"
+    )
+
+
+def test_a_touched_object_is_repaired_and_nothing_is_written_for_nothing(cluster: Cluster) -> None:
+    cluster.node("t1", "t")
+    cluster.runtime("t", "t")
+    eventually(lambda: cluster.instance("t1"), "no instance")
+    cluster.report("t1", "Ready", t_runc=("Ready", ""))
+    eventually(lambda: cluster.has("t", "Ready", "True", "AllNodesReady"), "never Ready")
+    before = cluster.plane.get("nr", "t")["metadata"]["resourceVersion"]
+    cluster.plane.kubectl("delete", "runtimeclass", "t-runc")
+    eventually(lambda: cluster.plane.get("runtimeclass", "t-runc"), "not repaired")
+    cluster.plane.kubectl("label", "node", "t1", f"{RUNTIME_LABEL}-")
+    eventually(lambda: cluster.labels("t1").get(RUNTIME_LABEL) == "t", "not repaired")
+    assert cluster.plane.get("nr", "t")["metadata"]["resourceVersion"] == before
+
+
+def agent_token(plane: ControlPlane, node: str) -> str:
+    """Return a token as the kubelet of a node gets it for an agent's pod."""
+    agent = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": f"agent-{node}", "namespace": NAMESPACE},
+        "spec": {
+            "nodeName": node,
+            "serviceAccountName": "noderuntime-agent",
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "c", "image": "example.test/x"}],
+        },
+    }
+    plane.apply(agent)
+    bound = ("--bound-object-kind=Pod", f"--bound-object-name=agent-{node}")
+    return plane.kubectl("create", "token", "noderuntime-agent", "-n", NAMESPACE, *bound).strip()
+
+
+def test_an_agent_reports_for_its_own_node_only(cluster: Cluster) -> None:
+    for name in ("p1", "p2"):
+        cluster.node(name, "p")
+    cluster.runtime("p", "p", updateStrategy={"maxUnavailable": 2})
+    eventually(lambda: cluster.instance("p1") and cluster.instance("p2"), "no instances")
+    token = agent_token(cluster.plane, "p1")
+    path = "/apis/noderuntime.dev/v1alpha1/noderuntimeinstances"
+    patch = {"status": {"phase": "Pending"}}
+    try:
+        status, answer = cluster.plane.raw("PATCH", f"{path}/p1/status", token, patch)
+        assert status == 200, answer
+        status, answer = cluster.plane.raw("PATCH", f"{path}/p2/status", token, patch)
+        assert status == 403
+        assert "the agent of node p1 may not report about node p2" in answer["message"]
+        status, _ = cluster.plane.raw("PATCH", f"{path}/p1", token, {"spec": {"state": "Removed"}})
+        assert status == 403
+        unbound = cluster.plane.kubectl("create", "token", "noderuntime-agent", "-n", NAMESPACE).strip()
+        status, answer = cluster.plane.raw("PATCH", f"{path}/p1/status", unbound, patch)
+        assert status == 403
+        assert "token names no node" in answer["message"]
+    finally:
+        cluster.plane.kubectl("delete", "pod", "agent-p1", "-n", NAMESPACE, "--grace-period=0", "--force")
+
+
+def test_the_operator_may_not_change_more_of_a_node_than_its_labels(cluster: Cluster) -> None:
+    cluster.node("o1", "o")
+    token = cluster.plane.kubectl("create", "token", "noderuntime-operator", "-n", NAMESPACE).strip()
+    for patch in ({"metadata": {"labels": {"pool": "x"}}}, {"spec": {"unschedulable": True}}):
+        status, answer = cluster.plane.raw("PATCH", "/api/v1/nodes/o1", token, patch)
+        assert status == 403
+        assert "operator of noderuntime changes labels" in answer["message"]
+
+
+def test_admission_policies_have_no_type_errors(installed: ControlPlane) -> None:
+    for name in ("noderuntime-agent", "noderuntime-operator"):
+        eventually(
+            lambda name=name: (
+                "typeChecking" in installed.get("validatingadmissionpolicy", name).get("status", {})
+            ),
+            "the policy was not type-checked",
+        )
+        checked = installed.get("validatingadmissionpolicy", name)["status"]["typeChecking"]
+        assert not checked.get("expressionWarnings"), json.dumps(checked)
+
+
+def test_the_operator_is_alive(operator: Operator) -> None:
+    assert operator.health() == {"reconciler": "ok"}

@@ -1,0 +1,1 @@
+"""A node's real parts, private to a test run: tools, containerd, images, our daemon."""

@@ -1,0 +1,137 @@
+"""A containerd of our own: own root, state and socket; nothing of it is left when it stops."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import grpc
+
+from noderuntime.cri.v1 import api_pb2, api_pb2_grpc
+from realnode.image import write_image
+from realnode.tools import tool
+
+IMAGE = "noderuntime.test/busybox:1"
+_PAUSE = "noderuntime.test/pause:1"
+
+_CONFIG = """
+version = 3
+root = "{dir}/root"
+state = "{run}/state"
+disabled_plugins = ["io.containerd.nri.v1.nri"]
+
+[grpc]
+address = "{run}/containerd.sock"
+
+[ttrpc]
+address = "{run}/containerd.sock.ttrpc"
+
+[plugins.'io.containerd.cri.v1.images']
+snapshotter = "overlayfs"
+[plugins.'io.containerd.cri.v1.images'.registry]
+config_path = "{dir}/certs.d"
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+sandbox = "{pause}"
+
+[plugins.'io.containerd.cri.v1.runtime']
+restrict_oom_score_adj = true
+[plugins.'io.containerd.cri.v1.runtime'.cni]
+bin_dirs = ["{cni_bin}"]
+conf_dir = "{cni_conf}"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+BinaryName = "{runc}"
+SystemdCgroup = false
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.theirs]
+runtime_type = "io.containerd.runc.v2"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.theirs.options]
+BinaryName = "{runc}"
+"""
+
+
+class Containerd:
+    """The process and its places. ``dir`` must lie on a real filesystem, ``run`` be short."""
+
+    def __init__(self, directory: Path, run: Path, cni_conf: Path, sandbox_image: str = _PAUSE) -> None:
+        self.dir = directory
+        self.run = run
+        self.socket = run / "containerd.sock"
+        self.cni_conf = cni_conf
+        self.sandbox_image = sandbox_image
+        self.log = directory / "containerd.log"
+        self._config = directory / "config.toml"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until CRI answers."""
+        self.dir.mkdir(parents=True, exist_ok=True)
+        self.run.mkdir(parents=True, exist_ok=True)
+        self._config.write_text(
+            _CONFIG.format(
+                dir=self.dir,
+                run=self.run,
+                pause=self.sandbox_image,
+                runc=tool("runc"),
+                cni_bin=tool("bridge").parent,
+                cni_conf=self.cni_conf,
+            )
+        )
+        path = f"{tool('containerd-shim-runc-v2').parent}:{os.environ['PATH']}"
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [tool("containerd"), "--config", self._config],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PATH": path},
+            )
+        with grpc.insecure_channel(f"unix:{self.socket}") as channel:
+            grpc.channel_ready_future(channel).result(timeout=30)
+            api_pb2_grpc.RuntimeServiceStub(channel).Version(api_pb2.VersionRequest(), timeout=30)
+
+    def import_images(self) -> None:
+        """Put the test image and the sandbox image into the image store."""
+        for name, command in ((IMAGE, ["sh"]), (_PAUSE, ["/bin/sleep", "1000000"])):
+            archive = self.dir / "image.tar"
+            write_image(archive, name, tool("busybox"), command)
+            subprocess.run(
+                [tool("ctr"), "-a", self.socket, "-n", "k8s.io", "images", "import", archive],
+                check=True,
+                capture_output=True,
+                timeout=60,
+            )
+            archive.unlink()
+        with grpc.insecure_channel(f"unix:{self.socket}") as channel:
+            images = api_pb2_grpc.ImageServiceStub(channel)
+            wanted = api_pb2.ImageStatusRequest(image=api_pb2.ImageSpec(image=IMAGE))
+            deadline = time.monotonic() + 10
+            while not images.ImageStatus(wanted, timeout=10).HasField("image"):
+                assert time.monotonic() < deadline, "containerd does not list the imported image"
+
+    def stop(self) -> None:
+        """Stop the daemon (its pods stay)."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait(timeout=30)
+            self._process = None
+
+    def remove(self) -> None:
+        """Remove all pods, stop, and delete everything it had, also when it never started."""
+        try:
+            if self._process is not None:
+                self._remove_pods()
+        finally:
+            self.stop()
+            shutil.rmtree(self.dir)
+            shutil.rmtree(self.run)
+
+    def _remove_pods(self) -> None:
+        with grpc.insecure_channel(f"unix:{self.socket}") as channel:
+            runtime = api_pb2_grpc.RuntimeServiceStub(channel)
+            for pod in runtime.ListPodSandbox(api_pb2.ListPodSandboxRequest(), timeout=30).items:
+                runtime.StopPodSandbox(api_pb2.StopPodSandboxRequest(pod_sandbox_id=pod.id), timeout=60)
+                runtime.RemovePodSandbox(api_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod.id), timeout=60)

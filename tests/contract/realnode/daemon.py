@@ -1,0 +1,130 @@
+"""The daemon as a process of its own, in front of a containerd, with places private to a test run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import grpc
+
+from noderuntime.cri.v1 import api_pb2, api_pb2_grpc
+from realnode.containerd import Containerd
+from realnode.tools import tool
+from realnode.traces import sweep
+
+_SECCOMP = Path("/usr/share/containers/seccomp.json")
+_START_SECONDS = 30.0
+
+
+class Daemon:
+    """``noderuntime serve``. ``run`` must be short: sockets lie in it."""
+
+    def __init__(self, run: Path, state: Path, containerd: Containerd) -> None:
+        self.run = run
+        self.socket = run / "noderuntime.sock"
+        self.log = state / "noderuntime.log"
+        self._state = state
+        self._config = state / "config.toml"
+        self._process: subprocess.Popen[bytes] | None = None
+        state.mkdir(parents=True, exist_ok=True)
+        pause = _pause_rootfs(state / "pause")
+        tables: dict[str, dict[str, object]] = {
+            "server": {"socket": self.socket, "run_dir": run, "state_dir": state / "state"},
+            "upstream": {"socket": containerd.socket},
+            "images": {"containerd_socket": containerd.socket},
+            "network": {"conf_dir": containerd.cni_conf, "plugin_dirs": [tool("bridge").parent]},
+            "tools": {"conmon": tool("conmon"), "busybox": tool("busybox"), "pause_rootfs": pause}
+            | ({"seccomp_profile": _SECCOMP} if _SECCOMP.exists() else {}),
+            "handlers.runc": {"type": "runc", "path": tool("runc")},
+            "handlers.gvisor": {"type": "gvisor", "path": tool("runsc")},
+        }
+        self._config.write_text("".join(_table(name, values) for name, values in tables.items()))
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it and wait until CRI answers."""
+        environment = os.environ | {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+        environment.pop("JOURNAL_STREAM", None)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "noderuntime", "serve", "--config", self._config],
+                stdout=log,
+                stderr=log,
+                env=environment,
+            )
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._serves():
+            assert self._process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """End it with SIGKILL, as a crash would."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it with SIGTERM; its pods stay."""
+        assert self._end(signal.SIGTERM) == 0, self.log.read_text()
+
+    def remove(self) -> None:
+        """Remove all pods, stop, and delete everything it had, by force where a failed test left it so."""
+        try:
+            if self._process is None or self._process.poll() is not None:
+                self.start()
+            self._remove_pods()
+            self.stop()
+        finally:
+            self.kill()
+            sweep(self.run)
+            shutil.rmtree(self._state)
+            shutil.rmtree(self.run)
+
+    def _remove_pods(self) -> None:
+        with grpc.insecure_channel(f"unix:{self.socket}") as channel:
+            runtime = api_pb2_grpc.RuntimeServiceStub(channel)
+            for pod in runtime.ListPodSandbox(api_pb2.ListPodSandboxRequest(), timeout=30).items:
+                runtime.StopPodSandbox(api_pb2.StopPodSandboxRequest(pod_sandbox_id=pod.id), timeout=60)
+                runtime.RemovePodSandbox(api_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod.id), timeout=60)
+
+    def _serves(self) -> bool:
+        if not self.socket.exists():
+            return False
+        with grpc.insecure_channel(f"unix:{self.socket}") as channel:
+            try:
+                api_pb2_grpc.RuntimeServiceStub(channel).Version(api_pb2.VersionRequest(), timeout=5)
+            except grpc.RpcError:
+                return False
+        return True
+
+    def _end(self, signo: int) -> int:
+        if self._process is None:
+            return 0
+        self._process.send_signal(signo)
+        status = self._process.wait(timeout=30)
+        self._process = None
+        return status
+
+
+def _table(name: str, values: dict[str, object]) -> str:
+    """Write a TOML table; JSON's strings and arrays are TOML's."""
+    lines = (f"{key} = {json.dumps(value, default=str)}\n" for key, value in values.items())
+    return f"[{name}]\n{''.join(lines)}"
+
+
+def _pause_rootfs(root: Path) -> Path:
+    """Make the pause container's root filesystem, as the bundle has it."""
+    for name in ("dev", "etc", "proc", "sys", "tmp"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    shutil.copy(tool("catatonit"), root / "pause")
+    return root

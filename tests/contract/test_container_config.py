@@ -1,0 +1,195 @@
+"""What a pod asks for in its container's config, seen from inside the container."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from realnode.daemon import Daemon
+from realnode.pods import Kubelet, wait_until
+from realnode.traces import remove_cgroups, traces
+
+from noderuntime.cri.v1 import api_pb2
+
+HANDLERS = ["runc", "gvisor"]
+
+
+@pytest.fixture
+def kubelet(daemon: Daemon, tmp_path: Path) -> Iterator[Kubelet]:
+    """A kubelet whose pods have to be gone, with all they had, when the test ends."""
+    parent = f"/noderuntime-config-{uuid.uuid4().hex[:8]}"
+    client = Kubelet(daemon.socket, tmp_path, parent)
+    yield client
+    for pod in client.pods():
+        client.stop_and_remove(pod)
+    client.channel.close()
+    left = traces(daemon.run, parent, daemon=daemon.pid)
+    remove_cgroups(parent)
+    assert left == []
+
+
+def linux(**context: Any) -> api_pb2.LinuxContainerConfig:
+    """Make a container's Linux config of its security context."""
+    return api_pb2.LinuxContainerConfig(security_context=api_pb2.LinuxContainerSecurityContext(**context))
+
+
+def said_by(kubelet: Kubelet, handler: str, script: str, *, fails: bool = False, **fields: Any) -> list[str]:
+    """Run a script to its end in a pod of its own and return the lines that it said."""
+    config = kubelet.pod_config()
+    pod = kubelet.run(config, handler)
+    container = kubelet.run_container(pod, config, "main", script, **fields)
+    wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "the script's end")
+    assert (kubelet.status(container).exit_code != 0) is fails
+    return kubelet.log(config, "main")
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_user_and_groups(kubelet: Kubelet, handler: str) -> None:
+    asked = linux(
+        run_as_user=api_pb2.Int64Value(value=1234),
+        run_as_group=api_pb2.Int64Value(value=2345),
+        supplemental_groups=[3456],
+    )
+    assert said_by(kubelet, handler, "id -u; id -g; id -G", linux=asked) == ["1234", "2345", "2345 3456"]
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_environment_directory_and_hostname(kubelet: Kubelet, handler: str) -> None:
+    envs = [api_pb2.KeyValue(key="ASKED", value=b"a b=c")]
+    said = said_by(kubelet, handler, "echo $ASKED; pwd; hostname", envs=envs, working_dir="/made/for/it")
+    assert said == ["a b=c", "/made/for/it", "life"]
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_mounts_are_writable_or_not(kubelet: Kubelet, handler: str, tmp_path: Path) -> None:
+    writable, fixed = tmp_path / "w", tmp_path / "r"
+    fixed.mkdir()
+    (fixed / "file").write_text("from the node\n")
+    mounts = [
+        api_pb2.Mount(container_path="/w", host_path=str(writable)),
+        api_pb2.Mount(container_path="/r", host_path=str(fixed), readonly=True),
+    ]
+    script = "cat /r/file; echo there >/w/file; echo no >/r/file || echo refused"
+    said = said_by(kubelet, handler, script, mounts=mounts)
+    assert "from the node" in said
+    assert "refused" in said
+    assert (writable / "file").read_text() == "there\n"
+    assert (fixed / "file").read_text() == "from the node\n"
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_a_read_only_root(kubelet: Kubelet, handler: str) -> None:
+    asked = linux(readonly_rootfs=True)
+    assert "refused" in said_by(kubelet, handler, "echo x >/file || echo refused", linux=asked)
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_capabilities(kubelet: Kubelet, handler: str) -> None:
+    script = "grep CapEff /proc/self/status | tr -s '[:space:]' ' '"
+    asked = linux(capabilities=api_pb2.Capability(drop_capabilities=["ALL"], add_capabilities=["KILL"]))
+    assert said_by(kubelet, handler, script, linux=asked)[0].split()[1] == f"{1 << 5:016x}"
+
+
+def test_seccomp_and_no_new_privileges(kubelet: Kubelet) -> None:
+    script = "grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status | tr -d '[:blank:]'"
+    default = api_pb2.SecurityProfile(profile_type=api_pb2.SecurityProfile.RuntimeDefault)
+    confined = said_by(kubelet, "runc", script, linux=linux(seccomp=default, no_new_privs=True))
+    assert sorted(confined) == ["NoNewPrivs:1", "Seccomp:2"]
+    unconfined = api_pb2.SecurityProfile(profile_type=api_pb2.SecurityProfile.Unconfined)
+    assert sorted(said_by(kubelet, "runc", script, linux=linux(seccomp=unconfined))) == [
+        "NoNewPrivs:0",
+        "Seccomp:0",
+    ]
+
+
+def test_masked_and_read_only_paths(kubelet: Kubelet) -> None:
+    asked = linux(masked_paths=["/proc/version"], readonly_paths=["/proc/sys"])
+    script = "wc -c </proc/version; echo 1 >/proc/sys/kernel/panic || echo refused"
+    said = said_by(kubelet, "runc", script, linux=asked)
+    assert "0" in said
+    assert "refused" in said
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_privileged_containers_run(kubelet: Kubelet, handler: str) -> None:
+    config = kubelet.pod_config(
+        linux=api_pb2.LinuxPodSandboxConfig(
+            security_context=api_pb2.LinuxSandboxSecurityContext(privileged=True)
+        )
+    )
+    pod = kubelet.run(config, handler)
+    script = "mkdir -p /m && mount -t tmpfs none /m && echo mounted; exec sleep 1000"
+    kubelet.run_container(pod, config, "main", script, linux=linux(privileged=True))
+    wait_until(lambda: kubelet.log(config, "main") == ["mounted"], "a mount in a privileged container")
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("tty", [False, True])
+def test_standard_input_and_terminal_do_not_stop_a_container(
+    kubelet: Kubelet, handler: str, tty: bool
+) -> None:
+    config = kubelet.pod_config()
+    pod = kubelet.run(config, handler)
+    container = kubelet.run_container(pod, config, "main", "echo up; cat", stdin=True, tty=tty)
+    wait_until(lambda: [line.strip() for line in kubelet.log(config, "main")] == ["up"], "its word")
+    assert kubelet.status(container).state == api_pb2.CONTAINER_RUNNING
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_the_nodes_network(kubelet: Kubelet, handler: str) -> None:
+    options = api_pb2.NamespaceOption(network=api_pb2.NamespaceMode.NODE, pid=api_pb2.NamespaceMode.CONTAINER)
+    config = kubelet.pod_config(
+        linux=api_pb2.LinuxPodSandboxConfig(
+            security_context=api_pb2.LinuxSandboxSecurityContext(namespace_options=options)
+        )
+    )
+    pod = kubelet.run(config, handler)
+    asked = linux(namespace_options=options)
+    container = kubelet.run_container(pod, config, "main", "cat /proc/net/dev", linux=asked)
+    wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "its end")
+    assert any("nrct" in line for line in kubelet.log(config, "main"))
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_containers_that_share_processes_see_each_other(kubelet: Kubelet, handler: str) -> None:
+    options = api_pb2.NamespaceOption(pid=api_pb2.NamespaceMode.POD)
+    config = kubelet.pod_config(
+        linux=api_pb2.LinuxPodSandboxConfig(
+            security_context=api_pb2.LinuxSandboxSecurityContext(namespace_options=options)
+        )
+    )
+    pod = kubelet.run(config, handler)
+    asked = linux(namespace_options=options)
+    kubelet.run_container(pod, config, "first", "exec sleep 4321", linux=asked)
+    second = kubelet.run_container(pod, config, "second", "exec sleep 1000", linux=asked)
+    assert b"4321" in kubelet.exec(second, "cat /proc/[0-9]*/cmdline").stdout
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_limits_are_set_and_changed(kubelet: Kubelet, handler: str) -> None:
+    config = kubelet.pod_config()
+    pod = kubelet.run(config, handler)
+    limits = api_pb2.LinuxContainerResources(memory_limit_in_bytes=64 << 20, cpu_shares=512)
+    container = kubelet.run_container(
+        pod, config, "main", "exec sleep 1000", linux=api_pb2.LinuxContainerConfig(resources=limits)
+    )
+    limits.memory_limit_in_bytes = 96 << 20
+    kubelet.runtime.UpdateContainerResources(
+        api_pb2.UpdateContainerResourcesRequest(container_id=container, linux=limits)
+    )
+    assert kubelet.status(container).resources.linux.memory_limit_in_bytes == 96 << 20
+
+
+def test_memory_beyond_the_limit_is_an_oom_kill(kubelet: Kubelet) -> None:
+    config = kubelet.pod_config()
+    pod = kubelet.run(config, "runc")
+    limits = api_pb2.LinuxContainerResources(memory_limit_in_bytes=16 << 20)
+    container = kubelet.run_container(
+        pod, config, "main", "tail /dev/zero", linux=api_pb2.LinuxContainerConfig(resources=limits)
+    )
+    wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "its end")
+    ended = kubelet.status(container)
+    assert (ended.exit_code, ended.reason) == (137, "OOMKilled")

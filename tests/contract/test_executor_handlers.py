@@ -1,0 +1,151 @@
+"""What every handler owes, asked of the real tools: the same suite for runc and gVisor."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import stat
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from realnode.handlers import Bench, make_executor, until
+
+from noderuntime.errors import DeadlineExceeded, NotFound, ToolError
+from noderuntime.host.linux import LinuxHost
+
+HANDLERS = ["runc", "gvisor"]
+
+
+@pytest.fixture(params=HANDLERS)
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    """A sandbox that must be gone without a trace when its test ends."""
+    made = Bench(request.param, Path(tempfile.mkdtemp(prefix="nrb-", dir="/run")))
+    await made.open()
+    yield made
+    assert await made.close() == []
+
+
+@pytest.mark.parametrize("code", [0, 3, 137])
+async def test_log_and_exit_code_of_a_container(bench: Bench, code: int) -> None:
+    container = await bench.launch("sh", "-c", f"echo out; echo err >&2; exit {code}")
+    assert (await bench.ended(container)).exit_code == code
+    assert sorted(bench.log(container)) == ["err", "out"]
+
+
+async def test_two_containers_of_one_sandbox_have_a_log_and_an_end_each(bench: Bench) -> None:
+    first = await bench.launch("sh", "-c", "echo one; exec sleep 1000")
+    second = await bench.launch("sh", "-c", "echo two; exit 4")
+    assert (await bench.ended(second)).exit_code == 4
+    assert bench.monitor.exit(first) is None
+    assert (bench.log(first), bench.log(second)) == (["one"], ["two"])
+
+
+async def test_nothing_runs_before_start(bench: Bench) -> None:
+    container = await bench.create("echo", "started")
+    assert bench.log_file(container).read_text() == ""
+    await bench.start(container)
+    assert (await bench.ended(container)).exit_code == 0
+
+
+async def test_a_container_that_was_never_started_can_be_killed_and_deleted(bench: Bench) -> None:
+    container = await bench.create("sleep", "1000")
+    await bench.executor.kill(container, bench.sandbox, signal.SIGKILL, everything=True)
+    assert (await bench.ended(container)).exit_code == 137
+    await bench.executor.delete(container, bench.sandbox)
+
+
+async def test_the_stop_signal_reaches_the_first_process(bench: Bench) -> None:
+    container = await bench.launch(
+        "sh", "-c", "trap 'echo stopping; exit 9' TERM; echo up; while :; do sleep 0.1; done"
+    )
+    await until(lambda: bench.log(container) == ["up"])
+    await bench.executor.kill(container, bench.sandbox, signal.SIGTERM, everything=False)
+    assert (await bench.ended(container)).exit_code == 9
+    assert bench.log(container) == ["up", "stopping"]
+
+
+async def test_kill_and_delete_of_what_is_gone_are_no_errors(bench: Bench) -> None:
+    container = await bench.launch("sh", "-c", "exit 0")
+    await bench.ended(container)
+    await bench.executor.kill(container, bench.sandbox, signal.SIGKILL, everything=True)
+    await bench.executor.delete(container, bench.sandbox)
+    await bench.executor.kill(container, bench.sandbox, signal.SIGKILL, everything=True)
+    await bench.executor.delete(container, bench.sandbox)
+
+
+async def test_delete_ends_what_still_runs(bench: Bench) -> None:
+    container = await bench.launch("sleep", "1000")
+    await bench.executor.delete(container, bench.sandbox)
+    assert (await bench.ended(container)).exit_code == 137
+
+
+async def test_exec_gives_streams_and_status(bench: Bench) -> None:
+    container = await bench.launch("sleep", "1000")
+    assert await bench.exec(container, "sh", "-c", "cat; echo o; echo e >&2; exit 7") == (7, b"o\n", b"e\n")
+
+
+async def test_exec_cuts_streams_at_16_mib(bench: Bench) -> None:
+    container = await bench.launch("sleep", "1000")
+    code, out, _ = await bench.exec(container, "sh", "-c", "head -c 20000000 /dev/zero")
+    assert (code, len(out)) == (0, 16 << 20)
+
+
+async def test_exec_at_its_deadline_ends_what_it_started(bench: Bench) -> None:
+    container = await bench.launch("sleep", "1000")
+    before = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match=r"0\.5 s"):
+        await bench.exec(container, "sh", "-c", "echo $$ >/tmp/pid; exec sleep 999", timeout=0.5)
+    assert time.monotonic() - before < 5
+    code, _, _ = await bench.exec(container, "sh", "-c", "kill -0 $(cat /tmp/pid) 2>/dev/null")
+    assert code == 1
+
+
+async def test_exec_of_a_missing_command_is_an_error_in_one_line(bench: Bench) -> None:
+    container = await bench.launch("sleep", "1000")
+    with pytest.raises(ToolError) as failure:
+        await bench.exec(container, "/nonexistent")
+    assert "nonexistent" in str(failure.value)
+    assert "\n" not in str(failure.value)
+
+
+async def test_a_missing_command_is_an_error_in_one_line(bench: Bench) -> None:
+    with pytest.raises(ToolError) as failure:
+        await bench.launch("/nonexistent")
+    assert "nonexistent" in str(failure.value)
+    assert "\n" not in str(failure.value)
+
+
+async def test_a_terminal(bench: Bench) -> None:
+    container = await bench.launch("sh", "-c", "[ -t 0 ] && [ -t 1 ] && exit 5; exit 6", tty=True)
+    pipes_only = bench.handler == "gvisor"
+    assert (await bench.ended(container)).exit_code == (6 if pipes_only else 5)
+
+
+async def test_ten_starts_at_once(bench: Bench) -> None:
+    containers = await asyncio.gather(*(bench.launch("sh", "-c", f"exit {n}") for n in range(10)))
+    ends = await asyncio.gather(*(bench.ended(container) for container in containers))
+    assert [end.exit_code for end in ends] == list(range(10))
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+async def test_a_probe_tells_the_version(handler: str, tmp_path: Path) -> None:
+    features = await make_executor(handler, LinuxHost(), tmp_path).probe()
+    assert features.version[0].isdigit() or features.version.startswith("release")
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+async def test_a_missing_binary_is_named(handler: str, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="/no/such/runtime"):
+        await make_executor(handler, LinuxHost(), tmp_path, Path("/no/such/runtime")).probe()
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+async def test_a_broken_binary_is_quoted(handler: str, tmp_path: Path) -> None:
+    broken = tmp_path / "runtime"
+    broken.write_text("#!/bin/sh\necho it is broken >&2\nexit 2\n")
+    broken.chmod(broken.stat().st_mode | stat.S_IXUSR)
+    with pytest.raises(ToolError, match="exit status 2: it is broken"):
+        await make_executor(handler, LinuxHost(), tmp_path, broken).probe()

@@ -1,0 +1,296 @@
+"""What images/base.py promises, held against every backend, with a real containerd of this module's own."""
+
+import asyncio
+import secrets
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from realnode.containerd import Containerd
+from realnode.layout import Layout
+from realnode.tools import tool
+
+from noderuntime.errors import AlreadyExists, FailedPrecondition, HostError, NotFound, Unavailable
+from noderuntime.host.linux import LinuxHost
+from noderuntime.ids import new_id
+from noderuntime.images.base import ImageConfig
+from noderuntime.images.client import ContainerdClient
+from noderuntime.images.containerd import ContainerdBackend
+
+NAME = "images.test/app"
+DEFAULTS = {
+    "Env": ["A=1"],
+    "Entrypoint": ["/entry"],
+    "Cmd": ["serve"],
+    "WorkingDir": "/srv",
+    "User": "1000",
+    "StopSignal": "SIGINT",
+    "Volumes": {"/data": {}},
+}
+
+
+class ContainerdNode:
+    """A containerd with a few images, and what a test may do to it."""
+
+    def __init__(self, daemon: Containerd, area: Path) -> None:
+        self.daemon, self.area = daemon, area
+        layout = Layout()
+        self.app = layout.image(
+            [{"etc/a": b"lower", "b": b"gone"}, {"etc/a": b"upper", ".wh.b": b""}], DEFAULTS
+        )
+        foreign = layout.image([{"foreign": b""}], architecture="arm64")
+        self.index = layout.index(foreign, self.app)
+        layout.name(self.index, f"{NAME}:1")
+        layout.name(self.index, f"{NAME}:also")
+        self.empty = layout.image([])
+        layout.name(self.empty, f"{NAME}:empty")
+        self.load(layout)
+        packed = Layout()
+        self.packed = packed.image([{"never": b"unpacked"}])
+        packed.name(self.packed, f"{NAME}:packed")
+        self.load(packed, "--no-unpack")
+
+    def load(self, layout: Layout, *flags: str) -> None:
+        archive = self.area / "image.tar"
+        layout.write(archive)
+        self.ctr("images", "import", *flags, str(archive))
+        archive.unlink()
+
+    def ctr(self, *arguments: str) -> str:
+        argv = [tool("ctr"), "-a", self.daemon.socket, "-n", "k8s.io", *arguments]
+        return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
+
+    def snapshots(self) -> set[str]:
+        lines = self.ctr("snapshots", "--snapshotter", "overlayfs", "list").splitlines()[1:]
+        return {line.split()[0] for line in lines}
+
+    async def backend(self) -> ContainerdBackend:
+        return ContainerdBackend(LinuxHost(), ContainerdClient(self.daemon.socket, "k8s.io"), "overlayfs")
+
+    def mounts(self) -> list[str]:
+        return [
+            line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(self.area) in line
+        ]
+
+
+@pytest.fixture(scope="module")
+def containerd_node(cni_conf):
+    area = Path(tempfile.mkdtemp(prefix="noderuntime-images-"))
+    daemon = Containerd(area / "containerd", Path(tempfile.mkdtemp(prefix="nrim-", dir="/run")), cni_conf)
+    daemon.start()
+    try:
+        yield ContainerdNode(daemon, area)
+    finally:
+        daemon.remove()
+        area.rmdir()
+
+
+@pytest.fixture(params=["containerd"])
+def node(request):
+    """The conformance suite's parameter: one node per kind of backend."""
+    node = request.getfixturevalue(f"{request.param}_node")
+    before = node.snapshots()
+    yield node
+    assert node.mounts() == [], "a mount is left"
+    assert {name for name in node.snapshots() - before if name.startswith("noderuntime-")} == set()
+
+
+@pytest.fixture
+async def backend(node):
+    backend = await node.backend()
+    yield backend
+    await backend.close()
+
+
+@pytest.fixture
+def target(node):
+    path = Path(tempfile.mkdtemp(dir=node.area))
+    yield path
+    path.rmdir()
+
+
+@pytest.fixture
+async def container(backend, target):
+    """A key that the test prepares; released afterwards."""
+    key = new_id()
+    yield key
+    await backend.release(key, target)
+
+
+async def by_id(backend, image_id):
+    """Find an image by its ID, which the CRI plugin registers a moment after an import."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return await backend.image(image_id)
+        except NotFound:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+
+
+async def test_an_image_is_found_by_tag_digest_and_id(backend, node):
+    image = await backend.image(f"{NAME}:1")
+    assert image.id == node.app["id"]
+    assert image.config == ImageConfig(
+        ("A=1",), ("/entry",), ("serve",), "/srv", "1000", "SIGINT", ("/data",)
+    )
+    assert set(image.repo_tags) == {f"{NAME}:1", f"{NAME}:also"}
+    found = await by_id(backend, image.id)
+    assert (found.id, found.chain_id) == (image.id, image.chain_id)
+    assert await backend.image(image.id.removeprefix("sha256:")) == found
+    node.ctr("images", "tag", f"{NAME}:1", f"{NAME}@{node.index['digest']}")
+    by_digest = await backend.image(f"{NAME}:whatever@{node.index['digest']}")
+    assert by_digest.id == image.id
+    assert by_digest.repo_digests == (f"{NAME}@{node.index['digest']}",)
+
+
+async def test_an_image_that_is_not_there_is_named(backend):
+    with pytest.raises(NotFound, match=r"'images.test/none' is not on this node"):
+        await backend.image("images.test/none")
+    with pytest.raises(NotFound):
+        await backend.image("f" * 64)
+
+
+async def test_a_snapshot_shows_the_layers_and_is_the_containers_own(backend, node, container, target):
+    image = await backend.image(f"{NAME}:1")
+    await backend.prepare(container, image, target, {"example.com/why": "a test"})
+    assert (target / "etc/a").read_bytes() == b"upper"
+    assert not (target / "b").exists()
+    (target / "etc/a").write_bytes(b"changed")
+
+    other, elsewhere = new_id(), Path(tempfile.mkdtemp(dir=node.area))
+    await backend.prepare(other, image, elsewhere, {})
+    assert (elsewhere / "etc/a").read_bytes() == b"upper"
+    assert await backend.keys() == {container, other}
+    await backend.release(other, elsewhere)
+    elsewhere.rmdir()
+    assert await backend.keys() == {container}
+
+
+async def test_an_image_without_layers_gives_an_empty_writable_directory(backend, container, target):
+    await backend.prepare(container, await backend.image(f"{NAME}:empty"), target, {})
+    assert list(target.iterdir()) == []
+    (target / "file").touch()
+
+
+async def test_usage_grows_with_what_is_written(backend, container, target):
+    await backend.prepare(container, await backend.image(f"{NAME}:1"), target, {})
+    before = await backend.usage(container)
+    (target / "big").write_bytes(b"x" * 1_000_000)
+    after = await backend.usage(container)
+    assert after.bytes - before.bytes >= 1_000_000
+    assert after.inodes == before.inodes + 1
+    with pytest.raises(NotFound):
+        await backend.usage(new_id())
+
+
+async def test_the_filesystem_is_a_directory_on_this_node(backend):
+    filesystem = await backend.filesystem()
+    assert Path(filesystem).is_dir()
+    assert await backend.filesystem() == filesystem
+
+
+async def test_release_is_idempotent_and_forgives_keys_that_never_were(backend, container, target):
+    await backend.prepare(container, await backend.image(f"{NAME}:1"), target, {})
+    await backend.release(container, target)
+    assert list(target.iterdir()) == []
+    await backend.release(container, target)
+    await backend.release(new_id(), target / "never")
+
+
+async def test_a_key_in_use_is_refused_and_its_owner_keeps_it(backend, container, target):
+    image = await backend.image(f"{NAME}:1")
+    await backend.prepare(container, image, target, {})
+    with pytest.raises(AlreadyExists):
+        await backend.prepare(container, image, target, {})
+    assert (target / "etc/a").exists()
+    assert await backend.keys() == {container}
+
+
+async def test_a_mount_that_fails_leaves_no_snapshot(backend, target):
+    image = await backend.image(f"{NAME}:1")
+    with pytest.raises(HostError, match="mount overlay"):
+        await backend.prepare(new_id(), image, target / "missing", {})
+    assert await backend.keys() == set()
+
+
+async def test_a_cancelled_prepare_leaves_nothing(backend, node, target):
+    image = await backend.image(f"{NAME}:1")
+    for _ in range(5):
+        task = asyncio.create_task(backend.prepare(new_id(), image, target, {}))
+        await asyncio.sleep(secrets.randbelow(3000) / 1e6)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert await backend.keys() == set()
+    assert node.mounts() == []
+
+
+async def test_an_image_that_was_not_unpacked_is_a_clear_error(backend, target):
+    image = await backend.image(f"{NAME}:packed")
+    with pytest.raises(FailedPrecondition, match="not unpacked for snapshotter overlayfs"):
+        await backend.prepare(new_id(), image, target, {})
+    assert await backend.keys() == set()
+
+
+async def test_layers_live_as_long_as_a_snapshot_needs_them(backend, node, container, target):
+    layout = Layout()
+    layout.name(layout.image([{"kept": b"while used"}]), f"{NAME}:short-lived")
+    node.load(layout)
+    image = await backend.image(f"{NAME}:short-lived")
+    await by_id(backend, image.id)
+    await backend.prepare(container, image, target, {})
+    node.ctr("images", "remove", "--sync", f"{NAME}:short-lived", image.id)
+    assert image.chain_id in node.snapshots()
+    assert (target / "kept").read_bytes() == b"while used"
+    with pytest.raises(NotFound):
+        await backend.image(f"{NAME}:short-lived")
+
+    await backend.release(container, target)
+    another = Layout()
+    another.name(another.image([{"another": b""}]), f"{NAME}:short-lived")
+    node.load(another)
+    node.ctr("images", "remove", "--sync", f"{NAME}:short-lived")
+    assert image.chain_id not in node.snapshots()
+
+
+async def test_a_restart_of_containerd_is_unavailable_and_heals(containerd_node, backend, container, target):
+    image = await backend.image(f"{NAME}:1")
+    await backend.prepare(container, image, target, {})
+    containerd_node.daemon.stop()
+    try:
+        with pytest.raises(Unavailable, match=r"containerd at .* does not answer") as caught:
+            await backend.image(f"{NAME}:1")
+        assert "\n" not in str(caught.value)
+        assert (target / "etc/a").exists(), "a container that runs is untouched"
+    finally:
+        containerd_node.daemon.start()
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            assert await backend.keys() == {container}
+            break
+        except Unavailable:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+
+
+async def test_times(backend, target, capsys):
+    """Printed, not asserted: the machine is shared."""
+    image = await backend.image(f"{NAME}:1")
+    found, prepared, released = [], [], []
+    for _ in range(15):
+        key, begin = new_id(), time.perf_counter()
+        await backend.image(f"{NAME}:1")
+        found.append(time.perf_counter() - begin)
+        begin = time.perf_counter()
+        await backend.prepare(key, image, target, {})
+        prepared.append(time.perf_counter() - begin)
+        begin = time.perf_counter()
+        await backend.release(key, target)
+        released.append(time.perf_counter() - begin)
+    with capsys.disabled():
+        for name, times in (("image", found), ("prepare+mount", prepared), ("release", released)):
+            print(f" {name} {sorted(times)[len(times) // 2] * 1e3:.1f} ms", end="")

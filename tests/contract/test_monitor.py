@@ -1,0 +1,129 @@
+"""conmon as our monitor: logs, exits, cgroups and marks of out-of-memory kills, with the real tools."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+from realnode.handlers import Bench, until
+
+from noderuntime.errors import FailedPrecondition, NotFound
+from noderuntime.host.linux import LinuxHost
+from noderuntime.ids import new_id
+from noderuntime.monitor.base import Exit, MonitorRequest
+from noderuntime.monitor.conmon import ConmonMonitor
+from noderuntime.monitor.exits import ExitWatcher
+
+LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}[+-]\d\d:\d\d (stdout|stderr) [FP] .*")
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    """A runc sandbox that must be gone without a trace when its test ends."""
+    made = Bench("runc", Path(tempfile.mkdtemp(prefix="nrb-", dir="/run")))
+    await made.open()
+    yield made
+    assert await made.close() == []
+
+
+async def test_the_log_has_the_format_that_the_kubelet_reads(bench: Bench) -> None:
+    container = await bench.launch("sh", "-c", "echo out; echo err >&2; echo -n unfinished")
+    await bench.ended(container)
+    lines = bench.log_file(container).read_text().splitlines()
+    assert len(lines) == 3
+    assert all(LINE.fullmatch(line) for line in lines)
+
+
+async def test_a_reopened_log_goes_on_in_a_new_file(bench: Bench) -> None:
+    container = await bench.launch(
+        "sh", "-c", "echo before; trap 'echo after; exit 0' TERM; while :; do sleep 0.1; done"
+    )
+    await until(lambda: bench.log(container) == ["before"])
+    log = bench.log_file(container)
+    old = log.rename(log.with_suffix(".1"))
+    await bench.monitor.reopen_log(bench.run / "containers" / container, log)
+    assert log.exists()
+    await bench.executor.kill(container, bench.sandbox, signal.SIGTERM, everything=False)
+    await bench.ended(container)
+    assert bench.log(container) == ["after"]
+    assert "before" in old.read_text()
+
+
+async def test_the_log_of_an_ended_container_cannot_be_reopened(bench: Bench) -> None:
+    container = await bench.launch("sh", "-c", "exit 0")
+    await bench.ended(container)
+    with pytest.raises(FailedPrecondition):
+        await bench.monitor.reopen_log(bench.run / "containers" / container, bench.log_file(container))
+
+
+async def test_monitors_live_in_their_pods_cgroup(bench: Bench) -> None:
+    container = await bench.launch("sleep", "1000")
+    monitor = bench.made[container].monitor
+    lines = Path(f"/proc/{monitor.pid}/cgroup").read_text().splitlines()
+    assert all(line.endswith(f"{bench.cgroup}/noderuntime-monitor") for line in lines)
+
+
+async def test_an_out_of_memory_kill_leaves_its_mark(bench: Bench) -> None:
+    limits = {"resources": {"memory_limit_in_bytes": 16 << 20}}
+    container = await bench.launch("sh", "-c", "tail /dev/zero", linux=limits)
+    assert (await bench.ended(container)).exit_code == 137
+    assert bench.monitor.oom_killed(container)
+
+
+async def test_an_ordinary_end_leaves_no_such_mark(bench: Bench) -> None:
+    container = await bench.launch("sh", "-c", "exit 137")
+    await bench.ended(container)
+    assert not bench.monitor.oom_killed(container)
+
+
+async def test_exits_come_once_each_also_those_of_before(bench: Bench) -> None:
+    first = await bench.launch("sh", "-c", "exit 11")
+    await bench.ended(first)
+    second = await bench.create("sh", "-c", "exit 12")
+    async with aclosing(ExitWatcher(bench.exits).exits()) as exits, asyncio.timeout(20):
+        before = await anext(exits)
+        await bench.start(second)
+        after = await anext(exits)
+    assert [(one.container_id, one.exit_code) for one in (before, after)] == [(first, 11), (second, 12)]
+    assert after.finished_at > before.finished_at
+
+
+async def test_what_is_forgotten_is_not_remembered_for_ever(tmp_path: Path) -> None:
+    name = new_id()
+    (tmp_path / name).write_text("1")
+    async with aclosing(ExitWatcher(tmp_path).exits()) as exits, asyncio.timeout(20):
+        assert (await anext(exits)).exit_code == 1
+        waiting = asyncio.ensure_future(anext(exits))
+        await asyncio.sleep(0)
+        (tmp_path / name).unlink()
+        await asyncio.sleep(0.05)  # the watcher, not the test, has to see it
+        (tmp_path / name).write_text("2")
+        assert (await waiting).exit_code == 2
+
+
+async def test_a_file_that_is_no_exit_is_passed_over(tmp_path: Path) -> None:
+    ended = new_id()
+    (tmp_path / "README").write_text("0")
+    (tmp_path / new_id()).write_text("garbage")
+    watcher = ExitWatcher(tmp_path).exits()
+    async with aclosing(watcher) as exits, asyncio.timeout(20):
+        waiting = asyncio.ensure_future(anext(exits))
+        await asyncio.sleep(0)
+        (tmp_path / "other").write_text("1")
+        (tmp_path / ended).write_text("2")
+        told = await waiting
+    assert isinstance(told, Exit)
+    assert (told.container_id, told.exit_code) == (ended, 2)
+
+
+async def test_a_missing_monitor_is_named(tmp_path: Path) -> None:
+    monitor = ConmonMonitor(LinuxHost(), Path("/no/such/conmon"), tmp_path, tmp_path)
+    request = MonitorRequest(new_id(), "c", tmp_path, Path("/bin/false"), (), "/")
+    with pytest.raises(NotFound, match="/no/such/conmon"):
+        await monitor.create(request)

@@ -1,0 +1,188 @@
+"""Pins, mounts and trees against the real kernel, as root; every test leaves the machine as it was."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from noderuntime.errors import HostError, InvalidArgument
+from noderuntime.host import mount as mounts
+from noderuntime.host.base import Mount
+from noderuntime.host.namespaces import pin_namespaces, read_in_network_namespaces, unpin_namespaces
+from noderuntime.host.trees import remove_tree
+
+
+@pytest.fixture
+def area(tmp_path):
+    """A directory of our own; fails the test when a mount is left in it."""
+    yield tmp_path
+    left = mounted_below(tmp_path)
+    for point in reversed(left):
+        subprocess.run(["umount", "-l", point], check=False)
+    assert not left
+
+
+def mounted_below(path: Path) -> list[str]:
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [point for point in points if point.startswith(str(path))]
+
+
+def inside(pins: dict[str, Path], *command: str) -> str:
+    flags = [f"--{kind}={path}" for kind, path in pins.items()]
+    return subprocess.run(["nsenter", *flags, *command], check=True, capture_output=True, text=True).stdout
+
+
+async def test_pins_hold_furnished_namespaces_until_they_are_unpinned(area):
+    pins = {"net": area / "ns/net", "ipc": area / "ns/ipc", "uts": area / "ns/uts"}
+    own = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in pins}
+    await pin_namespaces(
+        pins,
+        hostname="pod-1",
+        sysctls={"net.ipv4.ip_unprivileged_port_start": "80", "kernel.shm_rmid_forced": "1"},
+    )
+    assert inside(pins, "hostname").strip() == "pod-1"
+    assert "LOWER_UP" in inside(pins, "ip", "link", "show", "lo")
+    assert inside(pins, "cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start").strip() == "80"
+    assert inside(pins, "cat", "/proc/sys/kernel/shm_rmid_forced").strip() == "1"
+    for kind in pins:
+        assert inside(pins, "readlink", f"/proc/self/ns/{kind}").strip() != own[kind]
+        assert os.readlink(f"/proc/self/ns/{kind}") == own[kind], "the daemon's own namespace stays"
+    counters = await read_in_network_namespaces([pins["net"], area / "gone"], "/proc/thread-self/net/dev")
+    assert list(counters) == [pins["net"]]
+    assert b"lo:" in counters[pins["net"]]
+    assert b"eth0" not in counters[pins["net"]]
+
+    await unpin_namespaces(list(pins.values()))
+    await unpin_namespaces(list(pins.values()))
+    assert not any(path.exists() for path in pins.values())
+
+
+async def test_a_sysctl_that_the_kernel_refuses_leaves_no_pin(area):
+    pins = {"net": area / "net", "uts": area / "uts"}
+    with pytest.raises(HostError, match="no_such_sysctl"):
+        await pin_namespaces(pins, sysctls={"net.ipv4.no_such_sysctl": "1"})
+    assert list(area.iterdir()) == []
+
+
+async def test_a_sysctl_of_the_node_is_refused_before_anything_is_made(area):
+    with pytest.raises(InvalidArgument, match="core_pattern"):
+        await pin_namespaces({"net": area / "net"}, sysctls={"kernel.core_pattern": "x"})
+    assert list(area.iterdir()) == []
+
+
+async def test_a_pin_that_exists_is_not_taken_over(area):
+    (area / "net").write_text("somebody's")
+    with pytest.raises(HostError, match="File exists"):
+        await pin_namespaces({"uts": area / "uts", "net": area / "net"})
+    assert [path.name for path in area.iterdir()] == ["net"]
+    assert (area / "net").read_text() == "somebody's"
+
+
+async def test_a_read_only_bind_is_read_only_and_keeps_the_flags_of_its_source(area):
+    source, target = area / "source", area / "target"
+    source.mkdir()
+    target.mkdir()
+    await mounts.mount(Mount("tmpfs", source, "tmpfs", ("nosuid", "nodev", "size=1m")))
+    await mounts.mount(Mount(str(source), target, "", ("bind", "ro", "private")))
+    with pytest.raises(OSError, match="Read-only"):
+        (target / "file").write_text("x")
+    (source / "file").write_text("x")
+    flags = os.statvfs(target).f_flag
+    assert flags & os.ST_NOSUID
+    assert flags & os.ST_NODEV
+    for point in (target, source):
+        await mounts.unmount(point)
+
+
+async def test_unmount_takes_every_layer_and_forgives_what_is_not_there(area):
+    target = area / "target"
+    target.mkdir()
+    for _ in range(2):
+        await mounts.mount(Mount("tmpfs", target, "tmpfs", ("size=1m",)))
+    await mounts.unmount(target)
+    assert mounted_below(area) == []
+    await mounts.unmount(target)
+    await mounts.unmount(area / "never")
+
+
+async def test_unmount_does_not_follow_a_link(area):
+    target, link = area / "target", area / "link"
+    target.mkdir()
+    link.symlink_to(target)
+    await mounts.mount(Mount("tmpfs", target, "tmpfs"))
+    await mounts.unmount(link)
+    assert mounted_below(area) == [str(target)]
+    await mounts.unmount(target)
+
+
+async def test_an_impossible_mount_is_one_clear_error(area):
+    (area / "target").mkdir()
+    with pytest.raises(HostError, match=r"mount nosuchfs at .*target.*errno 19"):
+        await mounts.mount(Mount("x", area / "target", "nosuchfs"))
+
+
+async def test_more_layers_than_a_page_of_mount_options_holds(area, tmp_path_factory):
+    where = os.getcwd()
+    layers = [area / "some/long/way/to/the/snapshots" / str(number) / "fs" for number in range(120)]
+    for number, layer in enumerate(layers):
+        layer.mkdir(parents=True)
+        (layer / f"layer-{number}").touch()
+    upper, work, target = (area / name for name in ("upper", "work", "target"))
+    for path in (upper, work, target):
+        path.mkdir()
+    options = (f"lowerdir={':'.join(map(str, layers))}", f"upperdir={upper}", f"workdir={work}")
+    assert len(",".join(options)) > 4096
+    await mounts.mount(Mount("overlay", target, "overlay", options))
+    assert len(list(target.iterdir())) == 120
+    assert os.getcwd() == where
+    await mounts.unmount(target)
+
+
+async def test_a_tree_goes_and_what_its_links_point_at_stays(area):
+    outside, tree = area / "outside", area / "tree"
+    outside.mkdir()
+    (outside / "kept").touch()
+    (tree / "a/b").mkdir(parents=True)
+    (tree / "a/b/file").touch()
+    (tree / "a/to-outside").symlink_to(outside)
+    (tree / "a/b").chmod(0)
+    await remove_tree(tree)
+    assert not tree.exists()
+    assert (outside / "kept").exists()
+    await remove_tree(tree)
+    await remove_tree(area / "no/such/parent")
+
+
+async def test_a_link_in_place_of_the_tree_is_removed_and_not_followed(area):
+    (area / "outside").mkdir()
+    (area / "outside/kept").touch()
+    (area / "tree").symlink_to(area / "outside")
+    await remove_tree(area / "tree")
+    assert not (area / "tree").is_symlink()
+    assert (area / "outside/kept").exists()
+
+
+@pytest.mark.parametrize("kind", ["bind of the same filesystem", "another filesystem", "a file"])
+async def test_a_mount_inside_the_tree_stops_the_removal(area, kind):
+    precious, tree = area / "precious", area / "tree"
+    precious.mkdir()
+    (precious / "kept").touch()
+    point = tree / "deep/mounted"
+    if kind == "a file":
+        point.parent.mkdir(parents=True)
+        point.touch()
+        await mounts.mount(Mount(str(precious / "kept"), point, "", ("bind",)))
+    else:
+        point.mkdir(parents=True)
+        tmpfs = kind == "another filesystem"
+        await mounts.mount(
+            Mount("tmpfs", point, "tmpfs") if tmpfs else Mount(str(precious), point, "", ("bind",))
+        )
+    with pytest.raises(HostError) as caught:
+        await remove_tree(tree)
+    assert caught.value.errno == 16
+    assert (precious / "kept").exists()
+    await mounts.unmount(point)
+    await remove_tree(tree)
+    assert not tree.exists()

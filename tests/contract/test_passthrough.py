@@ -1,0 +1,242 @@
+"""What the upstream says must arrive as it was said: a real containerd behind our dispatcher."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import stat
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import grpc
+import pytest
+import pytest_asyncio
+from realnode.containerd import IMAGE, Containerd
+from realnode.traces import remove_cgroups
+
+from noderuntime.cri.v1 import api_pb2, api_pb2_grpc
+from noderuntime.router.router import Router
+from noderuntime.router.upstream import Upstream
+from noderuntime.server.dispatch import Dispatcher
+from noderuntime.server.serve import serve
+
+_NAMES = itertools.count()
+_CGROUPS = "/noderuntime-passthrough"
+
+
+class Nothing:
+    def find(self, identifier: str) -> None:
+        return None
+
+
+async def _no_pods(request: api_pb2.ListPodSandboxRequest) -> api_pb2.ListPodSandboxResponse:
+    return api_pb2.ListPodSandboxResponse(items=[api_pb2.PodSandbox(id="ours")])
+
+
+async def _no_containers(request: api_pb2.ListContainersRequest) -> api_pb2.ListContainersResponse:
+    return api_pb2.ListContainersResponse()
+
+
+async def _no_events(request: api_pb2.GetEventsRequest) -> AsyncIterator[api_pb2.ContainerEventResponse]:
+    yield api_pb2.ContainerEventResponse(container_id="ours")
+    await asyncio.Event().wait()
+
+
+class Edge:
+    """Our dispatcher in front of the upstream, and clients of both."""
+
+    def __init__(self, socket: Path, upstream: Path) -> None:
+        self.socket = socket
+        self._direct = grpc.aio.insecure_channel(f"unix:{upstream}")
+        self.channel = grpc.aio.insecure_channel(f"unix:{socket}")
+        self.runtime = api_pb2_grpc.RuntimeServiceStub(self.channel)
+        self.images = api_pb2_grpc.ImageServiceStub(self.channel)
+        self.direct = api_pb2_grpc.RuntimeServiceStub(self._direct)
+
+    async def close(self) -> None:
+        await self.channel.close()
+        await self._direct.close()
+
+
+@pytest_asyncio.fixture
+async def edge(tmp_path: Path, containerd: Containerd) -> AsyncIterator[Edge]:
+    upstream = Upstream(containerd.socket)
+    router = Router(Nothing(), Nothing(), ("runc",), upstream)
+    verbs = {"ListPodSandbox": _no_pods, "ListContainers": _no_containers}
+    stop = asyncio.Event()
+    socket = tmp_path / "edge.sock"
+    serving = asyncio.create_task(serve(Dispatcher(router, verbs, _no_events), socket, stop))
+    front = Edge(socket, containerd.socket)
+    try:
+        await asyncio.wait_for(front.channel.channel_ready(), 10)
+        yield front
+    finally:
+        await front.close()
+        stop.set()
+        await serving
+        await upstream.close()
+        remove_cgroups(_CGROUPS)
+
+
+def _pod(handler: str = "") -> api_pb2.RunPodSandboxRequest:
+    number = next(_NAMES)
+    return api_pb2.RunPodSandboxRequest(
+        config=api_pb2.PodSandboxConfig(
+            metadata=api_pb2.PodSandboxMetadata(name=f"pass{number}", namespace="contract", uid=f"u{number}"),
+            log_directory="/tmp",
+            linux=api_pb2.LinuxPodSandboxConfig(cgroup_parent=f"{_CGROUPS}/{number}"),
+        ),
+        runtime_handler=handler,
+    )
+
+
+async def test_only_root_may_connect(edge: Edge) -> None:
+    found = edge.socket.stat()
+    assert stat.S_IMODE(found.st_mode) == 0o600
+    assert found.st_uid == os.getuid() == 0
+
+
+@pytest.mark.parametrize("handler", ["", "theirs"])
+async def test_a_pod_of_the_upstream_lives_its_life_through_us(edge: Edge, handler: str) -> None:
+    request = _pod(handler)
+    pod = (await edge.runtime.RunPodSandbox(request)).pod_sandbox_id
+    config = api_pb2.ContainerConfig(
+        metadata=api_pb2.ContainerMetadata(name="main"),
+        image=api_pb2.ImageSpec(image=IMAGE),
+        command=["sleep", "1000"],
+    )
+    created = await edge.runtime.CreateContainer(
+        api_pb2.CreateContainerRequest(pod_sandbox_id=pod, config=config, sandbox_config=request.config)
+    )
+    container = created.container_id
+    await edge.runtime.StartContainer(api_pb2.StartContainerRequest(container_id=container))
+
+    said = await edge.runtime.ExecSync(
+        api_pb2.ExecSyncRequest(container_id=container, cmd=["sh", "-c", "echo hello; exit 7"], timeout=10)
+    )
+    assert (said.stdout, said.exit_code) == (b"hello\n", 7)
+    through = await edge.runtime.ContainerStatus(api_pb2.ContainerStatusRequest(container_id=container[:12]))
+    direct = await edge.direct.ContainerStatus(api_pb2.ContainerStatusRequest(container_id=container[:12]))
+    assert through == direct
+
+    await edge.runtime.StopPodSandbox(api_pb2.StopPodSandboxRequest(pod_sandbox_id=pod))
+    await edge.runtime.RemovePodSandbox(api_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod))
+
+
+async def test_lists_hold_both_sides(edge: Edge) -> None:
+    pod = (await edge.runtime.RunPodSandbox(_pod())).pod_sandbox_id
+    try:
+        listed = await edge.runtime.ListPodSandbox(api_pb2.ListPodSandboxRequest())
+        assert {item.id for item in listed.items} == {pod, "ours"}
+    finally:
+        await edge.runtime.StopPodSandbox(api_pb2.StopPodSandboxRequest(pod_sandbox_id=pod))
+        await edge.runtime.RemovePodSandbox(api_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod))
+
+
+async def test_an_error_arrives_with_its_code_and_words(edge: Edge) -> None:
+    request = api_pb2.ContainerStatusRequest(container_id="f" * 64)
+    with pytest.raises(grpc.aio.AioRpcError) as through:
+        await edge.runtime.ContainerStatus(request)
+    with pytest.raises(grpc.aio.AioRpcError) as direct:
+        await edge.direct.ContainerStatus(request)
+    assert through.value.code() is direct.value.code() is grpc.StatusCode.NOT_FOUND
+    assert through.value.details() == direct.value.details()
+    assert dict(through.value.trailing_metadata() or ()) == dict(direct.value.trailing_metadata() or ())
+
+
+async def test_a_call_that_nobody_knows_gets_the_upstreams_answer(edge: Edge) -> None:
+    call = edge.channel.unary_unary("/runtime.v9.FutureService/Invent")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call(b"\x0a\x03abc")
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "unknown service runtime.v9.FutureService" in (caught.value.details() or "")
+
+
+async def test_a_call_outside_our_schema_reaches_the_upstream(edge: Edge) -> None:
+    version = edge.channel.unary_unary("/containerd.services.version.v1.Version/Version")
+    assert b"2.1" in await version(b"")
+
+
+async def test_events_of_both_sides_come_on_one_stream(edge: Edge) -> None:
+    events = edge.runtime.GetContainerEvents(api_pb2.GetEventsRequest())
+    first = await asyncio.wait_for(events.read(), 10)
+    assert first.container_id == "ours"
+    pod = (await edge.runtime.RunPodSandbox(_pod())).pod_sandbox_id
+    try:
+        async with asyncio.timeout(10):
+            while (await events.read()).container_id != pod:
+                pass
+    finally:
+        events.cancel()
+        await edge.runtime.StopPodSandbox(api_pb2.StopPodSandboxRequest(pod_sandbox_id=pod))
+        await edge.runtime.RemovePodSandbox(api_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod))
+
+
+async def test_an_unknown_handler_is_refused_with_the_names_of_all(edge: Edge) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await edge.runtime.RunPodSandbox(_pod("kata"))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details() == "no runtime handler 'kata' on this node; there are: runc, theirs"
+
+
+async def test_a_deadline_reaches_the_upstream(edge: Edge) -> None:
+    request = _pod()
+    pod = (await edge.runtime.RunPodSandbox(request)).pod_sandbox_id
+    config = api_pb2.ContainerConfig(
+        metadata=api_pb2.ContainerMetadata(name="main"),
+        image=api_pb2.ImageSpec(image=IMAGE),
+        command=["sleep", "1000"],
+    )
+    created = await edge.runtime.CreateContainer(
+        api_pb2.CreateContainerRequest(pod_sandbox_id=pod, config=config, sandbox_config=request.config)
+    )
+    try:
+        await edge.runtime.StartContainer(api_pb2.StartContainerRequest(container_id=created.container_id))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await edge.runtime.ExecSync(
+                api_pb2.ExecSyncRequest(container_id=created.container_id, cmd=["sleep", "30"]), timeout=0.5
+            )
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    finally:
+        await edge.runtime.StopPodSandbox(api_pb2.StopPodSandboxRequest(pod_sandbox_id=pod))
+        await edge.runtime.RemovePodSandbox(api_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod))
+
+
+async def test_lists_fail_while_the_upstream_is_away_and_heal_by_themselves(
+    edge: Edge, containerd: Containerd
+) -> None:
+    containerd.stop()
+    try:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await edge.runtime.ListPodSandbox(api_pb2.ListPodSandboxRequest(), timeout=10)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "\n" not in (caught.value.details() or "")
+        assert f"runtime at {containerd.socket} does not answer" in (caught.value.details() or "")
+    finally:
+        containerd.start()
+    async with asyncio.timeout(10):
+        while True:
+            with suppress(grpc.aio.AioRpcError):
+                await edge.runtime.ListPodSandbox(api_pb2.ListPodSandboxRequest())
+                break
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param(api_pb2.ImageStatusRequest(image=api_pb2.ImageSpec(image="a" * 10_000)), id="long"),
+        pytest.param(b"\x0a\x04\x0a\x02\xff\xfe", id="not UTF-8"),
+        pytest.param(b"\xff\xff\xff", id="not protobuf"),
+    ],
+)
+async def test_a_bad_image_name_never_reaches_the_upstream(
+    edge: Edge, request_: api_pb2.ImageStatusRequest | bytes
+) -> None:
+    raw = request_ if isinstance(request_, bytes) else request_.SerializeToString()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await edge.channel.unary_unary("/runtime.v1.ImageService/ImageStatus")(raw)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "\n" not in (caught.value.details() or "")

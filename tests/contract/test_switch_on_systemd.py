@@ -1,0 +1,201 @@
+"""The switch where it will run: systemd, a real kubelet of every style, our bundle on the node.
+
+One cluster for all of it; each node is removed with everything on it, the cluster at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.cluster import Cluster
+from harness.node import Node
+from harness.nodefiles import EndpointStyle
+from harness.run import CommandError, wait_for
+from noderuntime.agent import bundle, files, layout, order, units
+from noderuntime.agent.instance import InstanceSpec
+from noderuntime.agent.layout import Layout
+from story import traces
+
+SOURCE = Path(__file__).resolve().parents[2]
+IMAGE = "localhost/noderuntime:contract"
+HANDLERS = [{"name": "runc", "type": "Runc"}, {"name": "gvisor", "type": "GVisor"}]
+STYLES: tuple[EndpointStyle, ...] = ("FlagsFile", "ConfigFile", "DropIn")
+# Kubelets that start on containerd only: one fails at once, the other hangs.
+_ON_OURS = "grep -q noderuntime.sock /var/lib/kubelet/kubeadm-flags.env"
+REFUSES = f"[Service]\nExecStartPre=/bin/sh -c '! {_ON_OURS}'\n"
+HANGS = f"[Service]\nExecStartPre=/bin/sh -c 'if {_ON_OURS}; then sleep 600; fi'\n"
+
+
+class SwitchNode:
+    """A node of the harness with what the agent would have placed on it."""
+
+    def __init__(self, node: Node, source: Path) -> None:
+        self.node = node
+        self.layout = Layout(node.root)
+        self._source = source
+
+    def order(self, **spec: object) -> None:
+        """Place the bundle, the units and an order."""
+        parsed = InstanceSpec.model_validate({"handlers": HANDLERS, **spec})
+        bundle.install(self._source, self.layout, verify=False)
+        digest = bundle.digest_of(self._source)
+        config = order.daemon_config(parsed, digest)
+        files.write(self.layout.config, config.encode())
+        files.write(self.layout.order, order.render(order.switch_order(parsed, digest)).encode())
+        revision = units.daemon_revision(digest, config)
+        timeout = parsed.kubelet.switch_timeout_seconds
+        for name, text in units.render(revision=revision, timeout_seconds=timeout).items():
+            files.write(self.layout.units / name, text.encode())
+        self.node.systemctl("daemon-reload")
+
+    def apply(self) -> None:
+        """Run the unit that the agent would start."""
+        self.node.systemctl("start", layout.SWITCH, timeout=300)
+
+    def result(self) -> dict[str, object]:
+        """Return what the switch wrote for the agent."""
+        found: dict[str, object] = json.loads(self.layout.result.read_text())
+        return found
+
+    def pid(self, unit: str) -> str:
+        return self.node.systemctl("show", "--property=MainPID,ExecMainStartTimestampMonotonic", unit)
+
+    def kubelet_files(self) -> dict[str, str]:
+        names = self.node.exec(
+            "sh",
+            "-c",
+            "ls /var/lib/kubelet/*.yaml /var/lib/kubelet/*.env /etc/kubernetes/kubelet.conf.d/* 2>&1;:",
+        ).split()
+        return {
+            name: self.node.exec("cat", name) for name in names if name.startswith("/") and ":" not in name
+        }
+
+    def endpoint(self) -> str:
+        """Return the endpoint that the kubelet was started with, as the switch sees it."""
+        said = json.loads(self.node.exec("/opt/noderuntime/current/bin/noderuntime", "switch", "status"))
+        return str(said["kubeletEndpoint"])
+
+    def break_kubelet(self, how: str) -> None:
+        directory = self.layout.units / "kubelet.service.d"
+        directory.mkdir(exist_ok=True)
+        (directory / "refuse.conf").write_text(how)
+        self.node.systemctl("daemon-reload")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle, out of the image."""
+    target = tmp_path_factory.mktemp("bundle") / "opt"
+    for script in (("build.py", "--image", IMAGE), ("export.py", IMAGE, str(target))):
+        subprocess.run(
+            [sys.executable, str(SOURCE / "image" / script[0]), *script[1:]], check=True, timeout=900
+        )
+    return (target / "bundle").resolve()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster("switch") as found:
+        yield found
+    assert found.leftovers() == []
+
+
+@contextlib.contextmanager
+def booted(cluster: Cluster, style: EndpointStyle, source: Path) -> Iterator[SwitchNode]:
+    node = cluster.add_node(style.lower(), style)
+    try:
+        cluster.kubectl.wait_node_ready(node.name)
+        yield SwitchNode(node, source)
+    finally:
+        cluster.remove_node(node)
+
+
+@pytest.fixture(params=STYLES)
+def each(request: pytest.FixtureRequest, cluster: Cluster, source: Path) -> Iterator[SwitchNode]:
+    """A node of each style."""
+    with booted(cluster, request.param, source) as found:
+        yield found
+
+
+@pytest.fixture
+def node(cluster: Cluster, source: Path) -> Iterator[SwitchNode]:
+    """A node as kubeadm makes it."""
+    with booted(cluster, "FlagsFile", source) as found:
+        yield found
+
+
+def test_forth_and_back_and_gone(each: SwitchNode) -> None:
+    before = each.kubelet_files()
+    each.order()
+    each.apply()
+    assert each.result()["outcome"] == "Switched"
+    assert each.endpoint() == layout.ENDPOINT
+
+    processes = [each.pid("kubelet.service"), each.pid(layout.SERVICE)]
+    each.apply()
+    assert [each.pid("kubelet.service"), each.pid(layout.SERVICE)] == processes
+
+    each.order(state="Removed")
+    each.apply()
+    assert each.kubelet_files() == before
+    assert traces.on_node(each.node) == []
+
+
+def test_kubelet_that_does_not_come_back_is_given_back(node: SwitchNode) -> None:
+    before = node.kubelet_files()
+    node.order(kubelet={"switchTimeoutSeconds": 10})
+    node.break_kubelet(REFUSES)
+
+    with pytest.raises(CommandError):
+        node.apply()
+
+    assert node.kubelet_files() == before
+    assert node.result()["reason"] == "SwitchReverted"
+    assert node.node.systemctl("is-active", "kubelet.service").strip() == "active"
+
+
+def test_timer_gives_the_kubelet_back_when_the_switch_is_killed(node: SwitchNode) -> None:
+    before = node.kubelet_files()
+    node.order(kubelet={"switchTimeoutSeconds": 10})
+    node.break_kubelet(HANGS)
+    node.node.systemctl("start", "--no-block", layout.SWITCH)
+    wait_for("a changed file", lambda: node.kubelet_files() != before, timeout=120)
+    node.node.systemctl("kill", "--signal=KILL", layout.SWITCH)
+
+    wait_for("the old files", lambda: node.kubelet_files() == before, timeout=60)
+    wait_for("the kubelet", lambda: "active" in _state(node, "kubelet.service"), timeout=60)
+
+
+def test_reboot_in_the_middle_ends_on_the_old_runtime(node: SwitchNode) -> None:
+    before = node.kubelet_files()
+    node.order(kubelet={"switchTimeoutSeconds": 10})
+    node.break_kubelet(HANGS)
+    node.node.systemctl("start", "--no-block", layout.SWITCH)
+    wait_for("a changed file", lambda: node.kubelet_files() != before, timeout=120)
+    node.node.reboot(hard=True)
+
+    wait_for("the old files", lambda: node.kubelet_files() == before, timeout=120)
+    wait_for("the kubelet", lambda: "active" in _state(node, "kubelet.service"), timeout=60)
+
+
+def test_reboot_of_a_switched_node_needs_nobody(node: SwitchNode, cluster: Cluster) -> None:
+    node.order()
+    node.apply()
+    node.node.reboot()
+    began = time.time()
+    cluster.kubectl.wait_node_ready(node.node.name)
+    wait_for("the switch at boot", lambda: "inactive" in _state(node, layout.SWITCH), timeout=120)
+    assert node.endpoint() == layout.ENDPOINT, f"after {time.time() - began:.0f} s"
+    assert node.result()["outcome"] == "Switched"
+
+
+def _state(node: SwitchNode, unit: str) -> str:
+    return node.node.systemctl("show", "--property=ActiveState", "--value", unit).strip().split("\n")[-1]
