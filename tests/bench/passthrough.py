@@ -1,0 +1,79 @@
+"""What a call costs that only passes through: time added at the median, and the daemon's memory.
+
+python tests/bench/passthrough.py [CALLS]   prints one JSON object. Both ways are measured
+in turns, so that whatever else the machine does hits both alike.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
+
+from realnode.containerd import Containerd
+from realnode.daemon import Daemon
+from realnode.pods import Kubelet
+
+from noderuntime.cri.v1 import api_pb2
+
+
+def main() -> None:
+    """Measure and print."""
+    calls = int(sys.argv[1]) if len(sys.argv) > 1 else 500
+    with ExitStack() as stack:
+        temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="noderuntime-bench-")))
+        run = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nrbench-", dir="/run")))
+        (temporary / "cni").mkdir()
+        containerd = Containerd(temporary / "containerd", run / "c", temporary / "cni")
+        containerd.start()
+        stack.callback(containerd.remove)
+        containerd.import_images()
+        daemon = Daemon(run / "n", temporary / "noderuntime", containerd)
+        daemon.start()
+        stack.callback(daemon.remove)
+        through = Kubelet(daemon.socket, temporary, "/noderuntime-bench")
+        direct = Kubelet(containerd.socket, temporary, "/noderuntime-bench")
+        result = {name: _compare(call, direct, through, calls) for name, call in _CALLS.items()}
+        print(json.dumps({"calls": calls, "ms": result, "rss_mib": _rss(daemon.pid)}, indent=2))
+
+
+_CALLS: dict[str, Callable[[Kubelet], object]] = {
+    "ImageFsInfo": lambda side: side.images.ImageFsInfo(api_pb2.ImageFsInfoRequest()),
+    "ListImages": lambda side: side.images.ListImages(api_pb2.ListImagesRequest()),
+    "ListPodSandbox": lambda side: side.runtime.ListPodSandbox(api_pb2.ListPodSandboxRequest()),
+    "ListContainers": lambda side: side.runtime.ListContainers(api_pb2.ListContainersRequest()),
+    "Status": lambda side: side.runtime.Status(api_pb2.StatusRequest()),
+}
+
+
+def _compare(
+    call: Callable[[Kubelet], object], direct: Kubelet, through: Kubelet, calls: int
+) -> dict[str, float]:
+    """Return medians in milliseconds."""
+    times: dict[str, list[float]] = {"direct": [], "through": []}
+    for turn in range(calls + 20):
+        for name, side in (("direct", direct), ("through", through)):
+            began = time.perf_counter()
+            call(side)
+            if turn >= 20:  # the first ones connect and warm up
+                times[name].append((time.perf_counter() - began) * 1000)
+    medians = {name: round(statistics.median(values), 3) for name, values in times.items()}
+    return medians | {"added": round(medians["through"] - medians["direct"], 3)}
+
+
+def _rss(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return round(int(line.split()[1]) / 1024, 1)
+    raise AssertionError("no VmRSS")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""The files that make a root filesystem one cluster's node: a pure function of its description."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from harness.network import POD_RANGE
+
+EndpointStyle = Literal["FlagsFile", "ConfigFile", "DropIn"]
+
+CONTAINERD_SOCKET = "unix:///run/containerd/containerd.sock"
+KUBELET_CONFIG = "var/lib/kubelet/config.yaml"
+FLAGS_FILE = "var/lib/kubelet/kubeadm-flags.env"
+DROP_IN = "etc/kubernetes/kubelet.conf.d/10-runtime.conf"
+
+
+@dataclass(frozen=True)
+class NodeDescription:
+    """What one node is told."""
+
+    name: str
+    ip: str
+    pod_subnet: str
+    registry: str
+    style: EndpointStyle
+    kubelet_kubeconfig: str
+    proxy_kubeconfig: str
+    client_ca: str
+
+
+def node_files(node: NodeDescription) -> dict[str, str]:
+    """Return contents by path, relative to the node's root."""
+    files = {
+        "etc/hostname": f"{node.name}\n",
+        "etc/hosts": f"127.0.0.1 localhost\n{node.ip} {node.name}\n",
+        "etc/resolv.conf": f"nameserver {node.registry.partition(':')[0]}\n",
+        "etc/systemd/system.conf.d/stop.conf": _SYSTEMD_CONFIG,
+        "etc/systemd/system/shared-mounts.service": _SHARED_MOUNTS,
+        "etc/systemd/system/containerd.service": _CONTAINERD_UNIT,
+        "etc/systemd/system/kubelet.service": _kubelet_unit(node),
+        "etc/systemd/system/kube-proxy.service": _PROXY_UNIT,
+        "etc/containerd/config.toml": _containerd_config(node),
+        "etc/containerd/certs.d/_default/hosts.toml": _registry_hosts(node),
+        "etc/cni/net.d/10-bridge.conflist": _json(_cni(node)),
+        "etc/kubernetes/kubelet.conf": node.kubelet_kubeconfig,
+        "etc/kubernetes/kube-proxy.conf": node.proxy_kubeconfig,
+        "etc/kubernetes/kube-proxy.yaml": _json(_proxy(node)),
+        "etc/kubernetes/pki/ca.crt": node.client_ca,
+    }
+    return files | _kubelet_files(node)
+
+
+def _kubelet_files(node: NodeDescription) -> dict[str, str]:
+    """Return the kubelet's configuration, its CRI endpoint in the place that the style says."""
+    config = _kubelet_config()
+    flags = f"--node-ip={node.ip} --hostname-override={node.name}"
+    files: dict[str, str] = {}
+    if node.style == "FlagsFile":
+        flags = f"--container-runtime-endpoint={CONTAINERD_SOCKET} {flags}"
+    elif node.style == "ConfigFile":
+        config["containerRuntimeEndpoint"] = CONTAINERD_SOCKET
+    else:
+        head = {key: config[key] for key in ("apiVersion", "kind")}
+        files[DROP_IN] = _json(head | {"containerRuntimeEndpoint": CONTAINERD_SOCKET})
+    files[FLAGS_FILE] = f'KUBELET_KUBEADM_ARGS="{flags}"\n'
+    files[KUBELET_CONFIG] = _json(config)
+    return files
+
+
+def _kubelet_config() -> dict[str, Any]:
+    return {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "authentication": {
+            "anonymous": {"enabled": False},
+            "webhook": {"enabled": True},
+            "x509": {"clientCAFile": "/etc/kubernetes/pki/ca.crt"},
+        },
+        "authorization": {"mode": "Webhook"},
+        "cgroupDriver": "cgroupfs",
+        "failCgroupV1": False,
+        "failSwapOn": False,
+        "resolvConf": "/etc/resolv.conf",
+        # The machine's disk is not the node's: a full one must not evict its pods.
+        "evictionHard": {"nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%"},
+        "imageGCHighThresholdPercent": 100,
+        "nodeStatusUpdateFrequency": "5s",
+        "nodeStatusReportFrequency": "30s",
+    }
+
+
+def _kubelet_unit(node: NodeDescription) -> str:
+    """Return kubeadm's unit and drop-in as one file."""
+    directory = " --config-dir=/etc/kubernetes/kubelet.conf.d" if node.style == "DropIn" else ""
+    return f"""\
+[Unit]
+Description=kubelet
+Wants=network-online.target containerd.service
+After=network-online.target containerd.service shared-mounts.service
+
+[Service]
+Environment="KUBELET_KUBECONFIG_ARGS=--kubeconfig=/etc/kubernetes/kubelet.conf"
+Environment="KUBELET_CONFIG_ARGS=--config=/{KUBELET_CONFIG}{directory}"
+EnvironmentFile=-/{FLAGS_FILE}
+ExecStart=/usr/bin/kubelet $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELET_KUBEADM_ARGS
+Restart=always
+StartLimitInterval=0
+RestartSec=2
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+_SHARED_MOUNTS = """\
+[Unit]
+Description=Mounts propagate to pods, as on a machine of its own
+DefaultDependencies=no
+Before=sysinit.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/mount --make-rshared /
+
+[Install]
+WantedBy=sysinit.target
+"""
+
+_CONTAINERD_UNIT = """\
+[Unit]
+Description=containerd
+After=network.target shared-mounts.service
+
+[Service]
+ExecStart=/usr/bin/containerd
+Type=notify
+Delegate=yes
+KillMode=process
+Restart=always
+RestartSec=1
+TasksMax=infinity
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+_PROXY_UNIT = """\
+[Unit]
+Description=kube-proxy
+After=network-online.target
+
+[Service]
+ExecStart=/usr/bin/kube-proxy --config=/etc/kubernetes/kube-proxy.yaml
+Restart=always
+RestartSec=2
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+# An orderly shutdown waits that long for a process that takes no notice of SIGTERM, as a pod's may.
+_SYSTEMD_CONFIG = "[Manager]\nDefaultTimeoutStopSec=5s\n"
+
+UNITS = ("shared-mounts.service", "containerd.service", "kubelet.service", "kube-proxy.service")
+
+
+def _containerd_config(node: NodeDescription) -> str:
+    return f"""\
+version = 3
+
+[plugins.'io.containerd.cri.v1.images']
+  snapshotter = 'overlayfs'
+  [plugins.'io.containerd.cri.v1.images'.pinned_images]
+    sandbox = '{node.registry}/pause:3.10'
+  [plugins.'io.containerd.cri.v1.images'.registry]
+    config_path = '/etc/containerd/certs.d'
+
+[plugins.'io.containerd.cri.v1.runtime']
+  restrict_oom_score_adj = true
+  [plugins.'io.containerd.cri.v1.runtime'.cni]
+    bin_dirs = ['/opt/cni/bin']
+    conf_dir = '/etc/cni/net.d'
+  [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+    runtime_type = 'io.containerd.runc.v2'
+    [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+      SystemdCgroup = false
+"""
+
+
+def _registry_hosts(node: NodeDescription) -> str:
+    """Every image of every registry comes from the local one: its path is kept, its host dropped."""
+    return f'[host."http://{node.registry}"]\n  capabilities = ["pull", "resolve"]\n'
+
+
+def _cni(node: NodeDescription) -> dict[str, Any]:
+    ipam = {"type": "host-local", "ranges": [[{"subnet": node.pod_subnet}]], "routes": [{"dst": "0.0.0.0/0"}]}
+    bridge = {
+        "type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": True, "hairpinMode": True,
+        "ipam": ipam,
+    }  # fmt: skip
+    portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
+    return {"cniVersion": "1.0.0", "name": "bridge", "plugins": [bridge, portmap]}
+
+
+def _proxy(node: NodeDescription) -> dict[str, Any]:
+    return {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "clientConnection": {"kubeconfig": "/etc/kubernetes/kube-proxy.conf"},
+        "mode": "iptables",
+        "clusterCIDR": POD_RANGE,
+        "hostnameOverride": node.name,
+        # Without br_netfilter the answer of a pod on the same bridge would not pass the NAT again.
+        "iptables": {"masqueradeAll": True},
+        # These sysctls are the machine's, not the node's.
+        "conntrack": {"maxPerCore": 0, "min": 0},
+    }
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=1) + "\n"

@@ -1,0 +1,82 @@
+"""Long-running host processes that outlive the harness's own process.
+
+A process is remembered as its pid and its start time, so that a recycled pid is
+never mistaken for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.run import wait_for
+
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+def start(directory: Path, name: str, argv: Sequence[str]) -> None:
+    """Start the program in a session of its own, with its log beside its pid file.
+
+    Does nothing when the one started before still runs.
+    """
+    if is_running(directory, name):
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / f"{name}.log").open("ab") as log:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
+        )
+    _children[process.pid] = process
+    record = {"pid": process.pid, "started": start_time(process.pid)}
+    (directory / f"{name}.json").write_text(json.dumps(record))
+
+
+def is_running(directory: Path, name: str) -> bool:
+    """Tell whether the process started under that name is still the same and alive."""
+    record = _record(directory, name)
+    return record is not None and _is_alive(*record)
+
+
+def stop(directory: Path, name: str, timeout: float = 15) -> None:
+    """End the process with SIGTERM, and with SIGKILL after timeout seconds."""
+    record = _record(directory, name)
+    if record is None:
+        return
+    pid, started = record
+    for number, patience in ((signal.SIGTERM, timeout), (signal.SIGKILL, timeout)):
+        if not _is_alive(pid, started):
+            break
+        os.kill(pid, number)
+        try:
+            wait_for(f"end of {name}", lambda: not _is_alive(pid, started), patience, every=0.05)
+        except TimeoutError:
+            continue
+    (directory / f"{name}.json").unlink(missing_ok=True)
+
+
+def start_time(pid: int) -> str | None:
+    """Return the start time of a process in clock ticks, or None when it is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _record(directory: Path, name: str) -> tuple[int, str] | None:
+    file = directory / f"{name}.json"
+    if not file.exists():
+        return None
+    record = json.loads(file.read_text())
+    return record["pid"], record["started"]
+
+
+def _is_alive(pid: int, started: str) -> bool:
+    child = _children.get(pid)
+    if child is not None:
+        child.poll()
+    return start_time(pid) == started

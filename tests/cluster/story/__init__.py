@@ -1,0 +1,1 @@
+"""What a user of noderuntime sees, as functions that the demo prints and the tests assert."""

@@ -1,0 +1,90 @@
+"""A CRI client for the sockets inside a node, as the kubelet would be."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import grpc
+
+from harness.node import Node
+from noderuntime.cri.v1 import api_pb2 as pb
+from noderuntime.cri.v1.api_pb2_grpc import RuntimeServiceStub
+
+CONTAINERD = "/run/containerd/containerd.sock"
+NODERUNTIME = "/run/noderuntime/noderuntime.sock"
+
+Runtime = RuntimeServiceStub
+
+
+@dataclass(frozen=True)
+class StartedPod:
+    """A pod started without a kubelet, and how long that took."""
+
+    sandbox: str
+    container: str
+    seconds: float
+
+
+@contextmanager
+def connect(node: Node, socket: str) -> Iterator[RuntimeServiceStub]:
+    """Connect to a unix socket in the node's own file system."""
+    target = f"unix:/proc/{node.pid()}/root{socket}"
+    with grpc.insecure_channel(target, options=(("grpc.default_authority", "localhost"),)) as channel:
+        yield RuntimeServiceStub(channel)  # type: ignore[no-untyped-call]
+
+
+def version(runtime: Runtime) -> str:
+    """Return the name of the runtime that answers."""
+    return str(runtime.Version(pb.VersionRequest(), timeout=5).runtime_name)
+
+
+def list_containers(runtime: Runtime) -> list[pb.Container]:
+    """Return all containers of both sides."""
+    return list(runtime.ListContainers(pb.ListContainersRequest(), timeout=10).containers)
+
+
+def exec_sync(node: Node, container: str, *argv: str, timeout: int = 20) -> str:
+    """Run a command in a container and return its output; raise RuntimeError with its errors."""
+    with connect(node, NODERUNTIME) as runtime:
+        request = pb.ExecSyncRequest(container_id=container, cmd=argv, timeout=timeout)
+        answer = runtime.ExecSync(request, timeout=timeout + 5)
+    if answer.exit_code != 0:
+        raise RuntimeError(f"{argv}: exit code {answer.exit_code}: {answer.stderr.decode(errors='replace')}")
+    return str(answer.stdout.decode())
+
+
+def start_pod(runtime: RuntimeServiceStub, image: str, handler: str) -> StartedPod:
+    """Start a sleeping pod: sandbox, create, start."""
+    name = f"bench-{uuid.uuid4().hex[:12]}"
+    metadata = pb.PodSandboxMetadata(name=name, uid=str(uuid.uuid4()), namespace="bench")
+    sandbox_config = pb.PodSandboxConfig(
+        metadata=metadata,
+        hostname=name,
+        log_directory=f"/var/log/pods/{name}",
+        linux=pb.LinuxPodSandboxConfig(),
+    )
+    container_config = pb.ContainerConfig(
+        metadata=pb.ContainerMetadata(name="main"), image=pb.ImageSpec(image=image),
+        command=["sleep", "1000"], log_path="main.log", linux=pb.LinuxContainerConfig(),
+    )  # fmt: skip
+    began = time.monotonic()
+    request = pb.RunPodSandboxRequest(config=sandbox_config, runtime_handler=handler)
+    sandbox = runtime.RunPodSandbox(request, timeout=60).pod_sandbox_id
+    created = runtime.CreateContainer(
+        pb.CreateContainerRequest(
+            pod_sandbox_id=sandbox, config=container_config, sandbox_config=sandbox_config
+        ),
+        timeout=60,
+    ).container_id
+    runtime.StartContainer(pb.StartContainerRequest(container_id=created), timeout=60)
+    return StartedPod(sandbox, created, time.monotonic() - began)
+
+
+def remove_pod(runtime: RuntimeServiceStub, pod: StartedPod) -> None:
+    """Stop and remove it."""
+    runtime.StopPodSandbox(pb.StopPodSandboxRequest(pod_sandbox_id=pod.sandbox), timeout=60)
+    runtime.RemovePodSandbox(pb.RemovePodSandboxRequest(pod_sandbox_id=pod.sandbox), timeout=60)

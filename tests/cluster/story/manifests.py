@@ -1,0 +1,58 @@
+"""The pods and services of the story."""
+
+from __future__ import annotations
+
+from harness.kubectl import Manifest
+
+IMAGE = "registry.k8s.io/busybox:1.35"
+# Exec into our pods has no streaming yet, so each pod tells about its kernel in its log.
+_TELL_AND_SERVE = """
+echo "kernel $(uname -r)"
+dmesg 2>/dev/null | head -n 3
+mkdir -p /tmp/www && echo "hello from $(hostname)" > /tmp/www/index.html
+exec httpd -f -h /tmp/www -p 80
+"""
+
+
+def web_pod(name: str, runtime_class: str | None = None, script: str = _TELL_AND_SERVE) -> Manifest:
+    """Return a pod that logs its kernel and answers on port 80, of a RuntimeClass or ordinary."""
+    container = {
+        "name": "web",
+        "image": IMAGE,
+        "command": ["sh", "-c", script],
+        "resources": {"limits": {"memory": "64Mi", "cpu": "500m"}, "requests": {"cpu": "10m"}},
+    }
+    spec: Manifest = {"terminationGracePeriodSeconds": 1, "containers": [container]}
+    if runtime_class is not None:
+        spec["runtimeClassName"] = runtime_class
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": spec,
+    }
+
+
+def service(name: str) -> Manifest:
+    """Return a Service for the pod of that name."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"selector": {"app": name}, "ports": [{"port": 80}]},
+    }
+
+
+def noderuntime(name: str = "noderuntime", **spec: object) -> Manifest:
+    """Return a NodeRuntime of both handlers for every Linux node; spec overrides its fields."""
+    fields: Manifest = {
+        "selector": {"matchLabels": {"kubernetes.io/os": "linux"}},
+        "kubelet": {"mode": "Delegate", "switchTimeoutSeconds": 60},
+        "handlers": [{"name": "runc", "type": "Runc"}, {"name": "gvisor", "type": "GVisor"}],
+    }
+    return {
+        "apiVersion": "noderuntime.dev/v1alpha1",
+        "kind": "NodeRuntime",
+        "metadata": {"name": name},
+        "spec": fields | spec,
+    }

@@ -1,0 +1,204 @@
+"""The steps of the story. Each one does something and raises when the world is not as it must be."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from harness.cluster import Cluster
+from harness.node import Node
+from harness.nodefiles import EndpointStyle
+from harness.paths import REPO, tool
+from harness.run import run, wait_for
+from story import cri, traces
+from story.manifests import service, web_pod
+
+NAMESPACE = "noderuntime-system"
+RELEASE = "noderuntime"
+EXAMPLE = REPO / "examples" / "noderuntime.yaml"
+AGENTS = "app.kubernetes.io/component=agent"
+HANDLERS = ("runc", "gvisor")
+ORDINARY = "ordinary"
+
+
+class StoryError(AssertionError):
+    """The world is not as the story says."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What tells whether a pod's container is still the same one."""
+
+    container: str
+    restarts: int
+
+
+def expect(truth: object, message: str) -> None:
+    """Raise StoryError unless it holds (assert disappears under -O)."""
+    if not truth:
+        raise StoryError(message)
+
+
+def build_image(cluster: Cluster) -> str:
+    """Build the project's image, push it to the local registry, and return its reference."""
+    cluster.directory.mkdir(parents=True, exist_ok=True)
+    cluster.network.up()
+    cluster.registry.up()
+    image = f"{cluster.registry.address}/noderuntime:dev"
+    run(sys.executable, str(REPO / "image/build.py"), "--image", image, "--push", "--tls-verify=false",
+        timeout=1200)  # fmt: skip
+    return image
+
+
+def boot(cluster: Cluster, style: EndpointStyle = "FlagsFile") -> Node:
+    """Boot a cluster of one node and wait until it is Ready."""
+    cluster.up()
+    node = (cluster.nodes() or [cluster.add_node(style=style)])[0]
+    cluster.kubectl.wait_node_ready(node.name)
+    return node
+
+
+def start_pods(cluster: Cluster, pods: dict[str, str | None], timeout: float = 120) -> None:
+    """Start a web pod and a Service for each name, of its RuntimeClass, and wait until all are Ready."""
+    for name, runtime_class in pods.items():
+        cluster.kubectl.apply(web_pod(name, runtime_class), service(name))
+    for name in pods:
+        cluster.kubectl.wait_pod_ready(name, timeout=timeout)
+
+
+def identity(cluster: Cluster, pod: str) -> Identity:
+    """Return which container the pod runs, and how often it was restarted.
+
+    The scheme before the ID names the runtime that the kubelet talks to: it changes with the switch.
+    """
+    status = cluster.kubectl.get("pod", pod)["status"]["containerStatuses"][0]
+    return Identity(status["containerID"].partition("://")[2], status["restartCount"])
+
+
+def install(cluster: Cluster, image: str, timeout: float = 180) -> None:
+    """Install the chart, apply the example and wait until it is Ready."""
+    install_chart(cluster, image)
+    cluster.kubectl("apply", "-f", str(EXAMPLE))
+    wait_ready(cluster, timeout)
+
+
+def install_chart(cluster: Cluster, image: str) -> None:
+    """Install the operator and wait until it runs."""
+    repository, _, tag = image.rpartition(":")
+    _helm(cluster, "install", RELEASE, str(REPO / "charts/noderuntime"), "--namespace", NAMESPACE,
+          "--create-namespace", "--set", f"image.repository={repository},image.tag={tag}",
+          "--set", "image.pullPolicy=Always", "--wait", "--timeout", "120s")  # fmt: skip
+
+
+def wait_ready(cluster: Cluster, timeout: float = 180, name: str = RELEASE) -> None:
+    """Wait until the NodeRuntime's condition Ready is True."""
+    cluster.kubectl.wait_condition("noderuntime", name, "Ready", timeout=timeout)
+
+
+def log_of(cluster: Cluster, pod: str) -> str:
+    """Return the pod's log as kubectl gives it."""
+    return cluster.kubectl("logs", pod)
+
+
+def fetch(cluster: Cluster, node: Node, source: str, url: str) -> str:
+    """Return what a pod gets from a URL, asked for by ExecSync through the node's CRI socket."""
+    return cri.exec_sync(node, identity(cluster, source).container, "wget", "-qO-", url)
+
+
+def check_connections(cluster: Cluster, node: Node, pods: list[str]) -> list[str]:
+    """Let every pod fetch from every other, by pod IP and by Service; return a line for each."""
+    lines = []
+    for target in pods:
+        addresses = {
+            "pod": cluster.kubectl.get("pod", target)["status"]["podIP"],
+            "service": cluster.kubectl.get("service", target)["spec"]["clusterIP"],
+        }
+        for source in pods:
+            for way, address in addresses.items():
+                url, probe = f"http://{address}/", partial(_try_fetch, cluster, node, source)
+                said = wait_for(f"{target} answers {source} on its {way} IP", partial(probe, url), timeout=20)
+                expect(said == f"hello from {target}", f"{source} asked {target}, got {said!r}")
+                lines.append(f"{source} -> {target} ({way} {address}): {said}")
+    return lines
+
+
+def _try_fetch(cluster: Cluster, node: Node, source: str, url: str) -> str | None:
+    try:
+        return fetch(cluster, node, source, url).strip()
+    except RuntimeError:
+        return None
+
+
+def delete_held_back(cluster: Cluster, pods: list[str], name: str = RELEASE) -> str:
+    """Ask for deletion while pods of ours run; return the condition's words, which name the pods."""
+    cluster.kubectl("delete", "noderuntime", name, "--wait=false")
+
+    def probe() -> str | None:
+        found = cluster.kubectl.get("noderuntime", name)
+        conditions = (found.get("status") or {}).get("conditions") or []
+        held = [entry for entry in conditions if entry.get("reason") == "PodsStillRunning"]
+        return held[0]["message"] if held else None
+
+    message = wait_for("condition PodsStillRunning", probe, timeout=60)
+    for pod in pods:
+        expect(pod in message, f"the condition does not name {pod}: {message}")
+    events = cluster.kubectl.get("events", "--all-namespaces")["items"]
+    ours = [entry for entry in events if entry["reason"] == "PodsStillRunning"]
+    expect(ours, "no event PodsStillRunning")
+    return message
+
+
+def delete_finishes(cluster: Cluster, node: Node, timeout: float = 180, name: str = RELEASE) -> None:
+    """Wait until the NodeRuntime is gone, the kubelet is back on containerd and nothing is left."""
+    cluster.kubectl.wait_gone("noderuntime", name, timeout=timeout)
+    check_nothing_left(cluster, node)
+
+
+def check_nothing_left(cluster: Cluster, node: Node, timeout: float = 60) -> None:
+    """Look for everything of ours; the last pods may take a moment to go."""
+
+    def probe() -> bool:
+        left.clear()
+        left.extend(traces.on_node(node) + traces.in_cluster(cluster.kubectl))
+        return not left
+
+    left: list[str] = []
+    try:
+        wait_for("nothing left", probe, timeout, every=1)
+    except TimeoutError:
+        raise StoryError("left behind:\n" + "\n".join(left)) from None
+    runtime = cluster.kubectl.get("node", node.name)["status"]["nodeInfo"]["containerRuntimeVersion"]
+    expect(runtime.startswith("containerd://"), f"the kubelet still talks to {runtime}")
+
+
+def _helm(cluster: Cluster, *argv: str) -> str:
+    return run(tool("helm"), f"--kubeconfig={cluster.control.kubeconfig}", *argv, timeout=240)
+
+
+def save_logs(cluster: Cluster, directory: Path) -> None:
+    """Write what tells why: journals, events, pods, resources and our pods' logs."""
+    directory.mkdir(parents=True, exist_ok=True)
+    asked = {
+        "pods.txt": ("get", "pods", "-A", "-o", "wide"),
+        "events.txt": ("get", "events", "-A", "--sort-by=.metadata.creationTimestamp"),
+        "describe.txt": ("describe", "pods", "-A"),
+        "nodes.yaml": ("get", "nodes", "-o", "yaml"),
+        "noderuntimes.yaml": ("get", "noderuntimes,noderuntimeinstances", "-o", "yaml"),
+        "operator.log": ("logs", "-n", NAMESPACE, f"deployment/{RELEASE}-operator", "--tail=1000"),
+        "agent.log": ("logs", "-n", NAMESPACE, "-l", AGENTS, "--tail=1000"),
+    }
+    for file, argv in asked.items():
+        (directory / file).write_text(_attempt(partial(cluster.kubectl, *argv, timeout=20)))
+    for node in cluster.nodes():
+        journal = _attempt(partial(node.exec, "journalctl", "--no-pager", "-o", "short-precise"))
+        (directory / f"{node.name}.journal").write_text(journal)
+
+
+def _attempt(read: Callable[[], str]) -> str:
+    try:
+        return read()
+    except Exception as error:
+        return f"{error}\n"  # one log that cannot be had must not hide the others

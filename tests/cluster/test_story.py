@@ -1,0 +1,143 @@
+"""The whole story, in the order in which a user lives it."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from conftest import World
+from harness.run import CommandError, wait_for
+from story import cri, steps, traces
+from story.manifests import noderuntime, web_pod
+
+PODS = [*steps.HANDLERS, steps.ORDINARY]
+
+
+@pytest.fixture(scope="module")
+def ordinary(world: World) -> steps.Identity:
+    """The ordinary pod's container as it was before noderuntime came."""
+    steps.start_pods(world.cluster, {steps.ORDINARY: None})
+    return steps.identity(world.cluster, steps.ORDINARY)
+
+
+def test_the_node_has_no_python(world: World, ordinary: steps.Identity) -> None:
+    with pytest.raises(CommandError):
+        world.node.exec("sh", "-c", "command -v python3")
+    assert traces.on_node(world.node) == []
+
+
+def test_one_apply_makes_the_node_ready(world: World, ordinary: steps.Identity) -> None:
+    steps.install(world.cluster, world.image)
+    instance = world.cluster.kubectl.get("noderuntimeinstance", world.node.name)["status"]
+    assert instance["phase"] == "Ready"
+    assert instance["kubelet"]["state"] == "Noderuntime"
+    assert {entry["name"]: entry["state"] for entry in instance["handlers"]} == {
+        "runc": "Ready",
+        "gvisor": "Ready",
+    }
+
+
+def test_pods_choose_their_kernel_by_runtime_class(world: World) -> None:
+    steps.start_pods(world.cluster, {handler: handler for handler in steps.HANDLERS})
+    kernel = world.node.exec("uname", "-r").strip()
+    assert f"kernel {kernel}" in steps.log_of(world.cluster, "runc")
+    gvisor = steps.log_of(world.cluster, "gvisor")
+    assert kernel not in gvisor
+    assert "Starting gVisor" in gvisor
+
+
+def test_all_pods_reach_each_other_directly_and_by_service(world: World) -> None:
+    assert len(steps.check_connections(world.cluster, world.node, PODS)) == 2 * len(PODS) ** 2
+
+
+def test_the_ordinary_pod_was_not_restarted(world: World, ordinary: steps.Identity) -> None:
+    assert steps.identity(world.cluster, steps.ORDINARY) == ordinary
+
+
+def test_nothing_changes_when_nothing_changed(world: World) -> None:
+    kubelet = world.node.systemctl("show", "-P", "MainPID", "kubelet")
+    daemon = world.node.systemctl("show", "-P", "MainPID", "noderuntime")
+    agent = world.cluster.kubectl("get", "pods", "-n", steps.NAMESPACE, "-l", steps.AGENTS, "-o", "name")
+    world.cluster.kubectl("delete", "-n", steps.NAMESPACE, *agent.split())
+    world.cluster.kubectl(
+        "rollout", "status", "-n", steps.NAMESPACE, "daemonset", "-l", steps.AGENTS, "--timeout=90s"
+    )
+    steps.wait_ready(world.cluster)
+    assert world.node.systemctl("show", "-P", "MainPID", "kubelet") == kubelet
+    assert world.node.systemctl("show", "-P", "MainPID", "noderuntime") == daemon
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"handlers": [{"name": "a", "type": "Runc"}, {"name": "a", "type": "GVisor"}]}, "Duplicate value"),
+        ({"handlers": [{"name": "a", "type": "Kata"}]}, "Unsupported value"),
+        ({"handlers": []}, "at least 1"),
+        ({"selector": {}}, "selector"),
+    ],
+)
+def test_the_api_server_refuses(world: World, spec: dict[str, object], words: str) -> None:
+    with pytest.raises(CommandError) as refused:
+        world.cluster.kubectl.apply(noderuntime("refused", **spec))
+    assert words in refused.value.output
+
+
+def test_a_second_noderuntime_is_told_whose_nodes_they_are(world: World) -> None:
+    handlers = [{"name": "other", "type": "Runc"}]
+    world.cluster.kubectl.apply(noderuntime("second", handlers=handlers))
+    try:
+        degraded = world.cluster.kubectl.wait_condition("noderuntime", "second", "Degraded", timeout=60)
+        assert "noderuntime" in degraded["message"]
+        assert world.node.name in degraded["message"]
+    finally:
+        world.cluster.kubectl("delete", "noderuntime", "second", "--timeout=60s")
+    steps.wait_ready(world.cluster)
+
+
+@pytest.mark.parametrize("handler", steps.HANDLERS)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"command": ["/there/is/none"]}, "/there/is/none"),
+        ({"image": "registry.k8s.io/there-is-none:1"}, "there-is-none"),
+    ],
+    ids=["command", "image"],
+)
+def test_a_bad_pod_is_told_in_one_line(
+    world: World, handler: str, change: dict[str, object], words: str
+) -> None:
+    name = f"bad-{next(iter(change))}-{handler}"
+    pod = web_pod(name, handler)
+    pod["spec"]["containers"][0] |= change
+    world.cluster.kubectl.apply(pod)
+
+    def told() -> str | None:
+        events = world.cluster.kubectl.get("events", f"--field-selector=involvedObject.name={name}")
+        failed = [entry["message"] for entry in events["items"] if entry["reason"] == "Failed"]
+        return next((message for message in failed if words in message), None)
+
+    message = wait_for("event Failed", told, timeout=60)
+    assert "\n" not in message.strip()
+    world.cluster.kubectl("delete", "pod", name)
+
+
+def test_an_unknown_handler_is_told_which_there_are(world: World) -> None:
+    with cri.connect(world.node, cri.NODERUNTIME) as runtime:
+        with pytest.raises(grpc.RpcError) as refused:
+            cri.start_pod(runtime, "registry.k8s.io/busybox:1.35", "kata")
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert all(handler in str(refused.value.details()) for handler in steps.HANDLERS)
+
+
+def test_delete_waits_for_the_pods(world: World) -> None:
+    message = steps.delete_held_back(world.cluster, list(steps.HANDLERS))
+    assert steps.ORDINARY not in message
+    assert steps.log_of(world.cluster, "runc")
+
+
+def test_delete_leaves_nothing(world: World, ordinary: steps.Identity) -> None:
+    world.cluster.kubectl("delete", "pod", *steps.HANDLERS)
+    steps.delete_finishes(world.cluster, world.node)
+    assert steps.identity(world.cluster, steps.ORDINARY) == ordinary
+    with cri.connect(world.node, cri.CONTAINERD) as runtime:
+        assert cri.version(runtime) == "containerd"
