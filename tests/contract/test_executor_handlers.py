@@ -130,6 +130,14 @@ async def test_ten_starts_at_once(bench: Bench) -> None:
     assert [end.exit_code for end in ends] == list(range(10))
 
 
+@pytest.mark.parametrize("bench", ["gvisor"], indirect=True)
+async def test_a_lock_that_an_overlapping_call_made_anew_goes_with_the_sandbox(bench: Bench) -> None:
+    container = await bench.launch("sh", "-c", "exit 0")
+    await bench.ended(container)
+    await bench.executor.delete(container, bench.sandbox)
+    (bench.run / "runsc" / f"{container}_sandbox:{bench.sandbox}.lock").touch()
+
+
 @pytest.mark.parametrize("handler", HANDLERS)
 async def test_a_probe_tells_the_version(handler: str, tmp_path: Path) -> None:
     features = await make_executor(handler, LinuxHost(), tmp_path).probe()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from realnode.handlers import Bench, until
 
-from noderuntime.errors import FailedPrecondition, NotFound
+from noderuntime.errors import FailedPrecondition, HostError, NotFound
 from noderuntime.host.linux import LinuxHost
 from noderuntime.ids import new_id
 from noderuntime.monitor.base import Exit, MonitorRequest
@@ -67,6 +67,23 @@ async def test_monitors_live_in_their_pods_cgroup(bench: Bench) -> None:
     monitor = bench.made[container].monitor
     lines = Path(f"/proc/{monitor.pid}/cgroup").read_text().splitlines()
     assert all(line.endswith(f"{bench.cgroup}/noderuntime-monitor") for line in lines)
+
+
+async def test_a_monitor_that_cannot_be_put_into_its_cgroup_does_nothing(bench: Bench) -> None:
+    container = await bench.launch("sleep", "1000")
+    request = MonitorRequest(
+        container_id=new_id(),
+        name="c",
+        bundle=bench.run / "containers" / container,
+        runtime=Path("/bin/false"),
+        runtime_flags=(),
+        cgroup=f"{bench.cgroup}/no\nname",  # the kernel takes no newline
+    )
+    async with asyncio.timeout(5):  # the error is told at once, and as it is
+        with pytest.raises(HostError, match="make cgroup"):
+            await bench.monitor.create(request)
+    assert request.container_id not in (await bench.host.run(["ps", "ax"], timeout=10)).stdout.decode()
+    await bench.monitor.forget(request.container_id)
 
 
 async def test_an_out_of_memory_kill_leaves_its_mark(bench: Bench) -> None:

@@ -121,6 +121,7 @@ class GvisorExecutor:
         _tell(self._bundles / container_id / "gate", _GIVE_UP)
         if await asyncio.to_thread(self._known, container_id):
             await self._runsc.call("delete", "--force", container_id)
+        await asyncio.to_thread(self._remove_locks, sandbox_id)
         if not await asyncio.to_thread(self._known, "*"):
             # The gofers' empty network namespace, which runsc pins for them all and makes anew when missing.
             await self._host.unpin_namespaces([self._root / "null-netns"])
@@ -162,6 +163,15 @@ class GvisorExecutor:
     def _known(self, container_id: str) -> bool:
         """Look for a state file (``*``: any), whose name is ``<container>_sandbox:<sandbox>.state``."""
         return any(self._root.glob(f"{container_id}_sandbox:*.state"))
+
+    def _remove_locks(self, sandbox_id: str) -> None:
+        """Remove the lock files of a sandbox of which nothing else is left.
+
+        A call that looks at all containers of a sandbox makes the lock of one anew whose delete it overlaps.
+        """
+        if not any(self._root.glob(f"*_sandbox:{sandbox_id}.state")):
+            for lock in self._root.glob(f"*_sandbox:{sandbox_id}.lock"):
+                lock.unlink(missing_ok=True)
 
 
 def _tell(gate: Path, order: bytes) -> bool:

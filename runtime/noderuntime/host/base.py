@@ -64,6 +64,9 @@ class Launched(Protocol):
         At the timeout it is killed, with its process group.
         """
 
+    async def abandon(self) -> None:
+        """Kill it, with its process group, instead of :meth:`close`; one at the gate has done nothing yet."""
+
 
 class Host(Protocol):
     """System calls, as the layers above need them."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -39,6 +40,7 @@ class Cgroups:
         self._root = root
         self.version: Literal[1, 2] = 2 if (root / "cgroup.controllers").exists() else 1
         self.hierarchies = (root,) if self.version == 2 else tuple(_v1_hierarchies(root))
+        self._making = threading.Lock()
 
     def controllers(self) -> frozenset[str]:
         """Name the controllers that there are."""
@@ -54,7 +56,8 @@ class Cgroups:
         """Make the cgroup where it is missing and move a process in."""
         for hierarchy in self.hierarchies:
             group = _below(hierarchy, path)
-            _make(hierarchy, group)
+            with self._making:  # a group that somebody else has made may not be ready to take anyone in
+                _make(hierarchy, group)
             _write(group / "cgroup.procs", str(pid))
 
     def pids(self, path: str) -> list[int]:

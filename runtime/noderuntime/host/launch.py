@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from noderuntime.errors import DeadlineExceeded, HostError
@@ -58,6 +59,11 @@ class GatedChild:
         finally:
             os.close(self._gate)
             os.close(self._reply)
+
+    async def abandon(self) -> None:
+        """Kill it and close the pipes."""
+        with suppress(DeadlineExceeded):
+            await self.close(timeout=0)
 
 
 async def launch(

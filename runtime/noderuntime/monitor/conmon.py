@@ -90,8 +90,10 @@ class ConmonMonitor:
             await self._host.join_cgroup(request.cgroup, conmon.pid)
             await _release(conmon, request.runtime)
             line = await conmon.reply(timeout=_CREATE_TIMEOUT)
-        finally:
-            status = await conmon.close(timeout=_DAEMONIZE_TIMEOUT)
+        except BaseException:
+            await conmon.abandon()
+            raise
+        status = await conmon.close(timeout=_DAEMONIZE_TIMEOUT)
         if not line:
             raise ToolError("conmon", "create", status, "it ended without a verdict")
         return _parse(line)

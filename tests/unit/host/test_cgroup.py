@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
+import threading
 import uuid
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,25 @@ async def test_a_process_joins_every_hierarchy_and_is_listed_from_above(group: s
         assert all(line.endswith(f":{group}/pod/leaf") for line in joined)
         child.kill()
     assert await host.cgroup_pids(group) == []
+
+
+def test_many_join_new_groups_at_the_same_time(group: str) -> None:
+    cgroups, children = Cgroups(), [subprocess.Popen(["sleep", "30"]) for _ in range(8)]
+    barrier = threading.Barrier(len(children))
+
+    def join(child: subprocess.Popen[bytes], turn: int) -> None:
+        barrier.wait()
+        cgroups.join(f"{group}/{turn}/deep/leaf", child.pid)
+
+    try:
+        with ThreadPoolExecutor(len(children)) as threads:
+            for turn in range(20):
+                list(threads.map(lambda child, turn=turn: join(child, turn), children))
+                assert sorted(cgroups.pids(f"{group}/{turn}")) == sorted(child.pid for child in children)
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
 
 
 async def test_removal_waits_for_what_is_ending(group: str) -> None:
