@@ -86,5 +86,7 @@ class HostError(Internal):
     """A system call failed."""
 
     def __init__(self, action: str, errno: int, reason: str) -> None:
+        self.action = action
         self.errno = errno
+        self.reason = reason
         super().__init__(f"{action}: {reason} (errno {errno})")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+from pathlib import Path
 
 from noderuntime.errors import HostError
 
@@ -89,6 +90,22 @@ def open_in_root(root: int, path: str) -> int:
     fd = _openat2(root, path, flags, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
     _check(fd, f"open {path!r} in a root filesystem")
     return fd
+
+
+def find_in_root(root: int, path: str) -> int:
+    """Find what a path leads to for a process with that root; the descriptor only serves to name it."""
+    fd = _openat2(root, path, os.O_PATH | os.O_CLOEXEC, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    _check(fd, f"find {path!r} in a root filesystem")
+    return fd
+
+
+def sync_filesystem(path: Path) -> None:
+    """Write out the filesystem that the path is on: syncfs(2)."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_libc.syncfs(ctypes.c_int(fd)), f"sync the filesystem of {path}")
+    finally:
+        os.close(fd)
 
 
 def _openat2(parent: int, path: str, flags: int, resolve: int) -> int:

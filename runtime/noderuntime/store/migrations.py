@@ -1,15 +1,8 @@
-"""The ledger's schema, step by step: step N takes a database from ``user_version`` N to N + 1.
-
-Steps are only ever added. A node may go back to an older daemon only if no step lies between.
-"""
+"""The ledger's schema, step by step; see :class:`noderuntime.store.database.Database`."""
 
 from __future__ import annotations
 
-import sqlite3
-
-from noderuntime.errors import FailedPrecondition
-
-_STEPS = (
+STEPS = (
     """
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
     CREATE TABLE sandboxes (
@@ -30,14 +23,3 @@ _STEPS = (
     ) STRICT;
     """,
 )
-
-
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the database to the newest schema; FailedPrecondition if a newer daemon wrote it."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(_STEPS):
-        raise FailedPrecondition(
-            f"the ledger has schema {version}, this daemon knows {len(_STEPS)}: a newer noderuntime wrote it"
-        )
-    for number, step in enumerate(_STEPS[version:], version + 1):
-        connection.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")
