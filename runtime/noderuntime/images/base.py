@@ -45,6 +45,10 @@ class Image:
     config: ImageConfig
     repo_tags: tuple[str, ...] = ()
     repo_digests: tuple[str, ...] = ()
+    size: int = 0
+    """Bytes, where the backend knows."""
+    pinned: bool = False
+    """Nobody should remove it to make room."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from noderuntime.errors import (
     NotFound,
 )
 from noderuntime.host.base import Host, Mount
-from noderuntime.images import oci
+from noderuntime.images import choice, oci
 from noderuntime.images.base import Image, ImageConfig, SnapshotUsage
 from noderuntime.images.client import ContainerdClient
 from noderuntime.images.containerd_api import (
@@ -207,11 +207,12 @@ class ContainerdBackend:
             return oci.read(oci.Manifest, await self._document(target.digest))
         if target.media_type not in oci.INDEX_TYPES:
             raise InvalidArgument(f"image {target.digest} has unknown media type {target.media_type[:100]!r}")
-        index = oci.read(oci.Index, await self._document(target.digest))
-        for candidate in oci.by_preference(index):
-            with contextlib.suppress(NotFound):
-                return oci.read(oci.Manifest, await self._document(candidate.digest))
-        raise NotFound(f"image {target.digest} has nothing for this machine's platform")
+        index = await self._document(target.digest)
+        try:
+            _, raw = await choice.manifest_in(index, lambda entry: self._document(entry.digest))
+        except NotFound as error:
+            raise NotFound(f"image {target.digest}: {error}") from error
+        return oci.read(oci.Manifest, raw)
 
     async def _document(self, digest: str) -> bytes:
         """Read a small blob whole, and check that it is the one."""

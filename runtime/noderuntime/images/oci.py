@@ -29,18 +29,22 @@ MANIFEST_TYPES = frozenset(
     }
 )
 
-_LAYERS_LIMIT = 500
+LAYERS_LIMIT = 500
 _WORDS_LIMIT = 10_000
+_PARTS_LIMIT = 300_000
+"""Values in a document; each takes a hundred bytes of memory, however short it is written."""
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 _Words = Annotated[list[str], Field(max_length=_WORDS_LIMIT)]
 
 
-class _Document(BaseModel):
+class Document(BaseModel):
+    """What all of them have in common: types are what they should be, unknown keys are ignored."""
+
     model_config = ConfigDict(strict=True, frozen=True)
 
 
-class Platform(_Document):
+class Platform(Document):
     """Which machines a manifest is for."""
 
     os: str = ""
@@ -48,27 +52,34 @@ class Platform(_Document):
     variant: str = ""
 
 
-class Descriptor(_Document):
+class Descriptor(Document):
     """A blob that another one points at."""
 
     media_type: str = Field(default="", alias="mediaType")
     digest: Digest
+    size: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     platform: Platform | None = None
 
 
-class Index(_Document):
+class Index(Document):
     """One image for several platforms."""
 
     manifests: Annotated[list[Descriptor], Field(max_length=_WORDS_LIMIT)]
 
 
-class Manifest(_Document):
-    """One image for one platform; its layers are of no interest once unpacked."""
+class Manifest(Document):
+    """One image for one platform; its layers are of no interest once unpacked (see :class:`Layers`)."""
 
     config: Descriptor
 
 
-class _Defaults(_Document):
+class Layers(Document):
+    """The rest of a manifest: the layers as they are stored, bottom first."""
+
+    layers: Annotated[list[Descriptor], Field(max_length=LAYERS_LIMIT)]
+
+
+class _Defaults(Document):
     env: _Words | None = Field(default=None, alias="Env")
     entrypoint: _Words | None = Field(default=None, alias="Entrypoint")
     cmd: _Words | None = Field(default=None, alias="Cmd")
@@ -78,28 +89,35 @@ class _Defaults(_Document):
     volumes: dict[str, object] | None = Field(default=None, alias="Volumes")
 
 
-class _RootFs(_Document):
-    diff_ids: Annotated[list[Digest], Field(max_length=_LAYERS_LIMIT)] = []
+class _RootFs(Document):
+    diff_ids: Annotated[list[Digest], Field(max_length=LAYERS_LIMIT)] = []
 
 
-class Config(_Document):
+class Config(Document):
     """An image's config: defaults for its containers, and its layers' digests when unpacked."""
 
     defaults: _Defaults | None = Field(default=None, alias="config")
     rootfs: _RootFs = _RootFs()
 
 
-D = TypeVar("D", bound=_Document)
+D = TypeVar("D", bound=Document)
 
 
 def read(kind: type[D], raw: bytes) -> D:
     """Parse one of the documents above; InvalidArgument says where it is wrong."""
+    if is_crowded(raw):
+        raise InvalidArgument(f"image {kind.__name__.lower()}: more than {_PARTS_LIMIT} values")
     try:
         return kind.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step)[:40] for step in first["loc"]) or "document"
         raise InvalidArgument(f"image {kind.__name__.lower()}: {where}: {first['msg'][:200]}") from error
+
+
+def is_crowded(raw: bytes) -> bool:
+    """Tell, without parsing, whether a document may have more values than any good one has."""
+    return sum(raw.count(mark) for mark in (b"{", b"[", b",")) > _PARTS_LIMIT
 
 
 def container_defaults(config: Config) -> ImageConfig:
@@ -120,37 +138,60 @@ def chain_id(diff_ids: Iterable[str]) -> str:
     """Name the stack of layers (OCI image spec, Layer ChainID); empty for no layers."""
     chain = ""
     for diff_id in diff_ids:
-        chain = f"sha256:{hashlib.sha256(f'{chain} {diff_id}'.encode()).hexdigest()}" if chain else diff_id
+        chain = chain_above(chain, diff_id)
     return chain
 
 
+def chain_above(chain: str, diff_id: str) -> str:
+    """Name a stack of layers with one more on top."""
+    return f"sha256:{hashlib.sha256(f'{chain} {diff_id}'.encode()).hexdigest()}" if chain else diff_id
+
+
 def by_preference(index: Index, machine: str | None = None) -> list[Descriptor]:
-    """List the manifests that run on this machine, best first; those that name no platform last."""
+    """List what may run on this machine, best first: manifests, and indexes that may have one.
+
+    ``machine`` is named as uname(2) names it. Entries that name no platform come last.
+    """
     order = _PLATFORMS.get(machine or platform.machine(), ())
     ranked = []
-    for position, manifest in enumerate(index.manifests):
-        wanted = manifest.platform
-        if manifest.media_type in INDEX_TYPES:
+    for position, entry in enumerate(index.manifests):
+        wanted = entry.platform
+        if entry.media_type not in MANIFEST_TYPES | INDEX_TYPES:
             continue
         if wanted is None or not wanted.os:
-            ranked.append((len(order), position, manifest))
-        elif wanted.os == "linux" and (wanted.architecture, wanted.variant) in order:
-            ranked.append((order.index((wanted.architecture, wanted.variant)), position, manifest))
-    return [manifest for *_, manifest in sorted(ranked, key=lambda entry: entry[:2])]
+            ranked.append((len(order), position, entry))
+        elif wanted.os.lower() == "linux" and (named := _normal(wanted)) in order:
+            ranked.append((order.index(named), position, entry))
+    return [entry for *_, entry in sorted(ranked, key=lambda one: one[:2])]
 
+
+def _normal(wanted: Platform) -> tuple[str, str]:
+    """Spell architecture and variant in the one way that the table below knows."""
+    architecture = wanted.architecture.lower()
+    architecture, implied = _SPELLINGS.get(architecture, (architecture, ""))
+    variant = wanted.variant.lower() or implied
+    variant = f"v{variant}" if variant.isdigit() else variant
+    return architecture, "" if (architecture, variant) in {("amd64", "v1"), ("arm64", "v8")} else variant
+
+
+_SPELLINGS = {
+    "x86_64": ("amd64", ""),
+    "x86-64": ("amd64", ""),
+    "i386": ("386", ""),
+    "aarch64": ("arm64", ""),
+    "arm": ("arm", "v7"),
+    "armhf": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+}
+"""Architectures that are spelt otherwise, or whose variant goes without saying."""
+
+_ARM = (("arm", "v7"), ("arm", "v6"), ("arm", "v5"))
 
 _PLATFORMS: dict[str, tuple[tuple[str, str], ...]] = {
-    "x86_64": (("amd64", ""), ("amd64", "v1"), ("386", "")),
-    "aarch64": (
-        ("arm64", "v8"),
-        ("arm64", ""),
-        ("arm", "v8"),
-        ("arm", "v7"),
-        ("arm", ""),
-        ("arm", "v6"),
-        ("arm", "v5"),
-    ),
-    "armv7l": (("arm", "v7"), ("arm", ""), ("arm", "v6"), ("arm", "v5")),
+    "x86_64": (("amd64", ""), ("386", "")),
+    "aarch64": (("arm64", ""), ("arm", "v8"), *_ARM),
+    "armv7l": _ARM,
+    "armv6l": _ARM[1:],
     "ppc64le": (("ppc64le", ""),),
     "riscv64": (("riscv64", ""),),
     "s390x": (("s390x", ""),),

@@ -2,8 +2,8 @@
 
 The grammar is that of the distribution project's references, with Docker's
 defaults for host, ``library/`` and ``latest``, as every CRI client expects. It
-is a little narrower where a wider one could not be dialled: ports end at 65535
-and what stands in brackets is an IPv6 address.
+is a little narrower where a wider one could not be dialled: ports end at 65535,
+host names obey the limits of DNS, and what stands in brackets is an IPv6 address.
 """
 
 from __future__ import annotations
@@ -18,14 +18,22 @@ from noderuntime.errors import InvalidArgument
 DOCKER = "docker.io"
 """The registry of names that say none, where nothing else is configured."""
 
+DOCKER_SERVER = "registry-1.docker.io"
+"""Where the registry of that name is."""
+
+_DOCKER_NAMES = frozenset({DOCKER, "index.docker.io", DOCKER_SERVER})
+
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[(?P<ipv6>[0-9a-fA-F:.]+)\])(?::(?P<port>[0-9]{{1,5}}))?")
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST = re.compile(
+    rf"(?:(?P<name>{_LABEL}(?:\.{_LABEL})*)|\[(?P<ipv6>[0-9a-fA-F:.]+)\])(?::(?P<port>[0-9]{{1,5}}))?"
+)
 _PATH = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
 
 _LENGTH_LIMIT = 1024
+_HOST_LIMIT = 253
 _NAME_LIMIT = 255
 
 
@@ -117,9 +125,18 @@ def stored_name(text: str) -> str:
     return image_id(text) or parse(text).stored
 
 
+def same_registry(address: str, registry: str) -> bool:
+    """Compare a server address, with or without scheme and path, to a registry's host and port."""
+    host = (address.partition("://")[2] or address).partition("/")[0].lower()
+    registry = registry.lower()
+    return host == registry or (host in _DOCKER_NAMES and registry in _DOCKER_NAMES)
+
+
 def _is_host(host: str) -> bool:
     matched = _HOST.fullmatch(host)
     if matched is None or int(matched["port"] or 1) not in range(1, 65536):
+        return False
+    if len(matched["name"] or "") > _HOST_LIMIT:
         return False
     try:
         return matched["ipv6"] is None or bool(ipaddress.IPv6Address(matched["ipv6"]))

@@ -1,0 +1,141 @@
+"""Who we are to a registry: what a pull brings along, and what the node's own file says.
+
+The file has the form of Docker's ``config.json``: ``{"auths": {"registry.example":
+{"auth": "…"}}}``. It is read for every pull, so that a rotated password needs no restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from noderuntime.cri.v1 import api_pb2
+from noderuntime.errors import InvalidArgument
+from noderuntime.images.reference import same_registry
+
+_FILE_LIMIT = 1 << 20
+_BEARER = re.compile(r"[\x21-\x7e]*")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Credentials:
+    """One of: user and password, an identity (refresh) token, a registry (bearer) token; never shown."""
+
+    username: str = ""
+    password: str = ""
+    identity_token: str = ""
+    registry_token: str = ""
+
+    def __repr__(self) -> str:
+        return "Credentials(hidden)"
+
+    def __bool__(self) -> bool:
+        return bool(self.username or self.identity_token or self.registry_token)
+
+
+def from_cri(auth: api_pb2.AuthConfig, registry: str) -> Credentials | None:
+    """Read what PullImage brings along; none when it is meant for another server.
+
+    InvalidArgument when ``auth`` is not base64 of ``user:password``, or a token is none.
+    """
+    if auth.server_address and not same_registry(auth.server_address, registry):
+        return None
+    given = Credentials(auth.username, auth.password, auth.identity_token, auth.registry_token)
+    return _completed(given, auth.auth, "the pull's AuthConfig")
+
+
+class _Entry(BaseModel):
+    """What the file knows of one registry; keys that we do not know are other tools' business."""
+
+    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
+
+    username: str = ""
+    password: str = ""
+    auth: str = ""
+    identitytoken: str = ""
+    registrytoken: str = ""
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
+
+    auths: dict[str, _Entry]
+
+
+class CredentialsFile:
+    """The node's own credentials."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def find(self, registry: str, repository: str) -> Credentials | None:
+        """Look up a repository; a missing file has none. InvalidArgument when it cannot be read.
+
+        A key may go on after the registry with a path that repositories are under; the longest wins.
+        """
+        entries = await asyncio.to_thread(self._read)
+        keys = [key for key in entries if _covers(key, registry, repository)]
+        if not keys:
+            return None
+        entry = entries[max(keys, key=lambda key: len(_path(key)))]
+        given = Credentials(entry.username, entry.password, entry.identitytoken, entry.registrytoken)
+        return _completed(given, entry.auth, f"credentials {self._path}")
+
+    def _read(self) -> Mapping[str, _Entry]:
+        try:
+            with self._path.open("rb") as file:
+                raw = file.read(_FILE_LIMIT + 1)
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise InvalidArgument(f"credentials {self._path}: {error.strerror}") from error
+        if len(raw) > _FILE_LIMIT:
+            raise InvalidArgument(f"credentials {self._path}: larger than {_FILE_LIMIT} bytes")
+        try:
+            return _File.model_validate_json(raw).auths
+        except ValidationError as error:
+            raise InvalidArgument(
+                f'credentials {self._path}: not of the form {{"auths": {{"registry": {{"auth": "..."}}}}}}'
+            ) from error
+
+
+def _covers(key: str, registry: str, repository: str) -> bool:
+    path = _path(key)
+    return same_registry(key, registry) and f"{repository}/".startswith(f"{path}/" if path else "")
+
+
+def _path(key: str) -> str:
+    """Return what follows the host, without the versions of the API that some tools write there."""
+    path = (key.partition("://")[2] or key).partition("/")[2]
+    return re.sub(r"\Av[12](?:/|\Z)", "", path).strip("/")
+
+
+def _completed(given: Credentials, auth: str, source: str) -> Credentials | None:
+    """Take user and password from ``auth`` where they are not given, and an identity token from there."""
+    if auth and not given.username:
+        username, password = _decode(auth, source)
+        given = replace(given, username=username, password=password)
+    if given.username == "<token>":  # how Docker's tools file an identity token
+        given = replace(
+            given, username="", password="", identity_token=given.identity_token or given.password
+        )
+    if not _BEARER.fullmatch(given.registry_token):
+        raise InvalidArgument(f"{source}: the registry token has characters that no token has")
+    return given or None
+
+
+def _decode(auth: str, source: str) -> tuple[str, str]:
+    try:
+        decoded = base64.b64decode("".join(auth.split()), validate=True).decode()
+    except ValueError:
+        decoded = ""
+    username, colon, password = decoded.partition(":")
+    if not colon:
+        raise InvalidArgument(f"{source}: auth is not base64 of user:password")
+    return username, password.strip("\0")

@@ -1,0 +1,1 @@
+"""Registries for tests: real ones in every guise, and one that lies."""

@@ -1,0 +1,202 @@
+"""Ways to misbehave: factories of behaviours for :class:`registries.hostile.Liar`."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from dataclasses import replace
+from typing import Any
+
+from noderuntime.errors import NoderuntimeError
+from registries.hostile import Behaviour, Exchange, Liar, honest
+from registries.sink import MemorySink
+
+MIB = 1 << 20
+HEAD_OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD_OK + b"Transfer-Encoding: chunked\r\n\r\n"
+
+Lie = tuple[str, Behaviour, type[NoderuntimeError], str]
+"""Its name, what is done, and the error that it ends in."""
+
+
+def cases(told: list[Lie]) -> dict[str, Any]:
+    """Spread a table of lies over a parametrised test."""
+    return {
+        "argnames": ("lie", "kind", "words"),
+        "argvalues": [case[1:] for case in told],
+        "ids": [case[0] for case in told],
+    }
+
+
+def answers(status: int = 200, body: bytes = b"", **headers: object) -> Behaviour:
+    """Give this, whatever was asked."""
+
+    async def behaviour(exchange: Exchange) -> None:
+        await exchange.reply(status, body, **headers)
+
+    return behaviour
+
+
+HTML = answers(200, b"<html>please log in</html>", Content_Type="text/html; charset=utf-8")
+
+
+def says(raw: bytes) -> Behaviour:
+    """Send these bytes instead of HTTP, and hang up."""
+
+    async def behaviour(exchange: Exchange) -> None:
+        await exchange.send(raw)
+        exchange.close()
+
+    return behaviour
+
+
+def repeats(raw: bytes, first: bytes = b"") -> Behaviour:
+    """Send these bytes again and again, for as long as somebody listens."""
+
+    async def behaviour(exchange: Exchange) -> None:
+        await exchange.send(first)
+        while True:
+            await exchange.send(raw)
+            await asyncio.sleep(0)  # the other side runs on this loop too
+
+    return behaviour
+
+
+def endless(letter: bytes) -> Behaviour:
+    """Send a body that never ends."""
+    return repeats(b"1000\r\n%b\r\n" % (letter * 4096), CHUNKED)
+
+
+def trickles(first: bytes, every: float = 0.05) -> Behaviour:
+    """Send the head at once, then one byte at a time."""
+
+    async def behaviour(exchange: Exchange) -> None:
+        await exchange.send(first)
+        while True:
+            await exchange.send(b"x")
+            await asyncio.sleep(every)
+
+    return behaviour
+
+
+def stalls(first: bytes = b"") -> Behaviour:
+    """Send this and then nothing, with the connection open."""
+
+    async def behaviour(exchange: Exchange) -> None:
+        await exchange.send(first)
+        await asyncio.Event().wait()
+
+    return behaviour
+
+
+def cut_after(count: int, sink: MemorySink) -> Behaviour:
+    """Announce all that is asked for, send the first bytes of it, and reset when they are in the sink."""
+
+    async def behaviour(exchange: Exchange) -> None:
+        send, left, arrived = exchange.send, count, sink.offset + count
+
+        async def send_less(data: bytes) -> None:
+            nonlocal left
+            body = not data.startswith(b"HTTP/")
+            await send(data[:left] if body else data)
+            left -= len(data) if body else 0
+            if left <= 0:
+                await sink.holds(arrived)  # a reset takes with it what nobody has read
+                exchange.reset()
+
+        exchange.send = send_less  # type: ignore[method-assign]
+        await honest(exchange)
+
+    return behaviour
+
+
+async def without_ranges(exchange: Exchange) -> None:
+    """Serve everything whole."""
+    headers = {name: value for name, value in exchange.asked.headers.items() if name != "range"}
+    await honest(replace(exchange, asked=replace(exchange.asked, headers=headers)))
+
+
+def chunked(body: bytes, *, ends: bool = True) -> Behaviour:
+    """Send a body without announcing its size."""
+
+    async def behaviour(exchange: Exchange) -> None:
+        await exchange.head(200, Transfer_Encoding="chunked")
+        await exchange.chunk(body)
+        if ends:
+            await exchange.send(b"0\r\n\r\n")
+        else:
+            await asyncio.Event().wait()
+
+    return behaviour
+
+
+def redirects(to: str, status: int = 307) -> Behaviour:
+    """Send on to another place; ``{path}`` in it is the path that was asked for."""
+
+    async def behaviour(exchange: Exchange) -> None:
+        await exchange.reply(status, b"", Location=to.replace("{path}", exchange.asked.path))
+
+    return behaviour
+
+
+def gzipped(body: bytes, **headers: object) -> Behaviour:
+    """Encode what nobody asked to have encoded."""
+    return answers(200, gzip.compress(body), Content_Encoding="gzip", **headers)
+
+
+def wants_password(inner: Behaviour = honest) -> Behaviour:
+    """Serve whoever says who he is, whoever that may be."""
+
+    async def behaviour(exchange: Exchange) -> None:
+        if "authorization" in exchange.asked.headers:
+            await inner(exchange)
+        else:
+            await exchange.reply(401, b"", WWW_Authenticate='Basic realm="liar"')
+
+    return behaviour
+
+
+def challenge(realm: str, **parameters: str) -> str:
+    """Write a challenge for bearer tokens."""
+    known = {"realm": realm, "service": "liar", **parameters}
+    return "Bearer " + ",".join(f'{name}="{value}"' for name, value in known.items())
+
+
+class Desk:
+    """Gives out tokens and takes them back."""
+
+    def __init__(self, liar: Liar) -> None:
+        """Open at the liar's own address, and have it want tokens for everything."""
+        self.valid: set[str] = set()
+        self.given = 0
+        self.realm = f"http://{liar.authority}/token"
+        liar.on("(GET|HEAD) /v2/", self.guard())
+        liar.on("(GET|POST) /token", self.give)
+
+    async def give(self, exchange: Exchange) -> None:
+        self.given += 1
+        token = f"minted-token-{self.given}"
+        self.valid.add(f"Bearer {token}")
+        await exchange.reply(200, json.dumps({"token": token, "expires_in": 300}).encode())
+
+    def guard(self, inner: Behaviour = honest) -> Behaviour:
+        """Serve whoever has a valid token."""
+
+        async def behaviour(exchange: Exchange) -> None:
+            if exchange.asked.headers.get("authorization") in self.valid:
+                await inner(exchange)
+            else:
+                await exchange.reply(401, b"", WWW_Authenticate=challenge(self.realm))
+
+        return behaviour
+
+    def once(self) -> Behaviour:
+        """Serve whoever has a valid token, which is then used up."""
+        guard = self.guard()
+
+        async def behaviour(exchange: Exchange) -> None:
+            await guard(exchange)
+            self.valid.clear()
+
+        return behaviour

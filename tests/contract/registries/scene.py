@@ -1,0 +1,135 @@
+"""A lying registry, a stranger beside it, an impatient client, and secrets that must not get out."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import re
+import shutil
+import tempfile
+import traceback
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from noderuntime.errors import NoderuntimeError
+from noderuntime.images.credentials import Credentials, CredentialsFile
+from noderuntime.images.hosts import Hosts
+from noderuntime.images.reference import Reference, parse
+from noderuntime.images.registry import Registry
+from noderuntime.images.remote import Descriptor, Patience
+from registries.content import Content, parts
+from registries.hostile import Liar
+
+QUICK = Patience(
+    answer_seconds=1.0,
+    idle_seconds=0.4,
+    least_bytes_per_second=10_000,
+    window_seconds=0.8,
+    attempts=3,
+    longest_wait_seconds=2.0,
+    longest_pause_seconds=0.05,
+)
+REPOSITORY = "team/app"
+USER = Credentials("puller", "pa:ss-secret")
+IDENTITY = Credentials(identity_token="identity-secret")
+BEARER = Credentials(registry_token="registry-token-secret")
+SECRETS = (
+    "pa:ss-secret",
+    "pa%3Ass-secret",
+    base64.b64encode(b"puller:pa:ss-secret").decode(),
+    "identity-secret",
+    "registry-token-secret",
+    "minted-token",
+    "header-secret",
+)
+TOO_LONG = 8.0
+"""Seconds in which every lie is found out with this patience."""
+
+
+@dataclass
+class Scene:
+    """One image at one registry."""
+
+    liar: Liar
+    stranger: Liar
+    directory: Path
+    manifest: Descriptor
+    config: Descriptor
+    layer: Descriptor
+    _clients: list[Registry] = field(default_factory=list)
+
+    @property
+    def reference(self) -> Reference:
+        return parse(f"{self.liar.authority}/{REPOSITORY}:v1")
+
+    @property
+    def blob(self) -> bytes:
+        return self.liar.content.blobs[self.layer.digest]
+
+    def client(self, credentials: Path | None = None, patience: Patience = QUICK) -> Registry:
+        file = CredentialsFile(credentials) if credentials else None
+        self._clients.append(Registry(Hosts([self.directory]), file, patience))
+        return self._clients[-1]
+
+    def hosts(self, registry: str, toml: str) -> None:
+        """Configure the hosts of a registry."""
+        directory = self.directory / registry
+        directory.mkdir(exist_ok=True)
+        (directory / "hosts.toml").write_text(toml)
+
+    async def close(self) -> None:
+        for client in self._clients:
+            await client.close()
+        await self.liar.stop()
+        await self.stranger.stop()
+        shutil.rmtree(self.directory)
+
+
+@asynccontextmanager
+async def scene_of(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Scene]:
+    """Set the scene; when it is over, neither the stranger nor the log has heard a secret."""
+    caplog.set_level(logging.DEBUG)
+    content = Content()
+    manifest = content.image("v1", (300_000,))
+    config, layer = parts(content.manifests[manifest.digest][1])
+    liar, stranger = Liar(content), Liar(content)
+    await liar.start()
+    await stranger.start()
+    directory = Path(tempfile.mkdtemp(prefix="noderuntime-hostile-"))
+    scene = Scene(liar, stranger, directory, manifest, config, layer)
+    for one in (liar, stranger):
+        scene.hosts(one.authority, f'server = "http://{one.authority}"\ndial_timeout = "1s"')
+    try:
+        yield scene
+    finally:
+        await scene.close()
+    no_secret(b"\n".join(one.raw for one in stranger.asked).decode("latin-1"))
+    assert not [one for one in stranger.asked if {"authorization", "cookie"} & one.headers.keys()]
+    no_secret("\n".join(f"{record.getMessage()} {vars(record)}" for record in caplog.records))
+
+
+async def refused(call: Awaitable[object], kind: type[NoderuntimeError], words: str) -> str:
+    """Expect one clear line, soon, and no secret in it or behind it; returns the line."""
+    begun = monotonic()
+    with pytest.raises(NoderuntimeError) as caught:
+        async with asyncio.timeout(TOO_LONG * 2):
+            await call
+    text = str(caught.value)
+    assert caught.type is kind, text
+    assert re.search(words, text), text
+    assert text.isascii()
+    assert text.isprintable()
+    assert len(text) < 500
+    assert monotonic() - begun < TOO_LONG
+    no_secret("".join(traceback.format_exception(caught.value)))
+    return text
+
+
+def no_secret(text: str) -> None:
+    assert not [secret for secret in SECRETS if secret in text]

@@ -1,0 +1,181 @@
+"""A registry that sends something else than it promised: one clear line, in bounded time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+from registries import lies
+from registries.hostile import Liar, honest
+from registries.pulls import pull
+from registries.scene import Scene, refused, scene_of
+from registries.sink import MemorySink
+
+from noderuntime.errors import DataLoss, InvalidArgument, NotFound, Unavailable
+from noderuntime.images.reference import Reference, parse
+
+BLOBS = "GET /v2/team/app/blobs/"
+
+
+@pytest.fixture
+async def scene(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Scene]:
+    async with scene_of(caplog) as scene:
+        yield scene
+
+
+async def test_who_keeps_to_the_specification_is_pulled_from(scene):
+    assert len(await pull(scene.client(), scene.reference)) == 3
+
+
+async def test_a_registry_may_have_an_ipv6_address_and_no_configuration(scene):
+    other = Liar(scene.liar.content)
+    await other.start(host="::1")
+    try:
+        assert len(await pull(scene.client(), parse(f"{other.authority}/team/app:v1"))) == 3
+    finally:
+        await other.stop()
+
+
+BODIES = [
+    ("another digest", lies.answers(200, b"x" * 300_000), DataLoss, "what came is not sha256:"),
+    ("a shorter body", lies.answers(200, b"x"), DataLoss, "announces 1 bytes where 300000 are promised"),
+    ("a longer body", lies.answers(200, b"x" * 300_001), DataLoss, "announces 300001 bytes"),
+    ("an early end", lies.chunked(b"x" * 99), DataLoss, "ends after 99 of the 300000 bytes promised"),
+    (
+        "an early end of all",
+        lies.says(lies.HEAD_OK + b"\r\nxxx"),
+        DataLoss,
+        "ends after 3 of the 300000 bytes",
+    ),
+    ("an endless body", lies.endless(b"x"), DataLoss, "sends more"),
+    ("a slow trickle", lies.trickles(lies.HEAD_OK + b"\r\n"), Unavailable, r"too slow, \d+ bytes in 1 s"),
+    ("silence", lies.stalls(lies.HEAD_OK + b"\r\nxxx"), Unavailable, "sends nothing for 0.4 s"),
+    ("no answer", lies.stalls(), Unavailable, "no answer in time"),
+    ("half an answer", lies.trickles(b"HTTP/1.1 200 OK\r\nX-Slow: "), Unavailable, "no answer in time"),
+    ("a hang-up", lies.says(b""), Unavailable, "the connection broke off"),
+    ("a page", lies.HTML, DataLoss, "sends 'text/html' instead of"),
+    ("a bomb", lies.gzipped(bytes(lies.MIB)), DataLoss, "sends an encoded body"),
+    ("a foreign range", lies.answers(206, b"x", Content_Range="bytes 7-7/300000"), Unavailable, "range"),
+    ("a strange range", lies.answers(206, b"x", Content_Range="lines 1-2"), Unavailable, "range"),
+    ("no length", lies.says(lies.HEAD_OK + b"Content-Length: many\r\n\r\n"), Unavailable, "is not HTTP"),
+    (
+        "a negative length",
+        lies.says(lies.HEAD_OK + b"Content-Length: -1\r\n\r\n"),
+        Unavailable,
+        "is not HTTP",
+    ),
+    ("a chunk of no size", lies.says(lies.CHUNKED + b"zz\r\nxx\r\n"), Unavailable, "broke off|not HTTP"),
+    (
+        "a chunk that never begins",
+        lies.repeats(b"0" * 4096, lies.CHUNKED),
+        Unavailable,
+        "broke off|not HTTP|nothing",
+    ),
+    ("another protocol", lies.says(b"SSH-2.0-OpenSSH_9.6\r\n" * 9), Unavailable, "is not HTTP"),
+    (
+        "a huge header",
+        lies.says(lies.HEAD_OK + b"X: " + b"x" * lies.MIB + b"\r\n\r\n"),
+        Unavailable,
+        "is not HTTP",
+    ),
+    ("an endless header", lies.repeats(b"x" * 4096, lies.HEAD_OK + b"X: "), Unavailable, "is not HTTP"),
+    ("endless headers", lies.repeats(b"X: x\r\n" * 100, lies.HEAD_OK), Unavailable, "is not HTTP"),
+    ("endless good will", lies.repeats(b"HTTP/1.1 100 Continue\r\n\r\n"), Unavailable, "no answer in time"),
+    ("a switch", lies.answers(101, b""), Unavailable, "status 101"),
+    ("nothing new", lies.answers(304, b""), Unavailable, "status 304"),
+    ("nothing", lies.answers(204, b""), Unavailable, "status 204"),
+    ("no status of any kind", lies.answers(999, b""), Unavailable, "status 999"),
+    ("a teapot that talks", lies.answers(418, b"a\nb\x1b[31m" * 9999), Unavailable, "status 418"),
+    (
+        "a missing blob",
+        lies.answers(404, b'{"errors": [{"code": "BLOB_UNKNOWN"}]}'),
+        NotFound,
+        "BLOB_UNKNOWN",
+    ),
+    ("words of its own", lies.answers(404, b'{"errors": [{"code": "a\\nb"}]}'), NotFound, r"\(404\)$"),
+    (
+        "an endless complaint",
+        lies.repeats(b"1\r\nx\r\n", lies.CHUNKED.replace(b"200", b"404")),
+        NotFound,
+        "404",
+    ),
+]
+
+
+@pytest.mark.parametrize(**lies.cases(BODIES))
+async def test_a_blob_that_is_none(scene, lie, kind, words):
+    scene.liar.on(BLOBS, lie)
+    sink = MemorySink()
+    await refused(scene.client().blob(scene.reference, scene.layer, sink), kind, words)
+    assert len(sink.content) <= scene.layer.size
+    if kind is not DataLoss:
+        assert sink.content in (b"", b"xxx") or "slow" in words, (
+            "nothing but what a resumed pull goes on from"
+        )
+
+
+@pytest.mark.parametrize(**lies.cases(BODIES))
+async def test_a_config_that_is_none(scene, lie, kind, words):
+    scene.liar.on(BLOBS, lie)
+    descriptor = replace(scene.config, size=300_000)
+    await refused(scene.client().document(scene.reference, descriptor), kind, words)
+
+
+@pytest.mark.parametrize("named", ["sha512:" + "0" * 128, "sha256:../../v2/", "", "sha256:" + "A" * 64])
+async def test_a_digest_that_cannot_be_verified_is_not_asked_for(scene, named):
+    descriptor = replace(scene.layer, digest=named)
+    await refused(
+        scene.client().blob(scene.reference, descriptor, MemorySink()), InvalidArgument, "only sha256 digests"
+    )
+    assert not scene.liar.asked
+
+
+async def test_what_is_sent_after_the_end_does_not_become_the_next_answer(scene):
+    blob = scene.blob
+    head = lies.HEAD_OK + b"Content-Length: %d\r\n\r\n" % len(blob)
+    scene.liar.on(BLOBS, lies.says(head + blob + lies.HEAD_OK + b"Content-Length: 2\r\n\r\n{}"), honest)
+    client, sink = scene.client(), MemorySink()
+    await client.blob(scene.reference, scene.layer, sink)
+    assert sink.content == blob
+    assert (
+        await client.document(scene.reference, scene.config) == scene.liar.content.blobs[scene.config.digest]
+    )
+
+
+async def test_a_whole_body_is_enough_even_where_its_end_never_comes(scene):
+    scene.liar.on(BLOBS, lies.chunked(scene.blob, ends=False))
+    sink = MemorySink()
+    await scene.client().blob(scene.reference, scene.layer, sink)
+    assert sink.content == scene.blob
+    assert len(scene.liar.asked) == 1
+
+
+async def test_a_mirror_that_lies_is_passed_over_and_then_asked_last(scene):
+    mirror, blob = scene.stranger, scene.blob
+    scene.hosts(
+        "registry.example", f'server = "http://{scene.liar.authority}"\n[host."http://{mirror.authority}"]'
+    )
+    reference = parse("registry.example/team/app:v1")
+    mirror.on("(GET|HEAD)", lies.HTML)
+    client = scene.client()
+    assert len(await pull(client, reference)) == 3
+    assert len(mirror.asked) == 1
+    mirror.on("GET /v2/team/app/blobs/", lies.answers(200, b"x" * len(blob)))
+    distrusted, sink = scene.client(), MemorySink()
+    await refused(
+        distrusted.blob(reference, scene.layer, sink), DataLoss, f"{mirror.authority}: what came is not"
+    )
+    assert len(sink.content) == len(blob), "garbage, says DataLoss"
+    fresh = MemorySink()
+    await distrusted.blob(reference, scene.layer, fresh)
+    assert fresh.content == blob
+
+
+@pytest.mark.parametrize(
+    "name", ["a" * 63 + ".example", "xn--0.example", "1.2.3.4.5", "[::1%lo]", "0.0.0.0.0:1"]
+)
+async def test_names_that_lead_nowhere(scene, name):
+    """Names that are well-formed enough to be looked up, and others."""
+    call = scene.client().resolve(Reference(name, "a/b", "t"))
+    await refused(call, Unavailable, "cannot|not")

@@ -1,0 +1,208 @@
+"""A registry that lies about manifests: what a tag promises, and what is then sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+from registries import lies
+from registries.content import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, digest
+from registries.scene import Scene, refused, scene_of
+
+from noderuntime.errors import (
+    DataLoss,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unavailable,
+)
+from noderuntime.images.reference import parse
+from noderuntime.images.remote import Descriptor
+
+MANIFESTS = "GET /v2/team/app/manifests/"
+HEADS = "HEAD /v2/team/app/manifests/"
+
+
+@pytest.fixture
+async def scene(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Scene]:
+    async with scene_of(caplog) as scene:
+        yield scene
+
+
+SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+TYPED = {"Content_Type": OCI_MANIFEST}
+BOTH = json.dumps({"schemaVersion": 2, "manifests": [], "layers": [], "config": {}}).encode()
+TAGS = [
+    ("a page", lies.HTML, DataLoss, "answers with 'text/html' instead of a manifest"),
+    (
+        "a page that says it is JSON",
+        lies.answers(200, b"<html>", Content_Type="application/json"),
+        DataLoss,
+        "is not one",
+    ),
+    ("nothing", lies.answers(200, b"", **TYPED), DataLoss, "is not one"),
+    ("deep nesting", lies.answers(200, b"[" * 100_000, **TYPED), DataLoss, "is not one"),
+    ("a crowd", lies.answers(200, b"[]," * lies.MIB, **TYPED), ResourceExhausted, "more values than any has"),
+    ("a list", lies.answers(200, b"[]", **TYPED), DataLoss, "is not one"),
+    ("two in one", lies.answers(200, BOTH, **TYPED), DataLoss, "could be taken for an index"),
+    (
+        "the other of two in one",
+        lies.answers(200, BOTH, Content_Type=OCI_INDEX),
+        DataLoss,
+        "could be taken for an index",
+    ),
+    (
+        "another type",
+        lies.answers(200, b'{"mediaType": "%s"}' % OCI_INDEX.encode(), **TYPED),
+        DataLoss,
+        "is passed off as",
+    ),
+    (
+        "a type of its own",
+        lies.answers(200, b"{}", Content_Type="application/x-evil"),
+        DataLoss,
+        "'application/x-evil'",
+    ),
+    ("no type", lies.answers(200, b"{}"), InvalidArgument, "type '' is not supported"),
+    ("schema 1", lies.answers(200, b"{}", Content_Type=SCHEMA_1), InvalidArgument, "schema 1 only"),
+    (
+        "too much",
+        lies.answers(200, b"{" + b" " * 5 * lies.MIB, **TYPED),
+        ResourceExhausted,
+        "sends more than 4194304 bytes",
+    ),
+    ("without end", lies.endless(b" "), ResourceExhausted, "sends more than 4194304 bytes"),
+    ("a trickle", lies.trickles(lies.HEAD_OK + b"\r\n"), Unavailable, "takes too long"),
+    ("a bomb", lies.gzipped(b"[" * lies.MIB, **TYPED), DataLoss, "sends an encoded body"),
+    (
+        "half of it",
+        lies.answers(200, b"{}", Content_Length=9, **TYPED),
+        Unavailable,
+        "no answer in time|takes too long",
+    ),
+    ("garbage", lies.says(b"\0" * 99), Unavailable, "is not HTTP"),
+    (
+        "a missing tag",
+        lies.answers(404, b'{"errors": [{"code": "MANIFEST_UNKNOWN"}]}'),
+        NotFound,
+        "not found",
+    ),
+]
+
+
+@pytest.mark.parametrize(**lies.cases(TAGS))
+async def test_a_tag_that_leads_nowhere(scene, lie, kind, words):
+    scene.liar.on(MANIFESTS, lie)
+    scene.liar.on(HEADS, lies.answers(200))
+    await refused(scene.client().resolve(scene.reference), kind, words)
+
+
+HEADS_OF_LIES = [
+    ("a page", lies.HTML, DataLoss, "answers with 'text/html' instead of a manifest"),
+    ("schema 1", lies.answers(200, Content_Type=SCHEMA_1), InvalidArgument, "schema 1 only"),
+    ("a bomb", lies.gzipped(b"", **TYPED), DataLoss, "sends an encoded body"),
+    ("no answer", lies.stalls(), Unavailable, "no answer in time"),
+    ("a hang-up", lies.says(b""), Unavailable, "the connection broke off"),
+    ("a missing tag", lies.answers(404), NotFound, r"not found \(404\)$"),
+    ("a refusal", lies.answers(403), PermissionDenied, r"access is denied \(403\)$"),
+]
+
+
+@pytest.mark.parametrize(**lies.cases(HEADS_OF_LIES))
+async def test_a_tag_whose_promise_is_none(scene, lie, kind, words):
+    scene.liar.on(HEADS, lie)
+    await refused(scene.client().resolve(scene.reference), kind, words)
+
+
+@pytest.mark.parametrize("named", ["", "sha256:../../../../etc", f"sha256:{'A' * 64}", f"md5:{'0' * 32}"])
+async def test_a_promise_without_a_digest_is_made_good_by_the_manifest_itself(scene, named):
+    scene.liar.on(HEADS, lies.answers(200, b"x", Docker_Content_Digest=named, **TYPED))
+    assert await scene.client().resolve(scene.reference) == replace(
+        scene.manifest, data=scene.liar.content.manifests[scene.manifest.digest][1]
+    )
+
+
+async def test_a_digest_that_is_answered_with_another_one(scene):
+    other = scene.liar.content.image("other", (10,))
+    scene.liar.on(
+        "(HEAD|GET) /v2/team/app/manifests/",
+        lies.answers(200, b"{}", Docker_Content_Digest=other.digest, **TYPED),
+    )
+    reference = parse(f"{scene.liar.authority}/team/app@{scene.manifest.digest}")
+    await refused(scene.client().resolve(reference), DataLoss, "another digest than it was asked for")
+
+
+async def test_a_promise_of_more_than_a_manifest_may_have(scene):
+    scene.liar.on(
+        HEADS, lies.answers(200, Content_Length=4 << 20 | 1, Docker_Content_Digest=digest(b""), **TYPED)
+    )
+    client = scene.client()
+    descriptor = await client.resolve(scene.reference)
+    await refused(
+        client.manifest(scene.reference, descriptor), ResourceExhausted, "4194305 bytes, over 4194304"
+    )
+    assert not scene.liar.seen("GET")
+
+
+async def test_a_promise_of_more_than_a_config_may_have(scene):
+    descriptor = replace(scene.config, size=8 << 20 | 1)
+    await refused(
+        scene.client().document(scene.reference, descriptor), ResourceExhausted, "8388609 bytes, over 8388608"
+    )
+    assert not scene.liar.asked
+
+
+async def test_a_manifest_of_another_type_than_the_index_said(scene):
+    client = scene.client()
+    raw = scene.liar.content.manifests[scene.manifest.digest][1]
+    untyped = json.dumps({"schemaVersion": 2, "layers": []}).encode()
+    cases = [
+        (
+            replace(scene.manifest, media_type=DOCKER_LIST),
+            DataLoss,
+            "instead of application/vnd.docker.distribution.manifest.list",
+        ),
+        (replace(scene.manifest, media_type="text/x"), DataLoss, "instead of text/x"),
+        (
+            Descriptor(OCI_INDEX, digest(raw), len(raw), raw),
+            DataLoss,
+            "of type .* is passed off as application/vnd.oci.image.index",
+        ),
+        (
+            Descriptor(OCI_INDEX, digest(untyped), len(untyped), untyped),
+            DataLoss,
+            "could be taken for an index",
+        ),
+        (Descriptor("text/x", digest(b"{}"), 2, b"{}"), InvalidArgument, "of type 'text/x' is not supported"),
+    ]
+    for descriptor, kind, words in cases:
+        await refused(client.manifest(scene.reference, descriptor), kind, words)
+
+
+async def test_content_that_came_along_is_believed_only_as_far_as_its_digest(scene):
+    raw = scene.liar.content.manifests[scene.manifest.digest][1]
+    client = scene.client()
+    assert await client.manifest(scene.reference, replace(scene.manifest, data=raw)) == raw
+    assert not scene.liar.asked
+    assert await client.manifest(scene.reference, replace(scene.manifest, data=raw[:-1] + b" ")) == raw
+    assert len(scene.liar.asked) == 1
+
+
+SENT = [
+    ("another digest", lies.answers(200, b"{}" + b" " * 298, **TYPED), DataLoss, "what came is not sha256:"),
+    ("another size", lies.answers(200, b"{}", **TYPED), DataLoss, "announces 2 bytes where 300 are promised"),
+    ("no end", lies.endless(b"x"), DataLoss, "sends more than"),
+    ("a page", lies.HTML, DataLoss, "sends 'text/html' instead of"),
+    ("a bomb", lies.gzipped(b"[" * lies.MIB, **TYPED), DataLoss, "sends an encoded body"),
+    ("silence", lies.stalls(lies.HEAD_OK + b"\r\n{"), Unavailable, "sends nothing for 0.4 s"),
+]
+
+
+@pytest.mark.parametrize(**lies.cases(SENT))
+async def test_a_manifest_that_is_none(scene, lie, kind, words):
+    scene.liar.on(MANIFESTS, lie)
+    descriptor = replace(scene.manifest, size=300)
+    await refused(scene.client().manifest(scene.reference, descriptor), kind, words)

@@ -1,0 +1,189 @@
+"""What breaks is gone on with: after a reset, a limit, an expired token, at another host."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from time import monotonic
+
+import pytest
+from registries import lies
+from registries.hostile import honest
+from registries.pulls import pull
+from registries.scene import QUICK, Scene, refused, scene_of
+from registries.sink import MemorySink
+
+from noderuntime.errors import DataLoss, ResourceExhausted, Unavailable
+from noderuntime.images.reference import parse
+
+BLOBS = "GET /v2/team/app/blobs/"
+EVERYTHING = "(GET|HEAD) /v2/"
+TOKEN = "(GET|POST) /token"
+
+
+@pytest.fixture
+async def scene(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Scene]:
+    async with scene_of(caplog) as scene:
+        yield scene
+
+
+def ranges(scene: Scene) -> list[str]:
+    return [one.headers.get("range", "") for one in scene.liar.seen(BLOBS)]
+
+
+async def pulled(scene: Scene, sink: MemorySink) -> None:
+    await scene.client().blob(scene.reference, scene.layer, sink)
+    assert sink.content == scene.blob
+
+
+async def test_a_reset_is_resumed_where_it_happened(scene):
+    sink = MemorySink()
+    scene.liar.on(BLOBS, lies.cut_after(100_000, sink), lies.cut_after(50_000, sink), honest)
+    await pulled(scene, sink)
+    assert ranges(scene) == ["", "bytes=100000-", "bytes=150000-"]
+
+
+async def test_where_ranges_are_ignored_the_beginning_is_not_taken_twice(scene):
+    sink = MemorySink()
+    scene.liar.on(BLOBS, lies.cut_after(100_000, sink), lies.without_ranges)
+    await pulled(scene, sink)
+    assert ranges(scene) == ["", "bytes=100000-"]
+
+
+@pytest.mark.parametrize(
+    "unable",
+    [
+        lies.answers(416, Content_Range="bytes */300000"),
+        lies.answers(206, b"x", Content_Range="bytes 299999-299999/300000"),
+        lies.answers(206, b"x"),
+    ],
+    ids=["no ranges", "another range", "some range"],
+)
+async def test_who_cannot_give_the_rest_is_asked_for_the_whole(scene, unable):
+    sink = MemorySink()
+    scene.liar.on(BLOBS, lies.cut_after(100_000, sink), unable, lies.without_ranges)
+    await pulled(scene, sink)
+    assert ranges(scene) == ["", "bytes=100000-", ""]
+
+
+async def test_a_range_that_begins_earlier_will_do(scene):
+    body = scene.blob[40_000:]
+    earlier = lies.answers(206, body, Content_Range="bytes 40000-299999/300000")
+    scene.liar.on(BLOBS, earlier)
+    await pulled(scene, MemorySink(scene.blob[:100_000]))
+
+
+async def test_what_an_earlier_pull_left_is_not_fetched_again(scene):
+    await pulled(scene, MemorySink(scene.blob[:299_999]))
+    assert ranges(scene) == ["bytes=299999-"]
+    await pulled(scene, MemorySink(scene.blob))
+    assert len(scene.liar.asked) == 1, "a whole blob is only verified"
+
+
+@pytest.mark.parametrize("held", [b"garbage", b"y" * 300_000, b"y" * 300_001])
+async def test_what_an_earlier_pull_left_is_verified_too(scene, held):
+    call = scene.client().blob(scene.reference, scene.layer, MemorySink(held))
+    await refused(call, DataLoss, "what came is not sha256:")
+
+
+async def test_who_breaks_off_every_time_is_given_up_on(scene):
+    sink = MemorySink()
+    scene.liar.on(BLOBS, lies.cut_after(10, sink))
+    call = scene.client().blob(scene.reference, scene.layer, sink)
+    await refused(call, Unavailable, "the connection broke off")
+    assert len(scene.liar.asked) == QUICK.attempts
+    assert sink.content == scene.blob[: 10 * QUICK.attempts], "what came is kept for the next pull"
+
+
+async def test_progress_forgives_breaks(scene):
+    """More breaks than attempts, but a mebibyte between them."""
+    layer = scene.liar.content.blob(10 * lies.MIB)
+    sink = MemorySink()
+    scene.liar.on(BLOBS, *[lies.cut_after(lies.MIB + 10, sink)] * 9, honest)
+    await scene.client().blob(scene.reference, layer, sink)
+    assert len(scene.liar.asked) == 10
+    assert sink.content == scene.liar.content.blobs[layer.digest]
+
+
+async def test_another_host_goes_on_where_one_broke_off(scene):
+    mirror = scene.stranger
+    scene.hosts(
+        "registry.example", f'server = "http://{scene.liar.authority}"\n[host."http://{mirror.authority}"]'
+    )
+    sink = MemorySink()
+    mirror.on(BLOBS, lies.cut_after(100_000, sink), lies.answers(404))
+    await scene.client().blob(parse("registry.example/team/app:v1"), scene.layer, sink)
+    assert sink.content == scene.blob
+    assert ranges(scene) == ["bytes=100000-"]
+
+
+async def test_the_sinks_own_failure_ends_it_at_once(scene):
+    with pytest.raises(OSError, match="no space"):
+        await scene.client().blob(scene.reference, scene.layer, MemorySink(fail=OSError("no space")))
+    assert len(scene.liar.asked) == 1
+
+
+async def test_a_sink_may_take_its_time(scene):
+    class Slow(MemorySink):
+        async def write(self, data: bytes) -> None:
+            await asyncio.sleep(0.4)
+            await super().write(data)
+
+    sink = Slow()
+    await scene.client(patience=replace(QUICK, window_seconds=0.2)).blob(scene.reference, scene.layer, sink)
+    assert sink.content == scene.blob
+
+
+async def test_a_cancelled_pull_lets_go_at_once(scene):
+    scene.liar.on(BLOBS, lies.stalls(lies.HEAD_OK + b"\r\nx"))
+    sink = MemorySink()
+    task = asyncio.ensure_future(scene.client().blob(scene.reference, scene.layer, sink))
+    await sink.holds(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 0.3)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("what", ["(GET|HEAD) /v2/team/app/manifests/", BLOBS])
+async def test_retry_after_is_honoured(scene, status, what):
+    scene.liar.on(what, lies.answers(status, Retry_After=1), honest)
+    begun = monotonic()
+    assert len(await pull(scene.client(), scene.reference)) == 3
+    assert monotonic() - begun >= 1
+
+
+async def test_retry_after_may_be_a_date(scene):
+    at = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
+    scene.liar.on(EVERYTHING, lies.answers(429, Retry_After=at), honest)
+    begun = monotonic()
+    await pull(scene.client(), scene.reference)
+    assert monotonic() - begun >= 0.5
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(429, ResourceExhausted), (503, Unavailable)], ids=["limited", "away"]
+)
+@pytest.mark.parametrize("asks", ["3600", "999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"])
+async def test_who_wants_us_to_wait_for_long_is_not_waited_for(scene, status, kind, asks):
+    scene.liar.on(EVERYTHING, lies.answers(status, Retry_After=asks))
+    begun = monotonic()
+    await refused(scene.client().resolve(scene.reference), kind, r"asks us to come back in \d+ s")
+    assert monotonic() - begun < 1
+    assert len(scene.liar.asked) == 1
+
+
+@pytest.mark.parametrize("asks", ["0", "-1", "soon", "", "1e9", "Fri, 31 Dec 1999 23:59:59 GMT", "\u00b2"])
+async def test_who_fails_for_ever_is_given_up_on(scene, asks):
+    scene.liar.on(EVERYTHING, lies.answers(503, Retry_After=asks))
+    await refused(scene.client().resolve(scene.reference), Unavailable, "answers with status 503")
+    assert len(scene.liar.asked) == QUICK.attempts
+
+
+async def test_a_failure_that_waiting_does_not_mend_is_not_repeated(scene):
+    scene.liar.on(EVERYTHING, lies.answers(400))
+    await refused(scene.client().resolve(scene.reference), Unavailable, "status 400")
+    assert len(scene.liar.asked) == 1

@@ -1,0 +1,220 @@
+"""Who we are is for the registry and the token server that it names, and for nobody else.
+
+That neither the stranger nor the log hears a secret is checked after every test, by its scene.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import AsyncIterator
+
+import pytest
+from registries import lies
+from registries.hostile import Liar, honest
+from registries.pki import Authority
+from registries.pulls import pull
+from registries.scene import BEARER, IDENTITY, USER, Scene, refused, scene_of
+from registries.sink import MemorySink
+
+from noderuntime.errors import DataLoss, InvalidArgument, PermissionDenied, Unavailable
+from noderuntime.images.reference import parse
+
+BLOBS = "GET /v2/team/app/blobs/"
+EVERYTHING = "(GET|HEAD) /v2/"
+TOKEN = "(GET|POST) /token"
+
+
+@pytest.fixture
+async def scene(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Scene]:
+    async with scene_of(caplog) as scene:
+        yield scene
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_to_a_stranger_is_followed_without_credentials(scene, status):
+    desk = lies.Desk(scene.liar)
+    to = f"http://{scene.stranger.authority}{{path}}"
+    scene.liar.on(BLOBS, desk.guard(lies.redirects(to, status)))
+    scene.stranger.on("GET", lies.answers(200, scene.blob, Set_Cookie="a=b"))
+    sink = MemorySink()
+    await scene.client().blob(scene.reference, scene.layer, sink, USER)
+    assert sink.content == scene.blob
+    assert scene.liar.seen(BLOBS)[-1].headers["authorization"] == "Bearer minted-token-1"
+    assert len(scene.stranger.asked) == 1
+
+
+async def test_a_redirect_to_another_port_of_the_same_host_is_one_to_a_stranger(scene):
+    """Both of a scene's servers are 127.0.0.1; configured headers stay at home, too."""
+    scene.hosts(
+        scene.liar.authority,
+        f'server = "http://{scene.liar.authority}"\nheader = {{ X-Key = "header-secret" }}',
+    )
+    scene.liar.on(BLOBS, lies.wants_password(lies.redirects(f"http://{scene.stranger.authority}{{path}}")))
+    sink = MemorySink()
+    await scene.client().blob(scene.reference, scene.layer, sink, USER)
+    assert scene.liar.asked[-1].headers["x-key"] == "header-secret"
+    assert scene.stranger.asked[0].headers.keys() & {"x-key", "authorization"} == set()
+
+
+async def test_a_stranger_that_asks_who_we_are_is_not_told(scene):
+    scene.liar.on(BLOBS, lies.wants_password(lies.redirects(f"http://{scene.stranger.authority}/x")))
+    scene.stranger.on("GET", lies.wants_password())
+    call = scene.client().blob(scene.reference, scene.layer, MemorySink(), USER)
+    await refused(call, PermissionDenied, f"{scene.stranger.authority}: access is denied")
+    assert len(scene.stranger.asked) == 1
+
+
+async def test_a_cookie_is_not_brought_back(scene):
+    scene.liar.on(EVERYTHING, lies.answers(429, Set_Cookie="track=me", Retry_After=0), honest)
+    await pull(scene.client(), scene.reference)
+    assert not [one for one in scene.liar.asked if "cookie" in one.headers]
+
+
+@pytest.mark.parametrize(
+    ("to", "kind", "words"),
+    [
+        ("{path}", Unavailable, "redirects more than 5 times"),
+        ("http://{authority}{path}x", Unavailable, "redirects more than 5 times"),
+        ("", DataLoss, "redirects to what is no address"),
+        ("file:///etc/shadow", DataLoss, "redirects to what is no address"),
+        ("//", Unavailable, "redirects more than 5 times"),
+        ("http://user:password@{authority}/", DataLoss, "redirects to what is no address"),
+        ("http://{authority}/a b", DataLoss, "redirects to what is no address"),
+        ("http://{authority}:1/", DataLoss, "redirects to what is no address"),
+        ("http://[::1/", DataLoss, "redirects to what is no address"),
+        ("http://127.0.0.1:99999/", DataLoss, "redirects to what is no address"),
+        ("http://h\u00f6st/", DataLoss, "redirects to what is no address"),
+        ("http://a..b/", Unavailable, "its name cannot be resolved"),
+        (f"http://{'a' * 64}/", Unavailable, "its name cannot be resolved"),
+        ("http://127.0.0.1:1/", Unavailable, "cannot connect: connection refused"),
+    ],
+)
+async def test_a_redirect_that_leads_nowhere(scene, to, kind, words):
+    scene.liar.on(BLOBS, lies.redirects(to.replace("{authority}", scene.liar.authority)))
+    await refused(scene.client().blob(scene.reference, scene.layer, MemorySink(), USER), kind, words)
+    assert len(scene.liar.asked) <= 6
+
+
+CHALLENGES = [
+    ("nothing", None, "no credentials help"),
+    ("another scheme", "Negotiate", "no credentials help"),
+    ("garbage", '="' * 999, "no credentials help"),
+    ("basic, again and again", 'Basic realm="x"', "access is denied"),
+]
+
+
+@pytest.mark.parametrize(("name", "header", "words"), CHALLENGES)
+async def test_a_401_for_ever(scene, name, header, words):
+    headers = {"WWW_Authenticate": header} if header else {}
+    scene.liar.on(EVERYTHING, lies.answers(401, **headers))
+    await refused(scene.client().resolve(scene.reference, USER), PermissionDenied, words)
+    assert len(scene.liar.asked) <= 2
+
+
+async def test_a_password_is_not_sent_before_it_is_asked_for(scene):
+    scene.liar.on(EVERYTHING, lies.wants_password())
+    await scene.client().resolve(scene.reference, USER)
+    assert [("authorization" in one.headers) for one in scene.liar.asked] == [False, True]
+
+
+async def test_what_a_registry_says_back_is_not_repeated(scene):
+    async def echo(exchange):
+        told = exchange.asked.headers.get("authorization", "")
+        if told:
+            await exchange.send(f"HTTP/1.1 200 OK\r\nX-{told}\x01: {told}\r\n\r\n".encode())
+        else:
+            await lies.wants_password()(exchange)
+
+    scene.liar.on(EVERYTHING, echo)
+    await refused(scene.client().resolve(scene.reference, USER), Unavailable, "is not HTTP")
+    errors = json.dumps({"errors": [{"code": "pa:ss-secret", "message": "pa:ss-secret"}]}).encode()
+    scene.liar.on(EVERYTHING, lies.wants_password(lies.answers(403, errors)))
+    await refused(scene.client().resolve(scene.reference, USER), PermissionDenied, "denied")
+
+
+@pytest.mark.parametrize("credentials", [USER, IDENTITY, BEARER])
+@pytest.mark.parametrize("way", ["basic", "token"])
+async def test_a_mirror_is_not_told_the_registrys_password(scene, credentials, way):
+    """Nor does it get it by naming a token server."""
+    mirror = scene.stranger.authority
+    scene.hosts("registry.example", f'server = "http://{scene.liar.authority}"\n[host."http://{mirror}"]')
+    header = lies.challenge(f"http://{mirror}/token") if way == "token" else 'Basic realm="liar"'
+    scene.stranger.on(EVERYTHING, lies.answers(401, WWW_Authenticate=header))
+    scene.stranger.on(TOKEN, lies.answers(401))
+    await pull(scene.client(), parse("registry.example/team/app:v1"), credentials)
+    assert scene.stranger.seen(TOKEN if way == "token" else EVERYTHING)
+
+
+async def test_the_nodes_own_credentials_are_for_whom_they_name(scene):
+    file = scene.directory / "config.json"
+    entries = {scene.liar.authority: {"username": "puller", "password": "pa:ss-secret"}}
+    file.write_text(json.dumps({"auths": entries}))
+    for one in (scene.liar, scene.stranger):
+        one.on(EVERYTHING, lies.wants_password())
+    client = scene.client(file)
+    await pull(client, scene.reference)
+    other = parse(f"{scene.stranger.authority}/team/app:v1")
+    await refused(client.resolve(other), PermissionDenied, "wants user and password")
+
+
+async def test_a_file_of_credentials_that_makes_no_sense_is_named_and_not_quoted(scene):
+    file = scene.directory / "config.json"
+    entry = {"username": 1, "password": ["pa:ss-secret"]}
+    file.write_text(json.dumps({"auths": {scene.liar.authority: entry}}))
+    await refused(scene.client(file).resolve(scene.reference), InvalidArgument, f"{file}: not of the form")
+
+
+@pytest.fixture
+async def secured(scene: Scene) -> AsyncIterator[Liar]:
+    """The stranger's like, with TLS; the scene's registry is now at the same host with TLS, too."""
+    authority = Authority(scene.directory)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.pair.cert)
+    server, client = authority.issue("server"), authority.issue("client")
+    context.load_cert_chain(server.cert, server.key)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    await scene.liar.stop()
+    await scene.liar.start(context)
+    scene.hosts(
+        scene.liar.authority,
+        f'server = "https://{scene.liar.authority}"\n'
+        f'ca = "{authority.pair.cert}"\nclient = [["{client.cert}", "{client.key}"]]',
+    )
+    other = Liar(scene.liar.content)
+    await other.start(context)
+    yield other
+    await other.stop()
+
+
+async def test_a_client_certificate_is_shown_at_home_only(scene, secured):
+    scene.liar.on(BLOBS, lies.redirects(f"https://{secured.authority}{{path}}"))
+    await pull(scene.client(), scene.reference, USER)
+    assert {one.certificate for one in scene.liar.asked} == {True}
+    assert [one.certificate for one in secured.asked] == [False, False]
+
+
+async def test_a_token_server_elsewhere_is_not_spoken_to_as_the_default_for_registries_is(scene, secured):
+    """Neither a client certificate nor a header that is for the stand-in of all registries goes there."""
+    scene.hosts(
+        "_default",
+        'server = "https://stand-in.example"\nheader = { X-Key = "header-secret" }\n'
+        f'client = [["{scene.directory}/client.crt", "{scene.directory}/client.key"]]',
+    )
+    realm = f"https://{secured.authority.replace('127.0.0.1', 'localhost')}/token"
+    guarded = lies.answers(401, WWW_Authenticate=lies.challenge(realm))
+    scene.liar.on(EVERYTHING, guarded, honest)
+    secured.on(TOKEN, lies.answers(200, b'{"token": "t"}'))
+    await scene.client().resolve(scene.reference, USER)
+    assert [one.certificate for one in secured.asked] == [False]
+    assert "x-key" not in secured.asked[0].headers
+    assert "authorization" in secured.asked[0].headers
+
+
+async def test_who_has_tls_may_not_send_us_where_there_is_none(scene, secured):
+    scene.liar.on(BLOBS, lies.redirects(f"http://{scene.stranger.authority}{{path}}"))
+    call = scene.client().blob(scene.reference, scene.layer, MemorySink(), USER)
+    await refused(call, Unavailable, "redirects from https to http")
+    realm = f"http://{scene.stranger.authority}/token"
+    scene.liar.on(EVERYTHING, lies.answers(401, WWW_Authenticate=lies.challenge(realm)))
+    await refused(scene.client().resolve(scene.reference, USER), PermissionDenied, "has no TLS")
+    assert not scene.stranger.asked

@@ -1,0 +1,213 @@
+"""Bearer tokens: asked for once, used until they end, and token servers that lie.
+
+That neither the stranger nor the log hears a secret is checked after every test, by its scene.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+from registries import lies
+from registries.pulls import pull
+from registries.scene import BEARER, IDENTITY, USER, Scene, refused, scene_of
+from registries.sink import MemorySink
+
+from noderuntime.errors import DataLoss, PermissionDenied, ResourceExhausted, Unavailable
+from noderuntime.images.reference import parse
+
+BLOBS = "GET /v2/team/app/blobs/"
+EVERYTHING = "(GET|HEAD) /v2/"
+TOKEN = "(GET|POST) /token"
+
+
+@pytest.fixture
+async def scene(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Scene]:
+    async with scene_of(caplog) as scene:
+        yield scene
+
+
+@pytest.fixture
+def desk(scene: Scene) -> lies.Desk:
+    """A token server on the registry's own port, and a registry that wants its tokens."""
+    return lies.Desk(scene.liar)
+
+
+def ranges(scene: Scene) -> list[str]:
+    return [one.headers.get("range", "") for one in scene.liar.seen(BLOBS)]
+
+
+async def test_a_401_for_every_token(scene, desk):
+    scene.liar.on(EVERYTHING, lies.answers(401, WWW_Authenticate=lies.challenge(desk.realm)))
+    await refused(scene.client().resolve(scene.reference, USER), PermissionDenied, "access is denied")
+    assert len(scene.liar.asked) == 3
+    await refused(scene.client().resolve(scene.reference, BEARER), PermissionDenied, "access is denied")
+    assert desk.given == 1, "who brings a token asks for none"
+
+
+async def test_a_token_server_elsewhere_gets_what_it_must_and_a_third_one_nothing(scene, desk):
+    """A token server may itself redirect; then it is the stranger."""
+    scene.liar.on(TOKEN, lies.redirects(f"http://{scene.stranger.authority}/token", 307))
+    scene.stranger.on("(GET|POST)", lies.answers(200, b'{"token": "for-nobody"}'))
+    await refused(scene.client().resolve(scene.reference, USER), PermissionDenied, "access is denied")
+    assert "authorization" in scene.liar.seen("GET /token")[0].headers
+    assert len(scene.stranger.asked) == 1
+    await refused(
+        scene.client().resolve(scene.reference, IDENTITY), Unavailable, "redirects more than 0 times"
+    )
+    assert b"identity-secret" in scene.liar.seen("POST /token")[0].raw
+    assert len(scene.stranger.asked) == 1, "a form is not sent on"
+
+
+TOKENS = [
+    ("a page", lies.HTML, DataLoss, "is no token"),
+    ("nothing", lies.answers(200), DataLoss, "is no token"),
+    ("a list", lies.answers(200, b"[]"), DataLoss, "is no token"),
+    ("no token", lies.answers(200, b"{}"), DataLoss, "is no token"),
+    ("a number", lies.answers(200, b'{"token": 1}'), DataLoss, "is no token"),
+    ("two lines", lies.answers(200, b'{"token": "a\\r\\nX-Evil: 1"}'), DataLoss, "is no token"),
+    ("no life", lies.answers(200, b'{"token": "t", "expires_in": "x"}'), DataLoss, "is no token"),
+    ("not a number", lies.answers(200, b'{"token": "t", "expires_in": NaN}'), DataLoss, "is no token"),
+    ("deep nesting", lies.answers(200, b'{"token":' + b"[" * 99_999), DataLoss, "is no token"),
+    ("half a pair", lies.answers(200, b'{"token": "\\ud800"}'), DataLoss, "is no token"),
+    ("too much", lies.answers(200, b" " * lies.MIB), ResourceExhausted, "sends more than 262144 bytes"),
+    ("no end", lies.endless(b" "), ResourceExhausted, "more than"),
+    ("a bomb", lies.gzipped(b" " * lies.MIB), DataLoss, "sends an encoded body"),
+    ("a trickle", lies.trickles(lies.HEAD_OK + b"\r\n"), Unavailable, "takes too long"),
+    ("no answer", lies.stalls(), Unavailable, "no answer in time"),
+    ("a refusal", lies.answers(401, WWW_Authenticate="Basic"), PermissionDenied, "refuses these credentials"),
+    ("another refusal", lies.answers(400), PermissionDenied, "refuses these credentials"),
+    ("nobody", lies.answers(404), Unavailable, "knows of no tokens"),
+    ("a failure", lies.answers(500), Unavailable, "status 500"),
+    ("a loop", lies.redirects("/token"), Unavailable, "redirects more than 5 times"),
+    ("a token that is none", lies.answers(200, b'{"token": "t"}'), PermissionDenied, "access is denied"),
+]
+
+
+@pytest.mark.parametrize(**lies.cases(TOKENS))
+async def test_a_token_server_that_lies(scene, desk, lie, kind, words):
+    scene.liar.on(TOKEN, lie)
+    await refused(scene.client().resolve(scene.reference, USER), kind, words)
+
+
+@pytest.mark.parametrize("life", [-1, 0, 1e300, 10**400, "300", None])
+async def test_how_long_a_token_lives_may_be_nonsense(scene, desk, life):
+    desk.valid.add("Bearer good")
+    scene.liar.on(TOKEN, lies.answers(200, json.dumps({"access_token": "good", "expires_in": life}).encode()))
+    client = scene.client()
+    if life == 10**400:
+        await refused(client.resolve(scene.reference), DataLoss, "is no token")
+        return
+    assert len(await pull(client, scene.reference)) == 3
+    assert len(scene.liar.seen(TOKEN)) == 1
+
+
+REALMS = [
+    "",
+    "/token",
+    "file:///etc/passwd",
+    "javascript:1",
+    "http://",
+    "http://u:p@host/",
+    "http://a b/",
+    "//x",
+]
+
+
+@pytest.mark.parametrize(
+    "realm", [*REALMS, "http://[::1/", "http://h:0/", "http://h:99999/", "http://\u00fc/"]
+)
+async def test_a_token_server_that_is_none(scene, realm):
+    scene.liar.on(EVERYTHING, lies.answers(401, WWW_Authenticate=lies.challenge(realm)))
+    await refused(scene.client().resolve(scene.reference, USER), DataLoss, "names no usable token server")
+
+
+async def test_a_token_server_without_tls_where_nobody_allowed_that(scene):
+    realm = "http://tokens.example/token"
+    scene.liar.on(EVERYTHING, lies.answers(401, WWW_Authenticate=lies.challenge(realm)))
+    call = scene.client().resolve(scene.reference, USER)
+    await refused(call, PermissionDenied, "tokens.example has no TLS, which is not allowed for it")
+
+
+@pytest.mark.parametrize("credentials", [None, USER, IDENTITY, BEARER])
+async def test_two_pulls_in_a_row_need_one_token(scene, desk, credentials):
+    desk.valid.add(f"Bearer {BEARER.registry_token}")
+    client = scene.client()
+    for _ in range(2):
+        assert len(await pull(client, scene.reference, credentials)) == 3
+    assert desk.given == (0 if credentials is BEARER else 1)
+    refusals = len([one for one in scene.liar.seen(EVERYTHING) if "authorization" not in one.headers])
+    assert refusals == 1, "only the first request did not know better"
+
+
+async def test_a_token_is_for_those_who_got_it(scene, desk):
+    client = scene.client()
+    await pull(client, scene.reference, USER)
+    await pull(client, scene.reference, None)
+    await pull(client, scene.reference, replace(USER, password="another"))
+    await client.resolve(parse(f"{scene.liar.authority}/other/app:v1"), USER)
+    assert desk.given == 4
+    scopes = [one.query["scope"] for one in scene.liar.seen(TOKEN)]
+    assert scopes == [["repository:team/app:pull"]] * 3 + [["repository:other/app:pull"]]
+
+
+async def test_many_at_once_ask_for_one_token(scene, desk):
+    client = scene.client()
+    sinks = [MemorySink() for _ in range(10)]
+    await asyncio.gather(*(client.blob(scene.reference, scene.layer, sink, USER) for sink in sinks))
+    assert all(sink.content == scene.blob for sink in sinks)
+    assert desk.given == 1
+
+
+async def test_a_token_that_ends_within_a_pull_is_renewed(scene, desk):
+    scene.liar.on(EVERYTHING, desk.once())
+    assert len(await pull(scene.client(), scene.reference, USER)) == 3
+    assert desk.given == 4, "one for each request"
+
+
+async def test_a_token_that_ends_within_a_blob_is_renewed_and_the_rest_fetched(scene, desk):
+    client, sink = scene.client(), MemorySink()
+
+    async def expires(exchange):
+        await lies.cut_after(100_000, sink)(exchange)
+        desk.valid.clear()
+
+    scene.liar.on(BLOBS, desk.guard(expires), desk.guard())
+    await client.resolve(scene.reference, USER)
+    await client.blob(scene.reference, scene.layer, sink, USER)
+    assert sink.content == scene.blob
+    assert ranges(scene) == ["", "bytes=100000-", "bytes=100000-"]
+    assert desk.given == 2
+
+
+async def test_many_renew_an_ended_token_once(scene, desk):
+    client = scene.client()
+    await client.resolve(scene.reference, USER)
+    desk.valid.clear()
+    sinks = [MemorySink() for _ in range(10)]
+    await asyncio.gather(*(client.blob(scene.reference, scene.layer, sink, USER) for sink in sinks))
+    assert desk.given == 2
+
+
+async def test_a_token_server_that_is_away_for_a_moment(scene, desk):
+    client = scene.client()
+    await client.resolve(scene.reference, USER)
+    desk.valid.clear()
+    scene.liar.on(TOKEN, lies.answers(503), lies.answers(503), desk.give)
+    sinks = [MemorySink() for _ in range(3)]
+    await asyncio.gather(*(client.blob(scene.reference, scene.layer, sink, USER) for sink in sinks))
+    assert all(sink.content == scene.blob for sink in sinks)
+
+
+async def test_a_token_server_that_moved(scene, desk):
+    """The old one is not asked for ever: the registry says where the new one is."""
+    client = scene.client()
+    await client.resolve(scene.reference, USER)
+    desk.valid.clear()
+    desk.realm = f"http://{scene.liar.authority}/token/new"
+    scene.liar.on(TOKEN + "[?]", lies.answers(404))
+    await client.resolve(scene.reference, USER)
+    assert len(scene.liar.seen(TOKEN)) == 2
