@@ -1,0 +1,105 @@
+"""What GNU tar packs, a worker unpacks as GNU tar does: mode, owner, attributes, time, links and contents."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from layer_trees import differences, looks, make_everything
+from realnode.tools import tool
+
+from noderuntime.errors import ResourceExhausted
+from noderuntime.layers.growth import Growth
+from noderuntime.layers.limits import Unpacked
+from noderuntime.layers.pool import Unpackers
+
+TAR = "application/vnd.oci.image.layer.v1.tar"
+ATTRIBUTES = ("--xattrs", "--xattrs-include=*")
+PACKED = {
+    "pax": ("--format=posix", *ATTRIBUTES),
+    "pax, holes as in format 0.0": ("--format=posix", *ATTRIBUTES, "--sparse", "--sparse-version=0.0"),
+    "pax, holes as in format 0.1": ("--format=posix", *ATTRIBUTES, "--sparse", "--sparse-version=0.1"),
+    "pax, holes as in format 1.0": ("--format=posix", *ATTRIBUTES, "--sparse", "--sparse-version=1.0"),
+    "gnu": ("--format=gnu",),
+    "gnu, with holes": ("--format=gnu", "--sparse"),
+    "gnu of long ago, with holes": ("--format=oldgnu", "--sparse"),
+}
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory on a real filesystem, with all kinds of attributes."""
+    with tempfile.TemporaryDirectory(prefix="noderuntime-layers-") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+async def unpackers() -> AsyncIterator[Unpackers]:
+    pool = Unpackers()
+    yield pool
+    await pool.close()
+
+
+async def unpack(unpackers: Unpackers, blob: Path, target: Path) -> Unpacked:
+    target.mkdir()
+    with blob.open("rb") as file:
+        growth = Growth(file.fileno(), blob.stat().st_size, complete=True)
+        return await unpackers.unpack(growth, target, TAR)
+
+
+def tar(*arguments: object) -> None:
+    subprocess.run([tool("tar"), "--numeric-owner", *map(str, arguments)], check=True)
+
+
+@pytest.mark.parametrize("packed", PACKED)
+async def test_everything_that_tar_can_pack(place: Path, unpackers: Unpackers, packed: str) -> None:
+    source, theirs, ours = place / "source", place / "theirs", place / "ours"
+    source.mkdir()
+    make_everything(source)
+    tar("-C", source, *PACKED[packed], "-cf", place / "blob", ".")
+    theirs.mkdir()
+    tar("-C", theirs, "-xp", *ATTRIBUTES, "-f", place / "blob")
+    await unpack(unpackers, place / "blob", ours)
+    assert differences(looks(theirs), looks(ours)) == {}
+    if "--xattrs" in PACKED[packed]:
+        assert differences(looks(source), looks(ours)) == {}
+    if "--sparse" in PACKED[packed]:
+        assert (ours / "holes").stat().st_blocks * 512 < 1 << 17
+
+
+@pytest.mark.parametrize(
+    "pack", [["gzip", "-1"], ["gzip", "-9"], ["zstd", "-q"], ["zstd", "-q", "-1", "--long=27"]]
+)
+async def test_a_tree_of_this_machine(place: Path, unpackers: Unpackers, pack: list[str]) -> None:
+    """Programs, configuration and links as a distribution has them."""
+    blob = place / "blob"
+    parts = [part for part in ("etc", "usr/sbin", "usr/share/zoneinfo") if (Path("/") / part).exists()]
+    tar("-C", "/", "--sort=name", *PACKED["pax"], "-cf", blob, *parts)
+    subprocess.run([tool(pack[0]), *pack[1:], "--keep", blob], check=True)
+    packed = blob.with_suffix(".gz" if pack[0] == "gzip" else ".zst")
+    theirs = place / "theirs"
+    theirs.mkdir()
+    tar("-C", theirs, "-xp", *ATTRIBUTES, "-f", blob)
+    done = await unpack(unpackers, packed, place / "ours")
+    assert done.size == blob.stat().st_size
+    apart = differences(looks(theirs), looks(place / "ours"))
+    assert apart.keys() <= {".", "usr", "usr/share"}, "directories that the archive only implies may differ"
+    assert set(done.implied) == {"usr", "usr/share"} & {str(Path(part).parent) for part in parts}
+
+
+async def test_a_full_disk(place: Path, unpackers: Unpackers) -> None:
+    """The error says so, and names what did not fit; once there is room, the same worker goes on."""
+    small = place / "small"
+    small.mkdir()
+    (place / "large").write_bytes(b"x" * (2 << 20))
+    tar("-C", place, "-cf", place / "blob", "large")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], check=True)
+    try:
+        with pytest.raises(ResourceExhausted, match="no room for 'large': No space left on device"):
+            await unpack(unpackers, place / "blob", small / "layer")
+    finally:
+        subprocess.run(["umount", small], check=True)
+    assert (await unpack(unpackers, place / "blob", place / "layer")).entries == 1
