@@ -1,15 +1,18 @@
-"""What images/base.py promises, held against every backend, with a real containerd of this module's own."""
+"""What images/base.py promises, held against every backend: our own, and one with a real containerd."""
 
 import asyncio
-import secrets
+import shutil
+import sqlite3
 import subprocess
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from realnode.containerd import Containerd
 from realnode.layout import Layout
+from realnode.layout_remote import LayoutRemote
 from realnode.tools import tool
 
 from noderuntime.errors import AlreadyExists, FailedPrecondition, HostError, NotFound, Unavailable
@@ -18,6 +21,9 @@ from noderuntime.ids import new_id
 from noderuntime.images.base import ImageConfig
 from noderuntime.images.client import ContainerdClient
 from noderuntime.images.containerd import ContainerdBackend
+from noderuntime.images.native import NativeBackend
+from noderuntime.images.store import open_store
+from noderuntime.layers.pool import Unpackers
 
 NAME = "images.test/app"
 DEFAULTS = {
@@ -31,48 +37,92 @@ DEFAULTS = {
 }
 
 
+def images():
+    """Make the images that all tests share: one for two platforms and with two names, and an empty one."""
+    layout = Layout()
+    app = layout.image([{"etc/a": b"lower", "b": b"gone"}, {"etc/a": b"upper", ".wh.b": b""}], DEFAULTS)
+    foreign = layout.image([{"foreign": b""}], architecture="arm64")
+    index = layout.index(foreign, app)
+    layout.name(index, f"{NAME}:1")
+    layout.name(index, f"{NAME}:also")
+    layout.name(layout.image([]), f"{NAME}:empty")
+    return layout, app, index
+
+
+def mounts(area):
+    return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(area) in line]
+
+
 class ContainerdNode:
     """A containerd with a few images, and what a test may do to it."""
 
     def __init__(self, daemon: Containerd, area: Path) -> None:
         self.daemon, self.area = daemon, area
-        layout = Layout()
-        self.app = layout.image(
-            [{"etc/a": b"lower", "b": b"gone"}, {"etc/a": b"upper", ".wh.b": b""}], DEFAULTS
-        )
-        foreign = layout.image([{"foreign": b""}], architecture="arm64")
-        self.index = layout.index(foreign, self.app)
-        layout.name(self.index, f"{NAME}:1")
-        layout.name(self.index, f"{NAME}:also")
-        self.empty = layout.image([])
-        layout.name(self.empty, f"{NAME}:empty")
-        self.load(layout)
+        layout, self.app, self.index = images()
+        self._import(layout)
         packed = Layout()
-        self.packed = packed.image([{"never": b"unpacked"}])
-        packed.name(self.packed, f"{NAME}:packed")
-        self.load(packed, "--no-unpack")
+        packed.name(packed.image([{"never": b"unpacked"}]), f"{NAME}:packed")
+        self._import(packed, "--no-unpack")
+        self.ctr("images", "tag", f"{NAME}:1", f"{NAME}@{self.index['digest']}")
 
-    def load(self, layout: Layout, *flags: str) -> None:
-        archive = self.area / "image.tar"
-        layout.write(archive)
-        self.ctr("images", "import", *flags, str(archive))
-        archive.unlink()
+    async def load(self, layout: Layout) -> None:
+        await asyncio.to_thread(self._import, layout)
+
+    async def remove(self, *names: str) -> None:
+        await asyncio.to_thread(self.ctr, "images", "remove", "--sync", *names)
 
     def ctr(self, *arguments: str) -> str:
         argv = [tool("ctr"), "-a", self.daemon.socket, "-n", "k8s.io", *arguments]
         return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
 
     def snapshots(self) -> set[str]:
+        """List layers by their chain IDs, and containers' snapshots."""
         lines = self.ctr("snapshots", "--snapshotter", "overlayfs", "list").splitlines()[1:]
         return {line.split()[0] for line in lines}
 
     async def backend(self) -> ContainerdBackend:
         return ContainerdBackend(LinuxHost(), ContainerdClient(self.daemon.socket, "k8s.io"), "overlayfs")
 
-    def mounts(self) -> list[str]:
-        return [
-            line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(self.area) in line
-        ]
+    def _import(self, layout: Layout, *flags: str) -> None:
+        archive = self.area / "image.tar"
+        layout.write(archive)
+        self.ctr("images", "import", *flags, str(archive))
+        archive.unlink()
+
+
+class NativeNode:
+    """A store of our own with the same images."""
+
+    def __init__(self, area: Path) -> None:
+        self.area = area
+        self._remote = LayoutRemote()
+        self._backend: NativeBackend | None = None
+        layout, self.app, self.index = images()
+        asyncio.run(self._begin(layout))
+
+    async def load(self, layout: Layout) -> None:
+        for name in self._remote.add(layout):
+            await self._backend.pull(name)
+
+    async def remove(self, *names: str) -> None:
+        for name in names:
+            await self._backend.remove(name)
+
+    def snapshots(self) -> set[str]:
+        """List layers by their chain IDs, and containers' snapshots."""
+        with closing(sqlite3.connect(self.area / "images/images.db")) as catalog:
+            layers = {chain_id for (chain_id,) in catalog.execute("SELECT chain_id FROM layers")}
+            return layers | {f"noderuntime-{key}" for (key,) in catalog.execute("SELECT key FROM snapshots")}
+
+    async def backend(self) -> NativeBackend:
+        store = await open_store(self.area / "images", LinuxHost(), "this boot")
+        self._backend = NativeBackend(store, self._remote, Unpackers())
+        return self._backend
+
+    async def _begin(self, layout: Layout) -> None:
+        await self.backend()
+        await self.load(layout)
+        await self._backend.close()
 
 
 @pytest.fixture(scope="module")
@@ -87,13 +137,22 @@ def containerd_node(cni_conf):
         area.rmdir()
 
 
-@pytest.fixture(params=["containerd"])
+@pytest.fixture(scope="module")
+def native_node():
+    area = Path(tempfile.mkdtemp(prefix="noderuntime-images-"))
+    try:
+        yield NativeNode(area)
+    finally:
+        shutil.rmtree(area)
+
+
+@pytest.fixture(params=["containerd", "native"])
 def node(request):
     """The conformance suite's parameter: one node per kind of backend."""
     node = request.getfixturevalue(f"{request.param}_node")
     before = node.snapshots()
     yield node
-    assert node.mounts() == [], "a mount is left"
+    assert mounts(node.area) == [], "a mount is left"
     assert {name for name in node.snapshots() - before if name.startswith("noderuntime-")} == set()
 
 
@@ -140,7 +199,6 @@ async def test_an_image_is_found_by_tag_digest_and_id(backend, node):
     found = await by_id(backend, image.id)
     assert (found.id, found.chain_id) == (image.id, image.chain_id)
     assert await backend.image(image.id.removeprefix("sha256:")) == found
-    node.ctr("images", "tag", f"{NAME}:1", f"{NAME}@{node.index['digest']}")
     by_digest = await backend.image(f"{NAME}:whatever@{node.index['digest']}")
     assert by_digest.id == image.id
     assert by_digest.repo_digests == (f"{NAME}@{node.index['digest']}",)
@@ -218,16 +276,20 @@ async def test_a_mount_that_fails_leaves_no_snapshot(backend, target):
 
 async def test_a_cancelled_prepare_leaves_nothing(backend, node, target):
     image = await backend.image(f"{NAME}:1")
-    for _ in range(5):
-        task = asyncio.create_task(backend.prepare(new_id(), image, target, {}))
-        await asyncio.sleep(secrets.randbelow(3000) / 1e6)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+    for milliseconds in (0, 0.3, 0.6, 1, 2):
+        key = new_id()
+        task = asyncio.create_task(backend.prepare(key, image, target, {}))
+        await asyncio.sleep(milliseconds / 1000)
+        if task.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        else:  # it was quicker
+            await backend.release(key, target)
     assert await backend.keys() == set()
-    assert node.mounts() == []
+    assert mounts(node.area) == []
 
 
+@pytest.mark.parametrize("node", ["containerd"], indirect=True)
 async def test_an_image_that_was_not_unpacked_is_a_clear_error(backend, target):
     image = await backend.image(f"{NAME}:packed")
     with pytest.raises(FailedPrecondition, match="not unpacked for snapshotter overlayfs"):
@@ -235,14 +297,26 @@ async def test_an_image_that_was_not_unpacked_is_a_clear_error(backend, target):
     assert await backend.keys() == set()
 
 
+async def test_an_image_that_was_removed_since_it_was_looked_up_is_a_clear_error(backend, node, target):
+    layout = Layout()
+    layout.name(layout.image([{"soon": b"gone"}]), f"{NAME}:gone")
+    await node.load(layout)
+    image = await backend.image(f"{NAME}:gone")
+    await by_id(backend, image.id)
+    await node.remove(f"{NAME}:gone", image.id)
+    with pytest.raises(FailedPrecondition, match=image.id):
+        await backend.prepare(new_id(), image, target, {})
+    assert await backend.keys() == set()
+
+
 async def test_layers_live_as_long_as_a_snapshot_needs_them(backend, node, container, target):
     layout = Layout()
     layout.name(layout.image([{"kept": b"while used"}]), f"{NAME}:short-lived")
-    node.load(layout)
+    await node.load(layout)
     image = await backend.image(f"{NAME}:short-lived")
     await by_id(backend, image.id)
     await backend.prepare(container, image, target, {})
-    node.ctr("images", "remove", "--sync", f"{NAME}:short-lived", image.id)
+    await node.remove(f"{NAME}:short-lived", image.id)
     assert image.chain_id in node.snapshots()
     assert (target / "kept").read_bytes() == b"while used"
     with pytest.raises(NotFound):
@@ -251,22 +325,23 @@ async def test_layers_live_as_long_as_a_snapshot_needs_them(backend, node, conta
     await backend.release(container, target)
     another = Layout()
     another.name(another.image([{"another": b""}]), f"{NAME}:short-lived")
-    node.load(another)
-    node.ctr("images", "remove", "--sync", f"{NAME}:short-lived")
+    await node.load(another)
+    await node.remove(f"{NAME}:short-lived")
     assert image.chain_id not in node.snapshots()
 
 
-async def test_a_restart_of_containerd_is_unavailable_and_heals(containerd_node, backend, container, target):
+@pytest.mark.parametrize("node", ["containerd"], indirect=True)
+async def test_a_restart_of_containerd_is_unavailable_and_heals(node, backend, container, target):
     image = await backend.image(f"{NAME}:1")
     await backend.prepare(container, image, target, {})
-    containerd_node.daemon.stop()
+    node.daemon.stop()
     try:
         with pytest.raises(Unavailable, match=r"containerd at .* does not answer") as caught:
             await backend.image(f"{NAME}:1")
         assert "\n" not in str(caught.value)
         assert (target / "etc/a").exists(), "a container that runs is untouched"
     finally:
-        containerd_node.daemon.start()
+        node.daemon.start()
     deadline = time.monotonic() + 10
     while True:
         try:

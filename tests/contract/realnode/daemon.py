@@ -1,4 +1,4 @@
-"""The daemon as a process of its own, in front of a containerd, with places private to a test run."""
+"""The daemon as a process of its own, in front of a containerd or alone; its places are the test run's."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -22,10 +23,22 @@ _SECCOMP = Path("/usr/share/containers/seccomp.json")
 _START_SECONDS = 30.0
 
 
+@dataclass(frozen=True)
+class Alone:
+    """Instead of a containerd: images of the daemon's own, from the registries that ``certs`` speaks of."""
+
+    cni_conf: Path
+    certs: Path
+
+    def tables(self) -> dict[str, dict[str, object]]:
+        """Return what the configuration says of images."""
+        return {"images": {"backend": "native", "certs_dirs": [self.certs]}}
+
+
 class Daemon:
     """``noderuntime serve``. ``run`` must be short: sockets lie in it."""
 
-    def __init__(self, run: Path, state: Path, containerd: Containerd) -> None:
+    def __init__(self, run: Path, state: Path, beside: Containerd | Alone) -> None:
         self.run = run
         self.socket = run / "noderuntime.sock"
         self.log = state / "noderuntime.log"
@@ -36,9 +49,8 @@ class Daemon:
         pause = _pause_rootfs(state / "pause")
         tables: dict[str, dict[str, object]] = {
             "server": {"socket": self.socket, "run_dir": run, "state_dir": state / "state"},
-            "upstream": {"socket": containerd.socket},
-            "images": {"containerd_socket": containerd.socket},
-            "network": {"conf_dir": containerd.cni_conf, "plugin_dirs": [tool("bridge").parent]},
+            **(beside.tables() if isinstance(beside, Alone) else _delegating(beside)),
+            "network": {"conf_dir": beside.cni_conf, "plugin_dirs": [tool("bridge").parent]},
             "tools": {"conmon": tool("conmon"), "busybox": tool("busybox"), "pause_rootfs": pause}
             | ({"seccomp_profile": _SECCOMP} if _SECCOMP.exists() else {}),
             "handlers.runc": {"type": "runc", "path": tool("runc")},
@@ -114,6 +126,10 @@ class Daemon:
         status = self._process.wait(timeout=30)
         self._process = None
         return status
+
+
+def _delegating(containerd: Containerd) -> dict[str, dict[str, object]]:
+    return {"upstream": {"socket": containerd.socket}, "images": {"containerd_socket": containerd.socket}}
 
 
 def _table(name: str, values: dict[str, object]) -> str:

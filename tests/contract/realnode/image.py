@@ -20,7 +20,7 @@ _GROUP = b"root:x:0:\nweb:x:33:\nextra:x:44:web\n"
 
 def write_image(target: Path, name: str, busybox: Path, command: Sequence[str]) -> None:
     """Write an image of that name (with tag) whose default command is given."""
-    layer = _layer(busybox.read_bytes())
+    layer = busybox_layer(busybox.read_bytes())
     blob = gzip.compress(layer, mtime=0)
     config = _json(
         {
@@ -47,7 +47,8 @@ def write_image(target: Path, name: str, busybox: Path, command: Sequence[str]) 
             _add(archive, f"blobs/sha256/{_digest(content).removeprefix('sha256:')}", content)
 
 
-def _layer(busybox: bytes) -> bytes:
+def busybox_layer(busybox: bytes) -> bytes:
+    """Return a small root filesystem as a tar archive."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for directory in ("bin", "etc", "proc", "sys", "dev", "root", "tmp", "run", "var"):

@@ -1,4 +1,4 @@
-"""OCI image layouts of any shape, as tarballs for ``ctr images import``."""
+"""OCI image layouts of any shape, as tarballs for ``ctr images import`` or to be served."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ _INDEX = "application/vnd.oci.image.index.v1+json"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+_NAME = "io.containerd.image.name"
 
 Described = dict[str, Any]
 
@@ -23,13 +24,14 @@ class Layout:
     """Collects blobs and names, then writes them out."""
 
     def __init__(self) -> None:
-        self._blobs: dict[str, bytes] = {}
+        self.blobs: dict[str, bytes] = {}
+        """By digest."""
         self._named: list[Described] = []
 
     def blob(self, media_type: str, content: bytes) -> Described:
         """Store a blob and describe it."""
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        self._blobs[digest.removeprefix("sha256:")] = content
+        self.blobs[digest] = content
         return {"mediaType": media_type, "digest": digest, "size": len(content)}
 
     def image(
@@ -71,7 +73,12 @@ class Layout:
     def name(self, described: Described, name: str) -> None:
         """Give an image or an index a name with tag."""
         entry = {key: described[key] for key in ("mediaType", "digest", "size")}
-        self._named.append(entry | {"annotations": {"io.containerd.image.name": name}})
+        self._named.append(entry | {"annotations": {_NAME: name}})
+
+    def named(self) -> Iterator[tuple[str, Described]]:
+        """List the names and what they stand for."""
+        for entry in self._named:
+            yield entry["annotations"][_NAME], entry
 
     def write(self, target: Path) -> None:
         """Write the tarball."""
@@ -79,8 +86,8 @@ class Layout:
             _add(archive, "oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
             index = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": self._named}
             _add(archive, "index.json", json.dumps(index).encode())
-            for digest, content in self._blobs.items():
-                _add(archive, f"blobs/sha256/{digest}", content)
+            for digest, content in self.blobs.items():
+                _add(archive, f"blobs/sha256/{digest.removeprefix('sha256:')}", content)
 
 
 def _tar(files: Mapping[str, bytes]) -> bytes:
