@@ -40,9 +40,10 @@ unit: setup ## unit tests: no root, no tools
 contract: setup ## contract tests: the real tools, on this machine
 	$(PYTEST) tests/contract
 
-critest: setup ## the CRI conformance suite: containerd's pods through us, then our own
+critest: setup ## the CRI conformance suite: containerd's pods through us, our own beside it, and alone
 	PYTHONPATH=tests:tests/contract $(VENV)/python -m critest
 	PYTHONPATH=tests:tests/contract $(VENV)/python -m critest --handler runc
+	PYTHONPATH=tests:tests/contract $(VENV)/python -m critest --setting alone
 
 cluster-test: setup ## the story as pytest tests, on a cluster of their own
 	$(PYTEST) tests/cluster

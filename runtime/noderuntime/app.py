@@ -20,6 +20,7 @@ from noderuntime.host.linux import LinuxHost
 from noderuntime.images.base import ImageBackend
 from noderuntime.images.client import ContainerdClient
 from noderuntime.images.containerd import ContainerdBackend
+from noderuntime.images.native import NativeBackend
 from noderuntime.monitor.conmon import ConmonMonitor
 from noderuntime.monitor.exits import ExitWatcher
 from noderuntime.network.cni import CniNetwork
@@ -31,6 +32,7 @@ from noderuntime.router.cgroups import cgroup_driver
 from noderuntime.router.router import Router
 from noderuntime.router.upstream import Upstream
 from noderuntime.server.dispatch import Dispatcher, verbs_of
+from noderuntime.server.image_service import ImageService
 from noderuntime.server.listen import make_way
 from noderuntime.server.node_service import NodeService
 from noderuntime.server.runtime_service import RuntimeService
@@ -42,6 +44,7 @@ from noderuntime.stats.layers import WritableLayers
 from noderuntime.store.ledger import Ledger
 
 _EXITS = "exits"
+_IMAGES = "images"
 
 
 async def run(config: Config) -> None:
@@ -78,8 +81,7 @@ async def _parts(config: Config, upstream: Upstream | None) -> AsyncIterator[Par
     async with AsyncExitStack() as stack:
         ledger = Ledger(config.server.state_dir)
         stack.push_async_callback(ledger.close)
-        images = _images(config, host)
-        stack.push_async_callback(images.close)
+        images = await stack.enter_async_context(_images(config, host))
         driver = await cgroup_driver(config.server.cgroup_driver, upstream, ledger)
         layers = WritableLayers(images.usage, images.filesystem)
         stack.push_async_callback(layers.close)
@@ -98,9 +100,22 @@ async def _parts(config: Config, upstream: Upstream | None) -> AsyncIterator[Par
         )
 
 
-def _images(config: Config, host: Host) -> ImageBackend:
+@asynccontextmanager
+async def _images(config: Config, host: Host) -> AsyncIterator[ImageBackend]:
+    """Open the store that the configuration names, and let go of it."""
+    if config.images.backend == "native":
+        from noderuntime.images.open_native import open_native  # noqa: PLC0415 - others do without 20 MiB
+
+        root = config.server.state_dir / _IMAGES
+        async with open_native(config.images, root, host, boot_id()) as native:
+            yield native
+        return
     client = ContainerdClient(config.images.containerd_socket, config.images.namespace)
-    return ContainerdBackend(host, client, config.images.snapshotter)
+    backend = ContainerdBackend(host, client, config.images.snapshotter)
+    try:
+        yield backend
+    finally:
+        await backend.close()
 
 
 @asynccontextmanager
@@ -120,5 +135,8 @@ async def _watching_exits(parts: Parts, on_failure: Callable[[], None]) -> Async
 def _dispatcher(parts: Parts, upstream: Upstream | None) -> Dispatcher:
     node = NodeService(parts.executors, parts.network, upstream, parts.cgroup_driver)
     pods = RuntimeService(parts)
+    services: list[object] = [pods, node]
+    if isinstance(parts.images, NativeBackend):
+        services.append(ImageService(parts.images))
     router = Router(parts.ledger.sandboxes, parts.ledger.containers, tuple(parts.executors), upstream)
-    return Dispatcher(router, verbs_of(pods, node), pods.events)
+    return Dispatcher(router, verbs_of(*services), pods.events)

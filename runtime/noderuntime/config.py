@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from noderuntime.errors import InvalidArgument
 
@@ -40,12 +40,20 @@ class UpstreamConfig(_Table):
 
 
 class ImagesConfig(_Table):
-    """Where root filesystems come from."""
+    """Where root filesystems come from: the node's containerd, or a store of our own."""
 
-    backend: Literal["containerd"] = "containerd"
+    backend: Literal["containerd", "native"] = "containerd"
     containerd_socket: Path = Path("/run/containerd/containerd.sock")
     namespace: str = "k8s.io"
     snapshotter: str = "overlayfs"
+    certs_dirs: tuple[Path, ...] = (Path("/etc/containerd/certs.d"), Path("/etc/docker/certs.d"))
+    """Native: whom to ask for a registry's images, ``<registry>/hosts.toml`` in each; read for every pull."""
+    credentials: Path | None = None
+    """Native: passwords of registries in the form of Docker's ``config.json``; read for every pull."""
+    search: tuple[str, ...] = ("docker.io",)
+    """Native: the registries that a name without one may mean."""
+    pinned: tuple[str, ...] = ()
+    """Native: images that the kubelet should not remove to make room."""
 
 
 class NetworkConfig(_Table):
@@ -88,6 +96,12 @@ class Config(_Table):
     tools: ToolsConfig = ToolsConfig()
     log: LogConfig = LogConfig()
     handlers: dict[HandlerName, HandlerConfig] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _one_image_store(self) -> Config:
+        if self.upstream is not None and self.images.backend == "native":
+            raise ValueError("images.backend native is for nodes without an upstream, which keeps the images")
+        return self
 
 
 def load(path: Path = CONFIG_FILE) -> Config:

@@ -1,8 +1,8 @@
-"""``python -m critest [--handler NAME] [critest's own flags]``: run the suite and count.
+"""``python -m critest [--setting NAME] [--handler NAME] [critest's own flags]``: run the suite and count.
 
-The daemon stands in front of a real containerd, as on a node in mode Delegate. Without a handler
-every pod of the suite is containerd's, which shows that calls pass through unchanged; with one,
-the pods are ours.
+Setting ``delegate``: the daemon stands in front of a real containerd. Without a handler every pod of
+the suite is containerd's, which shows that calls pass through unchanged; with one, the pods are ours.
+Setting ``alone``: there is nobody else on the node. Setting ``bare``: containerd itself, to compare.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 from xml.etree import ElementTree
 
 from critest import suite
 from critest.expected import NOT_OFFERED
 from critest.images import DIGEST_IMAGE, images
-from critest.node import Node
+from critest.node import Node, Setting
 from critest.registry import Registry
 
 _REPORTS = Path(__file__).resolve().parents[2] / "build" / "critest"
@@ -29,7 +30,7 @@ def main() -> int:
     """Run, print what failed and the closing line; exit status 1 when a spec failed."""
     parser = argparse.ArgumentParser(prog="critest", description=__doc__)
     parser.add_argument("--handler", default="", help="runtime handler of the suite's pods")
-    parser.add_argument("--bare", action="store_true", help="run against containerd itself, to compare")
+    parser.add_argument("--setting", choices=get_args(Setting), default="delegate")
     chosen, flags = parser.parse_known_args()
     _REPORTS.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -37,9 +38,11 @@ def main() -> int:
         registry = Registry(directory)
         stack.callback(registry.close)
         digest = _push_all(registry)
-        node = stack.enter_context(Node(directory, registry.address, daemon=not chosen.bare))
-        _run_suite(suite.build(digest), node.socket, chosen.handler, flags)
-    for pattern, why in NOT_OFFERED.items() if chosen.handler else ():
+        node = stack.enter_context(Node(directory, registry.address, chosen.setting))
+        ours = bool(chosen.handler) or chosen.setting == "alone"
+        skipped = [f"--ginkgo.skip={'|'.join(NOT_OFFERED)}"] if ours and NOT_OFFERED else []
+        _run_suite(suite.build(digest), node.socket, chosen.handler, [*skipped, *flags])
+    for pattern, why in NOT_OFFERED.items() if ours else ():
         print(f"left out: {pattern}: {why}")
     return _report()
 
@@ -57,7 +60,7 @@ def _run_suite(program: Path, socket: Path, handler: str, flags: list[str]) -> N
         f"--image-endpoint=unix://{socket}",
         f"--ginkgo.junit-report={_REPORTS / 'junit.xml'}",
         "--ginkgo.no-color",
-        *([f"--runtime-handler={handler}", f"--ginkgo.skip={'|'.join(NOT_OFFERED)}"] if handler else []),
+        *([f"--runtime-handler={handler}"] if handler else []),
         *flags,
     ]
     with (_REPORTS / "critest.log").open("w") as log:

@@ -1,4 +1,7 @@
-"""The node that critest talks to: containerd whose registries are all mirrored to ours, and the daemon."""
+"""The node that critest talks to; all its registries are mirrored to ours.
+
+``bare`` is containerd itself, ``delegate`` the daemon in front of it, ``alone`` the daemon and nobody else.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,12 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 from realnode.containerd import Containerd
-from realnode.daemon import Daemon
+from realnode.daemon import Alone, Daemon
+
+Setting = Literal["bare", "delegate", "alone"]
 
 _BRIDGE = "nrcritest"
 _SUBNET = "10.213.0.0/24"
@@ -21,10 +27,10 @@ _SANDBOX_IMAGE = "registry.k8s.io/pause:3.10"
 class Node:
     """Started when entered, gone with everything of it when left."""
 
-    def __init__(self, directory: Path, registry: str, *, daemon: bool) -> None:
+    def __init__(self, directory: Path, registry: str, setting: Setting) -> None:
         self._directory = directory
         self._registry = registry
-        self._daemon = daemon
+        self._setting = setting
         self._stack = ExitStack()
         self.socket = Path()
 
@@ -35,17 +41,15 @@ class Node:
             for path in (self._directory, run):
                 path.chmod(0o711)  # root of a user namespace has to pass through
             stack.callback(_remove_bridge)
-            containerd = Containerd(self._directory / "containerd", run / "c", self._cni(), _SANDBOX_IMAGE)
-            self._mirror(self._directory / "containerd" / "certs.d")
-            containerd.start()
-            stack.callback(containerd.remove)
-            containerd.import_images()
-            self.socket = containerd.socket
-            if self._daemon:
-                daemon = Daemon(run / "n", self._directory / "noderuntime", containerd)
-                daemon.start()
-                stack.callback(daemon.remove)
-                self.socket = daemon.socket
+            cni_conf = self._cni()
+            if self._setting == "alone":
+                certs = self._mirror(self._directory / "certs.d")
+                self.socket = self._daemon(stack, run, Alone(cni_conf, certs))
+            else:
+                containerd = self._containerd(stack, run, cni_conf)
+                self.socket = containerd.socket
+                if self._setting == "delegate":
+                    self.socket = self._daemon(stack, run, containerd)
             self._stack = stack.pop_all()
         return self
 
@@ -54,10 +58,25 @@ class Node:
     ) -> None:
         self._stack.close()
 
-    def _mirror(self, certs: Path) -> None:
+    def _containerd(self, stack: ExitStack, run: Path, cni_conf: Path) -> Containerd:
+        containerd = Containerd(self._directory / "containerd", run / "c", cni_conf, _SANDBOX_IMAGE)
+        self._mirror(self._directory / "containerd" / "certs.d")
+        containerd.start()
+        stack.callback(containerd.remove)
+        containerd.import_images()
+        return containerd
+
+    def _daemon(self, stack: ExitStack, run: Path, beside: Containerd | Alone) -> Path:
+        daemon = Daemon(run / "n", self._directory / "noderuntime", beside)
+        daemon.start()
+        stack.callback(daemon.remove)
+        return daemon.socket
+
+    def _mirror(self, certs: Path) -> Path:
         (certs / "_default").mkdir(parents=True)
         host = f'[host."http://{self._registry}"]\n  capabilities = ["pull", "resolve"]\n'
         (certs / "_default" / "hosts.toml").write_text(host)
+        return certs
 
     def _cni(self) -> Path:
         conf = self._directory / "cni"

@@ -26,7 +26,7 @@ class Route(Enum):
     CONTAINER = "whoever has the container that the request names"
     JOIN = "both sides, one answer behind the other"
     EVENTS = "both sides, as it comes"
-    UPSTREAM = "the runtime that the node already had"
+    UPSTREAM = "the runtime that the node already had; this daemon where there is none"
 
 
 _ROUTES: Mapping[str, Route] = {

@@ -95,11 +95,17 @@ class Dispatcher(grpc.GenericRpcHandler):
         return await relay.unary(upstream, method.path, raw, context)
 
     async def _pass(self, method: Method, raw: bytes, context: Context) -> bytes:
+        if self._router.upstream is None:
+            return await self._alone(method, raw)
         if requests.wants_check(method):
             requests.parse(method, raw)
-        if self._router.upstream is None:
-            raise _no_upstream(method.name)
         return await relay.unary(self._router.upstream, method.path, raw, context)
+
+    async def _alone(self, method: Method, raw: bytes) -> bytes:
+        """Answer what would be the upstream's to answer, where there is none."""
+        if method.name not in self._verbs:
+            raise Unimplemented(f"{method.name} is not offered: this node has no other runtime to pass it to")
+        return await self._answer(method, requests.parse(method, raw))
 
     async def _join(self, method: Method, raw: bytes, context: Context) -> bytes:
         request = requests.parse(method, raw)
@@ -111,7 +117,8 @@ class Dispatcher(grpc.GenericRpcHandler):
 
     async def _pass_stream(self, method: Method, raw: bytes, context: Context) -> AsyncIterator[bytes]:
         if self._router.upstream is None:
-            raise _no_upstream(method.name)
+            yield await self._alone(method, raw)
+            return
         async for body in relay.stream(self._router.upstream, method.path, raw, context):
             yield body
 
@@ -162,10 +169,6 @@ def _guarded_stream(name: str, serve: _Stream) -> Any:
             await abort(context, name, error)
 
     return guarded
-
-
-def _no_upstream(name: str) -> Unimplemented:
-    return Unimplemented(f"{name} is not offered: this node has no other runtime to pass it to")
 
 
 async def _serialized(messages: AsyncIterator[Message]) -> AsyncIterator[bytes]:

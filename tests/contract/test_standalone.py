@@ -1,0 +1,278 @@
+"""The daemon alone on a node: images of its own from a real registry, and pods that run them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+from realnode.daemon import Alone, Daemon
+from realnode.image import busybox_layer
+from realnode.pods import Kubelet, wait_until
+from realnode.tools import tool
+from realnode.traces import remove_cgroups, traces
+from registries.content import (
+    DOCKER_CONFIG,
+    DOCKER_LAYER,
+    DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    Content,
+    described,
+    digest,
+)
+from registries.real import RealRegistry
+
+from noderuntime.cri.v1 import api_pb2
+
+REPOSITORY = "team/app"
+USER, SECRET = "puller", "let-me-in"
+HTPASSWD = f"{USER}:$2b$04$7F8dIcrCzR94bQfsXGb4yuFR5Y3aRJUZAf1VvAxdctJUlvkIWupJG\n"
+_FORMATS = {
+    "oci": (OCI_MANIFEST, OCI_CONFIG, OCI_LAYER),
+    "docker": (DOCKER_MANIFEST, DOCKER_CONFIG, DOCKER_LAYER),
+}
+
+
+@dataclass
+class Site:
+    """A daemon, the registries that it may ask, and their content."""
+
+    area: Path
+    daemon: Daemon
+    registry: RealRegistry
+    content: Content
+
+    def name(self, tag: str = "oci") -> str:
+        return f"{self.registry.authority}/{REPOSITORY}:{tag}"
+
+
+def _push_busybox(content: Content, tag: str) -> None:
+    kind, config_type, layer_type = _FORMATS[tag]
+    tar = busybox_layer(tool("busybox").read_bytes())
+    layer = content.keep(gzip.compress(tar, mtime=0), layer_type)
+    document = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Cmd": ["sh"], "Env": ["PATH=/bin", f"MADE_AS={tag}"], "User": "33:44"},
+        "rootfs": {"type": "layers", "diff_ids": [digest(tar)]},
+    }
+    config = content.keep(json.dumps(document).encode(), config_type)
+    content.manifest(kind, {"config": described(config), "layers": [described(layer)]}, tag)
+
+
+@pytest.fixture(scope="module")
+def site(cni_conf: Path) -> Iterator[Site]:
+    area = Path(tempfile.mkdtemp(prefix="noderuntime-alone-"))
+    area.chmod(0o711)
+    content = Content()
+    for tag in _FORMATS:
+        _push_busybox(content, tag)
+    content.tags["same"] = content.tags["oci"]
+    registry = RealRegistry(area, area / "storage", "registry")
+    registry.push(REPOSITORY, content)
+    daemon = Daemon(
+        Path(tempfile.mkdtemp(prefix="nral-", dir="/run")), area / "daemon", Alone(cni_conf, area / "certs.d")
+    )
+    try:
+        daemon.start()
+        yield Site(area, daemon, registry, content)
+    finally:
+        daemon.remove()
+        registry.stop()
+        shutil.rmtree(area)
+
+
+@pytest.fixture
+def kubelet(site: Site, tmp_path: Path) -> Iterator[Kubelet]:
+    """A kubelet whose pods and images have to be gone when the test ends."""
+    parent = f"/noderuntime-alone-{uuid.uuid4().hex[:8]}"
+    client = Kubelet(site.daemon.socket, tmp_path, parent)
+    yield client
+    for pod in client.pods():
+        client.stop_and_remove(pod)
+    for image in _images(client):
+        _remove(client, image.id)
+    client.channel.close()
+    left = traces(site.daemon.run, parent, daemon=site.daemon.pid)
+    remove_cgroups(parent)
+    assert left == []
+    layers = site.area / "daemon" / "state" / "images"
+    wait_until(lambda: not any((layers / "layers").iterdir()), "removed images leave no layer")
+
+
+def _spec(name: str) -> api_pb2.ImageSpec:
+    return api_pb2.ImageSpec(image=name)
+
+
+def _pull(kubelet: Kubelet, name: str, auth: api_pb2.AuthConfig | None = None) -> str:
+    request = api_pb2.PullImageRequest(image=_spec(name), auth=auth)
+    return kubelet.images.PullImage(request, timeout=60).image_ref
+
+
+def _status(kubelet: Kubelet, name: str, *, verbose: bool = False) -> api_pb2.ImageStatusResponse:
+    request = api_pb2.ImageStatusRequest(image=_spec(name), verbose=verbose)
+    return kubelet.images.ImageStatus(request, timeout=20)
+
+
+def _images(kubelet: Kubelet, wanted: str = "") -> list[api_pb2.Image]:
+    request = api_pb2.ListImagesRequest(filter=api_pb2.ImageFilter(image=_spec(wanted)))
+    return list(kubelet.images.ListImages(request, timeout=20).images)
+
+
+def _remove(kubelet: Kubelet, name: str) -> None:
+    kubelet.images.RemoveImage(api_pb2.RemoveImageRequest(image=_spec(name)), timeout=60)
+
+
+def test_a_pulled_image_is_listed_described_and_removed(site: Site, kubelet: Kubelet) -> None:
+    assert not _status(kubelet, site.name()).HasField("image")
+    pulled = _pull(kubelet, site.name())
+    assert _pull(kubelet, site.name("same")) == pulled, "one image, two tags"
+    by_digest = f"{site.registry.authority}/{REPOSITORY}@{site.content.tags['oci']}"
+    [image] = _images(kubelet)
+    assert image.id == pulled
+    assert sorted(image.repo_tags) == sorted([site.name(), site.name("same")])
+    assert list(image.repo_digests) == [by_digest]
+    assert (image.uid.value, image.username) == (33, "")
+    for name in (site.name(), by_digest, pulled, pulled.removeprefix("sha256:")[:12]):
+        assert _status(kubelet, name).image.id == pulled
+    said = json.loads(_status(kubelet, pulled, verbose=True).info["info"])
+    assert "MADE_AS=oci" in said["imageSpec"]["config"]["Env"]
+    assert [one.id for one in _images(kubelet, site.name("same"))] == [pulled]
+    assert _images(kubelet, "example.test/other:1") == []
+    _remove(kubelet, site.name("same"))
+    assert _images(kubelet) == []
+    _remove(kubelet, site.name("same"))
+
+
+@pytest.mark.parametrize("tag", _FORMATS)
+@pytest.mark.parametrize("handler", ["runc", "gvisor"])
+def test_pods_run_what_was_pulled(site: Site, kubelet: Kubelet, handler: str, tag: str) -> None:
+    pulled = _pull(kubelet, site.name(tag))
+    config = kubelet.pod_config()
+    pod = kubelet.run(config, handler)
+    script = "echo $MADE_AS $(id -u):$(id -g) > /tmp/said; cat /tmp/said; exit 7"
+    container = kubelet.run_container(pod, config, "c", script, image=_spec(pulled))
+    wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "its end")
+    status = kubelet.status(container)
+    assert (status.exit_code, status.image_ref, status.image_id) == (7, pulled, pulled)
+    assert status.image.image == site.name(tag)
+    assert kubelet.log(config, "c") == [f"{tag} 33:44"]
+
+
+def test_a_removed_image_stays_under_the_containers_that_have_it(site: Site, kubelet: Kubelet) -> None:
+    pulled = _pull(kubelet, site.name())
+    config = kubelet.pod_config()
+    container = kubelet.run_container(
+        kubelet.run(config, "runc"), config, "c", "sleep 1000", image=_spec(pulled)
+    )
+    _remove(kubelet, pulled)
+    assert _images(kubelet) == []
+    assert kubelet.exec(container, "cat /etc/group").stdout.startswith(b"root:")
+
+
+def test_the_filesystem_of_images_is_told(site: Site, kubelet: Kubelet) -> None:
+    _pull(kubelet, site.name())
+
+    def used() -> int:
+        told = kubelet.images.ImageFsInfo(api_pb2.ImageFsInfoRequest(), timeout=20)
+        [images], [containers] = told.image_filesystems, told.container_filesystems
+        assert images.fs_id == containers.fs_id
+        assert images.fs_id.mountpoint == str(site.area / "daemon/state/images")
+        return images.used_bytes.value
+
+    wait_until(lambda: used() > 500_000, "the image counts")
+    assert _status(kubelet, site.name()).image.size > 500_000
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("{registry}/team/app:none", grpc.StatusCode.NOT_FOUND, "not found"),
+        ("127.0.0.1:1/team/app:1", grpc.StatusCode.UNAVAILABLE, "127.0.0.1:1"),
+        ("{registry}/Team/App", grpc.StatusCode.INVALID_ARGUMENT, "not valid"),
+        ("{registry}/../etc:1", grpc.StatusCode.INVALID_ARGUMENT, "not valid"),
+    ],
+)
+def test_a_pull_that_fails_says_why_in_one_line(
+    site: Site, kubelet: Kubelet, name: str, code: grpc.StatusCode, words: str
+) -> None:
+    with pytest.raises(grpc.RpcError) as refused:
+        _pull(kubelet, name.format(registry=site.registry.authority))
+    assert (refused.value.code(), "\n" in refused.value.details()) == (code, False)
+    assert words in refused.value.details()
+    assert _images(kubelet) == []
+
+
+def test_pull_secrets(site: Site, kubelet: Kubelet) -> None:
+    (site.area / "htpasswd").write_text(HTPASSWD)
+    auth = {"htpasswd": {"realm": "test", "path": str(site.area / "htpasswd")}}
+    closed = RealRegistry(site.area, site.area / "storage", "closed", auth=auth)
+    try:
+        name = f"{closed.authority}/{REPOSITORY}:oci"
+        with pytest.raises(grpc.RpcError) as refused:
+            _pull(kubelet, name)
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        with pytest.raises(grpc.RpcError) as refused:
+            _pull(kubelet, name, api_pb2.AuthConfig(username=USER, password="wrong-secret"))
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert "wrong-secret" not in refused.value.details() + site.daemon.log.read_text()
+        assert _pull(kubelet, name, api_pb2.AuthConfig(username=USER, password=SECRET))
+        assert SECRET not in site.daemon.log.read_text()
+    finally:
+        closed.stop()
+
+
+def test_images_and_pods_outlive_the_daemon(site: Site, kubelet: Kubelet) -> None:
+    pulled = _pull(kubelet, site.name())
+    config = kubelet.pod_config()
+    container = kubelet.run_container(
+        kubelet.run(config, "runc"), config, "c", "sleep 1000", image=_spec(pulled)
+    )
+    site.daemon.kill()
+    site.daemon.start()
+    assert [image.id for image in _images(kubelet)] == [pulled]
+    assert kubelet.exec(container, "echo there").stdout == b"there\n"
+    again = kubelet.create(
+        next(iter(kubelet.pods())), config, "second", "true", image=_spec(site.name())
+    )
+    kubelet.start(again)
+    wait_until(lambda: kubelet.status(again).state == api_pb2.CONTAINER_EXITED, "its end")
+    assert kubelet.status(again).exit_code == 0
+
+
+def test_a_second_daemon_on_the_same_store_says_so_and_stops(site: Site, tmp_path: Path) -> None:
+    config = (site.area / "daemon" / "config.toml").read_text()
+    config = config.replace(str(site.daemon.socket), str(tmp_path / "other.sock"))
+    (tmp_path / "config.toml").write_text(config)
+    done = subprocess.run(
+        [sys.executable, "-m", "noderuntime", "serve", "--config", tmp_path / "config.toml"],
+        capture_output=True, text=True, timeout=30, check=False, env=os.environ | {"JOURNAL_STREAM": ""},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert str(site.area / "daemon/state") in done.stderr.splitlines()[-1]
+
+
+def test_crictl_for_a_person(site: Site, kubelet: Kubelet) -> None:
+    def crictl(*words: str) -> str:
+        argv = [tool("crictl"), "--runtime-endpoint", f"unix://{site.daemon.socket}", *words]
+        return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
+
+    assert "Image is up to date" in crictl("pull", site.name())
+    listed = crictl("images")
+    assert REPOSITORY in listed
+    assert json.loads(crictl("inspecti", site.name()))["info"]["imageSpec"]["config"]["User"] == "33:44"
+    assert site.name() in crictl("rmi", site.name())
+    assert REPOSITORY not in crictl("images")
+    assert "imageFilesystems" in crictl("imagefsinfo")
