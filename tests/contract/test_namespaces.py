@@ -8,7 +8,8 @@ import pytest
 
 from noderuntime.errors import HostError, InvalidArgument
 from noderuntime.host import mount as mounts
-from noderuntime.host.base import Mount
+from noderuntime.host.base import IdRange, Mount, UserNamespace
+from noderuntime.host.linux import LinuxHost
 from noderuntime.host.namespaces import pin_namespaces, read_in_network_namespaces, unpin_namespaces
 from noderuntime.host.trees import remove_tree
 
@@ -56,6 +57,74 @@ async def test_pins_hold_furnished_namespaces_until_they_are_unpinned(area):
     await unpin_namespaces(list(pins.values()))
     await unpin_namespaces(list(pins.values()))
     assert not any(path.exists() for path in pins.values())
+
+
+@pytest.fixture
+def user(area):
+    """A user namespace with room for 65536 users and groups, to be pinned."""
+    return UserNamespace(area / "ns/user", IdRange(0, 1_000_000, 65536), IdRange(0, 2_000_000, 65536))
+
+
+async def test_a_user_namespace_owns_what_is_made_with_it(area, user):
+    host, pins = LinuxHost(), {"net": area / "ns/net", "ipc": area / "ns/ipc", "uts": area / "ns/uts"}
+    sysctls = {"net.ipv4.ping_group_range": "0 65535", "kernel.shm_rmid_forced": "1"}
+    await host.pin_namespaces(pins, hostname="pod-1", sysctls=sysctls, user=user)
+    every = {"user": user.pin, **pins}
+    assert inside(every, "cat", "/proc/self/uid_map").split() == ["0", "1000000", "65536"]
+    assert inside(every, "cat", "/proc/self/gid_map").split() == ["0", "2000000", "65536"]
+    assert inside(every, "cat", "/proc/sys/net/ipv4/ping_group_range").split() == ["0", "65535"]
+    assert inside(every, "cat", "/proc/sys/kernel/shm_rmid_forced").strip() == "1"
+    assert inside(every, "hostname").strip() == "pod-1"
+    inside(every, "hostname", "renamed")  # only the owner may
+    inside(every, "ip", "link", "set", "lo", "mtu", "1500")
+    await host.unpin_namespaces([user.pin, *pins.values()])
+    assert not any(path.exists() for path in every.values())
+
+
+async def test_a_value_that_makes_no_sense_inside_leaves_no_pin(area, user):
+    with pytest.raises(HostError, match="ping_group_range"):
+        await LinuxHost().pin_namespaces(
+            {"net": area / "ns/net"}, sysctls={"net.ipv4.ping_group_range": "0 65536"}, user=user
+        )
+    assert list(area.iterdir()) == []
+
+
+async def test_layers_belong_to_who_they_belong_to_inside(area, user):
+    host = LinuxHost()
+    await host.pin_namespaces({}, user=user)
+    layers = [area / "some/long/way/to/the/snapshots" / str(number) / "fs" for number in range(120)]
+    for number, layer in enumerate(layers):
+        layer.mkdir(parents=True)
+        (layer / f"layer-{number}").touch()
+        os.chown(layer / f"layer-{number}", number, number + 1)
+    upper, work, target = (area / name for name in ("upper", "work", "target"))
+    for path in (upper, work, target):
+        path.mkdir()
+    options = (f"lowerdir={':'.join(map(str, layers))}", f"upperdir={upper}", f"workdir={work}")
+    before = mounted_below(area)
+    await host.mount(Mount("overlay", target, "overlay", options, user))
+    assert mounted_below(area) == [*before, str(target)], "the mapped layers are mounted for nobody else"
+    for number in (0, 1, 119):
+        found = (target / f"layer-{number}").stat()
+        assert (found.st_uid, found.st_gid) == (1_000_000 + number, 2_000_000 + number + 1)
+    assert (target.stat().st_uid, target.stat().st_gid) == user.root
+    os.chmod(target / "layer-7", 0o600)
+    assert (upper / "layer-7").stat().st_uid == 1_000_007, "what is changed is copied with its owner"
+    await host.unmount(target)
+    await host.unpin_namespaces([user.pin])
+
+
+async def test_a_mapped_mount_that_fails_leaves_nothing(area, user):
+    host = LinuxHost()
+    await host.pin_namespaces({}, user=user)
+    for name in ("layer", "upper", "target"):
+        (area / name).mkdir()
+    before = mounted_below(area)
+    options = (f"lowerdir={area / 'layer'}", f"upperdir={area / 'upper'}", f"workdir={area / 'none'}")
+    with pytest.raises(HostError, match="mount overlay"):
+        await host.mount(Mount("overlay", area / "target", "overlay", options, user))
+    assert mounted_below(area) == before
+    await host.unpin_namespaces([user.pin])
 
 
 async def test_a_sysctl_that_the_kernel_refuses_leaves_no_pin(area):

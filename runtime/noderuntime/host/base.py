@@ -36,13 +36,41 @@ class ProcessRef:
 
 
 @dataclass(frozen=True, slots=True)
+class IdRange:
+    """IDs of a user namespace, from ``inside`` on, which are the node's from ``outside`` on."""
+
+    inside: int
+    outside: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class UserNamespace:
+    """A user namespace that is or will be pinned, and whose IDs are the node's in another place."""
+
+    pin: Path
+    uids: IdRange
+    gids: IdRange
+
+    @property
+    def root(self) -> tuple[int, int]:
+        """The user and group of the node that are root inside; the ranges begin with it."""
+        return self.uids.outside, self.gids.outside
+
+
+@dataclass(frozen=True, slots=True)
 class Mount:
-    """One mount as ``mount(8)`` would take it; options include "bind", "ro", "rslave" and the like."""
+    """One mount as ``mount(8)`` would take it; options include "bind", "ro", "rslave" and the like.
+
+    With a user namespace it is the root filesystem of a container in it: the layers of an overlay are seen as
+    if the namespace's own had written them, and the directory that is written to is given to its root.
+    """
 
     source: str
     target: Path
     fstype: str
     options: tuple[str, ...] = ()
+    user: UserNamespace | None = None
 
 
 class Launched(Protocol):
@@ -117,11 +145,13 @@ class Host(Protocol):
         *,
         hostname: str | None = None,
         sysctls: Mapping[str, str] | None = None,
+        user: UserNamespace | None = None,
     ) -> None:
-        """Make new namespaces and bind each to its path (an empty file), from one throw-away thread.
+        """Make new namespaces and bind each to its path (an empty file).
 
         Brings ``lo`` up in a new network namespace, sets the hostname in a new UTS namespace and
-        writes the sysctls from inside. On failure no pin is left.
+        writes the sysctls from inside. With a user namespace that one is made and pinned as well, and
+        owns the others. On failure no pin is left.
         """
 
     async def unpin_namespaces(self, pins: Sequence[Path]) -> None:
@@ -135,6 +165,9 @@ class Host(Protocol):
 
     async def wait(self, process: ProcessRef, *, timeout: float) -> bool:
         """Wait until that very process has ended; False when the timeout (seconds) came first."""
+
+    async def give_stdio(self, process: ProcessRef, uid: int) -> None:
+        """Make the pipes that are a process's standard streams somebody's; gone is no error."""
 
     async def kill_tree(self, process: ProcessRef) -> None:
         """SIGKILL a process and its descendants; gone is no error."""

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from noderuntime.host import launch, namespaces, trees
+from noderuntime.host import launch, namespaces, owned, stdio, trees
 from noderuntime.host import mount as mounts
 from noderuntime.host import process as processes
-from noderuntime.host.base import Completed, Launched, Mount, NamespaceKind, ProcessRef
+from noderuntime.host.base import Completed, Launched, Mount, NamespaceKind, ProcessRef, UserNamespace
 from noderuntime.host.cgroup import Cgroups
 from noderuntime.host.spawn import Spawner
 
@@ -74,9 +74,13 @@ class LinuxHost:
         *,
         hostname: str | None = None,
         sysctls: Mapping[str, str] | None = None,
+        user: UserNamespace | None = None,
     ) -> None:
         """Make new namespaces and bind each to its path."""
-        await namespaces.pin_namespaces(pins, hostname=hostname, sysctls=sysctls)
+        if user is None:
+            await namespaces.pin_namespaces(pins, hostname=hostname, sysctls=sysctls)
+        else:
+            await owned.pin_namespaces(self._spawner, user, pins, hostname=hostname, sysctls=sysctls)
 
     async def unpin_namespaces(self, pins: Sequence[Path]) -> None:
         """Unmount and remove the pins."""
@@ -93,6 +97,10 @@ class LinuxHost:
     async def wait(self, process: ProcessRef, *, timeout: float) -> bool:
         """Wait until a process has ended."""
         return await processes.wait(process, timeout)
+
+    async def give_stdio(self, process: ProcessRef, uid: int) -> None:
+        """Make pipes somebody's."""
+        stdio.give_stdio(process, uid)
 
     async def kill_tree(self, process: ProcessRef) -> None:
         """SIGKILL a process and its descendants."""

@@ -10,11 +10,13 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from noderuntime.errors import HostError
 from noderuntime.host import syscalls
-from noderuntime.host.base import Mount
+from noderuntime.host.base import Mount, UserNamespace
+from noderuntime.host.mapped import mount_mapped
 from noderuntime.host.threads import in_own_thread
 
 _REC = 0x4000
@@ -111,10 +113,12 @@ def parse_options(options: tuple[str, ...]) -> _Parsed:
 
 def _mount(wanted: Mount) -> None:
     parsed, target = parse_options(wanted.options), str(wanted.target)
-    data = parsed.data
-    if wanted.fstype == "overlay" and len(data) >= _PAGE:
-        data = _shorten_overlay(data)
-    syscalls.mount(wanted.source, target, wanted.fstype, parsed.flags, data)
+    if wanted.fstype == "overlay":
+        _mount_overlay(wanted, parsed, target)
+    else:
+        if wanted.user is not None:
+            _give(wanted.source, wanted.user)
+        syscalls.mount(wanted.source, target, wanted.fstype, parsed.flags, parsed.data)
     try:
         if parsed.flags & syscalls.MS_BIND and parsed.flags & ~(syscalls.MS_BIND | _REC):
             flags = parsed.flags & ~_REC | syscalls.MS_REMOUNT | _kept_flags(target)
@@ -132,19 +136,43 @@ def _kept_flags(target: str) -> int:
     return os.statvfs(target).f_flag & known
 
 
-def _shorten_overlay(data: str) -> str:
-    """Make the layers' paths relative to their common directory, and go there.
+def _mount_overlay(wanted: Mount, parsed: _Parsed, target: str) -> None:
+    """Mount an overlay, with layers named relative to where they are if they are many, or to be mapped.
 
-    Sixty layers by full path are more than the kernel takes. The thread is
-    a throw-away one and gets a working directory of its own.
+    The thread is a throw-away one and gets a working directory of its own.
     """
-    words = dict(word.partition("=")[::2] for word in data.split(","))
+    words = dict(word.partition("=")[::2] for word in parsed.data.split(","))
+    if wanted.user is None and len(parsed.data) < _PAGE:
+        syscalls.mount(wanted.source, target, wanted.fstype, parsed.flags, parsed.data)
+        return
+    common, data = _relative(words)
+    mount_here = partial(syscalls.mount, wanted.source, target, wanted.fstype, parsed.flags, data)
+    if wanted.user is not None:
+        _give(words["upperdir"], wanted.user)
+        mount_mapped(wanted.user, common, target, mount_here)
+    else:
+        syscalls.unshare(syscalls.CLONE_FS)
+        os.chdir(common)
+        mount_here()
+
+
+def _relative(words: dict[str, str]) -> tuple[str, str]:
+    """Return the directory that holds all layers, and the options with paths relative to it.
+
+    Sixty layers by full path are more than the kernel takes.
+    """
     layers = words["lowerdir"].split(":")
     common = os.path.commonpath(layers)
-    words["lowerdir"] = ":".join(os.path.relpath(layer, common) for layer in layers)
+    words |= {"lowerdir": ":".join(os.path.relpath(layer, common) for layer in layers)}
     short = ",".join(f"{key}={value}" if value else key for key, value in words.items())
     if len(short) >= _PAGE:  # the kernel would cut it off without a word
         raise HostError(f"mount overlay of {len(layers)} layers", errno.E2BIG, "too many layers")
-    syscalls.unshare(syscalls.CLONE_FS)
-    os.chdir(common)
-    return short
+    return common, short
+
+
+def _give(directory: str, user: UserNamespace) -> None:
+    """Make a directory that only one container writes to that container's root's."""
+    try:
+        os.chown(directory, *user.root, follow_symlinks=False)
+    except OSError as error:
+        raise HostError(f"give {directory} away", error.errno or 0, error.strerror or "") from error

@@ -6,33 +6,21 @@ What has to be done from inside (``lo``, hostname, sysctls) it does before.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
-import socket
-import struct
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from noderuntime.errors import HostError, InvalidArgument
 from noderuntime.host import syscalls
 from noderuntime.host.base import NamespaceKind
+from noderuntime.host.furnish import clone_flags, furnish
 from noderuntime.host.mount import detach
 from noderuntime.host.threads import in_own_thread
 
-_CLONE: Mapping[NamespaceKind, int] = {
-    "net": syscalls.CLONE_NEWNET,
-    "ipc": syscalls.CLONE_NEWIPC,
-    "uts": syscalls.CLONE_NEWUTS,
-}
-
 _SYSCTL_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 _IPC_SYSCTLS = re.compile(r"kernel/(shm[a-z_]+|msg[a-z_]+|sem|sem_next_id|auto_msgmni)|fs/mqueue/[a-z_]+")
-
-_SIOCGIFFLAGS = 0x8913
-_SIOCSIFFLAGS = 0x8914
-_IFF_UP = 0x1
 
 
 async def pin_namespaces(
@@ -46,7 +34,7 @@ async def pin_namespaces(
     Missing parent directories of the pins are made. InvalidArgument for a sysctl
     that does not belong to one of the new namespaces: it would change the node.
     """
-    settings = {sysctl_path(name, pins): value for name, value in (sysctls or {}).items()}
+    settings = sysctl_settings(pins, sysctls)
     await in_own_thread(lambda: _pin(pins, hostname, settings))
 
 
@@ -66,6 +54,11 @@ async def read_in_network_namespaces(
     return await in_own_thread(lambda: _visit(wanted, file, limit), abandon=True)
 
 
+def sysctl_settings(pins: Collection[NamespaceKind], sysctls: Mapping[str, str] | None) -> dict[str, str]:
+    """Turn names of sysctls into paths below ``/proc/sys``; InvalidArgument for one of no new namespace."""
+    return {sysctl_path(name, pins): value for name, value in (sysctls or {}).items()}
+
+
 def sysctl_path(name: str, pins: Iterable[NamespaceKind]) -> str:
     """Turn a sysctl's name into its path below ``/proc/sys``.
 
@@ -81,45 +74,27 @@ def sysctl_path(name: str, pins: Iterable[NamespaceKind]) -> str:
     raise InvalidArgument(f"sysctl {name[:80]!r} does not belong to a namespace of the pod")
 
 
-def _pin(pins: Mapping[NamespaceKind, Path], hostname: str | None, sysctls: Mapping[str, str]) -> None:
-    flags = 0
-    for kind in pins:
-        flags |= _CLONE[kind]
+@contextmanager
+def reserved(pins: Iterable[Path]) -> Iterator[None]:
+    """Make the files that namespaces are bound to; if the block fails they go, with what is bound to them."""
+    with ExitStack() as undo:
+        for path in pins:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
+            undo.callback(_unpin, [path])
+        yield
+        undo.pop_all()
+
+
+def _pin(pins: Mapping[NamespaceKind, Path], hostname: str | None, settings: Mapping[str, str]) -> None:
     try:
-        with ExitStack() as undo:
-            for path in pins.values():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
-                undo.callback(_unpin, [path])
-            syscalls.unshare(flags)
-            _furnish(pins, hostname, sysctls)
+        with reserved(pins.values()):
+            syscalls.unshare(clone_flags(pins))
+            furnish(pins, hostname, settings)
             for kind, path in pins.items():
                 syscalls.mount(f"/proc/thread-self/ns/{kind}", str(path), "", syscalls.MS_BIND)
-            undo.pop_all()
     except OSError as error:
         raise HostError("make namespaces", error.errno or 0, str(error)) from error
-
-
-def _furnish(pins: Mapping[NamespaceKind, Path], hostname: str | None, sysctls: Mapping[str, str]) -> None:
-    if "net" in pins:
-        _bring_up("lo")
-    if "uts" in pins and hostname:
-        socket.sethostname(hostname)
-    for path, value in sysctls.items():
-        fd = os.open(f"/proc/sys/{path}", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, value.encode())
-        except OSError as error:
-            raise OSError(error.errno, f"sysctl {path}={value[:80]}: {error.strerror}") from error
-        finally:
-            os.close(fd)
-
-
-def _bring_up(interface: str) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as handle:
-        request = struct.pack("16sh22x", interface.encode(), 0)
-        _, flags = struct.unpack("16sh22x", fcntl.ioctl(handle, _SIOCGIFFLAGS, request))
-        fcntl.ioctl(handle, _SIOCSIFFLAGS, struct.pack("16sh22x", interface.encode(), flags | _IFF_UP))
 
 
 def _unpin(pins: Sequence[Path]) -> None:

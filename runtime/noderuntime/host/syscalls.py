@@ -14,18 +14,31 @@ from pathlib import Path
 from noderuntime.errors import HostError
 
 CLONE_FS = 0x200
+CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 
 MS_RDONLY = 0x1
 MS_REMOUNT = 0x20
 MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_PRIVATE = 1 << 18
 
 MNT_DETACH = 0x2
 UMOUNT_NOFOLLOW = 0x8
 
+_SYS_OPEN_TREE = 428
+_SYS_MOVE_MOUNT = 429
 _SYS_OPENAT2 = 437
+_SYS_MOUNT_SETATTR = 442
+
+_AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
+_OPEN_TREE_CLONE = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+_MOUNT_ATTR_IDMAP = 0x00100000
 _RESOLVE_NO_XDEV = 0x01
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_NO_SYMLINKS = 0x04
@@ -70,6 +83,35 @@ def umount(target: str, flags: int) -> None:
     _check(_libc.umount2(ctypes.c_char_p(os.fsencode(target)), ctypes.c_int(flags)), f"unmount {target}")
 
 
+def clone_mount(path: str) -> int:
+    """Return a copy of the mount that a path lies on, from there down, which is mounted nowhere yet."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
+    fd = int(_libc.syscall(_number(_SYS_OPEN_TREE), _AT_FDCWD, _path(path), ctypes.c_uint(flags)))
+    _check(fd, f"copy the mount of {path}")
+    return fd
+
+
+def map_mount(mount_fd: int, user_namespace: int) -> None:
+    """Have IDs in a mount that is mounted nowhere yet be what they are in a user namespace."""
+    attributes = struct.pack("QQQQ", _MOUNT_ATTR_IDMAP, 0, 0, user_namespace)
+    failed = _libc.syscall(
+        _number(_SYS_MOUNT_SETATTR),
+        mount_fd,
+        _path(""),
+        ctypes.c_uint(_AT_EMPTY_PATH),
+        attributes,
+        ctypes.c_size_t(len(attributes)),
+    )
+    _check(failed, "map the IDs of a mount")
+
+
+def place_mount(mount_fd: int, target: str) -> None:
+    """Mount what is mounted nowhere yet."""
+    flags = ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH)
+    failed = _libc.syscall(_number(_SYS_MOVE_MOUNT), mount_fd, _path(""), _AT_FDCWD, _path(target), flags)
+    _check(failed, f"mount at {target}")
+
+
 def open_directory_here(parent: int, name: str) -> int:
     """Open a subdirectory for reading, refusing links and anything that is mounted there (EXDEV).
 
@@ -112,13 +154,21 @@ def _openat2(parent: int, path: str, flags: int, resolve: int) -> int:
     how = struct.pack("QQQ", flags, 0, resolve)
     return int(
         _libc.syscall(
-            ctypes.c_long(_SYS_OPENAT2),
+            _number(_SYS_OPENAT2),
             ctypes.c_int(parent),
-            ctypes.c_char_p(os.fsencode(path)),
+            _path(path),
             ctypes.c_char_p(how),
             ctypes.c_size_t(len(how)),
         )
     )
+
+
+def _number(call: int) -> ctypes.c_long:
+    return ctypes.c_long(call)
+
+
+def _path(path: str) -> ctypes.c_char_p:
+    return ctypes.c_char_p(os.fsencode(path))
 
 
 def _check(result: int, action: str) -> None:
