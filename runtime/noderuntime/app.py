@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from noderuntime.config import Config
 from noderuntime.containers import exits
 from noderuntime.errors import InvalidArgument
+from noderuntime.executor.probes import Probes
 from noderuntime.executor.registry import executors
 from noderuntime.host.base import Host
 from noderuntime.host.linux import LinuxHost
@@ -85,13 +86,16 @@ async def _parts(config: Config, upstream: Upstream | None) -> AsyncIterator[Par
         driver = await cgroup_driver(config.server.cgroup_driver, upstream, ledger)
         layers = WritableLayers(images.usage, images.filesystem)
         stack.push_async_callback(layers.close)
+        handlers = executors(config, host, systemd_cgroup=driver == "systemd")
+        facts = read_facts(seccomp_profile=config.tools.seccomp_profile)
         yield Parts(
             config=config,
             paths=Paths(run_dir),
             ledger=ledger,
             host=host,
-            executors=executors(config, host, systemd_cgroup=driver == "systemd"),
-            facts=read_facts(seccomp_profile=config.tools.seccomp_profile),
+            executors=handlers,
+            probes=Probes(handlers, user_namespaces=facts.user_namespaces),
+            facts=facts,
             monitor=ConmonMonitor(host, config.tools.conmon, exit_dir, persist_dir),
             images=images,
             network=CniNetwork(host, config.network.conf_dir, config.network.plugin_dirs),
@@ -133,7 +137,7 @@ async def _watching_exits(parts: Parts, on_failure: Callable[[], None]) -> Async
 
 
 def _dispatcher(parts: Parts, upstream: Upstream | None) -> Dispatcher:
-    node = NodeService(parts.executors, parts.network, upstream, parts.cgroup_driver)
+    node = NodeService(parts.probes, parts.network, upstream, parts.cgroup_driver)
     pods = RuntimeService(parts)
     services: list[object] = [pods, node]
     if isinstance(parts.images, NativeBackend):

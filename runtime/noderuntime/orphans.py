@@ -49,7 +49,7 @@ async def _bundle(parts: Parts, container_id: str) -> None:
 
 async def _sandbox(parts: Parts, sandbox_id: str) -> None:
     paths = parts.paths.sandbox(sandbox_id)
-    await parts.host.unpin_namespaces([paths.netns, paths.ipc, paths.uts])
+    await parts.host.unpin_namespaces(paths.pins)
     await parts.host.unmount(paths.shm)
     await parts.host.remove_tree(paths.dir)
 

@@ -14,6 +14,7 @@ from noderuntime.config import Config
 from noderuntime.errors import InvalidArgument
 from noderuntime.events import EventHub
 from noderuntime.executor.base import Executor
+from noderuntime.executor.probes import Probes
 from noderuntime.host.base import Host
 from noderuntime.host.cgroup_names import CgroupDriver
 from noderuntime.images.base import ImageBackend
@@ -35,6 +36,7 @@ class Parts:
     ledger: Ledger
     host: Host
     executors: Mapping[str, Executor]
+    probes: Probes
     facts: HostFacts
     monitor: Monitor
     images: ImageBackend

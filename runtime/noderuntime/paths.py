@@ -27,6 +27,16 @@ class SandboxPaths:
         return self.dir / "uts"
 
     @property
+    def user(self) -> Path:
+        """Pin of the user namespace."""
+        return self.dir / "user"
+
+    @property
+    def pins(self) -> tuple[Path, ...]:
+        """All pins that there may be."""
+        return self.netns, self.ipc, self.uts, self.user
+
+    @property
     def resolv_conf(self) -> Path:
         """What containers see as ``/etc/resolv.conf``."""
         return self.dir / "resolv.conf"

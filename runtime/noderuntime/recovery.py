@@ -11,7 +11,7 @@ from typing import TypeVar
 from noderuntime import log, orphans
 from noderuntime.containers.create import keep_undone as keep_undone_container
 from noderuntime.containers.exits import settle
-from noderuntime.containers.pod import cgroup_of
+from noderuntime.containers.pod import cgroup_of, user_of
 from noderuntime.containers.start import fail_start
 from noderuntime.containers.stop import halt
 from noderuntime.errors import NoderuntimeError
@@ -162,7 +162,9 @@ def _command_line(pid: int) -> str:
 
 async def _is_pinned(parts: Parts, sandbox: Sandbox) -> bool:
     """Tell whether each of the sandbox's namespaces is still mounted on its pin."""
-    pins = pins_of(parts, sandbox).values()
+    pins, user = [*pins_of(parts, sandbox).values()], user_of(parts, sandbox)
+    if user is not None:
+        pins.append(user.pin)
     mounted = [await parts.host.is_mount_point(pin) for pin in pins]
     return parts.paths.sandbox(sandbox.id).dir.is_dir() and all(mounted)
 

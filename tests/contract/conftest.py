@@ -7,12 +7,15 @@ import secrets
 import shutil
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from realnode.containerd import Containerd
 from realnode.daemon import Daemon
+from realnode.pods import Kubelet
+from realnode.traces import remove_cgroups, traces
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +78,17 @@ def daemon(containerd: Containerd) -> Iterator[Daemon]:
         yield served
     finally:
         served.remove()
+
+
+@pytest.fixture
+def kubelet(daemon: Daemon, tmp_path: Path) -> Iterator[Kubelet]:
+    """A kubelet whose pods have to be gone, with all they had, when the test ends."""
+    parent = f"/noderuntime-contract-{uuid.uuid4().hex[:8]}"
+    client = Kubelet(daemon.socket, tmp_path, parent)
+    yield client
+    for pod in client.pods():
+        client.stop_and_remove(pod)
+    client.channel.close()
+    left = traces(daemon.run, parent, daemon=daemon.pid)
+    remove_cgroups(parent)
+    assert left == [], daemon.log.read_text()[-4000:]

@@ -2,48 +2,18 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator
+import subprocess
 from pathlib import Path
-from typing import Any
 
+import grpc
 import pytest
 from realnode.daemon import Daemon
 from realnode.pods import Kubelet, wait_until
-from realnode.traces import remove_cgroups, traces
+from realnode.scripts import linux, said_by
 
 from noderuntime.cri.v1 import api_pb2
 
 HANDLERS = ["runc", "gvisor"]
-
-
-@pytest.fixture
-def kubelet(daemon: Daemon, tmp_path: Path) -> Iterator[Kubelet]:
-    """A kubelet whose pods have to be gone, with all they had, when the test ends."""
-    parent = f"/noderuntime-config-{uuid.uuid4().hex[:8]}"
-    client = Kubelet(daemon.socket, tmp_path, parent)
-    yield client
-    for pod in client.pods():
-        client.stop_and_remove(pod)
-    client.channel.close()
-    left = traces(daemon.run, parent, daemon=daemon.pid)
-    remove_cgroups(parent)
-    assert left == []
-
-
-def linux(**context: Any) -> api_pb2.LinuxContainerConfig:
-    """Make a container's Linux config of its security context."""
-    return api_pb2.LinuxContainerConfig(security_context=api_pb2.LinuxContainerSecurityContext(**context))
-
-
-def said_by(kubelet: Kubelet, handler: str, script: str, *, fails: bool = False, **fields: Any) -> list[str]:
-    """Run a script to its end in a pod of its own and return the lines that it said."""
-    config = kubelet.pod_config()
-    pod = kubelet.run(config, handler)
-    container = kubelet.run_container(pod, config, "main", script, **fields)
-    wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "the script's end")
-    assert (kubelet.status(container).exit_code != 0) is fails
-    return kubelet.log(config, "main")
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
@@ -78,6 +48,43 @@ def test_mounts_are_writable_or_not(kubelet: Kubelet, handler: str, tmp_path: Pa
     assert "refused" in said
     assert (writable / "file").read_text() == "there\n"
     assert (fixed / "file").read_text() == "from the node\n"
+
+
+def test_what_is_mounted_below_is_read_only_too_where_that_is_asked_for(
+    kubelet: Kubelet, daemon: Daemon, tmp_path: Path
+) -> None:
+    below = tmp_path / "v/below"
+    below.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "none", below], check=True)
+    try:
+        mounts = [
+            api_pb2.Mount(container_path="/plain", host_path=str(below.parent), readonly=True),
+            api_pb2.Mount(
+                container_path="/deep", host_path=str(below.parent), readonly=True, recursive_read_only=True
+            ),
+        ]
+        script = (
+            "for one in /plain /deep; do touch $one/below/x && echo $one; touch $one/x && echo $one; done"
+        )
+        said = said_by(kubelet, "runc", f"({script}) 2>/dev/null; true", mounts=mounts)
+    finally:
+        subprocess.run(["umount", below], check=True)
+    assert said == ["/plain"]
+    features = {one.name: one.features for one in kubelet.node_status().runtime_handlers}
+    assert features["runc"].recursive_read_only_mounts
+    assert not features["gvisor"].recursive_read_only_mounts
+    config = kubelet.pod_config()
+    pod = kubelet.run(config, "gvisor")
+    with pytest.raises(grpc.RpcError, match="RROUnsupported: handler gvisor") as refused:
+        kubelet.create(pod, config, "main", "true", mounts=mounts)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_only_root_can_read_a_containers_environment(kubelet: Kubelet, daemon: Daemon) -> None:
+    config = kubelet.pod_config()
+    pod = kubelet.run(config, "runc")
+    container = kubelet.create(pod, config, "main", "true")
+    assert (daemon.run / "containers" / container / "config.json").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("handler", HANDLERS)

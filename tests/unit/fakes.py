@@ -19,8 +19,9 @@ from typing import Any, Literal
 from noderuntime.config import Config, HandlerConfig, ServerConfig
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.errors import Internal, NotFound
-from noderuntime.executor.base import ExecResult, Features, RuntimeCommand
-from noderuntime.host.base import Mount, NamespaceKind, ProcessRef
+from noderuntime.executor.base import ExecResult, Executor, Features, RuntimeCommand
+from noderuntime.executor.probes import Probes
+from noderuntime.host.base import Mount, NamespaceKind, ProcessRef, UserNamespace
 from noderuntime.images.base import Image, ImageConfig, SnapshotUsage
 from noderuntime.monitor.base import Exit, Monitored, MonitorRequest
 from noderuntime.network.base import Attachment
@@ -149,9 +150,10 @@ class FakeHost:
         *,
         hostname: str | None = None,
         sysctls: Mapping[str, str] | None = None,
+        user: UserNamespace | None = None,
     ) -> None:
         await self.world.step("pin")
-        self.world.pins |= set(pins.values())
+        self.world.pins |= set(pins.values()) | ({user.pin} if user else set())
         self.world.after("pin")
 
     async def unpin_namespaces(self, pins: Sequence[Path]) -> None:
@@ -170,6 +172,9 @@ class FakeHost:
         except TimeoutError:
             return False
         return True
+
+    async def give_stdio(self, process: ProcessRef, uid: int) -> None:
+        self.world.trace.append(f"give stdio to {uid}")
 
     async def kill_tree(self, process: ProcessRef) -> None:
         self.world.end(process)
@@ -197,7 +202,8 @@ class FakeExecutor:
         self.updates: list[Mapping[str, Any]] = []
 
     async def probe(self) -> Features:
-        return Features("1", user_namespaces=False, recursive_read_only_mounts=True)
+        runc = self.name == "runc"
+        return Features("1", user_namespaces=runc, recursive_read_only_mounts=runc)
 
     def monitor_runtime(self, container_id: str, sandbox_id: str, *, is_root: bool) -> RuntimeCommand:
         return RuntimeCommand(Path("/bin/fake"), ())
@@ -281,7 +287,14 @@ class FakeImages:
         config = ImageConfig(cmd=("sh",), stop_signal="SIGINT" if ref == "polite" else "")
         return Image(IMAGE_ID, "chain", config, repo_tags=("example.org/app:1",))
 
-    async def prepare(self, key: str, image: Image, target: Path, labels: Mapping[str, str]) -> None:
+    async def prepare(
+        self,
+        key: str,
+        image: Image,
+        target: Path,
+        labels: Mapping[str, str],
+        user: UserNamespace | None = None,
+    ) -> None:
         await self.world.step("prepare")
         assert target.is_dir()
         self.world.snapshots.add(key)
@@ -339,6 +352,9 @@ class Node:
     def _build(self) -> Parts:
         world, run = self.world, self.directory / "run"
         handlers: dict[str, Literal["runc", "gvisor"]] = {"runc": "runc", "gvisor": "gvisor"}
+        executors: dict[str, Executor] = {
+            name: FakeExecutor(world, name, needs_root=name == "gvisor") for name in handlers
+        }
         return Parts(
             config=Config(
                 server=ServerConfig(run_dir=run, state_dir=self.directory / "state"),
@@ -349,7 +365,8 @@ class Node:
             paths=Paths(run, netns_dir=run / "netns"),
             ledger=Ledger(self.directory / "state"),
             host=FakeHost(world),  # type: ignore[arg-type] # runs and launches no programs
-            executors={name: FakeExecutor(world, name, needs_root=name == "gvisor") for name in handlers},
+            executors=executors,
+            probes=Probes(executors, user_namespaces=True),
             facts=read_facts(seccomp_profile=None),
             monitor=FakeMonitor(world),
             images=FakeImages(world),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import posixpath
 import time
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from noderuntime import log
-from noderuntime.containers.pod import cgroup_of, pod_of
+from noderuntime.containers.bundle import write_spec
+from noderuntime.containers.pod import cgroup_of, pod_of, user_of
 from noderuntime.containers.signals import stop_signal
 from noderuntime.containers.state import START_ERROR_CODE
 from noderuntime.cri.v1 import api_pb2
@@ -19,7 +19,7 @@ from noderuntime.errors import FailedPrecondition, InvalidArgument, NotFound
 from noderuntime.host.cgroup_names import monitor_cgroup
 from noderuntime.ids import new_id
 from noderuntime.images.base import Image
-from noderuntime.monitor.base import MonitorRequest
+from noderuntime.monitor.base import Monitored, MonitorRequest
 from noderuntime.parts import Parts
 from noderuntime.spec import builder
 from noderuntime.spec.inputs import ContainerInput
@@ -50,6 +50,7 @@ async def _create(parts: Parts, sandbox: Sandbox, config: api_pb2.ContainerConfi
         if not sandbox.ready:
             raise FailedPrecondition(f"sandbox {sandbox.id} is not ready")
         parts.executor(sandbox.handler)  # it may have left the configuration
+        await _check_mounts(parts, sandbox.handler, config)
         image = await parts.images.image(config.image.image)
         container = _record(sandbox, config, image)
         async with Undo(f"create container {container.id}") as undo:
@@ -61,6 +62,19 @@ async def _create(parts: Parts, sandbox: Sandbox, config: api_pb2.ContainerConfi
     parts.events.publish(container.id, sandbox.id, api_pb2.CONTAINER_CREATED_EVENT)
     _log.info("container created", container=container.id, sandbox=sandbox.id, image=container.image_name)
     return container.id
+
+
+async def _check_mounts(parts: Parts, handler: str, config: api_pb2.ContainerConfig) -> None:
+    """Refuse mounts that the handler cannot make as they are asked for; it is asked only if there are any."""
+    recursive = any(one.recursive_read_only for one in config.mounts)
+    mapped = any(one.uidMappings or one.gidMappings for one in config.mounts)
+    if not recursive and not mapped:
+        return
+    features = await parts.probes.features(handler)
+    if recursive and not features.recursive_read_only_mounts:  # the word is cri-api's
+        raise InvalidArgument(f"RROUnsupported: handler {handler} offers no recursively read-only mounts")
+    if mapped and not features.user_namespaces:
+        raise InvalidArgument(f"handler {handler} offers no mounts with mapped IDs on this node")
 
 
 def _record(sandbox: Sandbox, config: api_pb2.ContainerConfig, image: Image) -> Container:
@@ -99,11 +113,14 @@ async def _make(parts: Parts, sandbox: Sandbox, container: Container, image: Ima
     await asyncio.to_thread(_make_directories, paths.rootfs, container.log_path)
     undo.add("snapshot", lambda: parts.images.release(container.id, paths.rootfs))
     labels = {"io.kubernetes.cri.container-id": container.id, "io.kubernetes.cri.sandbox-id": sandbox.id}
-    await parts.images.prepare(container.id, image, paths.rootfs, labels)
+    user = user_of(parts, sandbox)
+    await parts.images.prepare(container.id, image, paths.rootfs, labels, user)
     spec = await _spec(parts, sandbox, container, image)
     container.user.CopyFrom(_user(spec["process"]["user"]))
-    await asyncio.to_thread(paths.spec.write_text, json.dumps(spec), encoding="utf-8")
-    await _run_monitor(parts, sandbox, container, undo)
+    await asyncio.to_thread(write_spec, paths, spec)
+    made = await _run_monitor(parts, sandbox, container, undo)
+    if user is not None:  # from inside, nobody but us may do that
+        await parts.host.give_stdio(made.process, user.uids.outside + container.user.uid)
 
 
 async def _spec(parts: Parts, sandbox: Sandbox, container: Container, image: Image) -> dict[str, Any]:
@@ -119,7 +136,7 @@ async def _spec(parts: Parts, sandbox: Sandbox, container: Container, image: Ima
     return spec
 
 
-async def _run_monitor(parts: Parts, sandbox: Sandbox, container: Container, undo: Undo) -> None:
+async def _run_monitor(parts: Parts, sandbox: Sandbox, container: Container, undo: Undo) -> Monitored:
     executor = parts.executor(sandbox.handler)
     runtime = executor.monitor_runtime(container.id, sandbox.id, is_root=False)
     undo.add("monitor's files", lambda: parts.monitor.forget(container.id))
@@ -139,6 +156,7 @@ async def _run_monitor(parts: Parts, sandbox: Sandbox, container: Container, und
         )
     )
     container.process, container.monitor = made.process, made.monitor
+    return made
 
 
 def _make_directories(rootfs: Path, log_path: str) -> None:

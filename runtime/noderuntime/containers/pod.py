@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from noderuntime.cri.v1 import api_pb2
+from noderuntime.host.base import UserNamespace
 from noderuntime.host.cgroup_names import pod_cgroup
 from noderuntime.network.base import wants_pod_network
 from noderuntime.parts import Parts
 from noderuntime.spec.inputs import NamespaceType, Pod
+from noderuntime.spec.userns import user_namespace
 from noderuntime.store.records import Sandbox
 
 
@@ -27,8 +29,15 @@ def pod_of(parts: Parts, sandbox: Sandbox) -> Pod:
         shm=paths.shm if wants_own_ipc(sandbox.config) else None,
         resolv_conf=paths.resolv_conf,
         hostname=paths.hostname,
+        user=user_of(parts, sandbox),
         handler=parts.config.handlers[sandbox.handler].type,
     )
+
+
+def user_of(parts: Parts, sandbox: Sandbox) -> UserNamespace | None:
+    """Return the user namespace that a sandbox has of its own."""
+    options = sandbox.config.linux.security_context.namespace_options
+    return user_namespace(options, parts.paths.sandbox(sandbox.id).user)
 
 
 def namespaces_of(parts: Parts, sandbox: Sandbox) -> dict[NamespaceType, str]:

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from noderuntime.host.base import UserNamespace
+
 
 @dataclass(frozen=True, slots=True)
 class ImageConfig:
@@ -65,8 +67,18 @@ class ImageBackend(Protocol):
     async def image(self, ref: str) -> Image:
         """Find an image by ID, tag or digest; NotFound when the node does not have it."""
 
-    async def prepare(self, key: str, image: Image, target: Path, labels: Mapping[str, str]) -> None:
-        """Make a writable snapshot of the image and mount it at the (existing, empty) target."""
+    async def prepare(
+        self,
+        key: str,
+        image: Image,
+        target: Path,
+        labels: Mapping[str, str],
+        user: UserNamespace | None = None,
+    ) -> None:
+        """Make a writable snapshot of the image and mount it at the (existing, empty) target.
+
+        With a (pinned) user namespace, its owners are those of the image as seen from in there.
+        """
 
     async def release(self, key: str, target: Path) -> None:
         """Unmount the target and remove the snapshot."""

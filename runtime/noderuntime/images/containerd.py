@@ -27,7 +27,7 @@ from noderuntime.errors import (
     NoderuntimeError,
     NotFound,
 )
-from noderuntime.host.base import Host, Mount
+from noderuntime.host.base import Host, Mount, UserNamespace
 from noderuntime.images import choice, oci
 from noderuntime.images.base import Image, ImageConfig, SnapshotUsage
 from noderuntime.images.client import ContainerdClient
@@ -85,14 +85,21 @@ class ContainerdBackend:
         tags, digests = await self._names(found.image.target.digest)
         return Image(resolved.id, resolved.chain_id, resolved.config, tags, digests)
 
-    async def prepare(self, key: str, image: Image, target: Path, labels: Mapping[str, str]) -> None:
+    async def prepare(
+        self,
+        key: str,
+        image: Image,
+        target: Path,
+        labels: Mapping[str, str],
+        user: UserNamespace | None = None,
+    ) -> None:
         """Make a snapshot of the image and mount it; after an error neither is left.
 
         FailedPrecondition when the image was never unpacked here, AlreadyExists when the key is in use.
         A cancelled caller waits for the end and finds it undone: a call that was
         merely dropped would make its snapshot after we had removed it.
         """
-        work = asyncio.ensure_future(self._prepare(key, image, target, labels))
+        work = asyncio.ensure_future(self._prepare(key, image, target, labels, user))
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -141,10 +148,17 @@ class ContainerdBackend:
         """Close the connection."""
         await self._client.close()
 
-    async def _prepare(self, key: str, image: Image, target: Path, labels: Mapping[str, str]) -> None:
+    async def _prepare(
+        self,
+        key: str,
+        image: Image,
+        target: Path,
+        labels: Mapping[str, str],
+        user: UserNamespace | None,
+    ) -> None:
         try:
             mounts = await self._snapshot(key, image, labels)
-            await self._host.mount(_as_mount(mounts, target))
+            await self._host.mount(_as_mount(mounts, target, user))
         except (AlreadyExists, FailedPrecondition):
             raise
         except NoderuntimeError:
@@ -228,7 +242,7 @@ class ContainerdBackend:
         return bytes(content)
 
 
-def _as_mount(mounts: Sequence[types_pb2.Mount], target: Path) -> Mount:
+def _as_mount(mounts: Sequence[types_pb2.Mount], target: Path, user: UserNamespace | None) -> Mount:
     if len(mounts) != 1:
         raise Internal(f"the snapshotter wants {len(mounts)} mounts for one snapshot; only one is supported")
     [only] = mounts
@@ -238,4 +252,5 @@ def _as_mount(mounts: Sequence[types_pb2.Mount], target: Path) -> Mount:
         target=target,
         fstype="" if bind else only.type,
         options=(*(("rbind",) if bind else ()), *only.options),
+        user=user,
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from pathlib import Path
 
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.errors import InvalidArgument
+from noderuntime.host.base import UserNamespace
 from noderuntime.paths import SandboxPaths
 
 _HOST_RESOLV_CONF = Path("/etc/resolv.conf")
@@ -44,8 +46,11 @@ def resolv_conf(dns: api_pb2.DNSConfig) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def write_files(paths: SandboxPaths, config: api_pb2.PodSandboxConfig) -> None:
-    """Make the sandbox's directory, its files, the mount point of its /dev/shm, and the log directory."""
+def write_files(paths: SandboxPaths, config: api_pb2.PodSandboxConfig, user: UserNamespace | None) -> None:
+    """Make the sandbox's directory, its files, the mount point of its /dev/shm, and the log directory.
+
+    In a user namespace the files belong to its root.
+    """
     paths.dir.mkdir(mode=0o711, parents=True)
     paths.shm.mkdir()
     content = resolv_conf(config.dns_config)
@@ -55,5 +60,7 @@ def write_files(paths: SandboxPaths, config: api_pb2.PodSandboxConfig) -> None:
     for path, text in ((paths.resolv_conf, content), (paths.hostname, hostname_of(config) + "\n")):
         path.write_text(text, encoding="utf-8")
         path.chmod(0o644)
+        if user is not None:
+            os.chown(path, *user.root)
     if config.log_directory:
         Path(config.log_directory).mkdir(mode=0o755, parents=True, exist_ok=True)

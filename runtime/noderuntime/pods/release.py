@@ -30,7 +30,7 @@ async def detach(parts: Parts, sandbox: Sandbox) -> None:
 async def unpin(parts: Parts, sandbox: Sandbox) -> None:
     """Let the namespaces and the pod's /dev/shm go."""
     paths = parts.paths.sandbox(sandbox.id)
-    await parts.host.unpin_namespaces([paths.netns, paths.ipc, paths.uts])
+    await parts.host.unpin_namespaces(paths.pins)
     await parts.host.unmount(paths.shm)
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import time
-from pathlib import Path
+from typing import Any
 
 from noderuntime import log
+from noderuntime.containers.bundle import write_spec
 from noderuntime.containers.pod import cgroup_of, pod_of, shares_pids
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.errors import DeadlineExceeded
 from noderuntime.host.cgroup_names import monitor_cgroup
 from noderuntime.monitor.base import MonitorRequest
 from noderuntime.parts import Parts
+from noderuntime.paths import ContainerPaths
 from noderuntime.spec import builder
 from noderuntime.store.records import Sandbox
 
@@ -37,7 +38,7 @@ async def create_root(parts: Parts, sandbox: Sandbox) -> None:
     rootfs = parts.config.tools.pause_rootfs
     spec = await asyncio.to_thread(builder.root_spec, pod_of(parts, sandbox), rootfs, _PAUSE, parts.facts)
     executor.adapt_spec(spec, sandbox.id, is_root=True)
-    await asyncio.to_thread(_write, paths.spec, json.dumps(spec))
+    await asyncio.to_thread(_write, paths, spec)
     runtime = executor.monitor_runtime(sandbox.id, sandbox.id, is_root=True)
     made = await parts.monitor.create(
         MonitorRequest(
@@ -81,6 +82,6 @@ async def root_ended(parts: Parts, sandbox_id: str) -> None:
     _log.warning("sandbox ended by itself", sandbox=sandbox.id, handler=sandbox.handler)
 
 
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(mode=0o700, parents=True)
-    path.write_text(text, encoding="utf-8")
+def _write(paths: ContainerPaths, spec: dict[str, Any]) -> None:
+    paths.bundle.mkdir(mode=0o700, parents=True)
+    write_spec(paths, spec)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from noderuntime import log
-from noderuntime.containers.pod import cgroup_of, wants_own_ipc
+from noderuntime.containers.pod import cgroup_of, user_of, wants_own_ipc
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.errors import InvalidArgument
 from noderuntime.gather import together
@@ -48,9 +48,6 @@ def _check(config: api_pb2.PodSandboxConfig) -> None:
         value = getattr(metadata, what)
         if len(value) > _NAME_LIMIT or (what == "name" and not value):
             raise InvalidArgument(f"a sandbox needs a {what} of at most {_NAME_LIMIT} characters")
-    options = config.linux.security_context.namespace_options
-    if options.HasField("userns_options") and options.userns_options.mode != api_pb2.NODE:
-        raise InvalidArgument("a user namespace (hostUsers: false) is not offered by noderuntime's handlers")
     hostname_of(config)
     resolv_conf(config.dns_config)
     if config.log_directory and not Path(config.log_directory).is_absolute():
@@ -62,6 +59,8 @@ async def _run(parts: Parts, config: api_pb2.PodSandboxConfig, handler: str) -> 
     if wants_pod_network(config):
         sandbox.netns = str(parts.paths.sandbox(sandbox.id).netns)
     cgroup_of(parts, sandbox)
+    if user_of(parts, sandbox) and not (await parts.probes.features(handler)).user_namespaces:
+        raise InvalidArgument(f"handler {handler} offers no user namespaces on this node (hostUsers: false)")
     async with Undo(f"run sandbox {sandbox.id}") as undo:
         undo.add("record", lambda: _close_record(parts, sandbox, undo))
         await parts.ledger.sandboxes.add(sandbox)
@@ -93,7 +92,7 @@ async def _make(parts: Parts, sandbox: Sandbox, undo: Undo) -> None:
     """Make everything that the record speaks of."""
     paths = parts.paths.sandbox(sandbox.id)
     undo.add("files", lambda: parts.host.remove_tree(paths.dir))
-    await asyncio.to_thread(write_files, paths, sandbox.config)
+    await asyncio.to_thread(write_files, paths, sandbox.config, user_of(parts, sandbox))
     undo.add("namespaces and mounts", lambda: release.unpin(parts, sandbox))
     await together(_mount_shm(parts, sandbox), _pin(parts, sandbox))
     undo.add("cgroups", lambda: release.remove_cgroups(parts, sandbox))
@@ -109,17 +108,18 @@ async def _make(parts: Parts, sandbox: Sandbox, undo: Undo) -> None:
 
 async def _mount_shm(parts: Parts, sandbox: Sandbox) -> None:
     if wants_own_ipc(sandbox.config):
-        target = parts.paths.sandbox(sandbox.id).shm
-        await parts.host.mount(Mount("shm", target, "tmpfs", _SHM_OPTIONS))
+        target, user = parts.paths.sandbox(sandbox.id).shm, user_of(parts, sandbox)
+        owner = () if user is None else (f"uid={user.root[0]}", f"gid={user.root[1]}")
+        await parts.host.mount(Mount("shm", target, "tmpfs", _SHM_OPTIONS + owner))
 
 
 async def _pin(parts: Parts, sandbox: Sandbox) -> None:
     """Make the namespaces; sysctls that belong to none of them are refused even if there are none to make."""
     sysctls: Mapping[str, str] = sandbox.config.linux.sysctls
-    pins = pins_of(parts, sandbox)
-    if pins or sysctls:
+    pins, user = pins_of(parts, sandbox), user_of(parts, sandbox)
+    if pins or sysctls or user:
         hostname = hostname_of(sandbox.config) if "uts" in pins else None
-        await parts.host.pin_namespaces(pins, hostname=hostname, sysctls=dict(sysctls))
+        await parts.host.pin_namespaces(pins, hostname=hostname, sysctls=dict(sysctls), user=user)
 
 
 def pins_of(parts: Parts, sandbox: Sandbox) -> dict[NamespaceKind, Path]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 import grpc
 
@@ -17,7 +17,7 @@ import noderuntime
 from noderuntime import log
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.errors import NoderuntimeError
-from noderuntime.executor.base import Executor
+from noderuntime.executor.probes import Probes
 from noderuntime.host.cgroup_names import CgroupDriver
 from noderuntime.network.base import Network
 from noderuntime.router.upstream import Upstream, UpstreamStatus
@@ -26,8 +26,7 @@ _log = log.get(__name__)
 
 _SERVICE = "/runtime.v1.RuntimeService"
 _UPSTREAM_SECONDS = 10.0
-_PROBE_AGAIN_SECONDS = 60.0
-_OUR_FEATURES = api_pb2.RuntimeFeatures(supplemental_groups_policy=True)
+_OUR_FEATURES = api_pb2.RuntimeFeatures(supplemental_groups_policy=True, user_namespaces_host_network=True)
 _DRIVERS: Mapping[CgroupDriver, api_pb2.CgroupDriver] = {
     "systemd": api_pb2.SYSTEMD,
     "cgroupfs": api_pb2.CGROUPFS,
@@ -39,12 +38,12 @@ class NodeService:
 
     def __init__(
         self,
-        executors: Mapping[str, Executor],
+        probes: Probes,
         network: Network,
         upstream: Upstream | None,
         cgroup_driver: CgroupDriver,
     ) -> None:
-        self._handlers = [_Handler(executor) for executor in executors.values()]
+        self._probes = probes
         self._network = network
         self._upstream = upstream
         self._cgroup_driver = cgroup_driver
@@ -63,7 +62,7 @@ class NodeService:
         ours, theirs = await asyncio.gather(self._own_status(), self._upstream_status(request))
         status = _join(ours, theirs) if theirs is not None else ours
         if request.verbose:
-            status.info["noderuntime"] = json.dumps({"handlers": {h.name: h.words for h in self._handlers}})
+            status.info["noderuntime"] = json.dumps({"handlers": await self._words()})
         return status
 
     async def RuntimeConfig(self, request: api_pb2.RuntimeConfigRequest) -> api_pb2.RuntimeConfigResponse:
@@ -101,9 +100,28 @@ class NodeService:
                     ),
                 ]
             ),
-            runtime_handlers=await asyncio.gather(*(handler.describe() for handler in self._handlers)),
+            runtime_handlers=[await self._describe(handler) for handler in self._probes],
             features=_OUR_FEATURES,
         )
+
+    async def _describe(self, handler: str) -> api_pb2.RuntimeHandler:
+        """Put a handler's features into CRI's words; a broken handler has none."""
+        described = api_pb2.RuntimeHandler(name=handler, features=api_pb2.RuntimeHandlerFeatures())
+        with suppress(NoderuntimeError):
+            told = await self._probes.features(handler)
+            described.features.recursive_read_only_mounts = told.recursive_read_only_mounts
+            described.features.user_namespaces = told.user_namespaces
+        return described
+
+    async def _words(self) -> dict[str, str]:
+        """Return what each handler's binary said of itself: its version, or what is wrong with it."""
+        words: dict[str, str] = {}
+        for handler in self._probes:
+            try:
+                words[handler] = (await self._probes.features(handler)).version
+            except NoderuntimeError as error:
+                words[handler] = str(error)
+        return words
 
     async def _upstream_status(self, request: api_pb2.StatusRequest) -> api_pb2.StatusResponse | None:
         """Ask the upstream; one that does not answer makes the runtime not ready."""
@@ -124,38 +142,6 @@ class NodeService:
         assert self._upstream is not None  # noqa: S101 - every caller has looked
         reply = await self._upstream.unary(f"{_SERVICE}/{call}", request, timeout=_UPSTREAM_SECONDS).reply()
         return reply.body
-
-
-class _Handler:
-    """One of our handlers and what its binary last said; asked again only when that was long ago."""
-
-    def __init__(self, executor: Executor) -> None:
-        self.name = executor.name
-        self.words = "not asked yet"
-        self._executor = executor
-        self._features = api_pb2.RuntimeHandlerFeatures()
-        self._asked = float("-inf")
-
-    async def describe(self) -> api_pb2.RuntimeHandler:
-        """Return what Status says; a broken handler offers no features."""
-        if time.monotonic() - self._asked > _PROBE_AGAIN_SECONDS:
-            self._asked = time.monotonic()
-            await self._ask()
-        return api_pb2.RuntimeHandler(name=self.name, features=self._features)
-
-    async def _ask(self) -> None:
-        try:
-            told = await self._executor.probe()
-        except NoderuntimeError as error:
-            self.words = str(error)
-            self._features = api_pb2.RuntimeHandlerFeatures()
-            _log.warning("a handler is broken", handler=self.name, error=error)
-            return
-        self.words = told.version
-        self._features = api_pb2.RuntimeHandlerFeatures(
-            recursive_read_only_mounts=told.recursive_read_only_mounts,
-            user_namespaces=False,  # the tools may have them, our pods do not yet
-        )
 
 
 def _join(ours: api_pb2.StatusResponse, theirs: api_pb2.StatusResponse) -> api_pb2.StatusResponse:

@@ -26,6 +26,7 @@ from noderuntime.spec.resources import oci_resources, oom_score_adj
 from noderuntime.spec.seccomp import oci_seccomp
 from noderuntime.spec.text import clean
 from noderuntime.spec.user import oci_user
+from noderuntime.spec.userns import check_inside, oci_mappings
 
 Spec = dict[str, Any]
 
@@ -51,6 +52,7 @@ def root_spec(pod: Pod, rootfs: Path, args: Sequence[str], facts: HostFacts) -> 
     """Build the spec of a sandbox's own root container: read-only and without capabilities."""
     context = pod.config.linux.security_context
     linux: Spec = {
+        **_mappings(pod),
         "namespaces": root_namespaces(pod),
         "cgroupsPath": oci_cgroups_path(pod.cgroup, pod.id, pod.driver),
         "resources": {"devices": [{"allow": False, "access": "rwm"}]},
@@ -70,7 +72,7 @@ def root_spec(pod: Pod, rootfs: Path, args: Sequence[str], facts: HostFacts) -> 
         },
         "root": {"path": str(rootfs), "readonly": True},
         "mounts": [
-            one for one in kernel_mounts(writable=False) if one["type"] in ("proc", "tmpfs", "devpts")
+            one for one in kernel_mounts(pod, writable=False) if one["type"] in ("proc", "tmpfs", "devpts")
         ],
         "linux": linux,
     }
@@ -93,9 +95,11 @@ def exec_process(spec: Mapping[str, Any], command: Sequence[str], *, tty: bool =
 def _process(pod: Pod, container: ContainerInput, facts: HostFacts) -> Spec:
     config, image = container.config, container.image
     context = config.linux.security_context
+    user = oci_user(context, image.user, container.rootfs)
+    check_inside(user, pod.user)
     return {
         "terminal": config.tty,
-        "user": oci_user(context, image.user, container.rootfs),
+        "user": user,
         "args": arguments(config, image),
         "env": environment(config, image, pod.config.hostname or platform.node()),
         "cwd": directory(config, image),
@@ -111,6 +115,7 @@ def _linux(pod: Pod, container: ContainerInput, facts: HostFacts) -> Spec:
     devices, rules = container_devices(config)
     own_cgroup = facts.cgroup_version == 2 and not context.privileged
     linux: Spec = {
+        **_mappings(pod),
         "namespaces": container_namespaces(
             pod, context.namespace_options, container.target_pid, own_cgroup=own_cgroup
         ),
@@ -124,6 +129,12 @@ def _linux(pod: Pod, container: ContainerInput, facts: HostFacts) -> Spec:
         _put(linux, "readonlyPaths", list(context.readonly_paths))
         _put(linux, "seccomp", _seccomp(pod, context, facts))
     return linux
+
+
+def _mappings(pod: Pod) -> Spec:
+    if pod.user is None:
+        return {}
+    return {"uidMappings": oci_mappings([pod.user.uids]), "gidMappings": oci_mappings([pod.user.gids])}
 
 
 def _seccomp(pod: Pod, context: api_pb2.LinuxContainerSecurityContext, facts: HostFacts) -> Spec | None:

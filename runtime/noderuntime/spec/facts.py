@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from noderuntime.host import cgroup
 
 _CAP_SYS_RESOURCE = 24
+_MAPPED_LAYERS = (5, 19)
+"""The first kernel whose overlayfs takes layers from mounts with mapped IDs."""
+_MAX_USER_NAMESPACES = Path("/proc/sys/user/max_user_namespaces")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +34,19 @@ class HostFacts:
     """Memory with swap can be limited."""
     seccomp_profile: Path | None
     """The file behind RuntimeDefault; None: RuntimeDefault is unconfined."""
+    user_namespaces: bool = True
+    """There may be user namespaces, and overlays of layers whose IDs are mapped."""
 
     @property
     def may_lower_oom_score(self) -> bool:
         """Tell whether an oom_score_adj below our own can be set."""
         return bool(self.capabilities >> _CAP_SYS_RESOURCE & 1)
+
+
+def version_of(kernel: str) -> tuple[int, int]:
+    """Return the numbers that a kernel's release begins with."""
+    match = re.match(r"(\d+)\.(\d+)", kernel)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def read_facts(*, seccomp_profile: Path | None) -> HostFacts:
@@ -50,5 +62,14 @@ def read_facts(*, seccomp_profile: Path | None) -> HostFacts:
         cgroup_version=cgroups.version,
         controllers=cgroups.controllers(),
         swap_accounting=cgroups.swap_accounting(),
+        user_namespaces=_user_namespaces(),
         seccomp_profile=seccomp_profile if seccomp_profile and os.access(seccomp_profile, os.R_OK) else None,
     )
+
+
+def _user_namespaces() -> bool:
+    try:
+        allowed = int(_MAX_USER_NAMESPACES.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return False
+    return allowed > 0 and version_of(platform.release()) >= _MAPPED_LAYERS

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from noderuntime.cri.v1 import api_pb2
+from noderuntime.host.base import UserNamespace
 from noderuntime.host.cgroup_names import CgroupDriver
 
 NamespaceType = Literal["network", "ipc", "uts", "pid"]
@@ -54,6 +55,8 @@ class Pod:
     resolv_conf: Path | None = None
     hostname: Path | None = None
     """File for /etc/hostname."""
+    user: UserNamespace | None = None
+    """The pod's user namespace; None: the node's."""
     handler: Literal["runc", "gvisor"] = "runc"
     """Type of the pod's handler; gVisor has its own kernel and wants fewer of the host's things."""
 

@@ -13,6 +13,7 @@ from noderuntime.cri.v1 import api_pb2
 from noderuntime.errors import InvalidArgument, Unimplemented
 from noderuntime.spec.inputs import Pod
 from noderuntime.spec.text import absolute, clean, shown
+from noderuntime.spec.userns import oci_mappings
 
 Mount = dict[str, Any]
 
@@ -32,15 +33,21 @@ def container_mounts(pod: Pod, config: api_pb2.ContainerConfig) -> list[Mount]:
     places = {one["destination"] for one in asked}
     ours = [
         one
-        for one in (*kernel_mounts(writable=context.privileged), *_pod_files(pod, context.readonly_rootfs))
+        for one in (
+            *kernel_mounts(pod, writable=context.privileged),
+            *_pod_files(pod, context.readonly_rootfs),
+        )
         if one["destination"] not in places
         and not ("/dev" in places and one["destination"].startswith("/dev/"))
     ]
     return ours + sorted(asked, key=lambda one: one["destination"].count("/"))
 
 
-def kernel_mounts(*, writable: bool) -> Iterator[Mount]:
-    """Yield /proc, /dev and /sys; privileged containers may write to /sys and its cgroups."""
+def kernel_mounts(pod: Pod, *, writable: bool) -> Iterator[Mount]:
+    """Yield /proc, /dev and /sys; privileged containers may write to /sys and its cgroups.
+
+    The kernel lets only the owner of a network namespace mount its /sys.
+    """
     guarded = ["nosuid", "noexec", "nodev"]
     access = "rw" if writable else "ro"
     yield _mount("/proc", "proc", "proc", guarded)
@@ -48,7 +55,10 @@ def kernel_mounts(*, writable: bool) -> Iterator[Mount]:
     pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]
     yield _mount("/dev/pts", "devpts", "devpts", pts)
     yield _mount("/dev/mqueue", "mqueue", "mqueue", guarded)
-    yield _mount("/sys", "sysfs", "sysfs", [*guarded, access])
+    if pod.user is not None and "network" not in pod.namespaces:
+        yield _mount("/sys", "bind", "/sys", ["rbind", "rprivate", *guarded, "rro"])
+    else:
+        yield _mount("/sys", "sysfs", "sysfs", [*guarded, access])
     yield _mount("/sys/fs/cgroup", "cgroup", "cgroup", [*guarded, "relatime", access])
 
 
@@ -73,14 +83,21 @@ def _pod_files(pod: Pod, read_only: bool) -> Iterator[Mount]:
 def _asked(mount: api_pb2.Mount) -> Mount:
     if mount.HasField("image"):
         raise Unimplemented("images as volumes are not offered")
-    if mount.uidMappings or mount.gidMappings:
-        raise Unimplemented("ID-mapped mounts are not offered")
     place = posixpath.normpath(posixpath.join("/", clean(mount.container_path, "a mount's container_path")))
     if not mount.container_path or place == "/":
         raise InvalidArgument(f"a mount cannot go to {shown(mount.container_path)}")
     source = _source(absolute(mount.host_path, f"the source of the mount at {shown(place)}"))
     options = ["rbind", _propagation(mount, source), _access(mount)]
-    return _mount(place, "bind", source, options)
+    return _mount(place, "bind", source, options) | _mappings(mount)
+
+
+def _mappings(mount: api_pb2.Mount) -> Mount:
+    """Return how IDs in a volume are to be seen; the runtime maps the mount."""
+    if not mount.uidMappings and not mount.gidMappings:
+        return {}
+    if not mount.uidMappings or not mount.gidMappings:
+        raise InvalidArgument(f"the mount at {shown(mount.container_path)} maps only one of users and groups")
+    return {"uidMappings": oci_mappings(mount.uidMappings), "gidMappings": oci_mappings(mount.gidMappings)}
 
 
 def _access(mount: api_pb2.Mount) -> str:

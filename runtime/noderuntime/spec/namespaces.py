@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from noderuntime.cri.v1 import api_pb2
-from noderuntime.errors import FailedPrecondition, Unimplemented
+from noderuntime.errors import FailedPrecondition
 from noderuntime.spec.inputs import Pod
+from noderuntime.spec.userns import check_same
 
 Namespace = dict[str, str]
 
@@ -13,8 +14,7 @@ def container_namespaces(
     pod: Pod, options: api_pb2.NamespaceOption, target_pid: int | None, *, own_cgroup: bool
 ) -> list[Namespace]:
     """Return OCI ``linux.namespaces`` of a container."""
-    if options.HasField("userns_options") and options.userns_options.mode == api_pb2.NamespaceMode.POD:
-        raise Unimplemented("user namespaces are not offered")
+    check_same(pod.config.linux.security_context.namespace_options, options)
     namespaces = [{"type": "mount"}, *_joined(pod)]
     if options.pid == api_pb2.NamespaceMode.TARGET:
         if target_pid is None:
@@ -38,7 +38,8 @@ def root_namespaces(pod: Pod) -> list[Namespace]:
 
 
 def _joined(pod: Pod) -> list[Namespace]:
-    return [
+    user = [] if pod.user is None else [{"type": "user", "path": str(pod.user.pin)}]
+    return user + [
         {"type": kind, "path": pod.namespaces[kind]}
         for kind in ("network", "ipc", "uts")
         if kind in pod.namespaces

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.errors import InvalidArgument
-from noderuntime.spec.facts import HostFacts
+from noderuntime.spec.facts import HostFacts, version_of
 from noderuntime.spec.text import absolute, shown
 
 _LIMIT = 4 << 20
@@ -125,7 +124,7 @@ def _holds(condition: Mapping[str, Any], capabilities: Collection[str], arch: st
     return (
         (not arches or arch in arches)
         and all(name in capabilities for name in condition.get("caps") or ())
-        and (not minimum or _version(kernel) >= _version(minimum))
+        and (not minimum or version_of(kernel) >= version_of(minimum))
     )
 
 
@@ -135,10 +134,5 @@ def _excluded(condition: Mapping[str, Any], capabilities: Collection[str], arch:
     return (
         arch in (condition.get("arches") or ())
         or any(name in capabilities for name in condition.get("caps") or ())
-        or bool(minimum and _version(kernel) >= _version(minimum))
+        or bool(minimum and version_of(kernel) >= version_of(minimum))
     )
-
-
-def _version(text: str) -> tuple[int, int]:
-    match = re.match(r"(\d+)\.(\d+)", text)
-    return (int(match[1]), int(match[2])) if match else (0, 0)

@@ -45,7 +45,9 @@ class Daemon:
         self._state = state
         self._config = state / "config.toml"
         self._process: subprocess.Popen[bytes] | None = None
-        state.mkdir(parents=True, exist_ok=True)
+        for directory in (run, state):
+            directory.mkdir(parents=True, exist_ok=True)
+            directory.chmod(0o711)  # root of a user namespace has to pass through
         pause = _pause_rootfs(state / "pause")
         tables: dict[str, dict[str, object]] = {
             "server": {"socket": self.socket, "run_dir": run, "state_dir": state / "state"},

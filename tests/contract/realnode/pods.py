@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -79,6 +81,18 @@ class Kubelet:
         """ContainerStatus."""
         request = api_pb2.ContainerStatusRequest(container_id=container)
         return self.runtime.ContainerStatus(request, timeout=_SECONDS).status
+
+    def node_status(self) -> api_pb2.StatusResponse:
+        """Status."""
+        return self.runtime.Status(api_pb2.StatusRequest(), timeout=_SECONDS)
+
+    def status_info(self, container: str) -> dict[str, Any]:
+        """What a verbose ContainerStatus adds."""
+        request = api_pb2.ContainerStatusRequest(container_id=container, verbose=True)
+        info: dict[str, Any] = json.loads(
+            self.runtime.ContainerStatus(request, timeout=_SECONDS).info["info"]
+        )
+        return info
 
     def exec(self, container: str, script: str) -> api_pb2.ExecSyncResponse:
         """ExecSync of a shell script."""

@@ -1,4 +1,5 @@
 import asyncio
+import os
 
 import pytest
 from fakes import container_config, pod_config
@@ -26,6 +27,23 @@ def host_pod(**fields):
 def shared_pod():
     config = pod_config()
     config.linux.security_context.namespace_options.pid = api_pb2.POD
+    return config
+
+
+def hidden_pod():
+    """A pod with a user namespace, whose root is whoever runs the tests."""
+    config = pod_config()
+    options = config.linux.security_context.namespace_options.userns_options
+    options.mode = api_pb2.POD
+    options.uids.add(host_id=os.getuid(), length=1000)
+    options.gids.add(host_id=os.getgid(), length=1000)
+    return config
+
+
+def hidden_container(name="app", **fields):
+    config = container_config(name, **fields)
+    options = hidden_pod().linux.security_context.namespace_options
+    config.linux.security_context.namespace_options.CopyFrom(options)
     return config
 
 
@@ -66,6 +84,42 @@ async def test_a_host_network_pod_has_nothing_pinned(node):
     await remove_pod_sandbox(node.parts, sandbox)
     assert "detach" not in node.world.trace
     assert not node.left()
+
+
+async def test_a_user_namespace_is_pinned_and_given_back(node):
+    sandbox = await run_pod_sandbox(node.parts, hidden_pod(), "runc")
+    assert node.parts.paths.sandbox(sandbox).user in node.world.pins
+    container = await create_container(node.parts, sandbox, hidden_container())
+    assert f"give stdio to {os.getuid()}" in node.world.trace
+    await start_container(node.parts, container)
+    await remove_pod_sandbox(node.parts, sandbox)
+    assert not node.left()
+
+
+@pytest.mark.parametrize("step", ["mount", "pin", "attach", "mount!", "pin!", "attach!"])
+async def test_a_failure_leaves_no_user_namespace(node, step):
+    node.world.fail.add(step)
+    with pytest.raises(Internal):
+        await run_pod_sandbox(node.parts, hidden_pod(), "runc")
+    assert not node.left()
+
+
+async def test_a_handler_without_user_namespaces_refuses_them(node):
+    with pytest.raises(InvalidArgument, match="gvisor offers no user namespaces"):
+        await run_pod_sandbox(node.parts, hidden_pod(), "gvisor")
+    assert node.world.trace == []
+
+
+async def test_mounts_that_a_handler_cannot_make_are_refused(node):
+    sandbox = await run_pod_sandbox(node.parts, pod_config(), "gvisor")
+    ids = [api_pb2.IDMapping(length=1)]
+    recursive = api_pb2.Mount(container_path="/a", host_path="/", readonly=True, recursive_read_only=True)
+    mapped = api_pb2.Mount(container_path="/a", host_path="/", uidMappings=ids, gidMappings=ids)
+    with pytest.raises(InvalidArgument, match="RROUnsupported"):
+        await create_container(node.parts, sandbox, container_config(mounts=[recursive]))
+    with pytest.raises(InvalidArgument, match="mapped IDs"):
+        await create_container(node.parts, sandbox, container_config(mounts=[mapped]))
+    assert not node.world.snapshots
 
 
 async def test_stop_and_remove_twice_and_of_nothing(node):

@@ -9,6 +9,7 @@ import noderuntime
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.errors import ToolError
 from noderuntime.executor.base import Features
+from noderuntime.executor.probes import Probes
 from noderuntime.router.upstream import Reply, UpstreamStatus
 from noderuntime.server.node_service import NodeService
 
@@ -63,7 +64,8 @@ def _service(
     upstream: FakeUpstream | None, *, network: FakeNetwork | None = None, broken: bool = False
 ) -> NodeService:
     executors = {name: FakeExecutor(name, broken=broken) for name in ("runc", "gvisor")}
-    return NodeService(executors, network or FakeNetwork(), upstream, "systemd")  # type: ignore[arg-type]
+    probes = Probes(executors, user_namespaces=True)  # type: ignore[arg-type]
+    return NodeService(probes, network or FakeNetwork(), upstream, "systemd")  # type: ignore[arg-type]
 
 
 def _status(**conditions: bool) -> api_pb2.StatusResponse:
@@ -77,7 +79,7 @@ def _status(**conditions: bool) -> api_pb2.StatusResponse:
         runtime_handlers=[
             api_pb2.RuntimeHandler(name=name, features={"user_namespaces": True}) for name in ("", "runc")
         ],
-        features=api_pb2.RuntimeFeatures(supplemental_groups_policy=True, user_namespaces_host_network=True),
+        features=api_pb2.RuntimeFeatures(supplemental_groups_policy=True),
     )
 
 
@@ -99,7 +101,7 @@ async def test_handlers_of_both_are_told_and_ours_win_by_name() -> None:
     assert [handler.name for handler in status.runtime_handlers] == ["runc", "gvisor", ""]
     runc, _, default = status.runtime_handlers
     assert runc.features.recursive_read_only_mounts
-    assert not runc.features.user_namespaces, "ours have none yet, whatever the tool and the upstream can"
+    assert runc.features.user_namespaces
     assert default.features.user_namespaces
 
 
@@ -107,6 +109,10 @@ async def test_only_what_both_can_is_told_of_the_node() -> None:
     status = await _service(FakeUpstream(_status())).Status(api_pb2.StatusRequest())
     assert status.features.supplemental_groups_policy
     assert not status.features.user_namespaces_host_network
+    theirs = _status()
+    theirs.features.user_namespaces_host_network = True
+    status = await _service(FakeUpstream(theirs)).Status(api_pb2.StatusRequest())
+    assert status.features.user_namespaces_host_network
 
 
 async def test_readiness_is_the_upstreams() -> None:
@@ -146,10 +152,19 @@ async def test_a_broken_handler_is_told_with_its_words_and_without_features() ->
 
 async def test_tools_are_not_started_at_every_look() -> None:
     executor = FakeExecutor("runc")
-    service = NodeService({"runc": executor}, FakeNetwork(), None, "cgroupfs")  # type: ignore[dict-item]
+    probes = Probes({"runc": executor}, user_namespaces=True)  # type: ignore[dict-item]
+    service = NodeService(probes, FakeNetwork(), None, "cgroupfs")  # type: ignore[arg-type]
     for _ in range(5):
         await service.Status(api_pb2.StatusRequest())
     assert executor.probes == 1
+
+
+async def test_a_kernel_without_user_namespaces_takes_them_from_every_handler() -> None:
+    probes = Probes({"runc": FakeExecutor("runc")}, user_namespaces=False)  # type: ignore[dict-item]
+    service = NodeService(probes, FakeNetwork(), None, "cgroupfs")  # type: ignore[arg-type]
+    [runc] = (await service.Status(api_pb2.StatusRequest())).runtime_handlers
+    assert runc.features.recursive_read_only_mounts
+    assert not runc.features.user_namespaces
 
 
 async def test_the_cgroup_driver_is_the_upstreams() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from noderuntime.cri.v1 import api_pb2
-from noderuntime.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from noderuntime.errors import FailedPrecondition, InvalidArgument
 from noderuntime.images.base import ImageConfig
 from noderuntime.spec.builder import Spec, container_spec, exec_process, root_spec
 from noderuntime.spec.devices import container_devices
@@ -64,13 +64,6 @@ def test_the_four_ways_to_see_processes(pod: Pod, facts: HostFacts, rootfs: Path
     assert kinds(build(shared, facts, rootfs, config, 9))["pid"] == "/proc/9/ns/pid"
     with pytest.raises(FailedPrecondition):
         build(shared, facts, rootfs, config)
-
-
-def test_user_namespaces_are_refused(pod: Pod, facts: HostFacts, rootfs: Path) -> None:
-    config = api_pb2.ContainerConfig()
-    config.linux.security_context.namespace_options.userns_options.mode = api_pb2.NamespaceMode.POD
-    with pytest.raises(Unimplemented):
-        build(pod, facts, rootfs, config)
 
 
 def test_privileged_containers_are_not_confined(pod: Pod, facts: HostFacts, rootfs: Path) -> None:

@@ -1,0 +1,32 @@
+"""What a script sees that runs in a container."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from noderuntime.cri.v1 import api_pb2
+from realnode.pods import Kubelet, wait_until
+
+
+def linux(**context: Any) -> api_pb2.LinuxContainerConfig:
+    """Make a container's Linux config of its security context."""
+    return api_pb2.LinuxContainerConfig(security_context=api_pb2.LinuxContainerSecurityContext(**context))
+
+
+def said_by(
+    kubelet: Kubelet,
+    handler: str,
+    script: str,
+    *,
+    pod: api_pb2.PodSandboxConfig | None = None,
+    fails: bool = False,
+    **fields: Any,
+) -> list[str]:
+    """Run a script to its end in a pod of its own and return the lines that it said."""
+    config = pod or kubelet.pod_config()
+    sandbox = kubelet.run(config, handler)
+    container = kubelet.run_container(sandbox, config, "main", script, **fields)
+    wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "the script's end")
+    said = kubelet.log(config, "main")
+    assert (kubelet.status(container).exit_code != 0) is fails, said
+    return said
