@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -188,6 +189,78 @@ def test_limits_are_set_and_changed(kubelet: Kubelet, handler: str) -> None:
         api_pb2.UpdateContainerResourcesRequest(container_id=container, linux=limits)
     )
     assert kubelet.status(container).resources.linux.memory_limit_in_bytes == 96 << 20
+
+
+def cgroup_files(kubelet: Kubelet, container: str) -> Callable[[str, str], str]:
+    """Read files of a container's cgroup by their names in cgroup v1 and v2."""
+    groups = Path(f"/proc/{kubelet.status_info(container)['pid']}/cgroup").read_text().splitlines()
+    places = {
+        name: path for _, names, path in (one.split(":", 2) for one in groups) for name in names.split(",")
+    }
+
+    def read(first: str, second: str) -> str:
+        controller = first.partition(".")[0]
+        if controller in places:
+            return Path(f"/sys/fs/cgroup/{controller}{places[controller]}/{first}").read_text().strip()
+        return Path(f"/sys/fs/cgroup{places['']}/{second}").read_text().strip()
+
+    return read
+
+
+def test_every_limit_reaches_the_kernel_and_can_be_moved(kubelet: Kubelet) -> None:
+    config = kubelet.pod_config()
+    pod = kubelet.run(config, "runc")
+    limits = api_pb2.LinuxContainerResources(
+        memory_limit_in_bytes=64 << 20, cpu_shares=512, cpu_period=50_000, cpu_quota=25_000, cpuset_cpus="0"
+    )
+    container = kubelet.run_container(
+        pod, config, "main", "exec sleep 1000", linux=api_pb2.LinuxContainerConfig(resources=limits)
+    )
+    read = cgroup_files(kubelet, container)
+    assert read("memory.limit_in_bytes", "memory.max") == str(64 << 20)
+    assert read("cpuset.cpus", "cpuset.cpus") == "0"
+    assert read("cpu.cfs_quota_us", "cpu.max").split()[0] == "25000"
+    kubelet.update(container, memory_limit_in_bytes=128 << 20, cpu_quota=-1)
+    assert read("memory.limit_in_bytes", "memory.max") == str(128 << 20)
+    assert read("cpu.cfs_quota_us", "cpu.max").split()[0] in ("-1", "max")
+    assert read("cpuset.cpus", "cpuset.cpus") == "0"
+    linux = kubelet.status(container).resources.linux
+    assert (linux.memory_limit_in_bytes, linux.cpu_quota, linux.cpu_shares) == (128 << 20, -1, 512)
+    with pytest.raises(grpc.RpcError, match="cpu_shares") as refused:
+        kubelet.update(container, cpu_shares=-5)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_limit_below_what_is_used_is_refused_and_kills_nobody(kubelet: Kubelet) -> None:
+    config = kubelet.pod_config()
+    pod = kubelet.run(config, "runc")
+    limits = api_pb2.LinuxContainerResources(memory_limit_in_bytes=64 << 20)
+    script = "head -c 24m /dev/zero >/dev/shm/x; echo full; exec sleep 1000"
+    container = kubelet.run_container(
+        pod, config, "main", script, linux=api_pb2.LinuxContainerConfig(resources=limits)
+    )
+    wait_until(lambda: kubelet.log(config, "main") == ["full"], "24 MiB in use")
+    with pytest.raises(grpc.RpcError, match="memory"):
+        kubelet.update(container, memory_limit_in_bytes=4 << 20)
+    status = kubelet.status(container)
+    assert status.state == api_pb2.CONTAINER_RUNNING
+    assert status.resources.linux.memory_limit_in_bytes == 64 << 20
+
+
+def test_processes_are_limited_by_the_pods_cgroup(kubelet: Kubelet, daemon: Daemon) -> None:
+    config = kubelet.pod_config()
+    pod = kubelet.run(config, "runc")
+    script = """
+        until test -e /dev/shm/go; do sleep 0.05; done
+        for one in 1 2 3 4 5 6 7 8 9 10; do sleep 1000 & done; echo all
+    """
+    kubelet.run_container(pod, config, "main", script)
+    hierarchy = Path("/sys/fs/cgroup/pids")
+    group = (hierarchy if hierarchy.is_dir() else hierarchy.parent) / config.linux.cgroup_parent.lstrip("/")
+    (group / "pids.max").write_text("8")
+    (daemon.run / "sandboxes" / pod / "shm/go").touch()
+    wait_until(lambda: kubelet.log(config, "main") != [], "its word")
+    assert "can't fork" in kubelet.log(config, "main")[-1]
 
 
 def test_memory_beyond_the_limit_is_an_oom_kill(kubelet: Kubelet) -> None:

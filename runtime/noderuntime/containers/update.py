@@ -27,6 +27,8 @@ async def _update(parts: Parts, container: Container, resources: api_pb2.LinuxCo
         sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
         merged = merge(container.resources, resources)
         oci = oci_resources(merged, parts.facts)
+        if "memory" in oci:  # rather refuse than have the kernel kill what no longer fits
+            oci["memory"]["checkBeforeUpdate"] = True
         await parts.executor(sandbox.handler).update(container.id, sandbox.id, oci)
         container.resources.CopyFrom(merged)
         await parts.ledger.containers.save(container)
@@ -35,9 +37,11 @@ async def _update(parts: Parts, container: Container, resources: api_pb2.LinuxCo
 def merge(
     old: api_pb2.LinuxContainerResources, new: api_pb2.LinuxContainerResources
 ) -> api_pb2.LinuxContainerResources:
-    """Lay what is set in the new limits over the old ones."""
+    """Lay what is set in the new limits over the old ones; swap is limited anew with memory."""
     merged = api_pb2.LinuxContainerResources()
     merged.CopyFrom(old)
+    if new.memory_limit_in_bytes:
+        merged.memory_swap_limit_in_bytes = 0
     if new.hugepage_limits:
         del merged.hugepage_limits[:]
     merged.MergeFrom(new)

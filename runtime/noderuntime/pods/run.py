@@ -19,6 +19,7 @@ from noderuntime.parts import Parts
 from noderuntime.pods import release
 from noderuntime.pods.files import hostname_of, resolv_conf, write_files
 from noderuntime.pods.root import create_root, needs_root, start_root
+from noderuntime.spec.limits import check_limits
 from noderuntime.store.ledger import sandbox_name
 from noderuntime.store.records import Sandbox
 from noderuntime.undo import Undo
@@ -48,6 +49,8 @@ def _check(config: api_pb2.PodSandboxConfig) -> None:
         value = getattr(metadata, what)
         if len(value) > _NAME_LIMIT or (what == "name" and not value):
             raise InvalidArgument(f"a sandbox needs a {what} of at most {_NAME_LIMIT} characters")
+    check_limits(config.linux.overhead)
+    check_limits(config.linux.resources)
     hostname_of(config)
     resolv_conf(config.dns_config)
     if config.log_directory and not Path(config.log_directory).is_absolute():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 
+from google.protobuf.json_format import MessageToDict
+
 from noderuntime.containers.pod import cgroup_of, namespaces_of
 from noderuntime.containers.status import describe as describe_container
 from noderuntime.cri.v1 import api_pb2
@@ -31,6 +33,8 @@ def pod_sandbox_status(
                 "runtimeHandler": sandbox.handler,
                 "cgroup": cgroup_of(parts, sandbox),
                 "namespaces": namespaces_of(parts, sandbox),
+                "overhead": MessageToDict(sandbox.config.linux.overhead),
+                "resources": MessageToDict(sandbox.config.linux.resources),
             }
         )
     return response

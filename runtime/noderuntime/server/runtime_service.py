@@ -27,6 +27,7 @@ from noderuntime.pods.run import run_pod_sandbox
 from noderuntime.pods.stats import list_pod_sandbox_stats, pod_sandbox_stats
 from noderuntime.pods.status import pod_sandbox_status
 from noderuntime.pods.stop import stop_pod_sandbox
+from noderuntime.pods.update import update_pod_sandbox_resources
 
 
 class RuntimeService:
@@ -120,8 +121,10 @@ class RuntimeService:
     async def UpdatePodSandboxResources(
         self, request: api_pb2.UpdatePodSandboxResourcesRequest
     ) -> api_pb2.UpdatePodSandboxResourcesResponse:
-        """Take note of a pod's new limits: they are set on the pod's cgroup, which is the kubelet's."""
-        self._parts.ledger.sandboxes.get(request.pod_sandbox_id)
+        """Take note of a pod's new limits."""
+        await update_pod_sandbox_resources(
+            self._parts, request.pod_sandbox_id, request.overhead, request.resources
+        )
         return api_pb2.UpdatePodSandboxResourcesResponse()
 
     async def ReopenContainerLog(

@@ -7,13 +7,16 @@ from typing import Any
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.errors import InvalidArgument
 from noderuntime.spec.facts import HostFacts
+from noderuntime.spec.limits import check_limits
 
 
 def oci_resources(limits: api_pb2.LinuxContainerResources, facts: HostFacts) -> dict[str, Any]:
     """Return what is limited; a zero or an empty text in CRI means "not set".
 
-    Used for a new container and for UpdateContainerResources.
+    Used for a new container and for UpdateContainerResources. Limits on huge pages of a node that
+    does not account them are left out, as containerd leaves them.
     """
+    check_limits(limits)
     resources: dict[str, Any] = {}
     if cpu := _cpu(limits):
         resources["cpu"] = cpu

@@ -82,6 +82,14 @@ class Kubelet:
         request = api_pb2.ContainerStatusRequest(container_id=container)
         return self.runtime.ContainerStatus(request, timeout=_SECONDS).status
 
+    def update(self, container: str, **limits: object) -> None:
+        """UpdateContainerResources."""
+        request = api_pb2.UpdateContainerResourcesRequest(
+            container_id=container,
+            linux=api_pb2.LinuxContainerResources(**limits),  # type: ignore[arg-type]
+        )
+        self.runtime.UpdateContainerResources(request, timeout=_SECONDS)
+
     def node_status(self) -> api_pb2.StatusResponse:
         """Status."""
         return self.runtime.Status(api_pb2.StatusRequest(), timeout=_SECONDS)

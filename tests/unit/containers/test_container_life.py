@@ -294,7 +294,9 @@ async def test_update_lays_new_limits_over_old_ones(node, running):
     await update_container_resources(node.parts, running, api_pb2.LinuxContainerResources(cpu_shares=100))
     linux = (await status(node, running)).resources.linux
     assert (linux.cpu_shares, linux.memory_limit_in_bytes) == (100, 1 << 26)
-    assert node.parts.executors["runc"].updates[-1]["cpu"]["shares"] == 100
+    last = node.parts.executors["runc"].updates[-1]
+    assert last["cpu"]["shares"] == 100
+    assert last["memory"]["checkBeforeUpdate"], "nobody is killed by a limit that is too low"
     node.world.fail.add("update")
     with pytest.raises(Internal):
         await update_container_resources(node.parts, running, api_pb2.LinuxContainerResources(cpu_shares=7))

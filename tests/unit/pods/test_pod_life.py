@@ -1,4 +1,5 @@
 import asyncio
+import json
 import os
 
 import pytest
@@ -15,6 +16,7 @@ from noderuntime.pods.root import root_ended
 from noderuntime.pods.run import run_pod_sandbox
 from noderuntime.pods.status import pod_sandbox_status
 from noderuntime.pods.stop import stop_pod_sandbox
+from noderuntime.pods.update import update_pod_sandbox_resources
 
 
 def host_pod(**fields):
@@ -228,6 +230,8 @@ async def test_another_attempt_is_another_sandbox(node):
         lambda c: c.dns_config.servers.append("1.1.1.1\nsearch evil"),
         lambda c: setattr(c, "log_directory", "relative"),
         lambda c: setattr(c.linux, "cgroup_parent", "/kubepods/../../etc"),
+        lambda c: setattr(c.linux.resources, "cpu_shares", -1),
+        lambda c: setattr(c.linux.overhead, "cpuset_cpus", "all"),
     ],
 )
 async def test_what_can_never_work_is_refused_before_anything_is_made(node, spoil):
@@ -249,6 +253,21 @@ async def test_dns_and_hostname_are_in_the_sandbox_files(node):
     paths = node.parts.paths.sandbox(sandbox)
     assert paths.resolv_conf.read_text() == "search a.local b\nnameserver 10.96.0.10\noptions ndots:5\n"
     assert paths.hostname.read_text() == "web-1\n"
+
+
+async def test_new_limits_of_a_pod_are_kept(node):
+    sandbox = await run_pod_sandbox(node.parts, pod_config(), "runc")
+    limits = api_pb2.LinuxContainerResources
+    overhead, resources = limits(cpu_shares=5), limits(memory_limit_in_bytes=1 << 30)
+    await update_pod_sandbox_resources(node.parts, sandbox, overhead, resources)
+    with pytest.raises(InvalidArgument):
+        await update_pod_sandbox_resources(node.parts, sandbox, overhead, limits(cpu_period=-7))
+    await node.restart()
+    info = json.loads(pod_sandbox_status(node.parts, sandbox, verbose=True).info["info"])
+    assert info["overhead"] == {"cpuShares": "5"}
+    assert info["resources"] == {"memoryLimitInBytes": str(1 << 30)}
+    with pytest.raises(NotFound):
+        await update_pod_sandbox_resources(node.parts, "a" * 64, overhead, resources)
 
 
 async def test_filters(node):

@@ -13,7 +13,7 @@ from noderuntime.spec.builder import Spec, container_spec, exec_process, root_sp
 from noderuntime.spec.devices import container_devices
 from noderuntime.spec.facts import HostFacts
 from noderuntime.spec.inputs import ContainerInput, Pod
-from noderuntime.spec.resources import oci_resources, oom_score_adj
+from noderuntime.spec.resources import oom_score_adj
 
 
 def build(
@@ -100,25 +100,6 @@ def test_devices_of_the_pod() -> None:
         bad.devices.add(container_path="/dev/x", host_path=path, permissions=access)
         with pytest.raises(InvalidArgument):
             container_devices(bad)
-
-
-def test_limits(facts: HostFacts) -> None:
-    limits = api_pb2.LinuxContainerResources(
-        cpu_shares=512, cpu_quota=-1, memory_limit_in_bytes=1 << 20, unified={"memory.high": "1"}
-    )
-    limits.hugepage_limits.add(page_size="2MB", limit=4)
-    assert oci_resources(limits, facts) == {
-        "cpu": {"shares": 512, "quota": -1},
-        "memory": {"limit": 1 << 20, "swap": 1 << 20},
-        "hugepageLimits": [{"pageSize": "2MB", "limit": 4}],
-        "unified": {"memory.high": "1"},
-    }
-    old = dataclasses.replace(facts, cgroup_version=1, controllers=frozenset(), swap_accounting=False)
-    with pytest.raises(InvalidArgument, match="cgroup v2"):
-        oci_resources(limits, old)
-    limits.unified.clear()
-    assert oci_resources(limits, old) == {"cpu": {"shares": 512, "quota": -1}, "memory": {"limit": 1 << 20}}
-    assert oci_resources(api_pb2.LinuxContainerResources(), facts) == {}
 
 
 def test_the_oom_score_is_clamped_where_the_kernel_would_refuse_it(facts: HostFacts) -> None:
