@@ -16,6 +16,7 @@ from noderuntime.containers import exits
 from noderuntime.errors import InvalidArgument
 from noderuntime.executor.probes import Probes
 from noderuntime.executor.registry import executors
+from noderuntime.host import apparmor
 from noderuntime.host.base import Host
 from noderuntime.host.linux import LinuxHost
 from noderuntime.images.base import ImageBackend
@@ -87,7 +88,9 @@ async def _parts(config: Config, upstream: Upstream | None) -> AsyncIterator[Par
         layers = WritableLayers(images.usage, images.filesystem)
         stack.push_async_callback(layers.close)
         handlers = executors(config, host, systemd_cgroup=driver == "systemd")
-        facts = read_facts(seccomp_profile=config.tools.seccomp_profile)
+        facts = read_facts(
+            seccomp_profile=config.tools.seccomp_profile, apparmor=await apparmor.prepare(host)
+        )
         yield Parts(
             config=config,
             paths=Paths(run_dir),

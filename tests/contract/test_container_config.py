@@ -113,6 +113,67 @@ def test_seccomp_and_no_new_privileges(kubelet: Kubelet) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (linux(privileged=True), "in a pod that is not"),
+        (linux(apparmor={"profile_type": 2, "localhost_ref": "none-such"}), "AppArmor"),
+        (linux(selinux_options={"level": "secret"}), "SELinux level 'secret'"),
+        (linux(supplemental_groups_policy=5), "no SupplementalGroupsPolicy 5"),
+        (linux(masked_paths=["relative"]), "masked path 'relative'"),
+        (linux(supplemental_groups=[-1]), "supplemental group"),
+        (linux(capabilities={"add_capabilities": ["FLY"]}), "CAP_FLY"),
+    ],
+)
+def test_what_is_refused_leaves_nothing(
+    kubelet: Kubelet, fields: api_pb2.LinuxContainerConfig, words: str
+) -> None:
+    config = kubelet.pod_config()
+    pod = kubelet.run(config, "runc")
+    with pytest.raises(grpc.RpcError) as refused:
+        kubelet.create(pod, config, "main", "true", linux=fields)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert words in str(refused.value.details())
+    assert kubelet.containers() == set()
+
+
+@pytest.mark.parametrize(
+    ("sysctl", "network"),
+    [
+        ({"kernel.core_pattern": "|/bin/x"}, api_pb2.POD),
+        ({"net.ipv4.ip_forward": "1"}, api_pb2.NODE),
+        ({"net.core.no_such_thing": "1"}, api_pb2.POD),
+        ({"net.ipv4.ip_forward": "many"}, api_pb2.POD),
+        ({"net/../../kernel/core_pattern": "x"}, api_pb2.POD),
+    ],
+)
+def test_sysctls_that_are_none_of_the_pods_are_refused(
+    kubelet: Kubelet, sysctl: dict[str, str], network: api_pb2.NamespaceMode
+) -> None:
+    options = api_pb2.NamespaceOption(network=network, pid=api_pb2.CONTAINER)
+    context = api_pb2.LinuxSandboxSecurityContext(namespace_options=options)
+    config = kubelet.pod_config(linux=api_pb2.LinuxPodSandboxConfig(sysctls=sysctl, security_context=context))
+    with pytest.raises(grpc.RpcError, match="sysctl") as refused:
+        kubelet.run(config, "runc")
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert kubelet.pods() == set()
+
+
+@pytest.mark.parametrize(
+    ("policy", "groups"), [(api_pb2.Merge, {33, 44, 9}), (api_pb2.Strict, {33, 9})], ids=["Merge", "Strict"]
+)
+def test_groups_of_the_image_come_along_unless_the_policy_is_strict(
+    kubelet: Kubelet, policy: api_pb2.SupplementalGroupsPolicy, groups: set[int]
+) -> None:
+    asked = linux(run_as_username="web", supplemental_groups=[9], supplemental_groups_policy=policy)
+    config = kubelet.pod_config()
+    pod = kubelet.run(config, "runc")
+    container = kubelet.run_container(pod, config, "main", "id -G; exec sleep 1000", linux=asked)
+    wait_until(lambda: kubelet.log(config, "main") != [], "its word")
+    assert set(map(int, kubelet.log(config, "main")[0].split())) == groups
+    assert set(kubelet.status(container).user.linux.supplemental_groups) == groups
+
+
 def test_masked_and_read_only_paths(kubelet: Kubelet) -> None:
     asked = linux(masked_paths=["/proc/version"], readonly_paths=["/proc/sys"])
     script = "wc -c </proc/version; echo 1 >/proc/sys/kernel/panic || echo refused"

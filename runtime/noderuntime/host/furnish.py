@@ -8,6 +8,7 @@ import socket
 import struct
 from collections.abc import Collection, Iterable, Mapping
 
+from noderuntime.errors import InvalidArgument
 from noderuntime.host import syscalls
 
 _CLONE = {
@@ -29,19 +30,27 @@ def clone_flags(kinds: Iterable[str]) -> int:
 
 
 def furnish(kinds: Collection[str], hostname: str | None, settings: Mapping[str, str]) -> None:
-    """Bring ``lo`` up, set the hostname, write the sysctls (paths below ``/proc/sys``). Raises OSError."""
+    """Bring ``lo`` up, set the hostname, write the sysctls (paths below ``/proc/sys``).
+
+    Raises OSError; InvalidArgument for a sysctl that the kernel does not know or take there.
+    """
     if "net" in kinds:
         _bring_up("lo")
     if "uts" in kinds and hostname:
         socket.sethostname(hostname)
     for path, value in settings.items():
-        fd = os.open(f"/proc/sys/{path}", os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.write(fd, value.encode())
+            _set(path, value)
         except OSError as error:
-            raise OSError(error.errno, f"sysctl {path}={value[:80]}: {error.strerror}") from error
-        finally:
-            os.close(fd)
+            raise InvalidArgument(f"sysctl {path} cannot be {value[:80]!r}: {error.strerror}") from error
+
+
+def _set(path: str, value: str) -> None:
+    fd = os.open(f"/proc/sys/{path}", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
 
 
 def _bring_up(interface: str) -> None:

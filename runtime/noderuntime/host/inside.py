@@ -13,7 +13,7 @@ import os
 import socket
 from typing import TextIO
 
-from noderuntime.errors import HostError
+from noderuntime.errors import HostError, InvalidArgument
 from noderuntime.host import syscalls
 from noderuntime.host.furnish import clone_flags, furnish
 
@@ -24,6 +24,8 @@ def main() -> None:
         try:
             _work(file)
             _say(file)
+        except InvalidArgument as error:
+            _say(file, refused=str(error))
         except (OSError, HostError) as error:
             _say(file, errno=error.errno or 0, error=str(error))
         file.readline()

@@ -69,7 +69,11 @@ def sysctl_path(name: str, pins: Iterable[NamespaceKind]) -> str:
     if not all(_SYSCTL_PART.fullmatch(part) for part in path.split("/")):
         raise InvalidArgument(f"sysctl {name[:80]!r} is not a valid name")
     kinds = set(pins)
-    if ("net" in kinds and path.startswith("net/")) or ("ipc" in kinds and _IPC_SYSCTLS.fullmatch(path)):
+    if (
+        ("net" in kinds and path.startswith("net/"))
+        or ("ipc" in kinds and _IPC_SYSCTLS.fullmatch(path))
+        or ("uts" in kinds and path == "kernel/domainname")
+    ):
         return path
     raise InvalidArgument(f"sysctl {name[:80]!r} does not belong to a namespace of the pod")
 

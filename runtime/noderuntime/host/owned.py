@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from noderuntime.errors import DeadlineExceeded, HostError, Internal
+from noderuntime.errors import DeadlineExceeded, HostError, Internal, InvalidArgument
 from noderuntime.host import syscalls
 from noderuntime.host.base import IdRange, NamespaceKind, UserNamespace
 from noderuntime.host.namespaces import reserved, sysctl_settings
@@ -74,6 +74,8 @@ async def _talk(line: socket.socket, words: object) -> None:
     except ConnectionError as error:
         raise Internal("the process that makes namespaces died") from error
     failure = json.loads(answer)
+    if "refused" in failure:
+        raise InvalidArgument(failure["refused"])
     if failure:
         raise HostError("make namespaces", failure["errno"], failure["error"])
 

@@ -20,6 +20,7 @@ from noderuntime.pods import release
 from noderuntime.pods.files import hostname_of, resolv_conf, write_files
 from noderuntime.pods.root import create_root, needs_root, start_root
 from noderuntime.spec.limits import check_limits
+from noderuntime.spec.lsm import check_selinux
 from noderuntime.store.ledger import sandbox_name
 from noderuntime.store.records import Sandbox
 from noderuntime.undo import Undo
@@ -51,6 +52,7 @@ def _check(config: api_pb2.PodSandboxConfig) -> None:
             raise InvalidArgument(f"a sandbox needs a {what} of at most {_NAME_LIMIT} characters")
     check_limits(config.linux.overhead)
     check_limits(config.linux.resources)
+    check_selinux(config.linux.security_context.selinux_options)
     hostname_of(config)
     resolv_conf(config.dns_config)
     if config.log_directory and not Path(config.log_directory).is_absolute():

@@ -20,7 +20,7 @@ from noderuntime.router import relay
 from noderuntime.router.relay import Context
 from noderuntime.router.router import Router
 from noderuntime.router.routes import Method, Route, methods
-from noderuntime.server import requests
+from noderuntime.server import fields, requests
 from noderuntime.server.status import abort
 
 Verb = Callable[[Any], Awaitable[Message]]
@@ -85,6 +85,7 @@ class Dispatcher(grpc.GenericRpcHandler):
         verb = self._verbs.get(method.name)
         if verb is None:
             raise Unimplemented(f"{method.name} is not offered for pods of noderuntime's handlers")
+        fields.check(request)
         return (await verb(request)).SerializeToString()
 
     async def _by_owner(self, method: Method, raw: bytes, context: Context) -> bytes:

@@ -19,12 +19,14 @@ from noderuntime.spec.capabilities import oci_capabilities
 from noderuntime.spec.devices import container_devices
 from noderuntime.spec.facts import HostFacts
 from noderuntime.spec.inputs import ContainerInput, Pod
+from noderuntime.spec.lsm import apparmor_profile, check_selinux
 from noderuntime.spec.mounts import container_mounts, kernel_mounts, rootfs_propagation
 from noderuntime.spec.namespaces import container_namespaces, root_namespaces
 from noderuntime.spec.process import DEFAULT_PATH, arguments, directory, environment
+from noderuntime.spec.profiles import asked_seccomp
 from noderuntime.spec.resources import oci_resources, oom_score_adj
 from noderuntime.spec.seccomp import oci_seccomp
-from noderuntime.spec.text import clean
+from noderuntime.spec.text import absolute, clean
 from noderuntime.spec.user import oci_user
 from noderuntime.spec.userns import check_inside, oci_mappings
 
@@ -57,8 +59,9 @@ def root_spec(pod: Pod, rootfs: Path, args: Sequence[str], facts: HostFacts) -> 
         "cgroupsPath": oci_cgroups_path(pod.cgroup, pod.id, pod.driver),
         "resources": {"devices": [{"allow": False, "access": "rwm"}]},
     }
-    if context.HasField("seccomp") and not context.privileged:
-        _put(linux, "seccomp", oci_seccomp(context.seccomp, (), facts))
+    seccomp = asked_seccomp(context)
+    if seccomp is not None and not context.privileged:
+        _put(linux, "seccomp", oci_seccomp(seccomp, (), facts))
     user = context.run_as_user.value if context.HasField("run_as_user") else 0
     spec: Spec = {
         "ociVersion": _OCI_VERSION,
@@ -83,7 +86,7 @@ def exec_process(spec: Mapping[str, Any], command: Sequence[str], *, tty: bool =
     """Build the OCI process of an exec from the spec of its container (ExecSync, Exec)."""
     if not command or not command[0]:
         raise InvalidArgument("no command to run")
-    inherited = ("user", "env", "cwd", "capabilities", "noNewPrivileges")
+    inherited = ("user", "env", "cwd", "capabilities", "noNewPrivileges", "apparmorProfile")
     process = {key: value for key, value in spec["process"].items() if key in inherited}
     env = list(process.get("env", ()))
     if tty and not any(entry.startswith("TERM=") for entry in env):
@@ -97,7 +100,8 @@ def _process(pod: Pod, container: ContainerInput, facts: HostFacts) -> Spec:
     context = config.linux.security_context
     user = oci_user(context, image.user, container.rootfs)
     check_inside(user, pod.user)
-    return {
+    check_selinux(context.selinux_options)
+    process: Spec = {
         "terminal": config.tty,
         "user": user,
         "args": arguments(config, image),
@@ -107,11 +111,16 @@ def _process(pod: Pod, container: ContainerInput, facts: HostFacts) -> Spec:
         "noNewPrivileges": context.no_new_privs,
         "oomScoreAdj": oom_score_adj(config.linux.resources.oom_score_adj, facts),
     }
+    if pod.handler != "gvisor":  # whose kernel has no security modules
+        _put(process, "apparmorProfile", apparmor_profile(context, facts))
+    return process
 
 
 def _linux(pod: Pod, container: ContainerInput, facts: HostFacts) -> Spec:
     config = container.config
     context = config.linux.security_context
+    if context.privileged and not pod.config.linux.security_context.privileged:
+        raise InvalidArgument("a privileged container cannot be in a pod that is not")
     devices, rules = container_devices(config)
     own_cgroup = facts.cgroup_version == 2 and not context.privileged
     linux: Spec = {
@@ -125,8 +134,8 @@ def _linux(pod: Pod, container: ContainerInput, facts: HostFacts) -> Spec:
     _put(linux, "devices", devices)
     _put(linux, "rootfsPropagation", rootfs_propagation(config))
     if not context.privileged:
-        _put(linux, "maskedPaths", list(context.masked_paths))
-        _put(linux, "readonlyPaths", list(context.readonly_paths))
+        _put(linux, "maskedPaths", [absolute(path, "a masked path") for path in context.masked_paths])
+        _put(linux, "readonlyPaths", [absolute(path, "a read-only path") for path in context.readonly_paths])
         _put(linux, "seccomp", _seccomp(pod, context, facts))
     return linux
 
@@ -139,9 +148,10 @@ def _mappings(pod: Pod) -> Spec:
 
 def _seccomp(pod: Pod, context: api_pb2.LinuxContainerSecurityContext, facts: HostFacts) -> Spec | None:
     """Resolve the profile for the container's capabilities; gVisor's kernel is a filter of its own."""
-    if pod.handler == "gvisor" or not context.HasField("seccomp"):
+    asked = asked_seccomp(context)
+    if pod.handler == "gvisor" or asked is None:
         return None
-    return oci_seccomp(context.seccomp, oci_capabilities(context, facts.capabilities)["bounding"], facts)
+    return oci_seccomp(asked, oci_capabilities(context, facts.capabilities)["bounding"], facts)
 
 
 def _with_hostname(spec: Spec, pod: Pod) -> Spec:

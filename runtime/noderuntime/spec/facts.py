@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from noderuntime.host import cgroup
+from noderuntime.host.apparmor import AppArmor
 
 _CAP_SYS_RESOURCE = 24
 _MAPPED_LAYERS = (5, 19)
@@ -36,6 +37,8 @@ class HostFacts:
     """The file behind RuntimeDefault; None: RuntimeDefault is unconfined."""
     user_namespaces: bool = True
     """There may be user namespaces, and overlays of layers whose IDs are mapped."""
+    apparmor: AppArmor | None = None
+    """None on a node without AppArmor."""
 
     @property
     def may_lower_oom_score(self) -> bool:
@@ -49,7 +52,7 @@ def version_of(kernel: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def read_facts(*, seccomp_profile: Path | None) -> HostFacts:
+def read_facts(*, seccomp_profile: Path | None, apparmor: AppArmor | None = None) -> HostFacts:
     """Look at this process and its kernel."""
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
@@ -63,6 +66,7 @@ def read_facts(*, seccomp_profile: Path | None) -> HostFacts:
         controllers=cgroups.controllers(),
         swap_accounting=cgroups.swap_accounting(),
         user_namespaces=_user_namespaces(),
+        apparmor=apparmor,
         seccomp_profile=seccomp_profile if seccomp_profile and os.access(seccomp_profile, os.R_OK) else None,
     )
 

@@ -46,7 +46,7 @@ def oci_seccomp(
         if file is None:
             return None
     elif kind == api_pb2.SecurityProfile.Localhost:
-        file = Path(absolute(profile.localhost_ref.removeprefix("localhost/"), "the seccomp profile"))
+        file = Path(absolute(profile.localhost_ref, "the seccomp profile"))
     else:
         raise InvalidArgument(f"seccomp profile type {kind} does not exist")
     return _cached(file, file_stamp(file), frozenset(capabilities), facts.architecture, facts.kernel)

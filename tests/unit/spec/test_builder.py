@@ -70,6 +70,7 @@ def test_privileged_containers_are_not_confined(pod: Pod, facts: HostFacts, root
     config = api_pb2.ContainerConfig()
     context = config.linux.security_context
     context.privileged = True
+    pod.config.linux.security_context.privileged = True
     context.masked_paths.append("/proc/kcore")
     context.seccomp.profile_type = api_pb2.SecurityProfile.RuntimeDefault
     linux = build(pod, facts, rootfs, config)["linux"]
@@ -77,6 +78,13 @@ def test_privileged_containers_are_not_confined(pod: Pod, facts: HostFacts, root
     assert "seccomp" not in linux
     assert linux["resources"]["devices"] == [{"allow": True, "access": "rwm"}]
     assert "/dev/null" in {one["path"] for one in linux["devices"]}
+
+
+def test_a_privileged_container_needs_a_privileged_pod(pod: Pod, facts: HostFacts, rootfs: Path) -> None:
+    config = api_pb2.ContainerConfig()
+    config.linux.security_context.privileged = True
+    with pytest.raises(InvalidArgument, match="in a pod that is not"):
+        build(pod, facts, rootfs, config)
 
 
 def test_devices_of_the_pod() -> None:
