@@ -64,6 +64,11 @@ class ContainerPaths:
         return self.bundle / "rootfs"
 
     @property
+    def volumes(self) -> Path:
+        """Holds the mount points of images that the container has as volumes."""
+        return self.bundle / "volumes"
+
+    @property
     def spec(self) -> Path:
         """The OCI runtime spec."""
         return self.bundle / "config.json"

@@ -182,6 +182,42 @@ def test_a_removed_image_stays_under_the_containers_that_have_it(site: Site, kub
     assert kubelet.exec(container, "cat /etc/group").stdout.startswith(b"root:")
 
 
+def _image_volume(name: str, sub_path: str = "") -> api_pb2.Mount:
+    return api_pb2.Mount(container_path="/data", image=_spec(name), image_sub_path=sub_path, readonly=True)
+
+
+@pytest.mark.parametrize("handler", ["runc", "gvisor"])
+def test_images_as_volumes(site: Site, kubelet: Kubelet, handler: str) -> None:
+    pulled = _pull(kubelet, site.name())
+    config = kubelet.pod_config()
+    pod = kubelet.run(config, handler)
+    whole = kubelet.run_container(
+        pod, config, "whole", "sleep 1000", image=_spec(pulled), mounts=[_image_volume(site.name())]
+    )
+    part = kubelet.run_container(
+        pod, config, "part", "sleep 1000", image=_spec(pulled), mounts=[_image_volume(pulled, "etc")]
+    )
+    assert kubelet.exec(whole, "cat /data/etc/group").stdout.startswith(b"root:")
+    assert kubelet.exec(part, "cat /data/group").stdout.startswith(b"root:")
+    assert kubelet.exec(whole, "echo x > /data/etc/group").exit_code != 0
+    assert kubelet.exec(whole, "/data/bin/true").exit_code != 0, "nothing in it can be run"
+    assert kubelet.status(whole).mounts[0].image.image == site.name()
+    _remove(kubelet, pulled)
+    assert kubelet.exec(part, "cat /data/passwd").stdout.startswith(b"root:")
+
+
+@pytest.mark.parametrize("sub_path", ["none", "../../etc/passwd-of-the-node"])
+def test_a_path_that_an_image_volume_lacks(site: Site, kubelet: Kubelet, sub_path: str) -> None:
+    pulled = _pull(kubelet, site.name())
+    config = kubelet.pod_config()
+    pod = kubelet.run(config, "runc")
+    volume = _image_volume(pulled, sub_path)
+    with pytest.raises(grpc.RpcError) as refused:
+        kubelet.create(pod, config, "c", "true", image=_spec(pulled), mounts=[volume])
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    assert kubelet.containers() == set()
+
+
 def test_the_filesystem_of_images_is_told(site: Site, kubelet: Kubelet) -> None:
     _pull(kubelet, site.name())
 

@@ -54,6 +54,7 @@ class World:
     pins: set[Path] = field(default_factory=set)
     cgroups: set[str] = field(default_factory=set)
     snapshots: set[str] = field(default_factory=set)
+    volumes: dict[str, list[Path]] = field(default_factory=dict)
     attached: set[str] = field(default_factory=set)
     runtime: dict[str, Running] = field(default_factory=dict)
     exits: dict[str, Exit] = field(default_factory=dict)
@@ -301,8 +302,16 @@ class FakeImages:
         self.world.mounts.add(target)
         self.world.after("prepare")
 
+    async def volume(self, key: str, image: Image, target: Path, sub_path: str = "") -> Path:
+        await self.world.step("volume")
+        assert target.is_dir()
+        self.world.volumes.setdefault(key, []).append(target)
+        self.world.after("volume")
+        return target / sub_path
+
     async def release(self, key: str, target: Path) -> None:
         await self.world.step("release")
+        self.world.volumes.pop(key, None)
         self.world.snapshots.discard(key)
         self.world.mounts.discard(target)
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import posixpath
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from noderuntime.containers.bundle import write_spec
 from noderuntime.containers.pod import cgroup_of, pod_of, user_of
 from noderuntime.containers.signals import stop_signal
 from noderuntime.containers.state import START_ERROR_CODE
+from noderuntime.containers.volumes import mount_image_volumes
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.errors import FailedPrecondition, InvalidArgument, NotFound
 from noderuntime.host.cgroup_names import monitor_cgroup
@@ -115,7 +117,8 @@ async def _make(parts: Parts, sandbox: Sandbox, container: Container, image: Ima
     labels = {"io.kubernetes.cri.container-id": container.id, "io.kubernetes.cri.sandbox-id": sandbox.id}
     user = user_of(parts, sandbox)
     await parts.images.prepare(container.id, image, paths.rootfs, labels, user)
-    spec = await _spec(parts, sandbox, container, image)
+    volumes = await mount_image_volumes(parts, container)
+    spec = await _spec(parts, sandbox, container, image, volumes)
     container.user.CopyFrom(_user(spec["process"]["user"]))
     await asyncio.to_thread(write_spec, paths, spec)
     made = await _run_monitor(parts, sandbox, container, undo)
@@ -123,12 +126,15 @@ async def _make(parts: Parts, sandbox: Sandbox, container: Container, image: Ima
         await parts.host.give_stdio(made.process, user.uids.outside + container.user.uid)
 
 
-async def _spec(parts: Parts, sandbox: Sandbox, container: Container, image: Image) -> dict[str, Any]:
+async def _spec(
+    parts: Parts, sandbox: Sandbox, container: Container, image: Image, volumes: Mapping[int, Path]
+) -> dict[str, Any]:
     wanted = ContainerInput(
         id=container.id,
         config=container.config,
         image=image.config,
         rootfs=parts.paths.container(container.id).rootfs,
+        volumes=volumes,
         target_pid=_target_pid(parts, sandbox, container.config),
     )
     spec = await asyncio.to_thread(builder.container_spec, pod_of(parts, sandbox), wanted, parts.facts)

@@ -80,8 +80,15 @@ class ImageBackend(Protocol):
         With a (pinned) user namespace, its owners are those of the image as seen from in there.
         """
 
+    async def volume(self, key: str, image: Image, target: Path, sub_path: str = "") -> Path:
+        """Mount an image read-only at the target; return where the path leads in it.
+
+        It stays until the key is released. NotFound when the path leads nowhere, Unimplemented where the
+        backend has no such mounts.
+        """
+
     async def release(self, key: str, target: Path) -> None:
-        """Unmount the target and remove the snapshot."""
+        """Unmount the target and the key's volumes, and remove the snapshot."""
 
     async def keys(self) -> set[str]:
         """List the snapshots that this daemon made."""

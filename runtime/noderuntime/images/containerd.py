@@ -26,6 +26,7 @@ from noderuntime.errors import (
     InvalidArgument,
     NoderuntimeError,
     NotFound,
+    Unimplemented,
 )
 from noderuntime.host.base import Host, Mount, UserNamespace
 from noderuntime.images import choice, oci
@@ -107,6 +108,10 @@ class ContainerdBackend:
             if work.exception() is None:
                 await asyncio.shield(self._undo(key, target))
             raise
+
+    async def volume(self, key: str, image: Image, target: Path, sub_path: str = "") -> Path:
+        """Refuse: a view of containerd's is a snapshot that its own garbage collection would have to know."""
+        raise Unimplemented("images as volumes are not offered where containerd keeps the images")
 
     async def release(self, key: str, target: Path) -> None:
         """Unmount the target and remove the snapshot; idempotent."""

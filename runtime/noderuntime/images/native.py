@@ -19,6 +19,7 @@ from noderuntime.errors import (
     NotFound,
     PermissionDenied,
 )
+from noderuntime.host.base import UserNamespace
 from noderuntime.host.files import on_files
 from noderuntime.images import archive
 from noderuntime.images.base import Image, SnapshotUsage
@@ -91,7 +92,14 @@ class NativeBackend:
             raise NotFound(f"image {ref[:200]!r} is not on this node")
         return found
 
-    async def prepare(self, key: str, image: Image, target: Path, labels: Mapping[str, str]) -> None:
+    async def prepare(
+        self,
+        key: str,
+        image: Image,
+        target: Path,
+        labels: Mapping[str, str],
+        user: UserNamespace | None = None,
+    ) -> None:
         """Make a snapshot of the image and mount it; after an error neither is left.
 
         FailedPrecondition when the image was removed since it was looked up, AlreadyExists when the
@@ -103,7 +111,7 @@ class NativeBackend:
         async with Undo(f"snapshot {key}") as undo:
             undo.add("record", lambda: self._store.catalog.drop_snapshot(snapshot))
             undo.add("snapshot", lambda: self._store.snapshotter.release(key, target))
-            await self._store.snapshotter.prepare(key, layers, target)
+            await self._store.snapshotter.prepare(key, layers, target, user)
 
     async def volume(self, key: str, image: Image, target: Path, sub_path: str = "") -> Path:
         """Mount an image read-only for a container; return where in it the path leads.

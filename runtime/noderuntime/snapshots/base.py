@@ -31,6 +31,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from noderuntime.host.base import UserNamespace
+
 
 class Usage(NamedTuple):
     """What a directory tree takes on disk."""
@@ -70,8 +72,10 @@ class Snapshotter(Protocol):
     async def layer_usage(self, number: int) -> Usage:
         """Measure a layer."""
 
-    async def prepare(self, key: str, layers: Sequence[int], target: Path) -> None:
-        """Make a snapshot and mount it; without layers it is an empty directory."""
+    async def prepare(
+        self, key: str, layers: Sequence[int], target: Path, user: UserNamespace | None = None
+    ) -> None:
+        """Make a snapshot and mount it as the user namespace sees it; without layers it is empty."""
 
     async def release(self, key: str, target: Path) -> None:
         """Unmount a snapshot and remove what was written to it."""

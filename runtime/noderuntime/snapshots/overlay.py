@@ -21,7 +21,7 @@ from pathlib import Path
 from noderuntime import log
 from noderuntime.errors import HostError, InvalidArgument, NotFound
 from noderuntime.host import syscalls
-from noderuntime.host.base import Host, Mount
+from noderuntime.host.base import Host, Mount, UserNamespace
 from noderuntime.host.files import on_files
 from noderuntime.snapshots.base import Found, Usage
 from noderuntime.snapshots.implied import adopt_looks
@@ -94,15 +94,17 @@ class Overlay:
         """Measure a layer."""
         return await self._measure(self._layer(number), f"layer {number}")
 
-    async def prepare(self, key: str, layers: Sequence[int], target: Path) -> None:
+    async def prepare(
+        self, key: str, layers: Sequence[int], target: Path, user: UserNamespace | None = None
+    ) -> None:
         """Make a snapshot and mount it."""
         place = self._snapshots / key
         await on_files(f"make snapshot {key}", lambda: self._make(place, layers))
         if layers:
             writable = (f"upperdir={place / 'fs'}", f"workdir={place / 'work'}")
-            await self._host.mount(self._overlay(target, (self._lower(layers), *writable)))
+            await self._host.mount(self._overlay(target, (self._lower(layers), *writable), user))
         else:
-            await self._host.mount(Mount(str(place / "fs"), target, "", ("bind",)))
+            await self._host.mount(Mount(str(place / "fs"), target, "", ("bind",), user))
 
     async def release(self, key: str, target: Path) -> None:
         """Unmount a snapshot and remove what was written to it."""
@@ -159,8 +161,8 @@ class Overlay:
     def _lower(self, layers: Sequence[int]) -> str:
         return "lowerdir=" + ":".join(str(self._layer(number)) for number in layers)
 
-    def _overlay(self, target: Path, options: tuple[str, ...]) -> Mount:
-        return Mount("overlay", target, "overlay", (*self._options, *options))
+    def _overlay(self, target: Path, options: tuple[str, ...], user: UserNamespace | None = None) -> Mount:
+        return Mount("overlay", target, "overlay", (*self._options, *options), user)
 
     def _make(self, place: Path, layers: Sequence[int]) -> None:
         """Make a snapshot's directories; its root belongs to whom the image's root belongs."""

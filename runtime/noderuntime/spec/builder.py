@@ -44,7 +44,7 @@ def container_spec(pod: Pod, container: ContainerInput, facts: HostFacts) -> Spe
         "ociVersion": _OCI_VERSION,
         "process": _process(pod, container, facts),
         "root": {"path": str(container.rootfs), "readonly": context.readonly_rootfs},
-        "mounts": container_mounts(pod, container.config),
+        "mounts": container_mounts(pod, container.config, container.volumes),
         "linux": _linux(pod, container, facts),
     }
     return _with_hostname(spec, pod)

@@ -72,3 +72,5 @@ class ContainerInput:
     """Where the root filesystem is mounted on the node; it is read for users and groups."""
     target_pid: int | None = None
     """A process of the container that namespace mode TARGET names."""
+    volumes: Mapping[int, Path] = field(default_factory=dict)
+    """Where images that it wants as volumes are mounted, by the mount's number in its config."""

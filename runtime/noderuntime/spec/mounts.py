@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from noderuntime.cri.v1 import api_pb2
-from noderuntime.errors import InvalidArgument, Unimplemented
+from noderuntime.errors import InvalidArgument
 from noderuntime.spec.inputs import Pod
 from noderuntime.spec.text import absolute, clean, shown
 from noderuntime.spec.userns import oci_mappings
@@ -19,6 +20,9 @@ Mount = dict[str, Any]
 
 _SHM = "/dev/shm"  # noqa: S108 - a place inside the container, or all of the node's for hostIPC
 
+_NO_VOLUMES: Mapping[int, Path] = MappingProxyType({})
+_IMAGE_VOLUME = ("rbind", "rprivate", "ro", "nosuid", "nodev", "noexec")
+
 _PROPAGATION = {
     api_pb2.PROPAGATION_PRIVATE: "rprivate",
     api_pb2.PROPAGATION_HOST_TO_CONTAINER: "rslave",
@@ -26,10 +30,15 @@ _PROPAGATION = {
 }
 
 
-def container_mounts(pod: Pod, config: api_pb2.ContainerConfig) -> list[Mount]:
-    """Return OCI ``mounts``, parents first; what the pod mounts replaces ours at the same place."""
+def container_mounts(
+    pod: Pod, config: api_pb2.ContainerConfig, volumes: Mapping[int, Path] = _NO_VOLUMES
+) -> list[Mount]:
+    """Return OCI ``mounts``, parents first; what the pod mounts replaces ours at the same place.
+
+    ``volumes`` are images that are mounted on the node, by the number of the mount that wants them.
+    """
     context = config.linux.security_context
-    asked = [_asked(one) for one in config.mounts]
+    asked = [_asked(one, volumes.get(number)) for number, one in enumerate(config.mounts)]
     places = {one["destination"] for one in asked}
     ours = [
         one
@@ -80,12 +89,12 @@ def _pod_files(pod: Pod, read_only: bool) -> Iterator[Mount]:
             yield _mount(place, "bind", str(file), ["rbind", "rprivate", access])
 
 
-def _asked(mount: api_pb2.Mount) -> Mount:
-    if mount.HasField("image"):
-        raise Unimplemented("images as volumes are not offered")
+def _asked(mount: api_pb2.Mount, volume: Path | None) -> Mount:
     place = posixpath.normpath(posixpath.join("/", clean(mount.container_path, "a mount's container_path")))
     if not mount.container_path or place == "/":
         raise InvalidArgument(f"a mount cannot go to {shown(mount.container_path)}")
+    if volume is not None:
+        return _mount(place, "bind", str(volume), _IMAGE_VOLUME)
     source = _source(absolute(mount.host_path, f"the source of the mount at {shown(place)}"))
     options = ["rbind", _propagation(mount, source), _access(mount)]
     return _mount(place, "bind", source, options) | _mappings(mount)

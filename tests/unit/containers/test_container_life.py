@@ -76,6 +76,29 @@ async def test_a_container_lives_and_leaves_nothing(node, sandbox):
         await status(node, container)
 
 
+def volume(**fields):
+    return api_pb2.Mount(container_path="/data", image=api_pb2.ImageSpec(image="app"), **fields)
+
+
+async def test_images_as_volumes_come_and_go_with_their_container(node, sandbox):
+    config = container_config(mounts=[api_pb2.Mount(container_path="/a", host_path="/tmp"), volume()])
+    container = await create_container(node.parts, sandbox, config)
+    [place] = node.world.volumes[container]
+    assert place.parent == node.parts.paths.container(container).volumes
+    await remove_container(node.parts, container)
+    assert node.world.volumes == {}
+
+
+@pytest.mark.parametrize(
+    "bad", [{"host_path": "/tmp"}, {"propagation": api_pb2.PROPAGATION_BIDIRECTIONAL}], ids=str
+)
+async def test_an_image_volume_that_can_never_be_leaves_nothing(node, sandbox, bad):
+    before = node.world.left()
+    with pytest.raises(InvalidArgument):
+        await create_container(node.parts, sandbox, container_config(mounts=[volume(**bad)]))
+    assert node.world.left() == before
+
+
 @pytest.mark.parametrize(("code", "oom", "reason"), [(1, False, "Error"), (137, True, "OOMKilled")])
 async def test_reasons(node, running, code, oom, reason):
     if oom:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from noderuntime.cri.v1 import api_pb2
-from noderuntime.errors import InvalidArgument, Unimplemented
+from noderuntime.errors import InvalidArgument
 from noderuntime.spec.inputs import Pod
 from noderuntime.spec.mounts import container_mounts, mount_peers, rootfs_propagation
 
@@ -98,10 +98,11 @@ def test_bad_mounts_are_the_pods_fault(pod: Pod, mount: dict[str, Any], words: s
     assert words in str(error.value)
 
 
-def test_images_as_volumes_are_not_offered(pod: Pod) -> None:
-    image = api_pb2.ImageSpec(image="i")
-    with pytest.raises(Unimplemented):
-        container_mounts(pod, config({"container_path": "/a", "image": image}))
+def test_an_image_volume_is_bound_from_where_it_is_mounted_and_nothing_in_it_runs(pod: Pod) -> None:
+    image = {"container_path": "/a", "image": api_pb2.ImageSpec(image="i")}
+    mounts = by_place(container_mounts(pod, config(image), {0: Path("/on/the/node")}))
+    assert mounts["/a"]["source"] == "/on/the/node"
+    assert {"ro", "noexec", "nodev", "nosuid"} <= set(mounts["/a"]["options"])
 
 
 @pytest.mark.parametrize(
