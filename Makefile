@@ -10,9 +10,10 @@ export PYTHONPATH := tests/cluster
 export PATH := $(VENV):$(NODERUNTIME_CACHE)/bin:$(PATH):/usr/sbin:/sbin
 IMAGE ?= noderuntime:dev
 KEEP ?=
+FUZZ_SECONDS ?= 60
 PYTEST := $(VENV)/pytest
 
-.PHONY: help setup lint types imports unit contract critest cluster-test test demo demo-down image proto crds
+.PHONY: help setup lint types imports unit fuzz contract critest cluster-test test demo demo-down image proto crds
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,6 +37,9 @@ imports: setup ## the layer rules
 
 unit: setup ## unit tests: no root, no tools
 	$(PYTEST) tests/unit
+
+fuzz: setup ## the parsers of what hostile clients send, for a minute; FUZZ_SECONDS=N for longer
+	PYTHONPATH=tests/clients $(VENV)/python tests/fuzz/fuzz_spdy.py $(FUZZ_SECONDS)
 
 contract: setup ## contract tests: the real tools, on this machine
 	$(PYTEST) tests/contract
