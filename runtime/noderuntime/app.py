@@ -44,6 +44,7 @@ from noderuntime.stats.cgroup import CgroupReader
 from noderuntime.stats.collect import StatsCollector
 from noderuntime.stats.layers import WritableLayers
 from noderuntime.store.ledger import Ledger
+from noderuntime.streaming.server import StreamingServer
 
 _EXITS = "exits"
 _IMAGES = "images"
@@ -59,8 +60,11 @@ async def run(config: Config) -> None:
             stack.push_async_callback(upstream.close)
         parts = await stack.enter_async_context(_parts(config, upstream))
         await recover(parts, boot_id())
+        streams = StreamingServer(config.streaming)
+        stack.push_async_callback(streams.stop)
+        await streams.start()
         async with _watching_exits(parts, on_failure=stop.set):
-            await serve(_dispatcher(parts, upstream), config.server.socket, stop)
+            await serve(_dispatcher(parts, streams, upstream), config.server.socket, stop)
         await parts.work.drain(GRACE_SECONDS)
 
 
@@ -139,9 +143,9 @@ async def _watching_exits(parts: Parts, on_failure: Callable[[], None]) -> Async
             await task
 
 
-def _dispatcher(parts: Parts, upstream: Upstream | None) -> Dispatcher:
+def _dispatcher(parts: Parts, streams: StreamingServer, upstream: Upstream | None) -> Dispatcher:
     node = NodeService(parts.probes, parts.network, upstream, parts.cgroup_driver)
-    pods = RuntimeService(parts)
+    pods = RuntimeService(parts, streams)
     services: list[object] = [pods, node]
     if isinstance(parts.images, NativeBackend):
         services.append(ImageService(parts.images))

@@ -7,10 +7,19 @@ key by key, everything else is replaced. Unknown keys are errors.
 from __future__ import annotations
 
 import tomllib
+from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyAddress,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from noderuntime.errors import InvalidArgument
 
@@ -63,6 +72,26 @@ class NetworkConfig(_Table):
     plugin_dirs: tuple[Path, ...] = (Path("/opt/cni/bin"), Path("/usr/lib/cni"))
 
 
+class StreamingConfig(_Table):
+    """Where the kubelet, or crictl, collects exec, attach and port-forward."""
+
+    address: IPvAnyAddress = IPv4Address("127.0.0.1")
+    """Of the node itself: clients come from other nodes only where no kubelet is between."""
+    port: int = Field(default=0, ge=0, lt=1 << 16)
+    """0 takes any that is free; it is part of every URL."""
+    tls_cert: Path | None = None
+    """PEM files; both or none. The kubelet has to trust the certificate for the address."""
+    tls_key: Path | None = None
+    token_ttl: float = Field(default=60, gt=0, le=3600)
+    """Seconds that a client has to come."""
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together")
+        return self
+
+
 class ToolsConfig(_Table):
     """Programs and files of the bundle."""
 
@@ -93,6 +122,7 @@ class Config(_Table):
     upstream: UpstreamConfig | None = None
     images: ImagesConfig = ImagesConfig()
     network: NetworkConfig = NetworkConfig()
+    streaming: StreamingConfig = StreamingConfig()
     tools: ToolsConfig = ToolsConfig()
     log: LogConfig = LogConfig()
     handlers: dict[HandlerName, HandlerConfig] = Field(min_length=1)

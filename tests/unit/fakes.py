@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from noderuntime.cri.v1 import api_pb2
 from noderuntime.errors import Internal, NotFound
 from noderuntime.executor.base import ExecResult, Executor, Features, RuntimeCommand
 from noderuntime.executor.probes import Probes
-from noderuntime.host.base import Mount, NamespaceKind, ProcessRef, UserNamespace
+from noderuntime.host.base import Connection, Mount, NamespaceKind, ProcessRef, UserNamespace
 from noderuntime.images.base import Image, ImageConfig, SnapshotUsage
 from noderuntime.monitor.base import Exit, Monitored, MonitorRequest
 from noderuntime.network.base import Attachment
@@ -193,6 +194,46 @@ class FakeHost:
         self.world.cgroups.discard(path)
 
 
+class FakeConversation:
+    """See noderuntime.host.base.Program: answers each word that it hears."""
+
+    def __init__(self, code: int = 0) -> None:
+        self.code = code
+        self.said: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue()
+        self.heard = b""
+        self.input_ended = False
+        self.deaf = False
+        self.size = (0, 0)
+        self.closed = False
+
+    def end(self) -> None:
+        self.said.put_nowait((1, b""))
+
+    async def read(self) -> tuple[int, bytes]:
+        return await self.said.get()
+
+    async def write(self, data: bytes) -> None:
+        if self.deaf:
+            raise BrokenPipeError
+        self.heard += data
+        self.said.put_nowait((1, b"heard " + data))
+
+    def end_input(self) -> None:
+        self.input_ended = True
+
+    async def resize(self, rows: int, columns: int) -> None:
+        self.size = (rows, columns)
+
+    async def ended(self) -> None:
+        return None
+
+    async def wait(self) -> int:
+        return self.code
+
+    async def close(self) -> None:
+        self.closed = True
+
+
 class FakeExecutor:
     """See noderuntime.executor.base.Executor."""
 
@@ -201,6 +242,9 @@ class FakeExecutor:
         self.name = name
         self.needs_root_container = needs_root
         self.updates: list[Mapping[str, Any]] = []
+        self.program = FakeConversation()
+        self.execs: list[Mapping[str, Any]] = []
+        self.connections: list[tuple[Path | None, int]] = []
 
     async def probe(self) -> Features:
         runc = self.name == "runc"
@@ -236,6 +280,20 @@ class FakeExecutor:
     ) -> ExecResult:
         return ExecResult(3, " ".join(process["args"]).encode(), str(timeout).encode())
 
+    async def exec(
+        self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, stdin: bool
+    ) -> FakeConversation:
+        await self.world.step("exec")
+        self.execs.append(process)
+        return self.program
+
+    async def connect(self, sandbox_id: str, netns: Path | None, port: int) -> Connection:
+        await self.world.step("connect")
+        self.connections.append((netns, port))
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        return Connection(ours)
+
     async def update(self, container_id: str, sandbox_id: str, resources: Mapping[str, Any]) -> None:
         await self.world.step("update")
         self.updates.append(resources)
@@ -250,6 +308,7 @@ class FakeMonitor:
     def __init__(self, world: World) -> None:
         self.world = world
         self.requests: dict[str, MonitorRequest] = {}
+        self.conversation = FakeConversation()
 
     async def create(self, request: MonitorRequest) -> Monitored:
         await self.world.step("create")
@@ -263,6 +322,10 @@ class FakeMonitor:
 
     async def reopen_log(self, bundle: Path, log_path: Path) -> None:
         await self.world.step("reopen")
+
+    async def attach(self, bundle: Path) -> FakeConversation:
+        await self.world.step("attach to a container")
+        return self.conversation
 
     def exit(self, container_id: str) -> Exit | None:
         return self.world.exits.get(container_id)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Sequence
 
+from noderuntime.containers.process import check_command, exec_process
+from noderuntime.containers.state import must_run
 from noderuntime.cri.v1 import api_pb2
-from noderuntime.errors import FailedPrecondition, InvalidArgument
 from noderuntime.parts import Parts
-from noderuntime.spec import builder
 
 
 async def exec_sync(
@@ -20,14 +18,10 @@ async def exec_sync(
     At the timeout, and when the call is cancelled, the command is killed. Each stream is cut at 16 MiB.
     """
     container = parts.ledger.containers.get(container_id)
-    if not container.running:
-        raise FailedPrecondition(f"container {container.id} is not running")
-    if not command:
-        raise InvalidArgument("there is no command to run")
+    must_run(container)
+    check_command(command)
     sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
-    bundle = parts.paths.container(container.id)
-    spec = json.loads(await asyncio.to_thread(bundle.spec.read_bytes))
-    process = builder.exec_process(spec, command)
+    process = await exec_process(parts, container, command)
     result = await parts.executor(sandbox.handler).exec_sync(
         container.id, sandbox.id, process, timeout=timeout if timeout > 0 else None
     )

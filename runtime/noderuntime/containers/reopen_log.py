@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from noderuntime.containers.state import must_run
 from noderuntime.errors import FailedPrecondition
 from noderuntime.parts import Parts
 
@@ -14,8 +15,7 @@ async def reopen_container_log(parts: Parts, container_id: str) -> None:
     Raises FailedPrecondition when the container does not run or keeps no log.
     """
     container = parts.ledger.containers.get(container_id)
-    if not container.running:
-        raise FailedPrecondition(f"container {container.id} is not running")
+    must_run(container)
     if not container.log_path:
         raise FailedPrecondition(f"container {container.id} keeps no log")
     await parts.monitor.reopen_log(parts.paths.container(container.id).bundle, Path(container.log_path))

@@ -14,6 +14,7 @@ reason      Completed   exit code 0
 from __future__ import annotations
 
 from noderuntime.cri.v1 import api_pb2
+from noderuntime.errors import FailedPrecondition
 from noderuntime.store.records import Container
 
 START_ERROR_CODE = 128
@@ -25,6 +26,12 @@ def state_of(container: Container) -> api_pb2.ContainerState:
     if container.finished_at:
         return api_pb2.CONTAINER_EXITED
     return api_pb2.CONTAINER_RUNNING if container.started_at else api_pb2.CONTAINER_CREATED
+
+
+def must_run(container: Container) -> None:
+    """Raise FailedPrecondition unless the container runs."""
+    if not container.running:
+        raise FailedPrecondition(f"container {container.id} is not running")
 
 
 def reason_of(container: Container) -> str:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from noderuntime.host.base import Connection, Program
+
 
 @dataclass(frozen=True, slots=True)
 class Features:
@@ -47,7 +49,27 @@ class ExecResult:
     stderr: bytes
 
 
-class Executor(Protocol):
+class Interactive(Protocol):
+    """Ways for a person into what runs."""
+
+    async def exec(
+        self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, stdin: bool
+    ) -> Program:
+        """Start an OCI process in the container, on a terminal where it asks for one, and hold its stdio.
+
+        Returns when it runs; ToolError with the runtime's words when it never will. The exit status is the
+        process's own. Whoever closes it early leaves the process to what a hung up terminal or a broken pipe
+        does to it.
+        """
+
+    async def connect(self, sandbox_id: str, netns: Path | None, port: int) -> Connection:
+        """Connect to a TCP port of the sandbox's localhost.
+
+        ``netns`` is the sandbox's network namespace; None means the node's own.
+        """
+
+
+class Executor(Interactive, Protocol):
     """One handler."""
 
     name: str

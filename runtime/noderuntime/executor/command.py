@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from noderuntime.errors import HostError, NotFound, ToolError
-from noderuntime.host.base import Completed, Host
+from noderuntime.host.base import Completed, Host, Program
 from noderuntime.host.words import one_line
 
 TIMEOUT = 60.0
@@ -40,15 +41,15 @@ class OciCommand:
         stdin: bytes = b"",
     ) -> Completed:
         """Run one verb and return how it ended; NotFound and ToolError when it cannot even be run."""
-        argv = [str(self.binary), *self.flags, verb, *arguments]
-        try:
-            return await self._host.run(argv, timeout=timeout, output_limit=output_limit, stdin=stdin)
-        except HostError as error:
-            if error.errno == errno.ENOENT:
-                raise NotFound(f"the runtime {self.binary} is missing") from error
-            if error.errno in (errno.EACCES, errno.ENOEXEC):
-                raise ToolError(self.binary.name, verb, error.errno, str(error)) from error
-            raise
+        with self._startable(verb):
+            return await self._host.run(
+                self._argv(verb, arguments), timeout=timeout, output_limit=output_limit, stdin=stdin
+            )
+
+    async def converse(self, verb: str, *arguments: str, stdin: bool, terminal: bool) -> Program:
+        """Start one verb and hold its stdio; NotFound and ToolError when it cannot even be run."""
+        with self._startable(verb):
+            return await self._host.converse(self._argv(verb, arguments), stdin=stdin, terminal=terminal)
 
     async def query(self, verb: str, *arguments: str) -> Any:
         """Run one verb that answers in JSON."""
@@ -57,6 +58,21 @@ class OciCommand:
             return json.loads(answer)
         except ValueError as error:
             raise ToolError(self.binary.name, verb, 0, f"no JSON: {one_line(answer.decode())}") from error
+
+    def _argv(self, verb: str, arguments: Sequence[str]) -> list[str]:
+        return [str(self.binary), *self.flags, verb, *arguments]
+
+    @contextmanager
+    def _startable(self, verb: str) -> Iterator[None]:
+        """Say what it means when the binary cannot be run."""
+        try:
+            yield
+        except HostError as error:
+            if error.errno == errno.ENOENT:
+                raise NotFound(f"the runtime {self.binary} is missing") from error
+            if error.errno in (errno.EACCES, errno.ENOEXEC):
+                raise ToolError(self.binary.name, verb, error.errno, str(error)) from error
+            raise
 
     def failure(self, verb: str, done: Completed) -> ToolError:
         """Make an error of a call that failed."""

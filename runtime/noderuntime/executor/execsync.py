@@ -8,10 +8,7 @@ PID that the runtime wrote down, and the runtime then ends by itself.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-import os
-import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,8 @@ from typing import Any
 from noderuntime.errors import DeadlineExceeded
 from noderuntime.executor.base import ExecResult
 from noderuntime.executor.command import OciCommand
-from noderuntime.host.base import Completed, Host
+from noderuntime.executor.execfiles import ExecFiles, read_pid
+from noderuntime.host.base import Completed
 
 OUTPUT_LIMIT = 16 << 20
 """Bytes of each stream that a caller gets (CRI: ExecSync)."""
@@ -32,11 +30,10 @@ Arguments = Callable[[str, str], Sequence[str]]
 
 
 class ExecSync:
-    """Foreground execs, each with two small files in a directory."""
+    """Foreground execs without input, run to their end."""
 
-    def __init__(self, host: Host, directory: Path) -> None:
-        self._host = host
-        self._directory = directory
+    def __init__(self, files: ExecFiles) -> None:
+        self._files = files
 
     async def run(
         self,
@@ -48,18 +45,14 @@ class ExecSync:
         kill: Callable[[int], Awaitable[None]],
     ) -> ExecResult:
         """Run the process; ``kill`` gets the PID from the PID file when time is up."""
-        spec, pidfile = self._files(process)
-        running = asyncio.ensure_future(
-            runtime.run(
-                "exec", *arguments(str(spec), str(pidfile)), timeout=math.inf, output_limit=OUTPUT_LIMIT
+        with self._files.of(process) as (spec, pidfile):
+            running = asyncio.ensure_future(
+                runtime.run(
+                    "exec", *arguments(str(spec), str(pidfile)), timeout=math.inf, output_limit=OUTPUT_LIMIT
+                )
             )
-        )
-        try:
             done = await self._finish(running, pidfile, timeout, kill)
-            started = _read_pid(pidfile) is not None
-        finally:
-            spec.unlink(missing_ok=True)
-            pidfile.unlink(missing_ok=True)
+            started = read_pid(pidfile) is not None
         if not started:  # what it says is about itself, not of the command
             raise runtime.failure("exec", done)
         return ExecResult(done.returncode, done.stdout, done.stderr)
@@ -83,24 +76,9 @@ class ExecSync:
     async def _end(
         self, running: asyncio.Future[Completed], pidfile: Path, kill: Callable[[int], Awaitable[None]]
     ) -> None:
-        pid = _read_pid(pidfile)
+        pid = read_pid(pidfile)
         if pid is not None:
             await kill(pid)
             await asyncio.wait([running], timeout=_LAST_WORDS)
         running.cancel()  # ends the runtime's own process, if it still runs
         await asyncio.wait([running])
-
-    def _files(self, process: Mapping[str, Any]) -> tuple[Path, Path]:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        token = secrets.token_hex(8)
-        spec = self._directory / f"{token}.json"
-        with open(os.open(spec, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
-            json.dump(process, file)
-        return spec, self._directory / f"{token}.pid"
-
-
-def _read_pid(file: Path) -> int | None:
-    try:
-        return int(file.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None

@@ -21,8 +21,11 @@ from typing import Any
 from noderuntime.errors import DeadlineExceeded, FailedPrecondition, HostError, ToolError
 from noderuntime.executor.base import ExecResult, Features, RuntimeCommand
 from noderuntime.executor.command import TIMEOUT, OciCommand
-from noderuntime.executor.execsync import ExecSync
-from noderuntime.host.base import Host
+from noderuntime.executor.execfiles import ExecFiles
+from noderuntime.executor.execsync import Arguments, ExecSync
+from noderuntime.executor.foreground import Foreground
+from noderuntime.executor.gvisor_port import forward_port
+from noderuntime.host.base import Connection, Host, Program
 from noderuntime.host.inotify import CLOSE_WRITE, DirectoryWatch
 from noderuntime.host.words import one_line
 
@@ -57,7 +60,8 @@ class GvisorExecutor:
         if systemd_cgroup:
             flags.append("--systemd-cgroup")
         self._runsc = OciCommand(host, binary, flags)
-        self._exec = ExecSync(host, run_dir / "exec")
+        self._files = ExecFiles(run_dir / "exec")
+        self._exec_sync, self._exec = ExecSync(self._files), Foreground(self._files)
 
     async def probe(self) -> Features:
         """Ask ``runsc --version``: its first line ends with the version."""
@@ -134,13 +138,19 @@ class GvisorExecutor:
         async def kill(pid: int) -> None:
             await self._runsc.run("kill", "--pid", str(pid), container_id, "KILL")
 
-        return await self._exec.run(
-            self._runsc,
-            lambda spec, pidfile: ["--process", spec, "--internal-pid-file", pidfile, container_id],
-            process,
-            timeout=timeout,
-            kill=kill,
+        return await self._exec_sync.run(
+            self._runsc, _exec_arguments(container_id), process, timeout=timeout, kill=kill
         )
+
+    async def exec(
+        self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, stdin: bool
+    ) -> Program:
+        """Start a process with ``runsc exec``, which stays as long as it does."""
+        return await self._exec.start(self._runsc, _exec_arguments(container_id), process, stdin=stdin)
+
+    async def connect(self, sandbox_id: str, netns: Path | None, port: int) -> Connection:
+        """Have the sandbox connect: its network stack is its own, and knows nothing of the namespace's lo."""
+        return await forward_port(self._runsc, self._files, sandbox_id, port)
 
     async def update(self, container_id: str, sandbox_id: str, resources: Mapping[str, Any]) -> None:
         """Set ``linux.resources`` with ``runsc update``."""
@@ -172,6 +182,10 @@ class GvisorExecutor:
         if not any(self._root.glob(f"*_sandbox:{sandbox_id}.state")):
             for lock in self._root.glob(f"*_sandbox:{sandbox_id}.lock"):
                 lock.unlink(missing_ok=True)
+
+
+def _exec_arguments(container_id: str) -> Arguments:
+    return lambda spec, pidfile: ("--process", spec, "--internal-pid-file", pidfile, container_id)
 
 
 def _tell(gate: Path, order: bytes) -> bool:

@@ -17,8 +17,10 @@ from typing import Any
 from noderuntime.errors import Internal
 from noderuntime.executor.base import ExecResult, Features, RuntimeCommand
 from noderuntime.executor.command import OciCommand
-from noderuntime.executor.execsync import ExecSync
-from noderuntime.host.base import Host, ProcessRef
+from noderuntime.executor.execfiles import ExecFiles
+from noderuntime.executor.execsync import Arguments, ExecSync
+from noderuntime.executor.foreground import Foreground
+from noderuntime.host.base import Connection, Host, ProcessRef, Program
 from noderuntime.host.cgroup import path_in_hierarchy
 
 _KILL_TIMEOUT = 10.0
@@ -40,7 +42,8 @@ class RuncExecutor:
         if systemd_cgroup:
             flags.append("--systemd-cgroup")
         self._runc = OciCommand(host, binary, flags)
-        self._exec = ExecSync(host, run_dir / "exec")
+        files = ExecFiles(run_dir / "exec")
+        self._exec_sync, self._exec = ExecSync(files), Foreground(files)
 
     async def probe(self) -> Features:
         """Ask ``runc features``."""
@@ -97,13 +100,19 @@ class RuncExecutor:
             if running is not None:
                 await self._host.kill_tree(running)
 
-        return await self._exec.run(
-            self._runc,
-            lambda spec, pidfile: ["--process", spec, "--pid-file", pidfile, container_id],
-            process,
-            timeout=timeout,
-            kill=kill,
+        return await self._exec_sync.run(
+            self._runc, _exec_arguments(container_id), process, timeout=timeout, kill=kill
         )
+
+    async def exec(
+        self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, stdin: bool
+    ) -> Program:
+        """Start a process with ``runc exec``, which stays as long as it does."""
+        return await self._exec.start(self._runc, _exec_arguments(container_id), process, stdin=stdin)
+
+    async def connect(self, sandbox_id: str, netns: Path | None, port: int) -> Connection:
+        """Connect from a socket that belongs to the pod's network namespace."""
+        return Connection(await self._host.connect(netns, port))
 
     async def update(self, container_id: str, sandbox_id: str, resources: Mapping[str, Any]) -> None:
         """Set ``linux.resources`` with ``runc update``."""
@@ -140,6 +149,10 @@ class RuncExecutor:
         except ValueError as error:
             raise Internal(f"runc's state of {container_id} is damaged") from error
         return state if isinstance(state, dict) and state.get("init_process_pid") else None
+
+
+def _exec_arguments(container_id: str) -> Arguments:
+    return lambda spec, pidfile: ("--process", spec, "--pid-file", pidfile, container_id)
 
 
 def _init(state: Mapping[str, Any]) -> ProcessRef:

@@ -7,6 +7,7 @@ Failures raise HostError, a missed deadline DeadlineExceeded.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,47 @@ class Launched(Protocol):
         """Kill it, with its process group, instead of :meth:`close`; one at the gate has done nothing yet."""
 
 
+STDOUT, STDERR = 1, 2
+
+
+class Conversation(Protocol):
+    """The stdio of something that runs, in our hands until :meth:`close`."""
+
+    async def read(self) -> tuple[int, bytes]:
+        """Return what it said next, on STDOUT or STDERR, at most 64 KiB; no bytes when it has said all."""
+
+    async def write(self, data: bytes) -> None:
+        """Write to its stdin, as slowly as it reads; BrokenPipeError when it reads no more."""
+
+    def end_input(self) -> None:
+        """Let its stdin end; a terminal's cannot, and stays."""
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Set the size of its terminal; nothing happens where it has none."""
+
+    async def close(self) -> None:
+        """Let go of it."""
+
+
+class Program(Conversation, Protocol):
+    """A program that we started, and its stdio. ``close`` hangs its terminal up, and kills the program."""
+
+    async def ended(self) -> None:
+        """Wait for the program's end; may be asked again and again, until :meth:`wait`."""
+
+    async def wait(self) -> int:
+        """Wait for the program's end and return its exit status (negative: killed by that signal)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A connection to something that listens."""
+
+    socket: socket.socket
+    half_closes: bool = True
+    """Whether the other side can go on when it was told that we have sent all."""
+
+
 class Host(Protocol):
     """System calls, as the layers above need them."""
 
@@ -129,6 +171,15 @@ class Host(Protocol):
         ``gate`` and ``reply`` name the variables: it reads a byte from the first before
         it does anything, and writes its verdict into the second.
         """
+
+    async def converse(self, argv: Sequence[str], *, stdin: bool, terminal: bool) -> Program:
+        """Start a program with pipes for its streams, or with a terminal that it controls.
+
+        Without ``stdin`` and terminal it reads from ``/dev/null``.
+        """
+
+    async def connect(self, netns: Path | None, port: int) -> socket.socket:
+        """Connect to a TCP port of localhost, IPv4 before IPv6, in a pinned network namespace or our own."""
 
     async def mount(self, mount: Mount) -> None:
         """Mount, creating no directory."""

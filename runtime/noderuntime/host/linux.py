@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from noderuntime.host import launch, namespaces, owned, stdio, trees
+from noderuntime.host import connect, converse, launch, namespaces, owned, stdio, trees
 from noderuntime.host import mount as mounts
 from noderuntime.host import process as processes
-from noderuntime.host.base import Completed, Launched, Mount, NamespaceKind, ProcessRef, UserNamespace
+from noderuntime.host.base import (
+    Completed,
+    Launched,
+    Mount,
+    NamespaceKind,
+    ProcessRef,
+    Program,
+    UserNamespace,
+)
 from noderuntime.host.cgroup import Cgroups
 from noderuntime.host.spawn import Spawner
 
@@ -55,6 +64,14 @@ class LinuxHost:
     ) -> Launched:
         """Start a program that daemonizes."""
         return await launch.launch(self._spawner, argv, gate=gate, reply=reply, env=env, cwd=cwd)
+
+    async def converse(self, argv: Sequence[str], *, stdin: bool, terminal: bool) -> Program:
+        """Start a program and hold its stdio."""
+        return await converse.converse(self._spawner, argv, stdin=stdin, terminal=terminal)
+
+    async def connect(self, netns: Path | None, port: int) -> socket.socket:
+        """Connect to a TCP port of localhost."""
+        return await connect.connect(netns, port)
 
     async def mount(self, mount: Mount) -> None:
         """Mount."""

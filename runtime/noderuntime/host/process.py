@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal as signals
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,15 +57,35 @@ async def wait(process: ProcessRef, timeout: float) -> bool:
         return True
 
 
-async def readable(fd: int) -> None:
-    """Wait until a descriptor can be read; a pidfd can when its process has ended."""
+async def readable(*fds: int) -> None:
+    """Wait until one of the descriptors can be read; a pidfd can when its process has ended."""
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
-    loop.add_reader(fd, ready.set)
+    for fd in fds:
+        loop.add_reader(fd, ready.set)
     try:
         await ready.wait()
     finally:
-        loop.remove_reader(fd)
+        for fd in fds:
+            loop.remove_reader(fd)
+
+
+def is_readable(fd: int) -> bool:
+    """Tell whether a descriptor can be read now."""
+    asked = select.poll()
+    asked.register(fd, select.POLLIN)
+    return bool(asked.poll(0))
+
+
+async def writable(fd: int) -> None:
+    """Wait until a descriptor can be written to."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_writer(fd, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_writer(fd)
 
 
 def kill_tree(process: ProcessRef) -> None:

@@ -12,7 +12,7 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -64,13 +64,36 @@ class Sink:
             self._room -= len(data)
 
 
+class _Spawned:
+    """What ``subprocess.Popen`` is to its program, for one that posix_spawn(3) started."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit status if there is one."""
+        return self._wait(os.WNOHANG)
+
+    def wait(self) -> int | None:
+        """Wait for the exit status."""
+        return self._wait(0)
+
+    def _wait(self, options: int) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+
 class Child:
     """A program that we started; the leader of a process group of its own."""
 
-    def __init__(self, process: subprocess.Popen[bytes], name: str) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | _Spawned, name: str) -> None:
         self._process = process
         self._name = name
-        self._pidfd = os.pidfd_open(process.pid)
+        self.pidfd = os.pidfd_open(process.pid)
+        """Can be read when the program has ended; open until :meth:`reap`."""
 
     @property
     def pid(self) -> int:
@@ -84,19 +107,20 @@ class Child:
         """
         try:
             async with asyncio.timeout(timeout):
-                await readable(self._pidfd)
+                await readable(self.pidfd)
         except TimeoutError:
             raise DeadlineExceeded(f"{self._name} did not finish within {timeout:g} s") from None
         finally:
-            status = self._reap()
+            status = self.reap()
         return status
 
-    def _reap(self) -> int:
+    def reap(self) -> int:
+        """Take the exit status, to be done once; if the program still runs its group is killed."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        os.close(self._pidfd)
-        return int(self._process.returncode)
+        os.close(self.pidfd)
+        return int(self._process.returncode or 0)
 
 
 class Spawner:
@@ -167,11 +191,38 @@ class Spawner:
             )
             return Child(process, os.path.basename(argv[0]))
 
+        return await self._start(start, argv[0])
+
+    async def spawn_on_terminal(self, argv: Sequence[str], terminal: str) -> Child:
+        """Start a program as the leader of a session whose controlling terminal is that device.
+
+        A session leader gets it by opening it first (tty_ioctl(4)); posix_spawn(3) can do that, Popen cannot.
+        """
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, terminal, os.O_RDWR, 0),
+            (os.POSIX_SPAWN_DUP2, 0, 1),
+            (os.POSIX_SPAWN_DUP2, 0, 2),
+        ]
+
+        def start() -> Child:
+            pid = os.posix_spawnp(
+                argv[0],
+                list(argv),
+                os.environ,
+                file_actions=actions,
+                setsid=True,
+                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # which Python ignores
+            )
+            return Child(_Spawned(pid), os.path.basename(argv[0]))
+
+        return await self._start(start, argv[0])
+
+    async def _start(self, start: Callable[[], Child], program: str) -> Child:
         starting = asyncio.get_running_loop().run_in_executor(self._pool, start)
         try:
             return await asyncio.shield(starting)
         except OSError as error:
-            raise HostError(f"run {argv[0]}", error.errno or 0, error.strerror or "") from error
+            raise HostError(f"run {program}", error.errno or 0, error.strerror or "") from error
         except asyncio.CancelledError:
             await _abandon(starting)
             raise

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from noderuntime.host.base import ProcessRef
+from noderuntime.host.base import Conversation, ProcessRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,12 @@ class Monitor(Protocol):
         """Make the monitor close its log and open the path anew (the caller renamed the old file).
 
         Returns when the new file is there. FailedPrecondition when the monitor has ended.
+        """
+
+    async def attach(self, bundle: Path) -> Conversation:
+        """Take part in the stdio of a container, from now on; any number may at the same time.
+
+        Its output ends with the container. FailedPrecondition when the monitor has ended.
         """
 
     def exit(self, container_id: str) -> Exit | None:

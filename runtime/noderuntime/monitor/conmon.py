@@ -15,11 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from noderuntime.errors import DeadlineExceeded, FailedPrecondition, HostError, Internal, NotFound, ToolError
-from noderuntime.host.base import Host, Launched, ProcessRef
+from noderuntime.errors import DeadlineExceeded, HostError, Internal, NotFound, ToolError
+from noderuntime.host.base import Conversation, Host, Launched, ProcessRef
 from noderuntime.host.inotify import CREATE, MOVED_TO, DirectoryWatch
 from noderuntime.host.words import one_line
+from noderuntime.monitor.attach import attach
 from noderuntime.monitor.base import Exit, Monitored, MonitorRequest
+from noderuntime.monitor.control import tell
 from noderuntime.monitor.exits import read_exit
 
 _CREATE_TIMEOUT = 60.0
@@ -54,13 +56,17 @@ class ConmonMonitor:
     async def reopen_log(self, bundle: Path, log_path: Path) -> None:
         """Tell conmon to open its log anew, and wait until the file is there."""
         with DirectoryWatch(log_path.parent, CREATE | MOVED_TO) as watch:
-            _tell(bundle / "ctl", _REOPEN_LOG)
+            tell(bundle / "ctl", _REOPEN_LOG)
             try:
                 async with asyncio.timeout(_REOPEN_TIMEOUT):
                     while not _is_there(log_path):
                         await watch.changes()
             except TimeoutError:
                 raise DeadlineExceeded(f"the monitor did not reopen {log_path.name}") from None
+
+    async def attach(self, bundle: Path) -> Conversation:
+        """Connect to conmon's attach socket."""
+        return await attach(bundle)
 
     def exit(self, container_id: str) -> Exit | None:
         """Read how a container ended."""
@@ -151,17 +157,3 @@ def _read_pid(file: Path) -> int:
 
 def _is_there(path: Path) -> bool:
     return os.path.lexists(path)
-
-
-def _tell(fifo: Path, message: bytes) -> None:
-    """Write to the fifo of a running conmon; it has a reader as long as conmon lives."""
-    try:
-        fd = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno in (errno.ENXIO, errno.ENOENT):
-            raise FailedPrecondition("the container's monitor has ended") from error
-        raise HostError(f"open {fifo}", error.errno or 0, error.strerror or "") from error
-    try:
-        os.write(fd, message)
-    finally:
-        os.close(fd)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from noderuntime.containers.attach import attach_session
 from noderuntime.containers.create import create_container
+from noderuntime.containers.exec import exec_session
 from noderuntime.containers.exec_sync import exec_sync
 from noderuntime.containers.list import list_containers
 from noderuntime.containers.remove import remove_container
@@ -22,19 +24,22 @@ from noderuntime.cri.v1 import api_pb2
 from noderuntime.parts import Parts
 from noderuntime.pods.events import container_events
 from noderuntime.pods.list import list_pod_sandboxes
+from noderuntime.pods.port_forward import port_forward_session
 from noderuntime.pods.remove import remove_pod_sandbox
 from noderuntime.pods.run import run_pod_sandbox
 from noderuntime.pods.stats import list_pod_sandbox_stats, pod_sandbox_stats
 from noderuntime.pods.status import pod_sandbox_status
 from noderuntime.pods.stop import stop_pod_sandbox
 from noderuntime.pods.update import update_pod_sandbox_resources
+from noderuntime.sessions import Offers
 
 
 class RuntimeService:
     """RuntimeService for pods of our handlers. Each method answers the CRI call of its name."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, offers: Offers) -> None:
         self._parts = parts
+        self._offers = offers
 
     async def RunPodSandbox(self, request: api_pb2.RunPodSandboxRequest) -> api_pb2.RunPodSandboxResponse:
         """Make a pod and its network."""
@@ -137,6 +142,18 @@ class RuntimeService:
     async def ExecSync(self, request: api_pb2.ExecSyncRequest) -> api_pb2.ExecSyncResponse:
         """Run a command in a container and return what it said; timeout in seconds, 0 for none."""
         return await exec_sync(self._parts, request.container_id, request.cmd, request.timeout)
+
+    async def Exec(self, request: api_pb2.ExecRequest) -> api_pb2.ExecResponse:
+        """Offer the stdio of a command in a container at a URL."""
+        return api_pb2.ExecResponse(url=self._offers.offer(exec_session(self._parts, request)))
+
+    async def Attach(self, request: api_pb2.AttachRequest) -> api_pb2.AttachResponse:
+        """Offer a part in a container's stdio at a URL."""
+        return api_pb2.AttachResponse(url=self._offers.offer(attach_session(self._parts, request)))
+
+    async def PortForward(self, request: api_pb2.PortForwardRequest) -> api_pb2.PortForwardResponse:
+        """Offer connections into a pod at a URL."""
+        return api_pb2.PortForwardResponse(url=self._offers.offer(port_forward_session(self._parts, request)))
 
     async def ContainerStats(self, request: api_pb2.ContainerStatsRequest) -> api_pb2.ContainerStatsResponse:
         """Tell what a container uses."""

@@ -262,7 +262,7 @@ async def test_our_verbs_speak_for_our_ids_only(node: Node) -> None:
     assert len(node.upstream.seen) == 1
 
 
-@pytest.mark.parametrize("name", ["Exec", "Attach", "PortForward", "CheckpointContainer"])
+@pytest.mark.parametrize("name", ["CheckpointContainer"])
 async def test_what_we_do_not_offer_yet_is_said_in_one_line(node: Node, name: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await node.channel.unary_unary(f"/runtime.v1.RuntimeService/{name}")(b"\x0a\x05ours1")

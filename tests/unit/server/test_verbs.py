@@ -9,7 +9,7 @@ from noderuntime.server.dispatch import verbs_of
 from noderuntime.server.node_service import NodeService
 from noderuntime.server.runtime_service import RuntimeService
 
-NOT_OFFERED_YET = {"Exec", "Attach", "PortForward", "CheckpointContainer"}
+NOT_OFFERED_YET = {"CheckpointContainer"}
 
 
 def test_what_is_routed_to_us_is_answered() -> None:

@@ -139,6 +139,12 @@ def test_pings_of_the_client_are_answered() -> None:
     assert answers(server, client) == []
 
 
+def test_our_own_pings_are_even() -> None:
+    server = session()
+    server.ping()
+    assert server.take_output() == control(PING, b"\0\0\0\2")
+
+
 def test_windows_and_settings_are_read_and_passed_over() -> None:
     server = session()
     list(server.receive(SpdyClient().open({})))

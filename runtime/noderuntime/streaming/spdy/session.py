@@ -28,6 +28,9 @@ from noderuntime.streaming.spdy.headers import HeaderReader, HeaderWriter
 _PROTOCOL_ERROR, _REFUSED, _CANCEL, _ALREADY_CLOSED = 1, 3, 5, 9
 """Reasons in RST_STREAM."""
 
+_PING = 2
+"""Number of all our pings; a server's are even."""
+
 _NUMBER, _TWO_NUMBERS = struct.Struct(">I"), struct.Struct(">II")
 
 
@@ -118,6 +121,10 @@ class ServerSession:
         if self._streams.pop(stream_id, None) is not None:
             self._reject(stream_id, _CANCEL)
 
+    def ping(self) -> None:
+        """Ask for an answer, which is not waited for: it shows whether the connection still carries."""
+        self._send(Kind.PING, _NUMBER.pack(_PING))
+
     def go_away(self) -> None:
         """Say that the session ends."""
         self._send(Kind.GOAWAY, _TWO_NUMBERS.pack(self._last_id, 0))
@@ -200,7 +207,7 @@ class ServerSession:
 
     def _ping(self, frame: ControlFrame) -> None:
         (number,) = _NUMBER.unpack(frame.payload)
-        if number % 2:  # the client's own; even ones would be answers to ours, and we send none
+        if number % 2:  # the client's own; even ones are answers to ours
             self._send(Kind.PING, frame.payload)
 
     def _stop_receiving(self, stream_id: int, stream: _Stream) -> None:

@@ -1,0 +1,81 @@
+"""Exec: start a process in a container and hold its stdio.
+
+The runtime's ``exec`` stays in the foreground and carries the streams, the signals and the exit status.
+It writes a PID file when the process runs; before that, what it says is about itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from noderuntime.errors import DeadlineExceeded
+from noderuntime.executor.command import TIMEOUT, OciCommand
+from noderuntime.executor.execfiles import ExecFiles, read_pid
+from noderuntime.executor.execsync import Arguments
+from noderuntime.host.base import Completed, Program
+from noderuntime.host.inotify import CLOSE_WRITE, MOVED_TO, DirectoryWatch
+
+_STARTING = 16
+"""Processes that are started at the same time: each needs an inotify instance, and a node has only 128."""
+_WORDS = 1 << 16
+
+
+class Foreground:
+    """Execs whose stdio is held."""
+
+    def __init__(self, files: ExecFiles) -> None:
+        self._files = files
+        self._turn = asyncio.Semaphore(_STARTING)
+
+    async def start(
+        self, runtime: OciCommand, arguments: Arguments, process: Mapping[str, Any], *, stdin: bool
+    ) -> Program:
+        """Return the process when it runs; ToolError when it does not come to that."""
+        async with self._turn:
+            with self._files.of(process) as (spec, pidfile):
+                program = await runtime.converse(
+                    "exec",
+                    *arguments(str(spec), str(pidfile)),
+                    stdin=stdin,
+                    terminal=bool(process.get("terminal")),
+                )
+                try:
+                    if await self._runs(program, pidfile):
+                        return program
+                    words = await _words(program)
+                    raise runtime.failure("exec", Completed(await program.wait(), b"", words))
+                except BaseException:
+                    await program.close()
+                    raise
+
+    async def _runs(self, program: Program, pidfile: Path) -> bool:
+        """Wait until the PID is written down; False when the runtime ended without."""
+        ended = asyncio.ensure_future(program.ended())
+        try:
+            with DirectoryWatch(pidfile.parent, CLOSE_WRITE | MOVED_TO) as watch:
+                async with asyncio.timeout(TIMEOUT):
+                    while read_pid(pidfile) is None and not ended.done():
+                        change = asyncio.ensure_future(watch.changes())
+                        await asyncio.wait([change, ended], return_when=asyncio.FIRST_COMPLETED)
+                        change.cancel()
+                        await asyncio.gather(change, return_exceptions=True)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the runtime did not start the command within {TIMEOUT:g} s") from None
+        finally:
+            ended.cancel()
+            await asyncio.gather(ended, return_exceptions=True)
+        return read_pid(pidfile) is not None
+
+
+async def _words(program: Program) -> bytes:
+    """Read what the runtime said of its failure."""
+    words = b""
+    while len(words) < _WORDS:
+        _, said = await program.read()
+        if not said:
+            break
+        words += said
+    return words
