@@ -100,9 +100,16 @@ class NodeService:
                     ),
                 ]
             ),
-            runtime_handlers=[await self._describe(handler) for handler in self._probes],
+            runtime_handlers=await self._described(),
             features=_OUR_FEATURES,
         )
+
+    async def _described(self) -> list[api_pb2.RuntimeHandler]:
+        """Describe all handlers; where there is no upstream, the first one goes by no name as well."""
+        handlers = [await self._describe(handler) for handler in self._probes]
+        if self._upstream is None:
+            return [api_pb2.RuntimeHandler(features=handlers[0].features), *handlers]
+        return handlers
 
     async def _describe(self, handler: str) -> api_pb2.RuntimeHandler:
         """Put a handler's features into CRI's words; a broken handler has none."""
