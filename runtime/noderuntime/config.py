@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -28,8 +29,16 @@ CONFIG_FILE = Path("/etc/noderuntime/config.toml")
 HandlerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 
 
+def _pinned(path: Path) -> Path:
+    return path.resolve() if path.is_absolute() else path
+
+
+PinnedPath = Annotated[Path, AfterValidator(_pinned)]
+"""Links are followed once: a daemon that runs on while ``current`` moves must not mix two bundles."""
+
+
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class ServerConfig(_Table):
@@ -95,18 +104,19 @@ class StreamingConfig(_Table):
 class ToolsConfig(_Table):
     """Programs and files of the bundle."""
 
-    conmon: Path = Path("conmon")
-    busybox: Path = Path("busybox")
+    conmon: PinnedPath = Path("conmon")
+    busybox: PinnedPath = Path("busybox")
     """A static one: its shell holds the stdio of gVisor's containers."""
-    pause_rootfs: Path = Path("/opt/noderuntime/current/share/pause")
-    seccomp_profile: Path | None = None
+    pause_rootfs: PinnedPath = Path("/opt/noderuntime/current/share/pause")
+    """runc refuses one behind a link."""
+    seccomp_profile: PinnedPath | None = None
 
 
 class HandlerConfig(_Table):
     """One OCI runtime that pods may choose by name."""
 
     type: Literal["runc", "gvisor"]
-    path: Path
+    path: PinnedPath
 
 
 class LogConfig(_Table):

@@ -1,0 +1,54 @@
+"""The daemon's configuration as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from noderuntime.config import Config, load
+
+_EXAMPLE = Path(__file__).parents[2] / "examples" / "standalone.toml"
+
+
+@pytest.fixture
+def bundles(tmp_path: Path) -> Path:
+    """Two versions of a bundle, and the link to the one that is current."""
+    for version in ("old", "new"):
+        for directory in ("bin", "share/pause"):
+            (tmp_path / version / directory).mkdir(parents=True)
+        for program in ("runc", "conmon"):
+            (tmp_path / version / "bin" / program).touch()
+    (tmp_path / "current").symlink_to("old")
+    return tmp_path
+
+
+def _configuration(bundles: Path) -> Config:
+    current = bundles / "current"
+    file = bundles / "config.toml"
+    file.write_text(
+        f'[tools]\nconmon = "{current}/bin/conmon"\npause_rootfs = "{current}/share/pause"\n'
+        f'[handlers.runc]\ntype = "runc"\npath = "{current}/bin/runc"\n'
+    )
+    return load(file)
+
+
+def test_a_daemon_stays_with_the_bundle_that_it_was_started_with(bundles: Path) -> None:
+    config = _configuration(bundles)
+    (bundles / "current").unlink()
+    (bundles / "current").symlink_to("new")
+    told = (config.tools.conmon, config.tools.pause_rootfs, config.handlers["runc"].path)
+    assert [path.relative_to(bundles).parts[0] for path in told] == ["old"] * 3
+    assert _configuration(bundles).tools.conmon == bundles / "new/bin/conmon"
+
+
+def test_a_program_without_a_directory_is_looked_up_later(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[handlers.runc]\ntype = "runc"\npath = "runc"\n')
+    config = load(tmp_path / "config.toml")
+    assert (config.handlers["runc"].path, config.tools.conmon) == (Path("runc"), Path("conmon"))
+
+
+def test_the_example_of_a_node_alone_starts_pods_in_runc_unless_told_otherwise() -> None:
+    config = load(_EXAMPLE)
+    assert list(config.handlers) == ["runc", "gvisor"]
+    assert (config.images.backend, config.upstream) == ("native", None)
