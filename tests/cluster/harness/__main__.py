@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from pathlib import Path
 
 from harness.cluster import Cluster
 
@@ -15,6 +16,7 @@ def main() -> int:
     parser.add_argument("verb", choices=("up", "down", "status", "shell"))
     parser.add_argument("name", nargs="?", default="work")
     parser.add_argument("--style", choices=("FlagsFile", "ConfigFile", "DropIn"), default="FlagsFile")
+    parser.add_argument("--bundle", type=Path, help="boot the node on noderuntime alone")
     chosen = parser.parse_args()
     cluster = Cluster(chosen.name)
     if chosen.verb == "down":
@@ -25,7 +27,7 @@ def main() -> int:
     if chosen.verb == "up":
         began = time.monotonic()
         cluster.up()
-        node = (cluster.nodes() or [cluster.add_node(style=chosen.style)])[0]
+        node = (cluster.nodes() or [cluster.add_node(style=chosen.style, bundle=chosen.bundle)])[0]
         node.start()
         cluster.kubectl.wait_node_ready(node.name)
         print(f"{node.name} is Ready after {time.monotonic() - began:.1f} s")

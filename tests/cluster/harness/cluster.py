@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from harness import hostsysctl, images
 from harness.controlplane import ControlPlane
@@ -19,6 +20,7 @@ from harness.ocispec import remove_cgroups
 from harness.paths import CLUSTERS, RUN
 from harness.registry import Registry
 from harness.run import wait_for
+from harness.runtimes import RuntimeKind
 
 
 class Cluster:
@@ -75,16 +77,26 @@ class Cluster:
     def nodes(self) -> list[Node]:
         """Return the nodes there are, in the order of their making."""
         found = [json.loads(file.read_text()) for file in self.directory.glob("nodes/*/node.json")]
-        return [self._node(entry["name"], entry["number"]) for entry in sorted(found, key=_number)]
+        return [
+            self._node(entry["name"], entry["number"], entry["runtime"])
+            for entry in sorted(found, key=_number)
+        ]
 
-    def add_node(self, name: str = "", style: EndpointStyle = "FlagsFile") -> Node:
-        """Boot one more node and tell the others the way to its pods; it joins by itself."""
+    def add_node(
+        self, name: str = "", style: EndpointStyle = "FlagsFile", bundle: Path | None = None
+    ) -> Node:
+        """Boot one more node and tell the others the way to its pods; it joins by itself.
+
+        With a bundle of noderuntime's that is its only runtime, else containerd.
+        """
         others = self.nodes()
         number = max((node.number for node in others), default=0) + 1
-        node = self._node(name or f"node{number}", number)
+        runtime: RuntimeKind = "Containerd" if bundle is None else "Noderuntime"
+        node = self._node(name or f"node{number}", number, runtime)
         node.directory.mkdir(parents=True)
-        (node.directory / "node.json").write_text(json.dumps({"name": node.name, "number": number}))
-        node.create(self.control, self.registry.address, style)
+        known = {"name": node.name, "number": number, "runtime": runtime}
+        (node.directory / "node.json").write_text(json.dumps(known))
+        node.create(self.control, self.registry.address, style, bundle)
         node.start()
         for other in others:
             self.network.route_pods(other.name, number)
@@ -100,16 +112,16 @@ class Cluster:
         """Return a line for everything of this cluster that is still on the machine."""
         return leftovers(self.network, self.directory)
 
-    def _node(self, name: str, number: int) -> Node:
-        return Node(name, number, self.network, self.directory / "nodes" / name)
+    def _node(self, name: str, number: int, runtime: RuntimeKind) -> Node:
+        return Node(name, number, self.network, self.directory / "nodes" / name, runtime)
 
     def _index(self) -> int:
         file = self.directory / "index"
         return int(file.read_text()) if file.exists() else free_index()
 
 
-def _number(entry: dict[str, int]) -> int:
-    return entry["number"]
+def _number(entry: dict[str, Any]) -> int:
+    return int(entry["number"])
 
 
 def existing() -> list[Path]:

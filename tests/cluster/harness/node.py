@@ -2,7 +2,7 @@
 
 It has every capability that this machine gives, a cgroup namespace with fresh cgroup
 mounts (so that several nodes do not meet in one tree), and real directories, not
-overlays, where containerd and the kubelet keep their data.
+overlays, where its runtime and the kubelet keep their data.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from pathlib import Path
 from harness import ocispec
 from harness.controlplane import ControlPlane
 from harness.network import Network, pod_subnet
-from harness.nodefiles import UNITS, EndpointStyle, NodeDescription, node_files
+from harness.nodefiles import EndpointStyle, NodeDescription, node_files, node_units
 from harness.paths import RUN, tool
 from harness.processes import start_time
 from harness.rootfs import base
 from harness.run import CommandError, run, succeeds, wait_for
-
-DATA_DIRECTORIES = ("containerd", "kubelet")
+from harness.runtimes import RUNTIMES, VERSIONS, RuntimeKind
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class Node:
     number: int
     network: Network
     directory: Path
+    runtime: RuntimeKind = "Containerd"
 
     @property
     def ip(self) -> str:
@@ -51,23 +51,31 @@ class Node:
         """Its cgroup in every hierarchy of the machine."""
         return f"/noderuntime/{self.network.cluster}/{self.name}"
 
-    def create(self, control: ControlPlane, registry: str, style: EndpointStyle) -> None:
-        """Lay out its files; does nothing when they are there."""
+    def create(
+        self, control: ControlPlane, registry: str, style: EndpointStyle, bundle: Path | None = None
+    ) -> None:
+        """Lay out its files; does nothing when they are there.
+
+        bundle is noderuntime's, as image/export.py writes it; the node sees it and cannot change it.
+        """
         if (self.directory / "config.json").exists():
             return
-        for name in ("upper", "work", "root", *DATA_DIRECTORIES):
+        for name in ("upper", "work", "root", *self._data):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         self._mount_root()
         description = NodeDescription(
-            name=self.name, ip=self.ip, pod_subnet=pod_subnet(self.number), registry=registry, style=style,
+            name=self.name, ip=self.ip, pod_subnet=pod_subnet(self.number), registry=registry,
+            runtime=self.runtime, style=style,
             kubelet_kubeconfig=control.client_config(self.name, f"system:node:{self.name}", "system:nodes"),
             proxy_kubeconfig=control.client_config("kube-proxy", "system:kube-proxy"),
             client_ca=control.authority.pair.cert.read_text(),
         )  # fmt: skip
         self._write_files(node_files(description))
-        spec = ocispec.node_spec(
-            self.name, self.root, self.directory, self.network.netns(self.name), self.cgroup
-        )
+        binds = [ocispec.Bind(self.directory / name, f"/var/lib/{name}") for name in self._data]
+        if bundle is not None:
+            binds.append(ocispec.Bind(bundle / VERSIONS.name, str(VERSIONS), "ro"))
+            self._link_current(bundle)
+        spec = ocispec.node_spec(self.name, self.root, binds, self.network.netns(self.name), self.cgroup)
         (self.directory / "config.json").write_text(json.dumps(spec, indent=1))
 
     def start(self) -> None:
@@ -135,6 +143,10 @@ class Node:
         return self.exec("journalctl", "--no-pager", "-o", "short-precise", "-n", str(lines), "-u", unit)
 
     @property
+    def _data(self) -> tuple[str, ...]:
+        return (RUNTIMES[self.runtime].data, "kubelet")
+
+    @property
     def _id(self) -> str:
         return self.name
 
@@ -161,8 +173,15 @@ class Node:
             where.write_text(content)
         wants = self.root / "etc/systemd/system/multi-user.target.wants"
         wants.mkdir(parents=True, exist_ok=True)
-        for unit in UNITS:
+        for unit in node_units(self.runtime):
             (wants / unit).symlink_to(f"/etc/systemd/system/{unit}")
 
+    def _link_current(self, bundle: Path) -> None:
+        """Choose the bundle's only version, as an installation does."""
+        (version,) = (bundle / VERSIONS.name).iterdir()
+        current = self.root / "opt/noderuntime/current"
+        current.parent.mkdir(parents=True)
+        current.symlink_to(f"{VERSIONS.name}/{version.name}")
+
     def _has_booted(self) -> bool:
-        return self.exec("systemctl", "is-active", "containerd.service").strip() == "active"
+        return self.exec("systemctl", "is-active", RUNTIMES[self.runtime].service).strip() == "active"

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.network import POD_RANGE
+from harness.runtimes import RUNTIMES, RuntimeKind, runtime_files
 
 EndpointStyle = Literal["FlagsFile", "ConfigFile", "DropIn"]
 
-CONTAINERD_SOCKET = "unix:///run/containerd/containerd.sock"
 KUBELET_CONFIG = "var/lib/kubelet/config.yaml"
 FLAGS_FILE = "var/lib/kubelet/kubeadm-flags.env"
 DROP_IN = "etc/kubernetes/kubelet.conf.d/10-runtime.conf"
@@ -24,6 +24,7 @@ class NodeDescription:
     ip: str
     pod_subnet: str
     registry: str
+    runtime: RuntimeKind
     style: EndpointStyle
     kubelet_kubeconfig: str
     proxy_kubeconfig: str
@@ -38,32 +39,29 @@ def node_files(node: NodeDescription) -> dict[str, str]:
         "etc/resolv.conf": f"nameserver {node.registry.partition(':')[0]}\n",
         "etc/systemd/system.conf.d/stop.conf": _SYSTEMD_CONFIG,
         "etc/systemd/system/shared-mounts.service": _SHARED_MOUNTS,
-        "etc/systemd/system/containerd.service": _CONTAINERD_UNIT,
         "etc/systemd/system/kubelet.service": _kubelet_unit(node),
         "etc/systemd/system/kube-proxy.service": _PROXY_UNIT,
-        "etc/containerd/config.toml": _containerd_config(node),
-        "etc/containerd/certs.d/_default/hosts.toml": _registry_hosts(node),
         "etc/cni/net.d/10-bridge.conflist": _json(_cni(node)),
         "etc/kubernetes/kubelet.conf": node.kubelet_kubeconfig,
         "etc/kubernetes/kube-proxy.conf": node.proxy_kubeconfig,
         "etc/kubernetes/kube-proxy.yaml": _json(_proxy(node)),
         "etc/kubernetes/pki/ca.crt": node.client_ca,
     }
-    return files | _kubelet_files(node)
+    return files | runtime_files(node.runtime, node.registry) | _kubelet_files(node)
 
 
 def _kubelet_files(node: NodeDescription) -> dict[str, str]:
     """Return the kubelet's configuration, its CRI endpoint in the place that the style says."""
-    config = _kubelet_config()
+    config, endpoint = _kubelet_config(), RUNTIMES[node.runtime].endpoint
     flags = f"--node-ip={node.ip} --hostname-override={node.name}"
     files: dict[str, str] = {}
     if node.style == "FlagsFile":
-        flags = f"--container-runtime-endpoint={CONTAINERD_SOCKET} {flags}"
+        flags = f"--container-runtime-endpoint={endpoint} {flags}"
     elif node.style == "ConfigFile":
-        config["containerRuntimeEndpoint"] = CONTAINERD_SOCKET
+        config["containerRuntimeEndpoint"] = endpoint
     else:
         head = {key: config[key] for key in ("apiVersion", "kind")}
-        files[DROP_IN] = _json(head | {"containerRuntimeEndpoint": CONTAINERD_SOCKET})
+        files[DROP_IN] = _json(head | {"containerRuntimeEndpoint": endpoint})
     files[FLAGS_FILE] = f'KUBELET_KUBEADM_ARGS="{flags}"\n'
     files[KUBELET_CONFIG] = _json(config)
     return files
@@ -94,11 +92,12 @@ def _kubelet_config() -> dict[str, Any]:
 def _kubelet_unit(node: NodeDescription) -> str:
     """Return kubeadm's unit and drop-in as one file."""
     directory = " --config-dir=/etc/kubernetes/kubelet.conf.d" if node.style == "DropIn" else ""
+    runtime = RUNTIMES[node.runtime].service
     return f"""\
 [Unit]
 Description=kubelet
-Wants=network-online.target containerd.service
-After=network-online.target containerd.service shared-mounts.service
+Wants=network-online.target {runtime}
+After=network-online.target {runtime} shared-mounts.service
 
 [Service]
 Environment="KUBELET_KUBECONFIG_ARGS=--kubeconfig=/etc/kubernetes/kubelet.conf"
@@ -129,24 +128,6 @@ ExecStart=/bin/mount --make-rshared /
 WantedBy=sysinit.target
 """
 
-_CONTAINERD_UNIT = """\
-[Unit]
-Description=containerd
-After=network.target shared-mounts.service
-
-[Service]
-ExecStart=/usr/bin/containerd
-Type=notify
-Delegate=yes
-KillMode=process
-Restart=always
-RestartSec=1
-TasksMax=infinity
-
-[Install]
-WantedBy=multi-user.target
-"""
-
 _PROXY_UNIT = """\
 [Unit]
 Description=kube-proxy
@@ -164,35 +145,10 @@ WantedBy=multi-user.target
 # An orderly shutdown waits that long for a process that takes no notice of SIGTERM, as a pod's may.
 _SYSTEMD_CONFIG = "[Manager]\nDefaultTimeoutStopSec=5s\n"
 
-UNITS = ("shared-mounts.service", "containerd.service", "kubelet.service", "kube-proxy.service")
 
-
-def _containerd_config(node: NodeDescription) -> str:
-    return f"""\
-version = 3
-
-[plugins.'io.containerd.cri.v1.images']
-  snapshotter = 'overlayfs'
-  [plugins.'io.containerd.cri.v1.images'.pinned_images]
-    sandbox = '{node.registry}/pause:3.10'
-  [plugins.'io.containerd.cri.v1.images'.registry]
-    config_path = '/etc/containerd/certs.d'
-
-[plugins.'io.containerd.cri.v1.runtime']
-  restrict_oom_score_adj = true
-  [plugins.'io.containerd.cri.v1.runtime'.cni]
-    bin_dirs = ['/opt/cni/bin']
-    conf_dir = '/etc/cni/net.d'
-  [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
-    runtime_type = 'io.containerd.runc.v2'
-    [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
-      SystemdCgroup = false
-"""
-
-
-def _registry_hosts(node: NodeDescription) -> str:
-    """Every image of every registry comes from the local one: its path is kept, its host dropped."""
-    return f'[host."http://{node.registry}"]\n  capabilities = ["pull", "resolve"]\n'
+def node_units(runtime: RuntimeKind) -> tuple[str, ...]:
+    """Return the units that a node starts when it boots."""
+    return ("shared-mounts.service", RUNTIMES[runtime].service, "kubelet.service", "kube-proxy.service")
 
 
 def _cni(node: NodeDescription) -> dict[str, Any]:

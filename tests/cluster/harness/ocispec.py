@@ -6,8 +6,9 @@ import contextlib
 import os
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from harness.run import CommandError
 
@@ -22,7 +23,16 @@ PERFMON BPF CHECKPOINT_RESTORE
 """
 
 
-def node_spec(name: str, root: Path, data: Path, netns: str, cgroup: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Bind:
+    """A directory of the machine that a node sees."""
+
+    source: Path
+    destination: str
+    access: Literal["rw", "ro"] = "rw"
+
+
+def node_spec(name: str, root: Path, binds: Sequence[Bind], netns: str, cgroup: str) -> dict[str, Any]:
     """Return config.json of a node that boots systemd."""
     capabilities = _own_capabilities()
     sets = ("bounding", "effective", "permitted")
@@ -37,7 +47,7 @@ def node_spec(name: str, root: Path, data: Path, netns: str, cgroup: str) -> dic
             "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "container=runc"],
             "capabilities": dict.fromkeys(sets, capabilities),
         },
-        "mounts": _mounts(data),
+        "mounts": _mounts(binds),
         "linux": {
             "namespaces": [
                 {"type": "network", "path": f"/run/netns/{netns}"},
@@ -85,7 +95,7 @@ def _own_capabilities() -> list[str]:
     return [f"CAP_{name}" for bit, name in enumerate(_CAPABILITY_NAMES.split()) if mask & (1 << bit)]
 
 
-def _mounts(data: Path) -> list[dict[str, Any]]:
+def _mounts(binds: Sequence[Bind]) -> list[dict[str, Any]]:
     tmpfs = {
         "/dev": "mode=755", "/run": "mode=755", "/run/lock": "mode=1777", "/tmp": "mode=1777",
         "/dev/shm": "mode=1777",
@@ -103,8 +113,8 @@ def _mounts(data: Path) -> list[dict[str, Any]]:
         {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
          "options": ["nosuid", "noexec", "nodev", "rw"]},
         *(
-            {"destination": f"/var/lib/{name}", "type": "bind", "source": str(data / name),
-             "options": ["rbind", "rw"]}
-            for name in ("containerd", "kubelet")
+            {"destination": bind.destination, "type": "bind", "source": str(bind.source),
+             "options": ["rbind", bind.access]}
+            for bind in binds
         ),
     ]  # fmt: skip
