@@ -143,6 +143,16 @@ async def test_a_pod_gets_an_address_and_its_host_port_and_leaves_nothing(setup,
     assert "veth" not in setup.on_node("ip", "link")
 
 
+async def test_a_pod_without_its_addresses_leaves_no_masquerading(setup, pod):
+    """gVisor takes them off the interface and answers for them itself; any pod with NET_ADMIN could."""
+    netns, sandbox = await setup.pod_netns("pod"), new_id()
+    attachment = await setup.network.attach(sandbox, str(netns), pod)
+    setup.inside(netns, "ip", "address", "flush", "dev", "eth0")
+    await setup.network.detach(sandbox, str(netns), pod, attachment.result)
+    assert sandbox not in setup.on_node("iptables-save")
+    assert setup.leased() == []
+
+
 async def test_del_is_idempotent_and_needs_neither_namespace_nor_result(setup, pod):
     netns, sandbox = await setup.pod_netns("pod"), new_id()
     attachment = await setup.network.attach(sandbox, str(netns), pod)

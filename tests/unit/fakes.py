@@ -22,7 +22,7 @@ from noderuntime.cri.v1 import api_pb2
 from noderuntime.errors import Internal, NotFound
 from noderuntime.executor.base import ExecResult, Executor, Features, RuntimeCommand
 from noderuntime.executor.probes import Probes
-from noderuntime.host.base import Connection, Mount, NamespaceKind, ProcessRef, UserNamespace
+from noderuntime.host.base import Address, Connection, Mount, NamespaceKind, ProcessRef, UserNamespace
 from noderuntime.images.base import Image, ImageConfig, SnapshotUsage
 from noderuntime.monitor.base import Exit, Monitored, MonitorRequest
 from noderuntime.network.base import Attachment
@@ -161,6 +161,9 @@ class FakeHost:
     async def unpin_namespaces(self, pins: Sequence[Path]) -> None:
         await self.world.step("unpin")
         self.world.pins -= set(pins)
+
+    async def add_addresses(self, pin: Path, interface: str, addresses: Sequence[Address]) -> None:
+        pass
 
     async def process(self, pid: int) -> ProcessRef | None:
         return next((process for process in self.world.processes if process.pid == pid), None)

@@ -10,10 +10,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 from typing import Literal, Protocol
 
 NamespaceKind = Literal["net", "ipc", "uts"]
+Address = IPv4Interface | IPv6Interface
+"""With its prefix length, as an interface has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +210,12 @@ class Host(Protocol):
 
     async def unpin_namespaces(self, pins: Sequence[Path]) -> None:
         """Unmount and remove the pins; missing ones are no error."""
+
+    async def add_addresses(self, pin: Path, interface: str, addresses: Sequence[Address]) -> None:
+        """Give an interface in a pinned network namespace the addresses that it lacks.
+
+        No such interface is no error.
+        """
 
     async def process(self, pid: int) -> ProcessRef | None:
         """Identify a running process; None if there is none or it is a zombie."""

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from noderuntime.host import addresses as interfaces
 from noderuntime.host import connect, converse, launch, namespaces, owned, stdio, trees
 from noderuntime.host import mount as mounts
 from noderuntime.host import process as processes
 from noderuntime.host.base import (
+    Address,
     Completed,
     Launched,
     Mount,
@@ -102,6 +104,10 @@ class LinuxHost:
     async def unpin_namespaces(self, pins: Sequence[Path]) -> None:
         """Unmount and remove the pins."""
         await namespaces.unpin_namespaces(pins)
+
+    async def add_addresses(self, pin: Path, interface: str, addresses: Sequence[Address]) -> None:
+        """Give an interface the addresses that it lacks."""
+        await interfaces.add_addresses(pin, interface, addresses)
 
     async def process(self, pid: int) -> ProcessRef | None:
         """Identify a running process."""

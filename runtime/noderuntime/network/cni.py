@@ -21,7 +21,7 @@ from noderuntime.network.base import Attachment
 from noderuntime.network.capabilities import capability_args, cni_args
 from noderuntime.network.conflist import NetworkList, Plugin
 from noderuntime.network.plugin import Call, PluginRunner
-from noderuntime.network.result import Kept, pod_ips
+from noderuntime.network.result import Kept, pod_addresses, pod_ips
 
 _log = log.get(__name__)
 
@@ -32,6 +32,7 @@ class CniNetwork:
     """:class:`noderuntime.network.base.Network` over CNI plugins."""
 
     def __init__(self, host: Host, conf_dir: Path, plugin_dirs: Sequence[Path]) -> None:
+        self._host = host
         self._conf_dir = conf_dir
         self._plugins = PluginRunner(host, plugin_dirs)
         self._signature: _Signature | None = None
@@ -103,6 +104,8 @@ class CniNetwork:
     ) -> None:
         alive = netns if await asyncio.to_thread(os.path.exists, netns) else ""
         call = Call("DEL", sandbox_id, alive, cni_args(sandbox_id, config))
+        if alive:
+            await self._readdress(call, kept.result or {})
         wanted = capability_args(config)
         first: NoderuntimeError | None = None
         for plugin in reversed(kept.network.plugins):
@@ -114,6 +117,17 @@ class CniNetwork:
                 first = first or error
         if first is not None:
             raise first
+
+    async def _readdress(self, call: Call, result: dict[str, Any]) -> None:
+        """Give the pod's interface back the addresses that somebody in the pod took off it, as gVisor does.
+
+        The bridge plugin looks there for the addresses whose masquerading it has to end.
+        """
+        try:
+            addresses = pod_addresses(result, call.interface)
+            await self._host.add_addresses(Path(call.netns), call.interface, addresses)
+        except NoderuntimeError as error:
+            _log.warning("a pod's addresses are not back for DEL", sandbox=call.container_id, error=error)
 
     async def _undo(self, sandbox_id: str, netns: str, config: api_pb2.PodSandboxConfig, kept: Kept) -> None:
         try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from noderuntime.errors import InvalidArgument, ToolError
+from noderuntime.host.base import Address
 from noderuntime.network import conflist
 from noderuntime.network.conflist import NetworkList
 
@@ -38,22 +39,29 @@ class Kept:
 
 
 def pod_ips(result: dict[str, Any], interface: str) -> tuple[str, ...]:
-    """Collect the addresses of the pod's interface, IPv4 first; ToolError when there is none.
+    """Collect the addresses of the pod's interface, IPv4 first; ToolError when there is none."""
+    found = [address.ip for address in pod_addresses(result, interface)]
+    if not found:
+        raise ToolError("CNI", "ADD", 0, "the result has no address for the pod")
+    return tuple(str(address) for address in sorted(found, key=lambda address: address.version))
+
+
+def pod_addresses(result: dict[str, Any], interface: str) -> list[Address]:
+    """Collect the addresses of the pod's interface with their prefixes, in the order of the result.
 
     An address that names no interface counts as the pod's (CNI spec 1.1, section 5, Success).
+    ToolError when the result cannot be read.
     """
     interfaces = result.get("interfaces") or []
-    found = []
+    found: list[Address] = []
     try:
         for entry in result.get("ips") or []:
             index = entry.get("interface")
             if index is None or _is_pods(interfaces[int(index)], interface):
-                found.append(ipaddress.ip_interface(entry["address"]).ip)
+                found.append(ipaddress.ip_interface(entry["address"]))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise ToolError("CNI", "ADD", 0, f"the result cannot be read: {error}") from error
-    if not found:
-        raise ToolError("CNI", "ADD", 0, "the result has no address for the pod")
-    return tuple(str(address) for address in sorted(found, key=lambda address: address.version))
+    return found
 
 
 def _is_pods(entry: dict[str, Any], interface: str) -> bool:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from noderuntime.cri.v1 import api_pb2
+from noderuntime.errors import HostError
 from noderuntime.host.base import Completed
 
 
@@ -13,12 +14,19 @@ class PluginHost:
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, dict, dict]] = []
         self.answers: dict[tuple[str, str], Completed] = {}
+        self.given_back: list[str] = []
+        self.refuses = False
 
     async def run(self, argv, *, timeout, stdin=b"", env=None, **_):
         kind, command = Path(argv[0]).name, env["CNI_COMMAND"]
         self.calls.append((command, kind, json.loads(stdin), dict(env)))
         default = {"cniVersion": "1.0.0", "ips": [{"address": "10.9.0.2/24"}], "from": kind}
         return self.answers.get((command, kind), Completed(0, json.dumps(default).encode(), b""))
+
+    async def add_addresses(self, pin, interface, addresses):
+        if self.refuses:
+            raise HostError("add", 1, "no")
+        self.given_back += [f"{pin.name} {interface} {address}" for address in addresses]
 
     @property
     def order(self):

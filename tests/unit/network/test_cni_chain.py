@@ -72,6 +72,16 @@ async def test_del_goes_backwards_with_the_last_result_and_the_old_configuration
     assert {config["prevResult"]["from"] for _, _, config, _ in host.calls} == {"bandwidth"}
 
 
+@pytest.mark.parametrize("refuses", [False, True])
+async def test_plugins_find_the_addresses_that_the_pod_may_have_taken_off(network, host, pod, netns, refuses):
+    attachment = await network.attach("5b", netns, pod)
+    host.refuses = refuses
+    host.calls.clear()
+    await network.detach("5b", netns, pod, attachment.result)
+    assert host.given_back == ([] if refuses else ["netns eth0 10.9.0.2/24"])
+    assert len(host.order) == 3
+
+
 async def test_del_of_a_namespace_that_is_gone_names_none(network, host, pod, tmp_path):
     await network.detach("5b", str(tmp_path / "gone"), pod, b"")
     assert [env["CNI_NETNS"] for *_, env in host.calls] == ["", "", ""]
