@@ -11,9 +11,11 @@ export PATH := $(VENV):$(NODERUNTIME_CACHE)/bin:$(PATH):/usr/sbin:/sbin
 IMAGE ?= noderuntime:dev
 KEEP ?=
 FUZZ_SECONDS ?= 60
+QUICK ?=
 PYTEST := $(VENV)/pytest
 
-.PHONY: help setup lint types imports unit fuzz contract critest cluster-test test demo demo-down image proto crds
+.PHONY: help setup lint types imports unit fuzz contract critest cluster-test test bench bench-images demo demo-down \
+	image proto crds
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,6 +33,7 @@ types: setup ## mypy --strict on everything
 	MYPYPATH=tests/cluster:runtime $(VENV)/mypy --strict tests/cluster/*.py
 	MYPYPATH=scripts $(VENV)/mypy --strict scripts/*.py
 	MYPYPATH=image $(VENV)/mypy --strict image/*.py
+	MYPYPATH=tests:tests/contract:runtime $(VENV)/mypy --strict -p bench
 
 imports: setup ## the layer rules
 	$(VENV)/lint-imports --no-cache
@@ -53,6 +56,12 @@ cluster-test: setup ## the story as pytest tests, on a cluster of their own
 	$(PYTEST) tests/cluster
 
 test: lint types imports unit contract critest cluster-test ## all of it
+
+bench: setup ## beside containerd on this machine, pods: times, CPU, memory; QUICK=1 for five minutes of it
+	QUICK=$(QUICK) PYTHONPATH=tests:tests/contract $(VENV)/python -m bench.cri
+
+bench-images: setup ## the same for pulling images
+	QUICK=$(QUICK) PYTHONPATH=tests:tests/contract $(VENV)/python -m bench.images
 
 demo: setup ## the whole story, step by step; KEEP=1 leaves the cluster up
 	@KEEP=$(KEEP) $(VENV)/python -m story.demo

@@ -1,6 +1,6 @@
 """What a call costs that only passes through: time added at the median, and the daemon's memory.
 
-python tests/bench/passthrough.py [CALLS]   prints one JSON object. Both ways are measured
+python -m bench.passthrough [CALLS]   prints one JSON object. Both ways are measured
 in turns, so that whatever else the machine does hits both alike.
 """
 
@@ -15,12 +15,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
-
 from realnode.containerd import Containerd
 from realnode.daemon import Daemon
 from realnode.pods import Kubelet
 
+from bench.machine import resident
 from noderuntime.cri.v1 import api_pb2
 
 
@@ -41,7 +40,7 @@ def main() -> None:
         through = Kubelet(daemon.socket, temporary, "/noderuntime-bench")
         direct = Kubelet(containerd.socket, temporary, "/noderuntime-bench")
         result = {name: _compare(call, direct, through, calls) for name, call in _CALLS.items()}
-        print(json.dumps({"calls": calls, "ms": result, "rss_mib": _rss(daemon.pid)}, indent=2))
+        print(json.dumps({"calls": calls, "ms": result, "rss_mib": resident(daemon.pid) >> 20}, indent=2))
 
 
 _CALLS: dict[str, Callable[[Kubelet], object]] = {
@@ -66,13 +65,6 @@ def _compare(
                 times[name].append((time.perf_counter() - began) * 1000)
     medians = {name: round(statistics.median(values), 3) for name, values in times.items()}
     return medians | {"added": round(medians["through"] - medians["direct"], 3)}
-
-
-def _rss(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return round(int(line.split()[1]) / 1024, 1)
-    raise AssertionError("no VmRSS")
 
 
 if __name__ == "__main__":

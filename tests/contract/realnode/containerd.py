@@ -57,13 +57,16 @@ BinaryName = "{runc}"
 class Containerd:
     """The process and its places. ``dir`` must lie on a real filesystem, ``run`` be short."""
 
-    def __init__(self, directory: Path, run: Path, cni_conf: Path, sandbox_image: str = _PAUSE) -> None:
+    def __init__(
+        self, directory: Path, run: Path, cni_conf: Path, sandbox_image: str = _PAUSE, more_config: str = ""
+    ) -> None:
         self.dir = directory
         self.run = run
         self.socket = run / "containerd.sock"
         self.cni_conf = cni_conf
         self.sandbox_image = sandbox_image
         self.log = directory / "containerd.log"
+        self._more_config = more_config
         self._config = directory / "config.toml"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -80,6 +83,7 @@ class Containerd:
                 cni_bin=tool("bridge").parent,
                 cni_conf=self.cni_conf,
             )
+            + self._more_config
         )
         path = f"{tool('containerd-shim-runc-v2').parent}:{os.environ['PATH']}"
         with self.log.open("ab") as log:
@@ -112,12 +116,19 @@ class Containerd:
             while not images.ImageStatus(wanted, timeout=10).HasField("image"):
                 assert time.monotonic() < deadline, "containerd does not list the imported image"
 
+    @property
+    def pid(self) -> int:
+        """The daemon's process."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self) -> None:
         """Stop the daemon (its pods stay)."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
-            self._process.wait(timeout=30)
-            self._process = None
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the daemon with SIGKILL, as a crash would."""
+        self._end(signal.SIGKILL)
 
     def remove(self) -> None:
         """Remove all pods, stop, and delete everything it had, also when it never started."""
@@ -128,6 +139,12 @@ class Containerd:
             self.stop()
             shutil.rmtree(self.dir)
             shutil.rmtree(self.run)
+
+    def _end(self, signo: int) -> None:
+        if self._process is not None:
+            self._process.send_signal(signo)
+            self._process.wait(timeout=30)
+            self._process = None
 
     def _remove_pods(self) -> None:
         with grpc.insecure_channel(f"unix:{self.socket}") as channel:

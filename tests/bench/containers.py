@@ -1,0 +1,65 @@
+"""What goes on in one container: commands that are run in it, and a log that it fills."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.figures import Figures
+from bench.lives import BRIDGE, Pod, in_turn
+from bench.sides import Runtime
+from noderuntime.cri.v1 import api_pb2
+
+_LINE = "a line of the length that lines of logs often have, with a word or two more " + "." * 20
+_END = "this was the last one"
+
+
+def execs(figures: Figures, runtimes: Sequence[Runtime], count: int) -> None:
+    """Run a command that does nothing, again and again."""
+    pods = {runtime.name: Pod(runtime, BRIDGE) for runtime in runtimes}
+    for pod in pods.values():
+        pod.start()
+        pod.exec()
+    for turn in range(count):
+        for runtime in in_turn(runtimes, turn):
+            pod = pods[runtime.name]
+            pod.exec()
+            figures.add("ExecSync", runtime.name, pod.took["ExecSync"])
+    for pod in pods.values():
+        pod.end()
+
+
+def logs(figures: Figures, runtimes: Sequence[Runtime], lines: int, turns: int) -> None:
+    """Have a container say a lot at once; what is not its own CPU time is the price of its log."""
+    script = f"busybox yes '{_LINE}' | busybox head -n {lines}; echo {_END}; exec sleep 1000000"
+    for turn in range(turns):
+        for runtime in in_turn(runtimes, turn):
+            kubelet, config = runtime.kubelet, BRIDGE.config(runtime.kubelet)
+            pod = kubelet.run(config, BRIDGE.handler)
+            container = kubelet.create(pod, config, "main", script)
+            cpu, began = runtime.group.cpu(), time.perf_counter()
+            kubelet.start(container)
+            _await_end(Path(config.log_directory) / "main.log")
+            seconds = time.perf_counter() - began
+            cpu = runtime.group.cpu() - cpu - _own_cpu(runtime, container)
+            figures.add("log of a chatty container", runtime.name, lines / seconds, "lines/s, more is better")
+            figures.add("CPU for a million lines of log", runtime.name, cpu / lines * 1e6)
+            kubelet.stop_and_remove(pod)
+
+
+def _await_end(log: Path) -> None:
+    wanted = f" {_END}\n".encode()
+    with log.open("rb") as file:
+        while True:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - len(wanted)))
+            if file.read() == wanted:
+                return
+            time.sleep(0.002)
+
+
+def _own_cpu(runtime: Runtime, container: str) -> float:
+    request = api_pb2.ContainerStatsRequest(container_id=container)
+    stats = runtime.kubelet.runtime.ContainerStats(request, timeout=20).stats
+    return int(stats.cpu.usage_core_nano_seconds.value) / 1e6

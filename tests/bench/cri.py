@@ -1,0 +1,113 @@
+"""``python -m bench.cri``: the lives of pods by CRI, on both sides in turns.
+
+QUICK=1 in the environment takes fewer turns and smaller crowds, and less than five minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from realnode.containerd import IMAGE
+from registries.real import RealRegistry
+
+from bench import containers, crowd, lives
+from bench.figures import Figures
+from bench.pushing import PAUSE, push_for_pods
+from bench.sides import Runtime, both, place
+from noderuntime.cri.v1 import api_pb2
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything."""
+
+    lives: int = 40
+    gvisor_lives: int = 15
+    at_once: tuple[tuple[int, int], ...] = ((10, 10), (30, 5))
+    """Pods, turns."""
+    execs: int = 200
+    log_lines: int = 1_000_000
+    log_turns: int = 5
+    crowds: tuple[int, ...] = (0, 50, 110)
+    answers: int = 100
+    polling_seconds: int = 120
+    polled: int = 50
+    restarts: int = 5
+    recovered: int = 100
+
+
+_QUICK = Size(
+    lives=15,
+    gvisor_lives=4,
+    at_once=((10, 3), (30, 1)),
+    execs=30,
+    log_lines=200_000,
+    log_turns=2,
+    crowds=(0, 50),
+    answers=20,
+    polling_seconds=20,
+    restarts=2,
+    recovered=50,
+)
+
+
+def main() -> int:
+    """Measure, print and write ``build/bench/cri.json``."""
+    size = _QUICK if os.environ.get("QUICK") else Size()
+    figures = Figures()
+    with place() as here:
+        registry = RealRegistry(here.area, here.area / "registry", "registry")
+        try:
+            push_for_pods(registry)
+            with both(here, here.certs(registry.authority)) as runtimes:
+                for runtime in runtimes:
+                    _pull(runtime)
+                _few(figures, runtimes, size)
+                _many(figures, runtimes, size)
+        finally:
+            registry.stop()
+    print(f"\n{figures.write('cri.json')}", flush=True)
+    return 0
+
+
+def _few(figures: Figures, runtimes: Sequence[Runtime], size: Size) -> None:
+    for kind, count in (
+        (lives.BRIDGE, size.lives),
+        (lives.HOST, size.lives),
+        (lives.GVISOR, size.gvisor_lives),
+    ):
+        with figures.chapter(f"Pods one by one: {kind.name}"):
+            lives.one_by_one(figures, runtimes, kind, count)
+    for count, turns in size.at_once:
+        with figures.chapter(f"{count} pods at once"):
+            lives.at_once(figures, runtimes, count, turns)
+    with figures.chapter("In a container"):
+        containers.execs(figures, runtimes, size.execs)
+        containers.logs(figures, runtimes, size.log_lines, size.log_turns)
+
+
+def _many(figures: Figures, runtimes: Sequence[Runtime], size: Size) -> None:
+    for pods in sorted({*size.crowds, size.polled, size.recovered}):
+        with figures.chapter(f"A node with {pods} pods"):
+            crowd.grow(runtimes, pods)
+            if pods in size.crowds:
+                crowd.memory(figures, runtimes, pods)
+                crowd.answers(figures, runtimes, pods, size.answers)
+            if pods == size.polled:
+                crowd.polling(figures, runtimes, pods, size.polling_seconds)
+            if pods in (0, size.recovered):
+                crowd.restarts(figures, runtimes, pods, size.restarts)
+    crowd.shrink(runtimes)
+
+
+def _pull(runtime: Runtime) -> None:
+    for name in (IMAGE, PAUSE):
+        request = api_pb2.PullImageRequest(image=api_pb2.ImageSpec(image=name))
+        runtime.kubelet.images.PullImage(request, timeout=60)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""A node with many pods: what a kubelet asks all the time, memory, and coming back after a restart."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import grpc
+from realnode.pods import Kubelet
+
+from bench.figures import Figures
+from bench.lives import BRIDGE, Pod, in_turn
+from bench.machine import program, proportional, resident
+from bench.sides import Runtime
+from noderuntime.cri.v1 import api_pb2, api_pb2_grpc
+
+_IN_CONTAINERS = "busybox"
+_MIB = 1 << 20
+_LOOK_SECONDS = 0.002
+_SECONDS = 60.0
+
+_CALLS: Mapping[str, Callable[[Kubelet], object]] = {
+    "Status": lambda kubelet: kubelet.runtime.Status(api_pb2.StatusRequest(), timeout=_SECONDS),
+    "ListPodSandbox": lambda kubelet: kubelet.runtime.ListPodSandbox(
+        api_pb2.ListPodSandboxRequest(), timeout=_SECONDS
+    ),
+    "ListContainers": lambda kubelet: kubelet.runtime.ListContainers(
+        api_pb2.ListContainersRequest(), timeout=_SECONDS
+    ),
+    "ListContainerStats": lambda kubelet: kubelet.runtime.ListContainerStats(
+        api_pb2.ListContainerStatsRequest(), timeout=_SECONDS
+    ),
+    "ListPodSandboxStats": lambda kubelet: kubelet.runtime.ListPodSandboxStats(
+        api_pb2.ListPodSandboxStatsRequest(), timeout=_SECONDS
+    ),
+    "ListImages": lambda kubelet: kubelet.images.ListImages(api_pb2.ListImagesRequest(), timeout=_SECONDS),
+    "ImageFsInfo": lambda kubelet: kubelet.images.ImageFsInfo(api_pb2.ImageFsInfoRequest(), timeout=_SECONDS),
+}
+_RELIST, _STATS = ("ListPodSandbox", "ListContainers"), ("ListContainerStats", "ImageFsInfo")
+_STATS_EVERY = 10
+
+
+def grow(runtimes: Sequence[Runtime], count: int) -> None:
+    """Start pods until there are so many on each side."""
+    for runtime in runtimes:
+        for _ in range(count - len(runtime.kubelet.pods())):
+            Pod(runtime, BRIDGE).start()
+
+
+def shrink(runtimes: Sequence[Runtime]) -> None:
+    """End all pods."""
+    with ThreadPoolExecutor(8) as pool:
+        for runtime in runtimes:
+            list(pool.map(runtime.kubelet.stop_and_remove, runtime.kubelet.pods()))
+
+
+def answers(figures: Figures, runtimes: Sequence[Runtime], pods: int, count: int) -> None:
+    """Ask what a kubelet asks of the node as a whole."""
+    warm_up = 2
+    for turn in range(count + warm_up):
+        for name, call in _CALLS.items():
+            for runtime in in_turn(runtimes, turn):
+                began = time.perf_counter()
+                call(runtime.kubelet)
+                took = (time.perf_counter() - began) * 1000
+                if turn >= warm_up:
+                    figures.add(f"{name}, {pods} pods", runtime.name, took)
+
+
+def memory(figures: Figures, runtimes: Sequence[Runtime], pods: int) -> None:
+    """Look at the daemons, and at whatever runs beside the containers for the sake of each pod."""
+    for runtime in runtimes:
+        daemon = runtime.server.pid
+        figures.add(f"daemon RSS, {pods} pods", runtime.name, resident(daemon) / _MIB, "MiB")
+        if pods:
+            helpers = {pid for pid in runtime.group.pids() if program(pid) != _IN_CONTAINERS} - {daemon}
+            held = sum(map(proportional, helpers)) / pods / _MIB
+            figures.add(f"helpers' PSS per pod, {pods} pods", runtime.name, held, "MiB")
+
+
+def polling(figures: Figures, runtimes: Sequence[Runtime], pods: int, seconds: int) -> None:
+    """Poll both sides at the same time as a kubelet does, while nothing happens."""
+    before = [runtime.group.cpu() for runtime in runtimes]
+    with ThreadPoolExecutor(len(runtimes)) as pool:
+        list(pool.map(lambda runtime: _poll(runtime.kubelet, seconds), runtimes))
+    for runtime, then in zip(runtimes, before, strict=True):
+        used = (runtime.group.cpu() - then) / seconds
+        figures.add(f"idle under polling, {pods} pods", runtime.name, used, "ms CPU per s")
+
+
+def restarts(figures: Figures, runtimes: Sequence[Runtime], pods: int, turns: int) -> None:
+    """Stop and kill the daemons, and start them until they tell of all their pods again."""
+    for turn in range(turns):
+        for runtime in in_turn(runtimes, turn):
+            began = time.perf_counter()
+            runtime.server.stop()
+            figures.add(f"restart without a socket, {pods} pods", runtime.name, _back(runtime, pods, began))
+            runtime.server.kill()
+            took = _back(runtime, pods, time.perf_counter())
+            figures.add(f"start after a kill, {pods} pods", runtime.name, took)
+
+
+def _poll(kubelet: Kubelet, seconds: int) -> None:
+    began = time.monotonic()
+    for second in range(seconds):
+        for name in (*_RELIST, *(_STATS if second % _STATS_EVERY == 0 else ())):
+            _CALLS[name](kubelet)
+        time.sleep(max(0.0, began + second + 1 - time.monotonic()))
+
+
+def _back(runtime: Runtime, pods: int, began: float) -> float:
+    """Start it, and return the milliseconds until it told of its pods."""
+    with ThreadPoolExecutor(1) as pool:
+        answered = pool.submit(_answered, runtime.server.socket, pods)
+        runtime.start()
+        return (answered.result() - began) * 1000
+
+
+def _answered(path: Path, pods: int) -> float:
+    """Wait until so many pods are listed, and return when; on ways of its own, for gRPC waits too long."""
+    while True:
+        with suppress(OSError, grpc.RpcError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(path))
+            with grpc.insecure_channel(f"unix:{path}") as channel:
+                runtime = api_pb2_grpc.RuntimeServiceStub(channel)  # type: ignore[no-untyped-call]
+                listed = runtime.ListPodSandbox(api_pb2.ListPodSandboxRequest(), timeout=_SECONDS)
+                if len(listed.items) == pods:
+                    return time.perf_counter()
+        time.sleep(_LOOK_SECONDS)

@@ -1,0 +1,154 @@
+"""Pods one after another and many at once: every call of their lives, and what CPU time they took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from realnode.pods import Kubelet
+from realnode.traces import remove_cgroups
+
+from bench.figures import Figures
+from bench.sides import Runtime
+from noderuntime.cri.v1 import api_pb2
+
+IDLE = "trap 'exit 0' TERM; sleep 1000000 & wait"
+"""What containers do: nothing, until they are told to stop."""
+
+_START = ("RunPodSandbox", "CreateContainer", "StartContainer")
+_END = ("StopContainer", "RemoveContainer", "StopPodSandbox", "RemovePodSandbox")
+_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Which pods: their handler and whether they use the host's network."""
+
+    name: str
+    handler: str
+    host_network: bool = False
+
+    def config(self, kubelet: Kubelet) -> api_pb2.PodSandboxConfig:
+        """Make the config of a new pod."""
+        options = api_pb2.NamespaceOption(network=api_pb2.NODE if self.host_network else api_pb2.POD)
+        security = api_pb2.LinuxSandboxSecurityContext(namespace_options=options)
+        config = kubelet.pod_config(linux=api_pb2.LinuxPodSandboxConfig(security_context=security))
+        if self.host_network:
+            config.ClearField("hostname")
+        return config
+
+
+BRIDGE = Kind("runc, CNI bridge", "runc")
+HOST = Kind("runc, host network", "runc", host_network=True)
+GVISOR = Kind("gVisor, CNI bridge", "gvisor")
+
+
+@dataclass
+class Pod:
+    """One pod with one container, and how long each call took in milliseconds."""
+
+    runtime: Runtime
+    kind: Kind
+    took: dict[str, float] = field(default_factory=dict)
+    id: str = ""
+    container: str = ""
+
+    def start(self) -> None:
+        """Run it until its container is started."""
+        kubelet, config = self.runtime.kubelet, self.kind.config(self.runtime.kubelet)
+        with self._timed("RunPodSandbox"):
+            self.id = kubelet.run(config, self.kind.handler)
+        with self._timed("CreateContainer"):
+            self.container = kubelet.create(self.id, config, "main", IDLE)
+        with self._timed("StartContainer"):
+            kubelet.start(self.container)
+
+    def look(self) -> None:
+        """Ask for both statuses and run a command."""
+        pod = api_pb2.PodSandboxStatusRequest(pod_sandbox_id=self.id)
+        with self._timed("PodSandboxStatus"):
+            self.runtime.kubelet.runtime.PodSandboxStatus(pod, timeout=_SECONDS)
+        with self._timed("ContainerStatus"):
+            self.runtime.kubelet.status(self.container)
+        self.exec()
+
+    def exec(self) -> None:
+        """ExecSync of a program that does nothing."""
+        request = api_pb2.ExecSyncRequest(container_id=self.container, cmd=["true"], timeout=20)
+        with self._timed("ExecSync"):
+            self.runtime.kubelet.runtime.ExecSync(request, timeout=_SECONDS)
+
+    def end(self) -> None:
+        """Stop and remove it as the kubelet does."""
+        runtime, container, pod = self.runtime.kubelet.runtime, self.container, self.id
+        with self._timed("StopContainer"):
+            request = api_pb2.StopContainerRequest(container_id=container, timeout=30)
+            runtime.StopContainer(request, timeout=_SECONDS)
+        with self._timed("RemoveContainer"):
+            runtime.RemoveContainer(api_pb2.RemoveContainerRequest(container_id=container), timeout=_SECONDS)
+        with self._timed("StopPodSandbox"):
+            runtime.StopPodSandbox(api_pb2.StopPodSandboxRequest(pod_sandbox_id=pod), timeout=_SECONDS)
+        with self._timed("RemovePodSandbox"):
+            runtime.RemovePodSandbox(api_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod), timeout=_SECONDS)
+
+    def total(self, calls: Sequence[str]) -> float:
+        """Milliseconds that these calls took together."""
+        return sum(self.took[call] for call in calls)
+
+    @contextmanager
+    def _timed(self, call: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.took[call] = (time.perf_counter() - began) * 1000
+
+
+def one_by_one(figures: Figures, runtimes: Sequence[Runtime], kind: Kind, count: int) -> None:
+    """Whole lives in turns."""
+    for runtime in runtimes:
+        _live(runtime, kind)  # the first one pays for what the others find ready
+    cpu = {runtime.name: -runtime.group.cpu() for runtime in runtimes}
+    for turn in range(count):
+        for runtime in in_turn(runtimes, turn):
+            pod = _live(runtime, kind)
+            figures.add(f"pod start, {kind.name}", runtime.name, pod.total(_START))
+            figures.add(f"whole pod life, {kind.name}", runtime.name, pod.total((*_START, *_END)))
+            figures.add(f"teardown, {kind.name}", runtime.name, pod.total(_END))
+            for call, took in pod.took.items():
+                figures.add(f"{call}, {kind.name}", runtime.name, took)
+            remove_cgroups(runtime.kubelet.parent)
+    for runtime in runtimes:
+        cpu[runtime.name] += runtime.group.cpu()
+        figures.add(f"CPU per pod life, {kind.name}", runtime.name, cpu[runtime.name] / count)
+
+
+def at_once(figures: Figures, runtimes: Sequence[Runtime], count: int, turns: int) -> None:
+    """So many pods started at the same time, and ended at the same time."""
+    with ThreadPoolExecutor(count) as pool:
+        for turn in range(turns):
+            for runtime in in_turn(runtimes, turn):
+                pods = [Pod(runtime, BRIDGE) for _ in range(count)]
+                figures.add(f"{count} pods at once", runtime.name, _all(pool, Pod.start, pods))
+                figures.add(f"{count} pods at once: teardown", runtime.name, _all(pool, Pod.end, pods))
+                remove_cgroups(runtime.kubelet.parent)
+
+
+def in_turn(runtimes: Sequence[Runtime], turn: int) -> Sequence[Runtime]:
+    """Let each side be the first one every other time."""
+    return runtimes if turn % 2 == 0 else runtimes[::-1]
+
+
+def _live(runtime: Runtime, kind: Kind) -> Pod:
+    pod = Pod(runtime, kind)
+    pod.start()
+    pod.look()
+    pod.end()
+    return pod
+
+
+def _all(pool: ThreadPoolExecutor, step: Callable[[Pod], None], pods: Sequence[Pod]) -> float:
+    began = time.perf_counter()
+    list(pool.map(step, pods))
+    return (time.perf_counter() - began) * 1000
