@@ -39,6 +39,7 @@ from noderuntime.server.listen import make_way
 from noderuntime.server.node_service import NodeService
 from noderuntime.server.runtime_service import RuntimeService
 from noderuntime.server.serve import GRACE_SECONDS, serve, stop_on_signals
+from noderuntime.spec.cdi.catalog import Catalog
 from noderuntime.spec.facts import read_facts
 from noderuntime.stats.cgroup import CgroupReader
 from noderuntime.stats.collect import StatsCollector
@@ -107,6 +108,7 @@ async def _parts(config: Config, upstream: Upstream | None) -> AsyncIterator[Par
             images=images,
             network=CniNetwork(host, config.network.conf_dir, config.network.plugin_dirs),
             stats=StatsCollector(CgroupReader(host.cgroup_version()), driver, layers),
+            cdi=Catalog(config.devices.cdi_dirs),
             cgroup_driver=driver,
         )
 

@@ -112,6 +112,13 @@ class ToolsConfig(_Table):
     seccomp_profile: PinnedPath | None = None
 
 
+class DevicesConfig(_Table):
+    """Devices of third parties."""
+
+    cdi_dirs: tuple[Path, ...] = (Path("/etc/cdi"), Path("/var/run/cdi"))
+    """Where their CDI files are; later ones come before earlier ones."""
+
+
 class HandlerConfig(_Table):
     """One OCI runtime that pods may choose by name."""
 
@@ -134,6 +141,7 @@ class Config(_Table):
     network: NetworkConfig = NetworkConfig()
     streaming: StreamingConfig = StreamingConfig()
     tools: ToolsConfig = ToolsConfig()
+    devices: DevicesConfig = DevicesConfig()
     log: LogConfig = LogConfig()
     handlers: dict[HandlerName, HandlerConfig] = Field(min_length=1)
 

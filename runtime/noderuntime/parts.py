@@ -21,6 +21,7 @@ from noderuntime.images.base import ImageBackend
 from noderuntime.monitor.base import Monitor
 from noderuntime.network.base import Network
 from noderuntime.paths import Paths
+from noderuntime.spec.cdi.catalog import Catalog
 from noderuntime.spec.facts import HostFacts
 from noderuntime.stats.collect import StatsCollector
 from noderuntime.store.ledger import Ledger
@@ -42,6 +43,7 @@ class Parts:
     images: ImageBackend
     network: Network
     stats: StatsCollector
+    cdi: Catalog
     cgroup_driver: CgroupDriver = "cgroupfs"
     events: EventHub = field(default_factory=EventHub)
     work: Work = field(default_factory=Work)

@@ -105,7 +105,7 @@ def test_the_operator_is_not_on_the_node(host: Path, home: Path) -> None:
         path.name for path in (host / home.relative_to("/") / "lib/python3.11/dist-packages").iterdir()
     }
     assert {"noderuntime", "grpc", "pydantic"} <= packages
-    assert not packages & {"kopf", "kubernetes", "yaml", "noderuntime_operator", "pip"}
+    assert not packages & {"kopf", "kubernetes", "noderuntime_operator", "pip"}
 
 
 def test_every_elf_file_is_static_or_uses_the_loader_and_libraries_of_the_bundle(

@@ -28,6 +28,7 @@ from noderuntime.monitor.base import Exit, Monitored, MonitorRequest
 from noderuntime.network.base import Attachment
 from noderuntime.parts import Parts
 from noderuntime.paths import Paths
+from noderuntime.spec.cdi.catalog import Catalog
 from noderuntime.spec.facts import read_facts
 from noderuntime.store.ledger import Ledger
 
@@ -446,6 +447,7 @@ class Node:
             monitor=FakeMonitor(world),
             images=FakeImages(world),
             network=FakeNetwork(world),
+            cdi=Catalog([self.directory / "cdi"]),
             stats=SimpleNamespace(),  # type: ignore[arg-type] # no test here asks for it
         )
 

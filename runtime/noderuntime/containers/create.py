@@ -12,6 +12,7 @@ from typing import Any
 
 from noderuntime import log
 from noderuntime.containers.bundle import write_spec
+from noderuntime.containers.devices import add_cdi_devices
 from noderuntime.containers.pod import cgroup_of, pod_of, user_of
 from noderuntime.containers.signals import stop_signal
 from noderuntime.containers.state import START_ERROR_CODE
@@ -138,6 +139,7 @@ async def _spec(
         target_pid=_target_pid(parts, sandbox, container.config),
     )
     spec = await asyncio.to_thread(builder.container_spec, pod_of(parts, sandbox), wanted, parts.facts)
+    await add_cdi_devices(parts, sandbox.handler, spec, container.config)
     parts.executor(sandbox.handler).adapt_spec(spec, sandbox.id, is_root=False)
     return spec
 

@@ -16,7 +16,7 @@ from noderuntime.cri.v1 import api_pb2
 from noderuntime.errors import InvalidArgument
 from noderuntime.host.cgroup_names import oci_cgroups_path
 from noderuntime.spec.capabilities import oci_capabilities
-from noderuntime.spec.devices import container_devices
+from noderuntime.spec.devices import Devices, container_devices
 from noderuntime.spec.facts import HostFacts
 from noderuntime.spec.inputs import ContainerInput, Pod
 from noderuntime.spec.lsm import apparmor_profile, check_selinux
@@ -40,12 +40,13 @@ _ROOT_OOM_SCORE = -998
 def container_spec(pod: Pod, container: ContainerInput, facts: HostFacts) -> Spec:
     """Build the spec of one container (CreateContainer)."""
     context = container.config.linux.security_context
+    devices = container_devices(container.config, makes_nodes=pod.user is None)
     spec: Spec = {
         "ociVersion": _OCI_VERSION,
         "process": _process(pod, container, facts),
         "root": {"path": str(container.rootfs), "readonly": context.readonly_rootfs},
-        "mounts": container_mounts(pod, container.config, container.volumes),
-        "linux": _linux(pod, container, facts),
+        "mounts": container_mounts(pod, container.config, container.volumes) + devices.mounts,
+        "linux": _linux(pod, container, facts, devices),
     }
     return _with_hostname(spec, pod)
 
@@ -116,12 +117,11 @@ def _process(pod: Pod, container: ContainerInput, facts: HostFacts) -> Spec:
     return process
 
 
-def _linux(pod: Pod, container: ContainerInput, facts: HostFacts) -> Spec:
+def _linux(pod: Pod, container: ContainerInput, facts: HostFacts, devices: Devices) -> Spec:
     config = container.config
     context = config.linux.security_context
     if context.privileged and not pod.config.linux.security_context.privileged:
         raise InvalidArgument("a privileged container cannot be in a pod that is not")
-    devices, rules = container_devices(config)
     own_cgroup = facts.cgroup_version == 2 and not context.privileged
     linux: Spec = {
         **_mappings(pod),
@@ -129,9 +129,9 @@ def _linux(pod: Pod, container: ContainerInput, facts: HostFacts) -> Spec:
             pod, context.namespace_options, container.target_pid, own_cgroup=own_cgroup
         ),
         "cgroupsPath": oci_cgroups_path(pod.cgroup, container.id, pod.driver),
-        "resources": oci_resources(config.linux.resources, facts) | {"devices": rules},
+        "resources": oci_resources(config.linux.resources, facts) | {"devices": devices.rules},
     }
-    _put(linux, "devices", devices)
+    _put(linux, "devices", devices.nodes)
     _put(linux, "rootfsPropagation", rootfs_propagation(config))
     if not context.privileged:
         _put(linux, "maskedPaths", [absolute(path, "a masked path") for path in context.masked_paths])

@@ -7,7 +7,7 @@ import posixpath
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.errors import InvalidArgument
@@ -23,28 +23,49 @@ _ALLOW_ALL: Rule = {"allow": True, "access": "rwm"}
 _OWN = frozenset(("pts", "shm", "fd", "mqueue", "console", ".udev"))
 
 
-def container_devices(config: api_pb2.ContainerConfig) -> tuple[list[Device], list[Rule]]:
-    """Return OCI ``linux.devices`` and ``linux.resources.devices``.
+class Devices(NamedTuple):
+    """What devices are in an OCI spec."""
+
+    nodes: list[Device]
+    """``linux.devices``"""
+    rules: list[Rule]
+    """``linux.resources.devices``"""
+    mounts: list[dict[str, Any]]
+    """``mounts`` of nodes that cannot be made: in a user namespace a runtime takes the node's own at the
+    same place, so those of another place are mounted."""
+
+
+def container_devices(config: api_pb2.ContainerConfig, *, makes_nodes: bool = True) -> Devices:
+    """Return the devices of a container; ``makes_nodes`` tells whether the runtime can make their nodes.
 
     The runtime adds /dev/null and its kin. A privileged container sees every device of the node.
     """
-    devices: dict[str, Device] = {}
-    if config.linux.security_context.privileged:
-        rules = [_ALLOW_ALL]
-        devices.update((one["path"], one) for one in _below("/dev", "/dev", skip=_OWN))
-    else:
-        rules = [_DENY_ALL]
+    nodes: dict[str, Device] = {}
+    mounts: dict[str, dict[str, Any]] = {}
+    privileged = config.linux.security_context.privileged
+    rules = [_ALLOW_ALL if privileged else _DENY_ALL]
+    if privileged:
+        nodes.update((one["path"], one) for _, one in _below("/dev", "/dev", skip=_OWN))
     for asked in config.devices:
         access = _access(asked)
-        for device in _asked(asked):
-            devices[device["path"]] = device
-            if not config.linux.security_context.privileged:
+        for source, device in _asked(asked):
+            place = device["path"]
+            if makes_nodes or source == place:
+                nodes[place] = device
+            else:
+                mounts[place] = bound_device(source, place)
+            if not privileged:
                 rules.append(_rule(device, access))
-    return list(devices.values()), rules
+    return Devices(list(nodes.values()), rules, list(mounts.values()))
 
 
-def _asked(asked: api_pb2.Device) -> Iterable[Device]:
-    """Return the device behind a host path, or all those below a directory."""
+def bound_device(source: str, place: str) -> dict[str, Any]:
+    """Return the OCI mount of a device of the node at another place."""
+    return {"destination": place, "type": "bind", "source": source, "options": ["bind", "nosuid", "noexec"]}
+
+
+def _asked(asked: api_pb2.Device) -> Iterable[tuple[str, Device]]:
+    """Return the device behind a host path, or all those below a directory, with where the node has them."""
     source = os.path.realpath(absolute(asked.host_path, "a device's host_path"))
     place = absolute(asked.container_path or asked.host_path, "a device's container_path")
     try:
@@ -55,7 +76,7 @@ def _asked(asked: api_pb2.Device) -> Iterable[Device]:
         raise InvalidArgument(f"device {shown(asked.host_path)}: {error.strerror}") from error
     if device is None:
         raise InvalidArgument(f"{shown(asked.host_path)} is no device")
-    return [device]
+    return [(source, device)]
 
 
 def _access(asked: api_pb2.Device) -> str:
@@ -65,7 +86,7 @@ def _access(asked: api_pb2.Device) -> str:
     return access
 
 
-def _below(directory: str, place: str, skip: frozenset[str] = frozenset()) -> Iterator[Device]:
+def _below(directory: str, place: str, skip: frozenset[str] = frozenset()) -> Iterator[tuple[str, Device]]:
     with os.scandir(directory) as entries:
         for entry in entries:
             if entry.name in skip or entry.is_symlink():
@@ -75,7 +96,7 @@ def _below(directory: str, place: str, skip: frozenset[str] = frozenset()) -> It
                 if entry.is_dir(follow_symlinks=False):
                     yield from _below(entry.path, there)
                 elif device := _device(entry.path, there):
-                    yield device
+                    yield entry.path, device
 
 
 def _device(path: str, place: str) -> Device | None:

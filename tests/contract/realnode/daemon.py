@@ -49,12 +49,15 @@ class Daemon:
             directory.mkdir(parents=True, exist_ok=True)
             directory.chmod(0o711)  # root of a user namespace has to pass through
         pause = _pause_rootfs(state / "pause")
+        self.cdi = state / "cdi"
+        self.cdi.mkdir(exist_ok=True)
         tables: dict[str, dict[str, object]] = {
             "server": {"socket": self.socket, "run_dir": run, "state_dir": state / "state"},
             **(beside.tables() if isinstance(beside, Alone) else _delegating(beside)),
             "network": {"conf_dir": beside.cni_conf, "plugin_dirs": [tool("bridge").parent]},
             "tools": {"conmon": tool("conmon"), "busybox": tool("busybox"), "pause_rootfs": pause}
             | ({"seccomp_profile": _SECCOMP} if _SECCOMP.exists() else {}),
+            "devices": {"cdi_dirs": [self.cdi]},
             "handlers.runc": {"type": "runc", "path": tool("runc")},
             "handlers.gvisor": {"type": "gvisor", "path": tool("runsc")},
         }

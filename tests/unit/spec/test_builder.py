@@ -90,7 +90,7 @@ def test_a_privileged_container_needs_a_privileged_pod(pod: Pod, facts: HostFact
 def test_devices_of_the_pod() -> None:
     config = api_pb2.ContainerConfig()
     config.devices.add(container_path="/dev/mine", host_path="/dev/null", permissions="r")
-    devices, rules = container_devices(config)
+    devices, rules, mounts = container_devices(config)
     assert [(one["path"], one["type"], one["major"], one["minor"]) for one in devices] == [
         ("/dev/mine", "c", 1, 3)
     ]
@@ -98,6 +98,10 @@ def test_devices_of_the_pod() -> None:
         {"allow": False, "access": "rwm"},
         {"allow": True, "access": "r", "type": "c", "major": 1, "minor": 3},
     ]
+    assert mounts == []
+    bound = container_devices(config, makes_nodes=False)
+    assert (bound.nodes, bound.rules) == ([], rules)
+    assert (bound.mounts[0]["source"], bound.mounts[0]["destination"]) == ("/dev/null", "/dev/mine")
     for path, access in (
         ("/no/such", "r"),
         ("dev/null", "r"),
