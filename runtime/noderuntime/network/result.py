@@ -58,10 +58,16 @@ def pod_addresses(result: dict[str, Any], interface: str) -> list[Address]:
         for entry in result.get("ips") or []:
             index = entry.get("interface")
             if index is None or _is_pods(interfaces[int(index)], interface):
-                found.append(ipaddress.ip_interface(entry["address"]))
+                found.append(_parsed(entry["address"]))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise ToolError("CNI", "ADD", 0, f"the result cannot be read: {error}") from error
     return found
+
+
+def _parsed(address: object) -> Address:
+    if not isinstance(address, str):  # a number would be taken for an address, too
+        raise TypeError(f"{address!r} is no address")
+    return ipaddress.ip_interface(address)
 
 
 def _is_pods(entry: dict[str, Any], interface: str) -> bool:
