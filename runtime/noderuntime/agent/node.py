@@ -16,13 +16,13 @@ from pathlib import Path
 
 from noderuntime import log
 from noderuntime.agent import bundle, files, layout, order, units
-from noderuntime.agent.cri import CriClient
 from noderuntime.agent.instance import Instance
 from noderuntime.agent.layout import Layout
 from noderuntime.agent.probe import Finding, probe
 from noderuntime.agent.report import HandlerState, NodeState
 from noderuntime.agent.switch.records import Result, load_result, now
 from noderuntime.agent.systemd import Systemd
+from noderuntime.criclient import CriClient
 from noderuntime.errors import (
     FailedPrecondition,
     Internal,

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from noderuntime import log
-from noderuntime.agent.cri import CriClient
 from noderuntime.cri.v1 import api_pb2 as cri
-from noderuntime.errors import DeadlineExceeded, NoderuntimeError, ToolError, Unavailable
+from noderuntime.criclient import CriClient
+from noderuntime.errors import NoderuntimeError, Unavailable
 from noderuntime.pods.canary import LABEL
 
 _log = log.get(__name__)
@@ -52,13 +52,11 @@ async def _probe_one(client: CriClient, handler: str) -> Finding:
     began = time.monotonic()
     try:
         sandbox_id = await client.run(_canary(handler), handler, timeout=_TIMEOUT)
-        state = await client.state(sandbox_id)
+        state = (await client.sandbox(sandbox_id)).status.state
         await client.remove(sandbox_id)
     except Unavailable:
         raise
-    except ToolError as error:
-        return Finding(handler, ready=False, trouble=error.words or str(error))
-    except DeadlineExceeded as error:
+    except NoderuntimeError as error:
         return Finding(handler, ready=False, trouble=str(error))
     if state != cri.SANDBOX_READY:
         return Finding(handler, ready=False, trouble="the canary sandbox ended as soon as it had started")

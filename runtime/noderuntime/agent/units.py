@@ -21,6 +21,8 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 ExecStart={_PROGRAM} serve
+# Log level and handlers change in the running daemon; the log names what needs a restart.
+ExecReload=/bin/kill -HUP $MAINPID
 # What this process was started with: the switch restarts it when that is no longer what is wanted.
 Environment=NODERUNTIME_REVISION=@REVISION@
 # A fork handler of gRPC would run at each of our many spawns.

@@ -14,8 +14,8 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from noderuntime import errors
-from noderuntime.errors import NoderuntimeError
+from noderuntime.codes import error_of
+from noderuntime.errors import NoderuntimeError, Unavailable
 
 _DEADLINE = 60.0
 """Seconds; a snapshot on a busy disk takes a few."""
@@ -28,18 +28,6 @@ _OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
-
-_ERRORS: dict[grpc.StatusCode, type[NoderuntimeError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidArgument,
-    grpc.StatusCode.NOT_FOUND: errors.NotFound,
-    grpc.StatusCode.ALREADY_EXISTS: errors.AlreadyExists,
-    grpc.StatusCode.FAILED_PRECONDITION: errors.FailedPrecondition,
-    grpc.StatusCode.UNAVAILABLE: errors.Unavailable,
-    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.ResourceExhausted,
-    grpc.StatusCode.UNIMPLEMENTED: errors.Unimplemented,
-}
-
 
 M = TypeVar("M")
 
@@ -77,9 +65,9 @@ class ContainerdClient:
         await self._channel.close()
 
     def _translate(self, method: str, error: grpc.aio.AioRpcError) -> NoderuntimeError:
-        kind = _ERRORS.get(error.code(), errors.Internal)
+        kind = error_of(error.code())
         words = " ".join((error.details() or error.code().name).split())[:500]
-        if kind is errors.Unavailable:
+        if kind is Unavailable:
             return kind(f"containerd at {self._socket} does not answer: {words}")
         return kind(f"containerd {method.rpartition('.')[2]}: {words}")
 

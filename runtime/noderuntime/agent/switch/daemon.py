@@ -8,9 +8,9 @@ from pathlib import Path
 
 from noderuntime import config, log
 from noderuntime.agent import files, layout, probe
-from noderuntime.agent.cri import CriClient
 from noderuntime.agent.switch.context import Context
 from noderuntime.cri.v1 import api_pb2 as cri
+from noderuntime.criclient import CriClient
 from noderuntime.errors import FailedPrecondition, NoderuntimeError, ToolError
 from noderuntime.pods.canary import LABEL
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from noderuntime import log
 from noderuntime.agent import files, layout
-from noderuntime.agent.cri import CriClient
 from noderuntime.agent.switch import daemon, records, transaction, versions
 from noderuntime.agent.switch.context import Context
 from noderuntime.config import load
 from noderuntime.cri.v1 import api_pb2 as cri
+from noderuntime.criclient import CriClient
 from noderuntime.errors import FailedPrecondition, NoderuntimeError
 from noderuntime.pods.canary import LABEL
 

@@ -1,0 +1,5 @@
+"""``noderuntime agent``: see :mod:`noderuntime.agent.main`."""
+
+from noderuntime.agent.main import run_agent as run
+
+__all__ = ("run",)

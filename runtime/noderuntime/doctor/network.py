@@ -1,0 +1,35 @@
+"""The pod network: CNI's configuration and the plugins that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from noderuntime.config import NetworkConfig
+from noderuntime.doctor.finding import Finding, bad, good
+from noderuntime.errors import InvalidArgument, NotFound
+from noderuntime.host.base import Host
+from noderuntime.network import conflist
+from noderuntime.network.plugin import PluginRunner
+
+
+def network(config: NetworkConfig, host: Host) -> Iterator[Finding]:
+    """Read the configuration as the daemon does, and look for each plugin."""
+    try:
+        found = conflist.load(config.conf_dir)
+    except InvalidArgument as error:
+        yield bad(
+            "CNI configuration",
+            str(error),
+            f"install the cluster's network add-on, which writes it into {config.conf_dir}",
+        )
+        return
+    kinds = [plugin["type"] for plugin in found.plugins]
+    yield good("CNI configuration", f"network {found.name}: {', '.join(kinds)}")
+    runner = PluginRunner(host, config.plugin_dirs)
+    for kind in kinds:
+        try:
+            yield good(f"CNI plugin {kind}", str(runner.find(kind)))
+        except NotFound as error:
+            yield bad(
+                f"CNI plugin {kind}", str(error), "put it there, or add its directory to network.plugin_dirs"
+            )

@@ -1,0 +1,63 @@
+"""The programs that the configuration names: each is run, and says its version or why it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from noderuntime.config import Config
+from noderuntime.doctor.finding import Finding, bad, good
+from noderuntime.errors import NoderuntimeError
+from noderuntime.executor.base import Executor
+from noderuntime.executor.registry import executors
+from noderuntime.host.base import Host
+from noderuntime.host.words import one_line
+
+_SECONDS = 10.0
+
+
+async def tools(config: Config, host: Host) -> list[Finding]:
+    """Run conmon, busybox and the handlers' runtimes, and look for the pause container."""
+    handlers = executors(config, host, systemd_cgroup=False)
+    return list(
+        await asyncio.gather(
+            _program(host, "conmon", [str(config.tools.conmon), "--version"], "tools.conmon"),
+            _program(host, "busybox", [str(config.tools.busybox), "echo", "runs"], "tools.busybox"),
+            asyncio.to_thread(_pause, config.tools.pause_rootfs),
+            *(_handler(executor, config.handlers[name].path) for name, executor in handlers.items()),
+        )
+    )
+
+
+async def _program(host: Host, name: str, argv: Sequence[str], key: str) -> Finding:
+    advice = f"install {name}, or set {key} to where it is"
+    try:
+        done = await host.run(argv, timeout=_SECONDS)
+    except NoderuntimeError as error:
+        return bad(name, str(error), advice)
+    if done.returncode:
+        words = one_line((done.stderr or done.stdout).decode(errors="replace"))
+        return bad(name, f"{argv[0]} ends with {done.returncode}: {words}", advice)
+    first, _, _ = done.stdout.decode(errors="replace").partition("\n")
+    return good(name, f"{argv[0]}: {first}")
+
+
+async def _handler(executor: Executor, path: Path) -> Finding:
+    check = f"handler {executor.name}"
+    try:
+        told = await executor.probe()
+    except NoderuntimeError as error:
+        return bad(check, str(error), f"correct handlers.{executor.name}.path, or take the handler out")
+    return good(check, f"{path}: {told.version}")
+
+
+def _pause(rootfs: Path) -> Finding:
+    if os.access(rootfs / "pause", os.X_OK):
+        return good("pause container", str(rootfs))
+    return bad(
+        "pause container",
+        f"no program {rootfs / 'pause'}",
+        "set tools.pause_rootfs to a directory with an init as pause, such as catatonit",
+    )
