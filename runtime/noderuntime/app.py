@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
 
-from noderuntime.config import Config
+from noderuntime import log
+from noderuntime.config import Config, load
 from noderuntime.containers import exits
 from noderuntime.errors import InvalidArgument
 from noderuntime.executor.probes import Probes
@@ -23,6 +27,7 @@ from noderuntime.images.base import ImageBackend
 from noderuntime.images.client import ContainerdClient
 from noderuntime.images.containerd import ContainerdBackend
 from noderuntime.images.native import NativeBackend
+from noderuntime.metrics import Metrics
 from noderuntime.monitor.conmon import ConmonMonitor
 from noderuntime.monitor.exits import ExitWatcher
 from noderuntime.network.cni import CniNetwork
@@ -30,15 +35,18 @@ from noderuntime.parts import Parts
 from noderuntime.paths import Paths
 from noderuntime.pods.root import root_ended
 from noderuntime.recovery import boot_id, recover
+from noderuntime.reload import reload_on
 from noderuntime.router.cgroups import cgroup_driver
 from noderuntime.router.router import Router
 from noderuntime.router.upstream import Upstream
 from noderuntime.server.dispatch import Dispatcher, verbs_of
+from noderuntime.server.exposition import serve_metrics
 from noderuntime.server.image_service import ImageService
 from noderuntime.server.listen import make_way
 from noderuntime.server.node_service import NodeService
 from noderuntime.server.runtime_service import RuntimeService
-from noderuntime.server.serve import GRACE_SECONDS, serve, stop_on_signals
+from noderuntime.server.serve import GRACE_SECONDS, on_signals, serve
+from noderuntime.server.subjects import with_subjects
 from noderuntime.spec.cdi.catalog import Catalog
 from noderuntime.spec.facts import read_facts
 from noderuntime.stats.cgroup import CgroupReader
@@ -51,34 +59,42 @@ _EXITS = "exits"
 _IMAGES = "images"
 
 
-async def run(config: Config) -> None:
-    """Be the daemon until SIGTERM. Raises a NoderuntimeError when it cannot start."""
-    stop = stop_on_signals()
+async def run(path: Path) -> None:
+    """Be the daemon with this configuration file until SIGTERM; SIGHUP reads it anew.
+
+    Raises a NoderuntimeError when it cannot start.
+    """
+    config = load(path)
+    log.configure(config.log.level)
+    stop, hangup = on_signals(signal.SIGTERM, signal.SIGINT), on_signals(signal.SIGHUP)
     await asyncio.to_thread(make_way, config.server.socket)
     async with AsyncExitStack() as stack:
-        upstream = _upstream(config)
+        metrics = Metrics()
+        upstream = _upstream(config, metrics)
         if upstream is not None:
             stack.push_async_callback(upstream.close)
-        parts = await stack.enter_async_context(_parts(config, upstream))
+        parts = await stack.enter_async_context(_parts(config, upstream, metrics))
         await recover(parts, boot_id())
         streams = StreamingServer(config.streaming)
         stack.push_async_callback(streams.stop)
         await streams.start()
+        await stack.enter_async_context(serve_metrics(config.metrics.endpoint, metrics.text))
+        await stack.enter_async_context(_meanwhile(reload_on(hangup, parts, path), on_end=stop.set))
         async with _watching_exits(parts, on_failure=stop.set):
             await serve(_dispatcher(parts, streams, upstream), config.server.socket, stop)
         await parts.work.drain(GRACE_SECONDS)
 
 
-def _upstream(config: Config) -> Upstream | None:
+def _upstream(config: Config, metrics: Metrics) -> Upstream | None:
     if config.upstream is None:
         return None
     if os.path.realpath(config.upstream.socket) == os.path.realpath(config.server.socket):
         raise InvalidArgument(f"upstream.socket {config.upstream.socket} is the socket that we serve")
-    return Upstream(config.upstream.socket)
+    return Upstream(config.upstream.socket, metrics.upstream_failed)
 
 
 @asynccontextmanager
-async def _parts(config: Config, upstream: Upstream | None) -> AsyncIterator[Parts]:
+async def _parts(config: Config, upstream: Upstream | None, metrics: Metrics) -> AsyncIterator[Parts]:
     """Build everything that the verbs work with."""
     run_dir = config.server.run_dir
     exit_dir, persist_dir = run_dir / _EXITS, run_dir / "persist"
@@ -88,6 +104,7 @@ async def _parts(config: Config, upstream: Upstream | None) -> AsyncIterator[Par
     async with AsyncExitStack() as stack:
         ledger = Ledger(config.server.state_dir)
         stack.push_async_callback(ledger.close)
+        metrics.watch(ledger)
         images = await stack.enter_async_context(_images(config, host))
         driver = await cgroup_driver(config.server.cgroup_driver, upstream, ledger)
         layers = WritableLayers(images.usage, images.filesystem)
@@ -110,6 +127,7 @@ async def _parts(config: Config, upstream: Upstream | None) -> AsyncIterator[Par
             stats=StatsCollector(CgroupReader(host.cgroup_version()), driver, layers),
             cdi=Catalog(config.devices.cdi_dirs),
             cgroup_driver=driver,
+            metrics=metrics,
         )
 
 
@@ -135,8 +153,15 @@ async def _images(config: Config, host: Host) -> AsyncIterator[ImageBackend]:
 async def _watching_exits(parts: Parts, on_failure: Callable[[], None]) -> AsyncIterator[None]:
     """Record ends of containers meanwhile; a daemon that cannot see them any more had better start anew."""
     watcher = ExitWatcher(parts.config.server.run_dir / _EXITS)
-    task = asyncio.create_task(exits.watch(parts, watcher.exits(), root_ended))
-    task.add_done_callback(lambda _task: on_failure())
+    async with _meanwhile(exits.watch(parts, watcher.exits(), root_ended), on_end=on_failure):
+        yield
+
+
+@asynccontextmanager
+async def _meanwhile(work: Coroutine[Any, Any, None], on_end: Callable[[], None]) -> AsyncIterator[None]:
+    """Do endless work meanwhile; should it end by itself, tell, and raise its error at the end."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(lambda _task: on_end())
     try:
         yield
     finally:
@@ -151,5 +176,6 @@ def _dispatcher(parts: Parts, streams: StreamingServer, upstream: Upstream | Non
     services: list[object] = [pods, node]
     if isinstance(parts.images, NativeBackend):
         services.append(ImageService(parts.images))
-    router = Router(parts.ledger.sandboxes, parts.ledger.containers, tuple(parts.executors), upstream)
-    return Dispatcher(router, verbs_of(*services), pods.events)
+    router = Router(parts.ledger.sandboxes, parts.ledger.containers, parts.executors, upstream)
+    verbs = with_subjects(verbs_of(*services), parts.ledger)
+    return Dispatcher(router, verbs, pods.events, parts.metrics)

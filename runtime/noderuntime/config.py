@@ -7,7 +7,7 @@ key by key, everything else is replaced. Unknown keys are errors.
 from __future__ import annotations
 
 import tomllib
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -25,6 +25,7 @@ from pydantic import (
 from noderuntime.errors import InvalidArgument
 
 CONFIG_FILE = Path("/etc/noderuntime/config.toml")
+SOCKET = Path("/run/noderuntime/noderuntime.sock")
 
 HandlerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 
@@ -37,6 +38,22 @@ PinnedPath = Annotated[Path, AfterValidator(_pinned)]
 """Links are followed once: a daemon that runs on while ``current`` moves must not mix two bundles."""
 
 
+def _split(address: str) -> tuple[str, int]:
+    """Take ``IP:PORT`` apart; ValueError for anything else."""
+    host, _, port = address.rpartition(":")
+    return str(ip_address(host.removeprefix("[").removesuffix("]"))), int(port)
+
+
+def _checked_address(address: str) -> str:
+    try:
+        _, port = _split(address)
+    except ValueError:
+        port = 0
+    if not 0 < port < 1 << 16:
+        raise ValueError(f"{address!r} is not an IP address and a port, as in 127.0.0.1:9464")
+    return address
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
@@ -44,7 +61,7 @@ class _Table(BaseModel):
 class ServerConfig(_Table):
     """Where the daemon listens and keeps its files."""
 
-    socket: Path = Path("/run/noderuntime/noderuntime.sock")
+    socket: Path = SOCKET
     run_dir: Path = Path("/run/noderuntime")
     state_dir: Path = Path("/var/lib/noderuntime")
     cgroup_driver: Literal["systemd", "cgroupfs"] | None = None
@@ -132,6 +149,18 @@ class LogConfig(_Table):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class MetricsConfig(_Table):
+    """Where Prometheus finds the daemon's metrics; nowhere unless it is said."""
+
+    address: Annotated[str, AfterValidator(_checked_address)] | None = None
+    """IP address and port: ``127.0.0.1:9464``, ``[::1]:9464``. Whoever reaches it may read."""
+
+    @property
+    def endpoint(self) -> tuple[str, int] | None:
+        """The address, taken apart."""
+        return None if self.address is None else _split(self.address)
+
+
 class Config(_Table):
     """The whole configuration."""
 
@@ -143,6 +172,7 @@ class Config(_Table):
     tools: ToolsConfig = ToolsConfig()
     devices: DevicesConfig = DevicesConfig()
     log: LogConfig = LogConfig()
+    metrics: MetricsConfig = MetricsConfig()
     handlers: dict[HandlerName, HandlerConfig] = Field(min_length=1)
 
     @model_validator(mode="after")

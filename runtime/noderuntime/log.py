@@ -7,6 +7,10 @@ prints ``level=info logger=pods.run msg="sandbox runs" sandbox=… handler=runc 
 to stderr, one line per event, which systemd hands to the journal. Under systemd
 each line starts with its priority (sd-daemon(3)), so ``journalctl -p`` works.
 Values may come from hostile input: line breaks and control characters are escaped.
+
+Lines that concern a pod carry the keys ``pod`` (namespace/name), ``sandbox`` and, where it
+is about one, ``container`` and ``container_name``, whichever layer writes them: whoever
+takes up work on a pod says so once with :func:`bind`.
 """
 
 from __future__ import annotations
@@ -17,10 +21,14 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
 
 _PLAIN = re.compile(r"[!#-<>-~]+")
 _VALUE_LIMIT = 2048
 _SYSLOG_PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
+_subject: ContextVar[Mapping[str, object]] = ContextVar("subject", default=MappingProxyType({}))
 
 
 class Logger:
@@ -51,12 +59,22 @@ class Logger:
 
     def _log(self, level: int, message: str, values: dict[str, object]) -> None:
         if self._logger.isEnabledFor(level):
-            self._logger.log(level, message, extra={"noderuntime_values": values})
+            self._logger.log(level, message, extra={"noderuntime_values": {**_subject.get(), **values}})
 
 
 def get(name: str) -> Logger:
     """Return the logger of a module; pass ``__name__``."""
     return Logger(name)
+
+
+def bind(**subject: object) -> None:
+    """Say what all further lines of this task, and of tasks and threads that it starts, are about."""
+    _subject.set(subject)
+
+
+def set_level(level: str) -> None:
+    """Log that level and above from now on."""
+    logging.getLogger().setLevel(level.upper())
 
 
 def configure(level: str) -> None:

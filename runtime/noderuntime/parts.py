@@ -7,7 +7,6 @@ is happening right now is in :class:`noderuntime.work.Work`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from noderuntime.config import Config
@@ -18,6 +17,7 @@ from noderuntime.executor.probes import Probes
 from noderuntime.host.base import Host
 from noderuntime.host.cgroup_names import CgroupDriver
 from noderuntime.images.base import ImageBackend
+from noderuntime.metrics import Metrics
 from noderuntime.monitor.base import Monitor
 from noderuntime.network.base import Network
 from noderuntime.paths import Paths
@@ -28,15 +28,17 @@ from noderuntime.store.ledger import Ledger
 from noderuntime.work import Work
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Parts:
     """The daemon's parts."""
 
     config: Config
+    """What is in force; a reload puts another one in its place."""
     paths: Paths
     ledger: Ledger
     host: Host
-    executors: Mapping[str, Executor]
+    executors: dict[str, Executor]
+    """The handlers by name, in their configured order; changed in place by a reload."""
     probes: Probes
     facts: HostFacts
     monitor: Monitor
@@ -47,6 +49,7 @@ class Parts:
     cgroup_driver: CgroupDriver = "cgroupfs"
     events: EventHub = field(default_factory=EventHub)
     work: Work = field(default_factory=Work)
+    metrics: Metrics = field(default_factory=Metrics)
 
     def executor(self, handler: str) -> Executor:
         """Return the handler of that name; InvalidArgument names the ones there are."""

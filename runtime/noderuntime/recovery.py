@@ -24,6 +24,7 @@ from noderuntime.pods.run import keep_undone as keep_undone_sandbox
 from noderuntime.pods.run import pins_of
 from noderuntime.pods.stop import give_back
 from noderuntime.store.records import Container, Sandbox
+from noderuntime.subject import bind_container, bind_sandbox
 
 _log = log.get(__name__)
 
@@ -88,6 +89,7 @@ async def _each(noun: str, records: Iterable[T], step: Callable[[T], Awaitable[N
 
 
 async def _container(parts: Parts, container: Container, same_boot: bool) -> None:
+    bind_container(parts.ledger, container)
     sandbox = parts.ledger.sandboxes.find(container.sandbox_id)
     if sandbox is None:
         await parts.ledger.containers.drop(container)  # what it holds is found among the orphans
@@ -121,6 +123,7 @@ async def _undo_container(parts: Parts, sandbox: Sandbox, container: Container) 
 
 
 async def _sandbox(parts: Parts, sandbox: Sandbox, same_boot: bool) -> None:
+    bind_sandbox(sandbox)
     if not same_boot:
         sandbox.root = sandbox.monitor = None
     if not sandbox.visible:

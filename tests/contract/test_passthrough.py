@@ -17,6 +17,7 @@ from realnode.containerd import IMAGE, Containerd
 from realnode.traces import remove_cgroups
 
 from noderuntime.cri.v1 import api_pb2, api_pb2_grpc
+from noderuntime.metrics import Metrics
 from noderuntime.router.router import Router
 from noderuntime.router.upstream import Upstream
 from noderuntime.server.dispatch import Dispatcher
@@ -67,7 +68,7 @@ async def edge(tmp_path: Path, containerd: Containerd) -> AsyncIterator[Edge]:
     verbs = {"ListPodSandbox": _no_pods, "ListContainers": _no_containers}
     stop = asyncio.Event()
     socket = tmp_path / "edge.sock"
-    serving = asyncio.create_task(serve(Dispatcher(router, verbs, _no_events), socket, stop))
+    serving = asyncio.create_task(serve(Dispatcher(router, verbs, _no_events, Metrics()), socket, stop))
     front = Edge(socket, containerd.socket)
     try:
         await asyncio.wait_for(front.channel.channel_ready(), 10)

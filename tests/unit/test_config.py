@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from noderuntime.config import Config, load
+from noderuntime.config import Config, MetricsConfig, load
 
 _EXAMPLE = Path(__file__).parents[2] / "examples" / "standalone.toml"
 
@@ -52,3 +53,24 @@ def test_the_example_of_a_node_alone_starts_pods_in_runc_unless_told_otherwise()
     config = load(_EXAMPLE)
     assert list(config.handlers) == ["runc", "gvisor"]
     assert (config.images.backend, config.upstream) == ("native", None)
+
+
+@pytest.mark.parametrize(
+    ("address", "endpoint"),
+    [
+        (None, None),
+        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
+        ("[::1]:80", ("::1", 80)),
+        ("0.0.0.0:65535", ("0.0.0.0", 65535)),
+    ],
+)
+def test_an_address_is_taken_apart(address: str | None, endpoint: tuple[str, int] | None) -> None:
+    assert MetricsConfig(address=address).endpoint == endpoint
+
+
+@pytest.mark.parametrize(
+    "address", ["", "9464", ":9464", "localhost:9464", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:65536", "::1:x"]
+)
+def test_anything_else_is_refused_with_an_example(address: str) -> None:
+    with pytest.raises(ValidationError, match=r"as in 127\.0\.0\.1:9464"):
+        MetricsConfig(address=address)

@@ -1,3 +1,4 @@
+import asyncio
 import logging
 
 import pytest
@@ -53,3 +54,39 @@ def test_an_exception_carries_its_traceback(capsys):
     written = capsys.readouterr().err
     assert "ValueError: boom" in written
     assert written.count("\n") == 1
+
+
+async def test_what_a_task_is_about_is_on_every_line_of_it_and_of_what_it_starts(capsys, monkeypatch):
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    log.configure("info")
+    logger = log.get("noderuntime.x")
+
+    async def work():
+        log.bind(pod="shop/web", sandbox="ab")
+        logger.info("one", ms=4)
+        await asyncio.to_thread(logger.info, "two")
+        await asyncio.create_task(child())
+        log.bind(pod="shop/db")
+        logger.info("four")
+
+    async def child():
+        logger.info("three", sandbox="cd")
+
+    await asyncio.create_task(work())
+    logger.info("five")
+    assert capsys.readouterr().err.splitlines() == [
+        "level=info logger=x msg=one pod=shop/web sandbox=ab ms=4",
+        "level=info logger=x msg=two pod=shop/web sandbox=ab",
+        "level=info logger=x msg=three pod=shop/web sandbox=cd",
+        "level=info logger=x msg=four pod=shop/db",
+        "level=info logger=x msg=five",
+    ]
+
+
+def test_the_level_can_change(capsys):
+    log.configure("warning")
+    log.set_level("debug")
+    log.get("noderuntime.x").debug("said")
+    log.set_level("error")
+    log.get("noderuntime.x").warning("not said")
+    assert capsys.readouterr().err.count("\n") == 1

@@ -28,6 +28,7 @@ from noderuntime.spec import builder
 from noderuntime.spec.inputs import ContainerInput
 from noderuntime.store.ledger import container_name
 from noderuntime.store.records import Container, Sandbox
+from noderuntime.subject import bind_container
 from noderuntime.undo import Undo
 
 _log = log.get(__name__)
@@ -56,6 +57,7 @@ async def _create(parts: Parts, sandbox: Sandbox, config: api_pb2.ContainerConfi
         await _check_mounts(parts, sandbox.handler, config)
         image = await parts.images.image(config.image.image)
         container = _record(sandbox, config, image)
+        bind_container(parts.ledger, container)
         async with Undo(f"create container {container.id}") as undo:
             undo.add("record", lambda: _close_record(parts, container, undo))
             await parts.ledger.containers.add(container)
@@ -117,8 +119,9 @@ async def _make(parts: Parts, sandbox: Sandbox, container: Container, image: Ima
     undo.add("snapshot", lambda: parts.images.release(container.id, paths.rootfs))
     labels = {"io.kubernetes.cri.container-id": container.id, "io.kubernetes.cri.sandbox-id": sandbox.id}
     user = user_of(parts, sandbox)
-    await parts.images.prepare(container.id, image, paths.rootfs, labels, user)
-    volumes = await mount_image_volumes(parts, container)
+    with parts.metrics.phase("snapshot", sandbox.handler):
+        await parts.images.prepare(container.id, image, paths.rootfs, labels, user)
+        volumes = await mount_image_volumes(parts, container)
     spec = await _spec(parts, sandbox, container, image, volumes)
     container.user.CopyFrom(_user(spec["process"]["user"]))
     await asyncio.to_thread(write_spec, paths, spec)
@@ -149,20 +152,20 @@ async def _run_monitor(parts: Parts, sandbox: Sandbox, container: Container, und
     runtime = executor.monitor_runtime(container.id, sandbox.id, is_root=False)
     undo.add("monitor's files", lambda: parts.monitor.forget(container.id))
     undo.add("runtime's container", lambda: executor.delete(container.id, sandbox.id))
-    made = await parts.monitor.create(
-        MonitorRequest(
-            container_id=container.id,
-            name=container.config.metadata.name,
-            bundle=parts.paths.container(container.id).bundle,
-            runtime=runtime.path,
-            runtime_flags=runtime.flags,
-            cgroup=monitor_cgroup(cgroup_of(parts, sandbox)),
-            log_path=Path(container.log_path) if container.log_path else None,
-            tty=container.config.tty and runtime.terminals,
-            stdin=container.config.stdin,
-            stdin_once=container.config.stdin_once,
-        )
+    request = MonitorRequest(
+        container_id=container.id,
+        name=container.config.metadata.name,
+        bundle=parts.paths.container(container.id).bundle,
+        runtime=runtime.path,
+        runtime_flags=runtime.flags,
+        cgroup=monitor_cgroup(cgroup_of(parts, sandbox)),
+        log_path=Path(container.log_path) if container.log_path else None,
+        tty=container.config.tty and runtime.terminals,
+        stdin=container.config.stdin,
+        stdin_once=container.config.stdin_once,
     )
+    with parts.metrics.phase("create", sandbox.handler):
+        made = await parts.monitor.create(request)
     container.process, container.monitor = made.process, made.monitor
     return made
 

@@ -16,6 +16,7 @@ from noderuntime.host.cgroup_names import container_cgroup
 from noderuntime.monitor.base import Exit
 from noderuntime.parts import Parts
 from noderuntime.store.records import Container, Sandbox
+from noderuntime.subject import bind_container, bind_sandbox
 
 _log = log.get(__name__)
 
@@ -30,8 +31,10 @@ async def watch(
     async for ended in exits:
         container = parts.ledger.containers.find(ended.container_id)
         if container is not None and container.visible:
+            bind_container(parts.ledger, container)
             parts.work.spawn(_settle_told(parts, container))
-        elif parts.ledger.sandboxes.find(ended.container_id) is not None:
+        elif (sandbox := parts.ledger.sandboxes.find(ended.container_id)) is not None:
+            bind_sandbox(sandbox)
             parts.work.spawn(on_root_exit(parts, ended.container_id))
 
 
@@ -52,7 +55,8 @@ async def settle(parts: Parts, container: Container) -> None:
             return
         if not container.released_at:
             sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
-            await parts.executor(sandbox.handler).delete(container.id, sandbox.id)
+            with parts.metrics.phase("delete", sandbox.handler):
+                await parts.executor(sandbox.handler).delete(container.id, sandbox.id)
             await _remove_cgroup(parts, sandbox, container)
             await parts.monitor.forget(container.id)
             container.released_at = time.time_ns()

@@ -38,7 +38,8 @@ async def _start(parts: Parts, container: Container) -> None:
         await parts.ledger.containers.save(container)
         began = time.time_ns()
         try:
-            await parts.executor(sandbox.handler).start(container.id, sandbox.id, is_root=False)
+            with parts.metrics.phase("start", sandbox.handler):
+                await parts.executor(sandbox.handler).start(container.id, sandbox.id, is_root=False)
         except NoderuntimeError as error:
             await fail_start(parts, container, str(error))
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from noderuntime import log
 from noderuntime.errors import NoderuntimeError
@@ -16,14 +16,28 @@ _log = log.get(__name__)
 _AGAIN_SECONDS = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    executor: Executor
+    told: Features | NoderuntimeError
+    at: float
+
+    def is_old(self) -> bool:
+        """Tell whether it is time to ask again."""
+        return time.monotonic() - self.at > _AGAIN_SECONDS
+
+
 class Probes:
     """Remembers answers, and failures to answer. For use on one event loop."""
 
     def __init__(self, executors: Mapping[str, Executor], *, user_namespaces: bool) -> None:
-        """Ask these; ``user_namespaces`` tells whether the node's kernel has what they need for them."""
+        """Ask these, which may change meanwhile.
+
+        ``user_namespaces`` tells whether the node's kernel has what they need for user namespaces.
+        """
         self._executors = executors
         self._user_namespaces = user_namespaces
-        self._answers: dict[str, tuple[float, Features | NoderuntimeError]] = {}
+        self._answers: dict[str, _Answer] = {}
         self._asking = asyncio.Lock()
 
     def __iter__(self) -> Iterator[str]:
@@ -33,13 +47,13 @@ class Probes:
     async def features(self, handler: str) -> Features:
         """Return what a handler offers on this node; raises what its probe raised."""
         async with self._asking:
-            at, answer = self._answers.get(handler, (float("-inf"), None))
-            if answer is None or time.monotonic() - at > _AGAIN_SECONDS:
-                answer = await self._ask(self._executors[handler])
-                self._answers[handler] = time.monotonic(), answer
-        if isinstance(answer, NoderuntimeError):
-            raise answer
-        return answer
+            executor, known = self._executors[handler], self._answers.get(handler)
+            if known is None or known.executor is not executor or known.is_old():
+                known = _Answer(executor, await self._ask(executor), time.monotonic())
+                self._answers[handler] = known
+        if isinstance(known.told, NoderuntimeError):
+            raise known.told
+        return known.told
 
     async def _ask(self, executor: Executor) -> Features | NoderuntimeError:
         try:

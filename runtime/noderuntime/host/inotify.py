@@ -13,6 +13,7 @@ from types import TracebackType
 from noderuntime.errors import HostError
 from noderuntime.host.process import readable
 
+MODIFY = 0x2
 CLOSE_WRITE = 0x8
 MOVED_TO = 0x80
 CREATE = 0x100

@@ -40,22 +40,23 @@ async def create_root(parts: Parts, sandbox: Sandbox) -> None:
     executor.adapt_spec(spec, sandbox.id, is_root=True)
     await asyncio.to_thread(_write, paths, spec)
     runtime = executor.monitor_runtime(sandbox.id, sandbox.id, is_root=True)
-    made = await parts.monitor.create(
-        MonitorRequest(
-            container_id=sandbox.id,
-            name=f"sandbox-{sandbox.config.metadata.name}"[:128],
-            bundle=paths.bundle,
-            runtime=runtime.path,
-            runtime_flags=runtime.flags,
-            cgroup=monitor_cgroup(cgroup_of(parts, sandbox)),
-        )
+    request = MonitorRequest(
+        container_id=sandbox.id,
+        name=f"sandbox-{sandbox.config.metadata.name}"[:128],
+        bundle=paths.bundle,
+        runtime=runtime.path,
+        runtime_flags=runtime.flags,
+        cgroup=monitor_cgroup(cgroup_of(parts, sandbox)),
     )
+    with parts.metrics.phase("create", sandbox.handler):
+        made = await parts.monitor.create(request)
     sandbox.root, sandbox.monitor = made.process, made.monitor
 
 
 async def start_root(parts: Parts, sandbox: Sandbox) -> None:
     """Start the root container."""
-    await parts.executor(sandbox.handler).start(sandbox.id, sandbox.id, is_root=True)
+    with parts.metrics.phase("start", sandbox.handler):
+        await parts.executor(sandbox.handler).start(sandbox.id, sandbox.id, is_root=True)
 
 
 async def remove_root(parts: Parts, sandbox: Sandbox) -> None:

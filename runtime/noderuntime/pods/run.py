@@ -23,6 +23,7 @@ from noderuntime.spec.limits import check_limits
 from noderuntime.spec.lsm import check_selinux
 from noderuntime.store.ledger import sandbox_name
 from noderuntime.store.records import Sandbox
+from noderuntime.subject import bind_sandbox
 from noderuntime.undo import Undo
 
 _log = log.get(__name__)
@@ -66,6 +67,7 @@ async def _run(parts: Parts, config: api_pb2.PodSandboxConfig, handler: str) -> 
     cgroup_of(parts, sandbox)
     if user_of(parts, sandbox) and not (await parts.probes.features(handler)).user_namespaces:
         raise InvalidArgument(f"handler {handler} offers no user namespaces on this node (hostUsers: false)")
+    bind_sandbox(sandbox)
     async with Undo(f"run sandbox {sandbox.id}") as undo:
         undo.add("record", lambda: _close_record(parts, sandbox, undo))
         await parts.ledger.sandboxes.add(sandbox)
@@ -75,7 +77,7 @@ async def _run(parts: Parts, config: api_pb2.PodSandboxConfig, handler: str) -> 
     parts.events.publish(sandbox.id, sandbox.id, api_pb2.CONTAINER_CREATED_EVENT)
     parts.events.publish(sandbox.id, sandbox.id, api_pb2.CONTAINER_STARTED_EVENT)
     took = (sandbox.ready_at - sandbox.created_at) // 1_000_000
-    _log.info("sandbox runs", sandbox=sandbox.id, handler=handler, pod=config.metadata.name, ms=took)
+    _log.info("sandbox runs", sandbox=sandbox.id, handler=handler, ms=took)
     return sandbox.id
 
 
@@ -99,7 +101,8 @@ async def _make(parts: Parts, sandbox: Sandbox, undo: Undo) -> None:
     undo.add("files", lambda: parts.host.remove_tree(paths.dir))
     await asyncio.to_thread(write_files, paths, sandbox.config, user_of(parts, sandbox))
     undo.add("namespaces and mounts", lambda: release.unpin(parts, sandbox))
-    await together(_mount_shm(parts, sandbox), _pin(parts, sandbox))
+    with parts.metrics.phase("namespaces", sandbox.handler):
+        await together(_mount_shm(parts, sandbox), _pin(parts, sandbox))
     undo.add("cgroups", lambda: release.remove_cgroups(parts, sandbox))
     if needs_root(parts, sandbox):
         undo.add("root container", lambda: release.root(parts, sandbox))
@@ -140,5 +143,6 @@ def pins_of(parts: Parts, sandbox: Sandbox) -> dict[NamespaceKind, Path]:
 
 async def _attach(parts: Parts, sandbox: Sandbox) -> None:
     if sandbox.netns:
-        attachment = await parts.network.attach(sandbox.id, sandbox.netns, sandbox.config)
+        with parts.metrics.phase("network", sandbox.handler):
+            attachment = await parts.network.attach(sandbox.id, sandbox.netns, sandbox.config)
         sandbox.ips, sandbox.cni_result = attachment.ips, attachment.result

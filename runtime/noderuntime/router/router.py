@@ -35,7 +35,7 @@ class Finder(Protocol):
 
 
 class Router:
-    """Decides who answers a call."""
+    """Decides who answers a call; ``handlers`` are our own, default first, and may change meanwhile."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Router:
         upstream: Upstream | None,
     ) -> None:
         self._tables = {Route.SANDBOX: sandboxes, Route.CONTAINER: containers}
-        self._handlers = tuple(handlers)
+        self._handlers = handlers
         self.upstream = upstream
 
     async def is_ours(self, method: Method, request: Any) -> bool:
@@ -69,7 +69,7 @@ class Router:
             return True
         if not name:
             if self.upstream is None:
-                request.runtime_handler = self._handlers[0]
+                request.runtime_handler = next(iter(self._handlers))
             return self.upstream is None
         theirs = await self._upstream_handlers()
         if theirs is None or name in theirs:

@@ -11,7 +11,7 @@ kubelet repeats them, and a call that waited would hold up its sync loop.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,10 +101,11 @@ class StreamCall:
 
 
 class Upstream:
-    """A client of the upstream socket."""
+    """A client of the upstream socket; ``on_error`` is told the name of each code that is not OK."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, on_error: Callable[[str], None] = lambda _code: None) -> None:
         self._socket = socket
+        self._on_error = on_error
         self._channel = grpc.aio.insecure_channel(f"unix:{socket}", options=_OPTIONS)
         self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
@@ -126,6 +127,7 @@ class Upstream:
 
     def status_of(self, error: grpc.aio.AioRpcError) -> UpstreamStatus:
         """Tell the upstream's own answer from our failure to reach it."""
+        self._on_error(error.code().name)
         details = error.details() or ""
         if error.code() is grpc.StatusCode.UNAVAILABLE and not self._connected():
             reason = " ".join(details.split())[:_ONE_LINE]

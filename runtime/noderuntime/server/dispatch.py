@@ -9,24 +9,31 @@ not take calls that the schema does not know.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import grpc
 from google.protobuf.message import Message
 
 from noderuntime.errors import Unimplemented
+from noderuntime.metrics import OTHER_METHOD, Metrics
 from noderuntime.router import relay
 from noderuntime.router.relay import Context
 from noderuntime.router.router import Router
 from noderuntime.router.routes import Method, Route, methods
 from noderuntime.server import fields, requests
-from noderuntime.server.status import abort
+from noderuntime.server.status import abort, ended_with
 
 Verb = Callable[[Any], Awaitable[Message]]
 EventVerb = Callable[[Any], AsyncIterator[Message]]
 _Unary = Callable[[bytes, Context], Awaitable[bytes]]
 _Stream = Callable[[bytes, Context], AsyncIterator[bytes]]
+_Count = Callable[[str, float], None]
+"""Takes note of an ended call: its code, and how many seconds it took."""
+
+_GIVEN_UP = grpc.StatusCode.CANCELLED.name
 
 
 def verbs_of(*services: object) -> dict[str, Verb]:
@@ -46,8 +53,11 @@ class Dispatcher(grpc.GenericRpcHandler):
     ``events`` answers the one call that never ends.
     """
 
-    def __init__(self, router: Router, verbs: Mapping[str, Verb], events: EventVerb) -> None:
+    def __init__(
+        self, router: Router, verbs: Mapping[str, Verb], events: EventVerb, metrics: Metrics
+    ) -> None:
         self._router = router
+        self._metrics = metrics
         self._verbs = verbs
         self._events = events
         self._handlers = {method.path: self._handler(method) for method in methods()}
@@ -60,9 +70,12 @@ class Dispatcher(grpc.GenericRpcHandler):
         return self._handlers.get(path) or self._relay_unknown(path)
 
     def _handler(self, method: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
+        count = partial(self._metrics.called, method.name)
         if method.streams:
-            return grpc.unary_stream_rpc_method_handler(_guarded_stream(method.name, self._stream(method)))
-        return grpc.unary_unary_rpc_method_handler(_guarded(method.name, self._unary(method)))
+            return grpc.unary_stream_rpc_method_handler(
+                _guarded_stream(method.name, self._stream(method), count)
+            )
+        return grpc.unary_unary_rpc_method_handler(_guarded(method.name, self._unary(method), count))
 
     def _unary(self, method: Method) -> _Unary:
         if method.route is Route.NODE:
@@ -147,27 +160,42 @@ class Dispatcher(grpc.GenericRpcHandler):
         if upstream is None:
             return None
         return grpc.unary_stream_rpc_method_handler(
-            _guarded_stream(path, lambda raw, context: relay.stream(upstream, path, raw, context))
+            _guarded_stream(
+                path,
+                lambda raw, context: relay.stream(upstream, path, raw, context),
+                partial(self._metrics.called, OTHER_METHOD),
+            )
         )
 
 
-def _guarded(name: str, serve: _Unary) -> Any:
+def _guarded(name: str, serve: _Unary, count: _Count) -> Any:
     async def guarded(raw: bytes, context: Context) -> bytes:
+        began, code = time.perf_counter(), _GIVEN_UP
         try:
-            return await serve(raw, context)
+            reply = await serve(raw, context)
+            code = grpc.StatusCode.OK.name
         except Exception as error:
+            code = ended_with(error).name
             await abort(context, name, error)
+        finally:
+            count(code, time.perf_counter() - began)
+        return reply
 
     return guarded
 
 
-def _guarded_stream(name: str, serve: _Stream) -> Any:
+def _guarded_stream(name: str, serve: _Stream, count: _Count) -> Any:
     async def guarded(raw: bytes, context: Context) -> AsyncIterator[bytes]:
+        began, code = time.perf_counter(), _GIVEN_UP
         try:
             async for body in serve(raw, context):
                 yield body
+            code = grpc.StatusCode.OK.name
         except Exception as error:
+            code = ended_with(error).name
             await abort(context, name, error)
+        finally:
+            count(code, time.perf_counter() - began)
 
     return guarded
 

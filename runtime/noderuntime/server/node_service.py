@@ -34,7 +34,7 @@ _DRIVERS: Mapping[CgroupDriver, api_pb2.CgroupDriver] = {
 
 
 class NodeService:
-    """The verbs about the node."""
+    """The verbs about the node; ``executors`` may change meanwhile."""
 
     def __init__(
         self,

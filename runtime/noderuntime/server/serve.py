@@ -38,10 +38,9 @@ async def serve(dispatcher: Dispatcher, socket: Path, stop: asyncio.Event) -> No
         _log.info("stopped", socket=socket)
 
 
-def stop_on_signals() -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signo in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signo, stop.set)
-    return stop
+def on_signals(*signals: signal.Signals) -> asyncio.Event:
+    """Return an event that these signals set."""
+    event = asyncio.Event()
+    for signo in signals:
+        asyncio.get_running_loop().add_signal_handler(signo, event.set)
+    return event

@@ -69,6 +69,15 @@ class Daemon:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def config(self) -> Path:
+        """Its configuration file; drop-ins go to ``conf.d`` beside it."""
+        return self._config
+
+    def reload(self) -> None:
+        """Have it read its configuration anew; it does so at once, but does not say when."""
+        os.kill(self.pid, signal.SIGHUP)
+
     def start(self) -> None:
         """Start it and wait until CRI answers."""
         environment = os.environ | {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}

@@ -106,6 +106,15 @@ async def test_without_an_upstream_the_first_handler_is_the_default() -> None:
     assert request.runtime_handler == "runc"
 
 
+async def test_handlers_that_come_and_go_are_seen_at_once() -> None:
+    handlers = {"runc": 1}
+    router = Router(Table(), Table(), handlers, FakeUpstream("", "crun"))  # type: ignore[arg-type]
+    request = api_pb2.RunPodSandboxRequest(runtime_handler="crun")
+    assert not await router.is_ours(METHODS["RunPodSandbox"], request)
+    handlers["crun"] = 2
+    assert await router.is_ours(METHODS["RunPodSandbox"], request)
+
+
 async def test_without_an_upstream_only_ours_are_named() -> None:
     with pytest.raises(InvalidArgument, match=r"there are: gvisor, runc$"):
         await _router(None).is_ours(

@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from noderuntime.cri.v1 import api_pb2, api_pb2_grpc
 from noderuntime.errors import NotFound
+from noderuntime.metrics import Metrics
 from noderuntime.router.router import Router
 from noderuntime.router.upstream import Upstream
 from noderuntime.server.dispatch import Dispatcher
@@ -60,8 +61,9 @@ class FakeUpstream(grpc.GenericRpcHandler):
 class Node:
     """A client, the door and the upstream."""
 
-    def __init__(self, channel: grpc.aio.Channel, upstream: FakeUpstream) -> None:
+    def __init__(self, channel: grpc.aio.Channel, upstream: FakeUpstream, metrics: Metrics) -> None:
         self.channel = channel
+        self.metrics = metrics
         self.upstream = upstream
         self.runtime = api_pb2_grpc.RuntimeServiceStub(channel)
 
@@ -99,22 +101,22 @@ async def start(tmp_path: Path) -> AsyncIterator[Started]:
     undo: list[Callable[[], Awaitable[None]]] = []
 
     async def started(with_upstream: bool) -> Node:
-        fake = FakeUpstream()
+        fake, metrics = FakeUpstream(), Metrics()
         upstream = None
         if with_upstream:
             behind = await _serve(fake, tmp_path / "up.sock")
-            upstream = Upstream(tmp_path / "up.sock")
+            upstream = Upstream(tmp_path / "up.sock", metrics.upstream_failed)
             undo.extend((lambda: behind.stop(0), upstream.close))
         verbs = {
             "ListPodSandbox": _list_pods,
             "StreamPodSandboxes": _stream_pods,
             "StopPodSandbox": _stop,
         }
-        door = Dispatcher(Router(Ours(), Ours(), ("runc",), upstream), verbs, _events)
+        door = Dispatcher(Router(Ours(), Ours(), ("runc",), upstream), verbs, _events, metrics)
         front = await _serve(door, tmp_path / "front.sock")
         channel = grpc.aio.insecure_channel(f"unix:{tmp_path / 'front.sock'}")
         undo.extend((lambda: front.stop(0), channel.close))
-        return Node(channel, fake)
+        return Node(channel, fake, metrics)
 
     yield started
     for step in reversed(undo):
@@ -298,3 +300,49 @@ async def test_a_message_that_no_kubelet_sends_is_refused(node: Node) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call(b"\x00" * (17 << 20))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def _counted(node: Node, name: str) -> dict[str, str]:
+    """Return the series of a counter that are not zero, by their labels."""
+    lines = node.metrics.text().decode().splitlines()
+    return dict(line.removeprefix(name).rsplit(" ", 1) for line in lines if line.startswith(f"{name}{{"))
+
+
+async def test_calls_are_counted_by_method_and_code(node: Node) -> None:
+    await node.runtime.ListPodSandbox(api_pb2.ListPodSandboxRequest())
+    with pytest.raises(grpc.aio.AioRpcError):
+        await node.runtime.StopPodSandbox(api_pb2.StopPodSandboxRequest(pod_sandbox_id="ours1"))
+    for number in range(3):
+        await node.channel.unary_unary(f"/runtime.v1.Other/New{number}")(b"")
+    assert _counted(node, "noderuntime_cri_calls_total") == {
+        '{code="OK",method="ListPodSandbox"}': "1.0",
+        '{code="NOT_FOUND",method="StopPodSandbox"}': "1.0",
+        '{code="OK",method="other"}': "3.0",
+    }
+    durations = _counted(node, "noderuntime_cri_call_duration_seconds_count")
+    assert durations == {
+        '{method="ListPodSandbox"}': "1.0",
+        '{method="StopPodSandbox"}': "1.0",
+        '{method="other"}': "3.0",
+    }
+
+
+async def test_calls_that_were_given_up_and_errors_of_the_upstream_are_counted(node: Node) -> None:
+    async def serve(raw: bytes, context: Any) -> AsyncIterator[bytes]:
+        if raw:
+            await asyncio.Event().wait()
+        await context.abort(grpc.StatusCode.DATA_LOSS, "lost")
+        yield b""
+
+    node.upstream.serve = serve
+    path = "/runtime.v1.ImageService/ImageFsInfo"
+    for body, timeout in ((b"", 10.0), (b"\x12\x00", 0.1)):
+        with pytest.raises(grpc.aio.AioRpcError):
+            await node.channel.unary_unary(path)(body, timeout=timeout)
+    assert _counted(node, "noderuntime_upstream_errors_total")['{code="DATA_LOSS"}'] == "1.0"
+    async with asyncio.timeout(10):
+        while len(calls := _counted(node, "noderuntime_cri_calls_total")) < 2:
+            await asyncio.sleep(0.01)
+    assert calls.pop('{code="DATA_LOSS",method="ImageFsInfo"}') == "1.0"
+    (late,) = calls
+    assert late in {f'{{code="{code}",method="ImageFsInfo"}}' for code in ("CANCELLED", "DEADLINE_EXCEEDED")}

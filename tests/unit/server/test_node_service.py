@@ -168,6 +168,24 @@ async def test_a_kernel_without_user_namespaces_takes_them_from_every_handler() 
     assert not runc.features.user_namespaces
 
 
+async def test_handlers_that_come_and_go_are_told_at_once() -> None:
+    executors = {"runc": FakeExecutor("runc")}
+    probes = Probes(executors, user_namespaces=True)  # type: ignore[arg-type]
+    service = NodeService(probes, FakeNetwork(), None, "cgroupfs")  # type: ignore[arg-type]
+    await service.Status(api_pb2.StatusRequest())
+    executors["late"] = FakeExecutor("late")
+    status = await service.Status(api_pb2.StatusRequest(verbose=True))
+    assert [handler.name for handler in status.runtime_handlers] == ["", "runc", "late"]
+    assert "late" in status.info["noderuntime"]
+    assert executors["runc"].probes == 1, "the others are not asked again"
+    executors["runc"] = FakeExecutor("runc")
+    await service.Status(api_pb2.StatusRequest())
+    assert executors["runc"].probes == 1, "another program under the same name is"
+    del executors["runc"]
+    status = await service.Status(api_pb2.StatusRequest())
+    assert [handler.name for handler in status.runtime_handlers] == ["", "late"]
+
+
 async def test_the_cgroup_driver_is_the_upstreams() -> None:
     theirs = api_pb2.RuntimeConfigResponse(linux={"cgroup_driver": api_pb2.CGROUPFS})
     told = await _service(FakeUpstream(theirs)).RuntimeConfig(api_pb2.RuntimeConfigRequest())
