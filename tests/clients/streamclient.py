@@ -6,7 +6,9 @@ import asyncio
 import base64
 import os
 import ssl
+from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from urllib.parse import urlsplit
@@ -62,7 +64,7 @@ class Session:
     """A client that has switched protocols; remembers what it hears, by stream or channel."""
 
     answer: Answer
-    heard: dict[int, bytes] = field(default_factory=dict)
+    heard: defaultdict[int, bytearray] = field(default_factory=lambda: defaultdict(bytearray))
     over: bool = False
     """Whether the server has closed the connection."""
     _news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -81,17 +83,20 @@ class Session:
         self._listening.cancel()
         await asyncio.gather(self._listening, return_exceptions=True)
         self.answer.writer.transport.abort()
+        with suppress(ConnectionError):
+            await self.answer.writer.wait_closed()
 
     async def until(self, happened: Callable[[], bool]) -> None:
         """Wait until something holds of what was heard."""
         async with asyncio.timeout(_SECONDS):
             while not happened():
+                assert not self.over, f"the server closed the connection after {dict(self.heard)}"[:2000]
                 self._news.clear()
                 await self._news.wait()
 
     async def hears(self, number: int, words: bytes) -> None:
         """Wait until these words have come on a stream."""
-        await self.until(lambda: words in self.heard.get(number, b""))
+        await self.until(lambda: words in self.heard[number])
 
     async def ends(self) -> None:
         """Wait until the server has closed the connection."""
@@ -144,7 +149,7 @@ class SpdySession(Session):
     async def _take(self, received: bytes) -> None:
         for frame in self.client.frames(received):
             if frame.kind == 0:
-                self.heard[frame.stream_id] = self.heard.get(frame.stream_id, b"") + frame.content
+                self.heard[frame.stream_id] += frame.content
                 if frame.fin:
                     self.finished.add(frame.stream_id)
             elif frame.kind == SYN_REPLY:
@@ -193,7 +198,7 @@ class WebSocketSession(Session):
         message, self._half = self._half, b""
         self.messages.append(message)
         if message:
-            self.heard[message[0]] = self.heard.get(message[0], b"") + message[1:]
+            self.heard[message[0]] += message[1:]
 
 
 @dataclass

@@ -43,7 +43,7 @@ class Foreground:
                     terminal=bool(process.get("terminal")),
                 )
                 try:
-                    if await self._runs(program, pidfile):
+                    if await _runs(program, pidfile):
                         return program
                     words = await _words(program)
                     raise runtime.failure("exec", Completed(await program.wait(), b"", words))
@@ -51,23 +51,25 @@ class Foreground:
                     await program.close()
                     raise
 
-    async def _runs(self, program: Program, pidfile: Path) -> bool:
-        """Wait until the PID is written down; False when the runtime ended without."""
-        ended = asyncio.ensure_future(program.ended())
+
+async def _runs(program: Program, pidfile: Path) -> bool:
+    """Wait until the PID is written down; False when the runtime ended without."""
+    with DirectoryWatch(pidfile.parent, CLOSE_WRITE | MOVED_TO) as watch:
+        waits = [asyncio.ensure_future(_written(pidfile, watch)), asyncio.ensure_future(program.ended())]
         try:
-            with DirectoryWatch(pidfile.parent, CLOSE_WRITE | MOVED_TO) as watch:
-                async with asyncio.timeout(TIMEOUT):
-                    while read_pid(pidfile) is None and not ended.done():
-                        change = asyncio.ensure_future(watch.changes())
-                        await asyncio.wait([change, ended], return_when=asyncio.FIRST_COMPLETED)
-                        change.cancel()
-                        await asyncio.gather(change, return_exceptions=True)
-        except TimeoutError:
-            raise DeadlineExceeded(f"the runtime did not start the command within {TIMEOUT:g} s") from None
+            done, _ = await asyncio.wait(waits, timeout=TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            ended.cancel()
-            await asyncio.gather(ended, return_exceptions=True)
-        return read_pid(pidfile) is not None
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+    if not done:
+        raise DeadlineExceeded(f"the runtime did not start the command within {TIMEOUT:g} s")
+    return read_pid(pidfile) is not None
+
+
+async def _written(pidfile: Path, watch: DirectoryWatch) -> None:
+    while read_pid(pidfile) is None:
+        await watch.changes()
 
 
 async def _words(program: Program) -> bytes:
