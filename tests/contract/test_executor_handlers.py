@@ -120,8 +120,7 @@ async def test_a_missing_command_is_an_error_in_one_line(bench: Bench) -> None:
 
 async def test_a_terminal(bench: Bench) -> None:
     container = await bench.launch("sh", "-c", "[ -t 0 ] && [ -t 1 ] && exit 5; exit 6", tty=True)
-    pipes_only = bench.handler == "gvisor"
-    assert (await bench.ended(container)).exit_code == (6 if pipes_only else 5)
+    assert (await bench.ended(container)).exit_code == 5
 
 
 async def test_ten_starts_at_once(bench: Bench) -> None:

@@ -160,7 +160,7 @@ async def _run_monitor(parts: Parts, sandbox: Sandbox, container: Container, und
         runtime_flags=runtime.flags,
         cgroup=monitor_cgroup(cgroup_of(parts, sandbox)),
         log_path=Path(container.log_path) if container.log_path else None,
-        tty=container.config.tty and runtime.terminals,
+        tty=container.config.tty,
         stdin=container.config.stdin,
         stdin_once=container.config.stdin_once,
     )

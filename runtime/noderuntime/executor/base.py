@@ -36,8 +36,6 @@ class RuntimeCommand:
 
     path: Path
     flags: tuple[str, ...]
-    terminals: bool = True
-    """It hands the monitor a terminal where the spec wants one; else the monitor must not wait for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,18 +77,14 @@ class GvisorExecutor:
         if is_root:
             return RuntimeCommand(self._runsc.binary, self._runsc.flags)
         script = ("sh", str(_STAND_IN), str(self._busybox), str(self._runsc.binary), *self._runsc.flags)
-        return RuntimeCommand(self._busybox, script, terminals=False)
+        return RuntimeCommand(self._busybox, script)
 
     def adapt_spec(self, spec: dict[str, Any], sandbox_id: str, *, is_root: bool) -> None:
-        """Say which container is the sandbox; without a network namespace it uses the node's network.
-
-        A container gets its stdio at its start, when the monitor takes no terminal any more: it gets pipes.
-        """
+        """Say which container is the sandbox; without a network namespace it uses the node's network."""
         annotations = spec.setdefault("annotations", {})
         annotations[_TYPE] = "sandbox" if is_root else "container"
         if not is_root:
             annotations[_SANDBOX] = sandbox_id
-            spec["process"]["terminal"] = False
         elif not any(one["type"] == "network" for one in spec["linux"]["namespaces"]):
             annotations["dev.gvisor.flag.network"] = "host"
 

@@ -7,6 +7,7 @@
 # runs `runsc start` (which hands the stdio over) when told through the fifo DIR/gate,
 # then ends as the container does. How the start went is written to DIR/started.
 set -fu
+console=
 busybox=$1
 shift
 runsc=
@@ -19,12 +20,13 @@ while [ $# -gt 1 ]; do
     case $1 in
     --bundle) bundle=$2 ;;
     --pid-file) pidfile=$2 ;;
+    --console-socket) console=--console-socket=$2 ;;
     esac
     shift 2
 done
 id=$1
 
-$runsc create --bundle "$bundle" "$id" </dev/null >&2 || exit
+$runsc create --bundle "$bundle" $console "$id" </dev/null >&2 || exit
 "$busybox" mkfifo -m 600 "$bundle/gate" || exit
 
 stand_in() {

@@ -146,7 +146,7 @@ class Bench:
             runtime=runtime.path,
             runtime_flags=runtime.flags,
             cgroup=monitor_cgroup(self.cgroup),
-            tty=tty and runtime.terminals,
+            tty=tty,
             stdin=stdin,
             log_path=None if is_root else self.log_file(container),
         )
