@@ -14,8 +14,8 @@ FUZZ_SECONDS ?= 60
 QUICK ?=
 PYTEST := $(VENV)/pytest
 
-.PHONY: help setup lint types imports unit fuzz contract critest cluster-test test bench bench-images demo demo-down \
-	image proto crds
+.PHONY: help setup lint types imports unit fuzz contract critest critest-websocket cluster-test test \
+	bench bench-images demo demo-down image proto crds
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -52,10 +52,15 @@ critest: setup ## the CRI conformance suite: containerd's pods through us, our o
 	PYTHONPATH=tests:tests/contract $(VENV)/python -m critest --handler runc
 	PYTHONPATH=tests:tests/contract $(VENV)/python -m critest --setting alone
 
+critest-websocket: setup ## the suite's streaming specs over WebSocket
+	for handler in runc gvisor; do \
+		PYTHONPATH=tests:tests/contract $(VENV)/python -m critest --handler $$handler --ginkgo.focus=Streaming \
+			-websocket-exec -websocket-attach -websocket-portforward || exit; done
+
 cluster-test: setup ## the story as pytest tests, on a cluster of their own
 	$(PYTEST) tests/cluster
 
-test: lint types imports unit contract critest cluster-test ## all of it
+test: lint types imports unit contract critest critest-websocket cluster-test ## all of it
 
 bench: setup ## beside containerd on this machine, pods: times, CPU, memory; QUICK=1 for five minutes of it
 	QUICK=$(QUICK) PYTHONPATH=tests:tests/contract $(VENV)/python -m bench.cri

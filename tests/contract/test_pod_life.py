@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -14,25 +12,11 @@ import pytest
 from realnode.containerd import Containerd
 from realnode.daemon import Daemon
 from realnode.pods import Kubelet, wait_until
-from realnode.traces import netns_of, remove_cgroups, traces
+from realnode.traces import netns_of
 
 from noderuntime.cri.v1 import api_pb2
 
 HANDLERS = ["runc", "gvisor"]
-
-
-@pytest.fixture
-def kubelet(daemon: Daemon, tmp_path: Path) -> Iterator[Kubelet]:
-    """A kubelet whose pods have to be gone, with all they had, when the test ends."""
-    parent = f"/noderuntime-life-{uuid.uuid4().hex[:8]}"
-    client = Kubelet(daemon.socket, tmp_path, parent)
-    yield client
-    for pod in client.pods():
-        client.stop_and_remove(pod)
-    client.channel.close()
-    left = traces(daemon.run, parent, daemon=daemon.pid)
-    remove_cgroups(parent)
-    assert left == [], daemon.log.read_text()[-4000:]
 
 
 @pytest.mark.parametrize("handler", HANDLERS)

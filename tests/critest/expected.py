@@ -2,4 +2,7 @@
 
 from __future__ import annotations
 
-NOT_OFFERED: dict[str, str] = {}
+from collections.abc import Mapping
+
+NOT_OFFERED: Mapping[str, str] = {}
+"""From a pattern of names to the reason."""
