@@ -10,7 +10,7 @@ export PYTHONPATH := tests/cluster
 export PATH := $(VENV):$(NODERUNTIME_CACHE)/bin:$(PATH):/usr/sbin:/sbin
 IMAGE ?= noderuntime:dev
 KEEP ?=
-FUZZ_SECONDS ?= 60
+RUNS ?= 5000
 QUICK ?=
 PYTEST := $(VENV)/pytest
 
@@ -41,8 +41,9 @@ imports: setup ## the layer rules
 unit: setup ## unit tests: no root, no tools
 	$(PYTEST) tests/unit
 
-fuzz: setup ## the parsers of what hostile clients send, for a minute; FUZZ_SECONDS=N for longer
-	PYTHONPATH=tests/clients $(VENV)/python tests/fuzz/fuzz_spdy.py $(FUZZ_SECONDS)
+fuzz: setup ## hostile layers, and hostile clients of exec; RUNS=N for more
+	$(VENV)/python tests/fuzz/fuzz_tar.py --runs $(RUNS)
+	PYTHONPATH=tests/clients $(VENV)/python tests/fuzz/fuzz_spdy.py --runs $(RUNS)
 
 contract: setup ## contract tests: the real tools, on this machine
 	$(PYTEST) tests/contract

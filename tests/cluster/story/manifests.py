@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.kubectl import Manifest
 
 IMAGE = "registry.k8s.io/busybox:1.35"
-# Exec into our pods has no streaming yet, so each pod tells about its kernel in its log.
+# Each pod tells about its kernel in its log.
 _TELL_AND_SERVE = """
 echo "kernel $(uname -r)"
 dmesg 2>/dev/null | head -n 3
