@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,14 @@ from noderuntime.reload import reload_on
 from noderuntime.router.cgroups import cgroup_driver
 from noderuntime.router.router import Router
 from noderuntime.router.upstream import Upstream
-from noderuntime.server.dispatch import Dispatcher, verbs_of
+from noderuntime.server.dispatch import Dispatcher, Extra, verbs_of
 from noderuntime.server.exposition import serve_metrics
 from noderuntime.server.image_service import ImageService
 from noderuntime.server.listen import make_way
 from noderuntime.server.node_service import NodeService
 from noderuntime.server.runtime_service import RuntimeService
 from noderuntime.server.serve import GRACE_SECONDS, on_signals, serve
+from noderuntime.server.store_service import StoreService
 from noderuntime.server.subjects import with_subjects
 from noderuntime.spec.cdi.catalog import Catalog
 from noderuntime.spec.facts import read_facts
@@ -174,8 +175,11 @@ def _dispatcher(parts: Parts, streams: StreamingServer, upstream: Upstream | Non
     node = NodeService(parts.probes, parts.network, upstream, parts.cgroup_driver)
     pods = RuntimeService(parts, streams)
     services: list[object] = [pods, node]
+    extra: Mapping[str, Extra] = {}
     if isinstance(parts.images, NativeBackend):
+        parts.metrics.watch_pulls(parts.images.counters)
         services.append(ImageService(parts.images))
+        extra = StoreService(parts.images).calls()
     router = Router(parts.ledger.sandboxes, parts.ledger.containers, parts.executors, upstream)
     verbs = with_subjects(verbs_of(*services), parts.ledger)
-    return Dispatcher(router, verbs, pods.events, parts.metrics)
+    return Dispatcher(router, verbs, pods.events, parts.metrics, extra)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from noderuntime.codes import error_of
+from noderuntime.cri.images import images_pb2
 from noderuntime.cri.v1 import api_pb2 as cri
 from noderuntime.cri.v1.api_pb2_grpc import ImageServiceStub, RuntimeServiceStub
-from noderuntime.errors import DeadlineExceeded, Unavailable
+from noderuntime.errors import DeadlineExceeded, NoderuntimeError, Unavailable, Unimplemented
 
 _QUICK = 10.0
 _OPTIONS = (
@@ -20,6 +23,8 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", -1),  # a list of both sides may have any size, and comes from root
 )
 _WORDS_LIMIT = 300
+
+M = TypeVar("M")
 
 
 class CriClient:
@@ -89,6 +94,17 @@ class CriClient:
         answer: cri.ImageFsInfoResponse = await self._call("ImageFsInfo", cri.ImageFsInfoRequest())
         return answer
 
+    async def pull(self, image: str) -> AsyncIterator[images_pb2.PullProgress]:
+        """Pull into a store of our own; the last message has the image's ID (noderuntime.images.v1)."""
+        request, parse = images_pb2.PullRequest(image=image), images_pb2.PullProgress.FromString
+        async for told in self._stream("Pull", request, parse):
+            yield told
+
+    async def load(self, path: Path) -> list[str]:
+        """Load an archive that lies on the daemon's node; return the images' IDs (noderuntime.images.v1)."""
+        request, parse = images_pb2.LoadRequest(path=str(path)), images_pb2.LoadResponse.FromString
+        return [one async for told in self._stream("Load", request, parse) for one in told.image_ids]
+
     async def run(self, config: cri.PodSandboxConfig, handler: str, *, timeout: float) -> str:
         """Run a sandbox and return its ID."""
         request = cri.RunPodSandboxRequest(config=config, runtime_handler=handler)
@@ -104,12 +120,27 @@ class CriClient:
         try:
             return await getattr(stub, method)(request, timeout=timeout)
         except grpc.aio.AioRpcError as error:
-            words = " ".join((error.details() or "").split())[:_WORDS_LIMIT]
-            if error.code() is grpc.StatusCode.UNAVAILABLE:
-                raise Unavailable(f"{self._socket}: {_unavailable(words)}") from error
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise DeadlineExceeded(f"{self._socket}: {method} took longer than {timeout:g} s") from error
-            raise error_of(error.code())(words or f"{method} failed: {error.code().name}") from error
+            raise self._translated(method, error) from error
+
+    async def _stream(self, method: str, request: Message, parse: Callable[[bytes], M]) -> AsyncIterator[M]:
+        send: Any = self._channel.unary_stream(
+            f"/noderuntime.images.v1.Images/{method}", lambda message: message.SerializeToString(), parse
+        )
+        try:
+            async for answer in send(request):
+                yield answer
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                raise Unimplemented(f"{self._socket}: the daemon has no image store of its own") from error
+            raise self._translated(method, error) from error
+
+    def _translated(self, method: str, error: grpc.aio.AioRpcError) -> NoderuntimeError:
+        words = " ".join((error.details() or "").split())[:_WORDS_LIMIT]
+        if error.code() is grpc.StatusCode.UNAVAILABLE:
+            return Unavailable(f"{self._socket}: {_unavailable(words)}")
+        return error_of(error.code())(words or f"{method} failed: {error.code().name}")
 
 
 def _unavailable(words: str) -> str:

@@ -10,6 +10,7 @@ import time
 from collections import Counter as Tally
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,7 +21,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 import noderuntime
@@ -37,6 +38,17 @@ _SANDBOX_STATES = ("making", "ready", "notready")
 _CONTAINER_STATES = ("making", "created", "running", "exited")
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter, which nobody reads
+
+
+class Pulls(Protocol):
+    """What all pulls since the start came to."""
+
+    succeeded: int
+    received: int
+    """Bytes."""
+    seconds: float
+    failed: Tally[str]
+    """By the kind of the error."""
 
 
 class Metrics:
@@ -111,9 +123,35 @@ class Metrics:
         """Tell from now on how many sandboxes and containers the ledger has."""
         self._registry.register(_Census(ledger))
 
+    def watch_pulls(self, pulls: Pulls) -> None:
+        """Tell from now on what pulls into a store of our own came to."""
+        self._registry.register(_PullTotals(pulls))
+
     def text(self) -> bytes:
         """Write everything in Prometheus' text format 0.0.4; some 15 ms of work, in any thread."""
         return generate_latest(self._registry)
+
+
+class _PullTotals(Collector):
+    """Reads the counters of the image store when somebody asks."""
+
+    def __init__(self, pulls: Pulls) -> None:
+        self._pulls = pulls
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Tell how many pulls there were, how they ended, and what they took."""
+        ended = CounterMetricFamily(
+            "noderuntime_image_pulls", "Pulls that ended: OK, or the kind of the error.", labels=("outcome",)
+        )
+        for outcome, number in {"OK": self._pulls.succeeded, **self._pulls.failed}.items():
+            ended.add_metric((outcome,), number)
+        yield ended
+        yield CounterMetricFamily(
+            "noderuntime_image_pull_bytes", "Bytes of layers that came.", value=self._pulls.received
+        )
+        yield CounterMetricFamily(
+            "noderuntime_image_pull_seconds", "Time in pulls, each for itself.", value=self._pulls.seconds
+        )
 
 
 class _Census(Collector):

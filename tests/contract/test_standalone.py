@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from pathlib import Path
 import grpc
 import pytest
 from realnode.daemon import Alone, Daemon
-from realnode.image import busybox_layer
+from realnode.image import busybox_layer, write_image
 from realnode.pods import Kubelet, wait_until
 from realnode.tools import tool
 from realnode.traces import remove_cgroups, traces
@@ -298,6 +300,41 @@ def test_a_second_daemon_on_the_same_store_says_so_and_stops(site: Site, tmp_pat
     )  # fmt: skip
     assert done.returncode == 1
     assert str(site.area / "daemon/state") in done.stderr.splitlines()[-1]
+
+
+def _noderuntime(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "noderuntime", *words, "--socket", str(site.daemon.socket)]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_person_pulls_and_sees_a_bar_for_each_layer(site: Site, kubelet: Kubelet) -> None:
+    words = ["-m", "noderuntime", "images", "pull", site.name(), "--socket", str(site.daemon.socket)]
+    leader, follower = pty.openpty()
+    with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=follower) as pull:
+        os.close(follower)
+        printed, _ = pull.communicate(timeout=60)
+    with contextlib.suppress(OSError):  # EIO: nobody holds the other end any more
+        seen = os.read(leader, 1 << 16).decode()
+    os.close(leader)
+    assert "#" * 30 in seen
+    assert "done" in seen
+    assert [image.id for image in _images(kubelet)] == [printed.decode().strip()]
+
+
+def test_a_person_is_told_in_one_line_why_a_pull_fails(site: Site, kubelet: Kubelet) -> None:
+    done = _noderuntime(site, "images", "pull", site.name("none"))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "not found" in done.stderr
+
+
+def test_a_person_loads_an_archive(site: Site, kubelet: Kubelet, tmp_path: Path) -> None:
+    write_image(tmp_path / "app.tar", "loaded.test/app:1", tool("busybox"), ["sh"])
+    done = _noderuntime(site, "images", "load", str(tmp_path / "app.tar"))
+    [image] = _images(kubelet, "loaded.test/app:1")
+    assert (done.returncode, done.stdout.split()) == (0, [image.id])
+    (tmp_path / "bad.tar").write_bytes(b"no archive")
+    done = _noderuntime(site, "images", "load", str(tmp_path / "bad.tar"))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
 
 
 def test_crictl_for_a_person(site: Site, kubelet: Kubelet) -> None:

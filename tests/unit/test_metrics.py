@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass, field
+
 import pytest
 from fakes import Node, container_config, pod_config
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,6 +24,24 @@ def _read(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], floa
         for family in text_string_to_metric_families(metrics.text().decode())
         for sample in family.samples
     }
+
+
+@dataclass
+class _Pulls:
+    succeeded: int = 0
+    received: int = 0
+    seconds: float = 0.0
+    failed: Counter[str] = field(default_factory=Counter)
+
+
+def test_pulls_are_counted_by_how_they_ended() -> None:
+    metrics, pulls = Metrics(), _Pulls()
+    metrics.watch_pulls(pulls)
+    assert _value(metrics, "noderuntime_image_pulls_total", outcome="OK") == 0
+    pulls.succeeded, pulls.received, pulls.failed["NotFound"] = 2, 77, 1
+    assert _value(metrics, "noderuntime_image_pulls_total", outcome="OK") == 2
+    assert _value(metrics, "noderuntime_image_pulls_total", outcome="NotFound") == 1
+    assert _value(metrics, "noderuntime_image_pull_bytes_total") == 77
 
 
 def _value(metrics: Metrics, name: str, **labels: str) -> float | None:

@@ -1,4 +1,7 @@
-"""``noderuntime images``: the images of the node, and what their filesystem takes."""
+"""``noderuntime images``: the images of the node, and what their filesystem takes.
+
+``images pull NAME`` and ``images load PATH`` bring some into a store of the daemon's own.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,18 @@ import asyncio
 import sys
 from collections.abc import Iterable, Sequence
 
-from noderuntime.cli import options, text
+from noderuntime.cli import load, options, pull, text
 from noderuntime.cri.v1 import api_pb2 as cri
 from noderuntime.criclient import CriClient
 
+_ACTIONS = {"pull": pull.run, "load": load.run}
 _HEAD = ("IMAGE", "IMAGE ID", "SIZE", "PINNED")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """List images by name."""
+    """List images by name, or do what the first word says."""
+    if arguments and (action := _ACTIONS.get(arguments[0])):
+        return action(arguments[1:])
     parser = options.parser("images", __doc__)
     options.add_output(parser)
     chosen = parser.parse_args(arguments)

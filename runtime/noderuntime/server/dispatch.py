@@ -12,7 +12,8 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf.message import Message
@@ -36,6 +37,16 @@ _Count = Callable[[str, float], None]
 _GIVEN_UP = grpc.StatusCode.CANCELLED.name
 
 
+class Extra(NamedTuple):
+    """A call with a stream of answers that no CRI service has."""
+
+    request: type[Message]
+    answer: EventVerb
+
+
+_NOTHING: Mapping[str, Extra] = MappingProxyType({})
+
+
 def verbs_of(*services: object) -> dict[str, Verb]:
     """Collect the methods that are named like CRI calls."""
     return {
@@ -50,17 +61,23 @@ class Dispatcher(grpc.GenericRpcHandler):
     """Serves all calls, known by name or not.
 
     ``verbs`` are our answers by the call's name; a streamed list is answered with one message.
-    ``events`` answers the one call that never ends.
+    ``events`` answers the one call that never ends, ``extra`` are calls of no CRI service, by their path.
     """
 
     def __init__(
-        self, router: Router, verbs: Mapping[str, Verb], events: EventVerb, metrics: Metrics
+        self,
+        router: Router,
+        verbs: Mapping[str, Verb],
+        events: EventVerb,
+        metrics: Metrics,
+        extra: Mapping[str, Extra] = _NOTHING,
     ) -> None:
         self._router = router
         self._metrics = metrics
         self._verbs = verbs
         self._events = events
         self._handlers = {method.path: self._handler(method) for method in methods()}
+        self._handlers |= {path: self._extra(path, call) for path, call in extra.items()}
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
@@ -76,6 +93,13 @@ class Dispatcher(grpc.GenericRpcHandler):
                 _guarded_stream(method.name, self._stream(method), count)
             )
         return grpc.unary_unary_rpc_method_handler(_guarded(method.name, self._unary(method), count))
+
+    def _extra(self, path: str, extra: Extra) -> grpc.RpcMethodHandler[bytes, bytes]:
+        def serve(raw: bytes, _context: Context) -> AsyncIterator[bytes]:
+            return _serialized(extra.answer(requests.parsed(path, extra.request, raw)))
+
+        count = partial(self._metrics.called, path)
+        return grpc.unary_stream_rpc_method_handler(_guarded_stream(path, serve, count))
 
     def _unary(self, method: Method) -> _Unary:
         if method.route is Route.NODE:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from noderuntime import ids
 from noderuntime.errors import InvalidArgument
@@ -59,12 +59,7 @@ def wants_check(method: Method) -> bool:
 
 def parse(method: Method, raw: bytes) -> Any:
     """Parse and check a request. Raises InvalidArgument with one line that names the field."""
-    try:
-        request = method.request.FromString(raw)
-    except DecodeError as error:
-        raise InvalidArgument(
-            f"{method.name}: the request is not a valid protobuf message, or a string in it is not UTF-8"
-        ) from error
+    request = parsed(method.name, method.request, raw)
     for path, limit in _LIMITS.get(method.name, {}).items():
         _check_length(path, attrgetter(path)(request), limit)
     if method.id_field is not None:
@@ -73,6 +68,16 @@ def parse(method: Method, raw: bytes) -> Any:
         if wanted := attrgetter(path)(request):
             ids.check_id(wanted, path)
     return request
+
+
+def parsed(name: str, kind: type[Message], raw: bytes) -> Any:
+    """Parse a request; InvalidArgument names the call."""
+    try:
+        return kind.FromString(raw)
+    except DecodeError as error:
+        raise InvalidArgument(
+            f"{name}: the request is not a valid protobuf message, or a string in it is not UTF-8"
+        ) from error
 
 
 def _check_length(path: str, text: str, limit: int) -> None:
