@@ -43,6 +43,7 @@ from noderuntime.server.dispatch import Dispatcher, Extra, verbs_of
 from noderuntime.server.exposition import serve_metrics
 from noderuntime.server.image_service import ImageService
 from noderuntime.server.listen import make_way
+from noderuntime.server.metrics_service import MetricsService
 from noderuntime.server.node_service import NodeService
 from noderuntime.server.runtime_service import RuntimeService
 from noderuntime.server.serve import GRACE_SECONDS, on_signals, serve
@@ -174,7 +175,7 @@ async def _meanwhile(work: Coroutine[Any, Any, None], on_end: Callable[[], None]
 def _dispatcher(parts: Parts, streams: StreamingServer, upstream: Upstream | None) -> Dispatcher:
     node = NodeService(parts.probes, parts.network, upstream, parts.cgroup_driver)
     pods = RuntimeService(parts, streams)
-    services: list[object] = [pods, node]
+    services: list[object] = [pods, node, MetricsService(parts, upstream)]
     extra: Mapping[str, Extra] = {}
     if isinstance(parts.images, NativeBackend):
         parts.metrics.watch_pulls(parts.images.counters)

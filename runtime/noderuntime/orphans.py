@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Collection
 from pathlib import Path
 
 from noderuntime import log
+from noderuntime.containers.checkpoint import DIRECTORY
 from noderuntime.errors import NoderuntimeError
 from noderuntime.ids import is_ours
 from noderuntime.parts import Parts
@@ -27,6 +28,8 @@ async def remove(parts: Parts) -> None:
     for directory in await asyncio.to_thread(_others, parts.paths.sandboxes, sandboxes):
         await _guarded(_sandbox(parts, directory.name), directory)
     await _guarded(_snapshots(parts, known), "snapshots")
+    unfinished = parts.config.server.state_dir / DIRECTORY
+    await _guarded(parts.host.remove_tree(unfinished), unfinished)
 
 
 async def _guarded(step: Awaitable[None], what: object) -> None:

@@ -14,7 +14,6 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal
 
 from noderuntime.config import Config, HandlerConfig, ServerConfig
@@ -190,6 +189,9 @@ class FakeHost:
         assert not any(mount.is_relative_to(path) for mount in self.world.mounts), "still mounted"
         shutil.rmtree(path, ignore_errors=True)
 
+    def cgroup_version(self) -> Literal[1, 2]:
+        return 2
+
     async def cgroup_pids(self, path: str) -> list[int]:
         return []
 
@@ -301,6 +303,13 @@ class FakeExecutor:
     async def update(self, container_id: str, sandbox_id: str, resources: Mapping[str, Any]) -> None:
         await self.world.step("update")
         self.updates.append(resources)
+
+    async def checkpoint(
+        self, container_id: str, sandbox_id: str, directory: Path, *, timeout: float | None
+    ) -> None:
+        await self.world.step("checkpoint")
+        (directory / "checkpoint").mkdir()
+        (directory / "checkpoint/pages-1.img").write_bytes(b"memory")
 
     async def pids(self, container_id: str, sandbox_id: str) -> Sequence[int]:
         return []
@@ -416,6 +425,16 @@ class FakeNetwork:
         return True, ""
 
 
+class FakeStats:
+    """See noderuntime.stats.collect.StatsCollector; nothing is ever used."""
+
+    async def containers(self, pods: Sequence[Any]) -> list[api_pb2.ContainerStats]:
+        return []
+
+    async def written(self, container_ids: Sequence[str]) -> dict[str, Any]:
+        return {}
+
+
 class Node:
     """A fake node with a daemon on it that can be started anew."""
 
@@ -448,7 +467,7 @@ class Node:
             images=FakeImages(world),
             network=FakeNetwork(world),
             cdi=Catalog([self.directory / "cdi"]),
-            stats=SimpleNamespace(),  # type: ignore[arg-type] # no test here asks for it
+            stats=FakeStats(),  # type: ignore[arg-type]
         )
 
     async def restart(self) -> Parts:

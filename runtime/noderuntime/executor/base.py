@@ -105,5 +105,13 @@ class Executor(Interactive, Protocol):
     async def update(self, container_id: str, sandbox_id: str, resources: Mapping[str, Any]) -> None:
         """Set OCI ``linux.resources`` on a live container."""
 
+    async def checkpoint(
+        self, container_id: str, sandbox_id: str, directory: Path, *, timeout: float | None
+    ) -> None:
+        """Write images of a running container's processes below a directory; they run on.
+
+        FailedPrecondition when the node lacks CRIU; Unimplemented when this handler has no checkpoints.
+        """
+
     async def pids(self, container_id: str, sandbox_id: str) -> Sequence[int]:
         """List the host PIDs of a container; empty where they have none (gVisor)."""

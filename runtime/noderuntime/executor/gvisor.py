@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from noderuntime.errors import DeadlineExceeded, FailedPrecondition, HostError, ToolError
+from noderuntime.errors import DeadlineExceeded, FailedPrecondition, HostError, ToolError, Unimplemented
 from noderuntime.executor.base import ExecResult, Features, RuntimeCommand
 from noderuntime.executor.command import TIMEOUT, OciCommand
 from noderuntime.executor.execfiles import ExecFiles
@@ -155,6 +155,12 @@ class GvisorExecutor:
         )
         if done.returncode != 0:
             raise self._runsc.failure("update", done)
+
+    async def checkpoint(
+        self, container_id: str, sandbox_id: str, directory: Path, *, timeout: float | None
+    ) -> None:
+        """Refuse: runsc knows only checkpoints of whole sandboxes."""
+        raise Unimplemented(f"handler {self.name} offers no checkpoints of single containers")
 
     async def pids(self, container_id: str, sandbox_id: str) -> Sequence[int]:
         """Containers of a sandbox have no processes on the node."""

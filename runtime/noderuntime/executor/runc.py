@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from noderuntime.errors import Internal
+from noderuntime.errors import FailedPrecondition, Internal, NoderuntimeError
 from noderuntime.executor.base import ExecResult, Features, RuntimeCommand
 from noderuntime.executor.command import OciCommand
 from noderuntime.executor.execfiles import ExecFiles
@@ -121,6 +123,20 @@ class RuncExecutor:
         )
         if done.returncode != 0:
             raise self._runc.failure("update", done)
+
+    async def checkpoint(
+        self, container_id: str, sandbox_id: str, directory: Path, *, timeout: float | None
+    ) -> None:
+        """Have ``runc checkpoint`` run CRIU. Where that fails half-way processes may be frozen: thaw them."""
+        if shutil.which("criu") is None:
+            raise FailedPrecondition("a checkpoint needs CRIU, and this node has no program criu")
+        arguments = ["--leave-running", "--tcp-established", "--file-locks"]
+        arguments += ["--image-path", str(directory / "checkpoint"), "--work-path", str(directory)]
+        try:
+            await self._runc.call("checkpoint", *arguments, container_id, timeout=timeout or math.inf)
+        except NoderuntimeError:
+            await self._runc.run("resume", container_id)
+            raise
 
     async def pids(self, container_id: str, sandbox_id: str) -> Sequence[int]:
         """List the processes of the container's cgroup."""

@@ -1,4 +1,4 @@
-"""GetContainerEvents: each event with the state of its pod at the moment it is sent."""
+"""GetContainerEvents: each event with the state of its pod at the moment it happened."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from noderuntime.pods.status import describe
 
 async def container_events(parts: Parts) -> AsyncIterator[api_pb2.ContainerEventResponse]:
     """Tell what happens to sandboxes and containers from now on (CRI GetContainerEvents)."""
-    async for event in parts.events.listen():
-        yield _response(parts, event)
+    async for response in parts.events.listen(lambda event: _response(parts, event)):
+        yield response
 
 
 def _response(parts: Parts, event: Event) -> api_pb2.ContainerEventResponse:
@@ -27,6 +27,7 @@ def _response(parts: Parts, event: Event) -> api_pb2.ContainerEventResponse:
         ],
     )
     sandbox = parts.ledger.sandboxes.find(event.sandbox_id)
-    if sandbox is not None:
-        response.pod_sandbox_status.CopyFrom(describe(sandbox))
+    status = event.last if sandbox is None else describe(sandbox)
+    if status is not None:
+        response.pod_sandbox_status.CopyFrom(status)
     return response

@@ -7,6 +7,7 @@ from noderuntime.containers.remove import discard
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.ids import check_id
 from noderuntime.parts import Parts
+from noderuntime.pods.status import describe
 from noderuntime.pods.stop import give_back
 from noderuntime.store.records import Sandbox
 
@@ -32,5 +33,5 @@ async def _remove(parts: Parts, sandbox: Sandbox) -> None:
             await discard(parts, container)
         await parts.host.remove_tree(parts.paths.sandbox(sandbox.id).dir)
         await parts.ledger.sandboxes.drop(sandbox)
-    parts.events.publish(sandbox.id, sandbox.id, api_pb2.CONTAINER_DELETED_EVENT)
+    parts.events.publish(sandbox.id, sandbox.id, api_pb2.CONTAINER_DELETED_EVENT, describe(sandbox))
     _log.info("sandbox removed", sandbox=sandbox.id)

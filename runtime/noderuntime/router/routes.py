@@ -31,6 +31,7 @@ class Route(Enum):
 
 _ROUTES: Mapping[str, Route] = {
     **dict.fromkeys(("Version", "Status", "RuntimeConfig", "UpdateRuntimeConfig"), Route.NODE),
+    **dict.fromkeys(("ListMetricDescriptors", "ListPodSandboxMetrics"), Route.NODE),
     "RunPodSandbox": Route.HANDLER,
     **dict.fromkeys(
         (
@@ -66,8 +67,6 @@ _ROUTES: Mapping[str, Route] = {
             "ListContainers",
             "ListContainerStats",
             "ListPodSandboxStats",
-            "ListMetricDescriptors",
-            "ListPodSandboxMetrics",
             "StreamPodSandboxes",
             "StreamContainers",
             "StreamContainerStats",

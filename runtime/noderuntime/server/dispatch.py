@@ -27,6 +27,9 @@ from noderuntime.router.routes import Method, Route, methods
 from noderuntime.server import fields, requests
 from noderuntime.server.status import abort, ended_with
 
+_BATCH = 500
+"""Entries of a streamed list per message: one with all its labels may have 10 KiB, a message 16 MiB."""
+
 Verb = Callable[[Any], Awaitable[Message]]
 EventVerb = Callable[[Any], AsyncIterator[Message]]
 _Unary = Callable[[bytes, Context], Awaitable[bytes]]
@@ -60,7 +63,7 @@ def verbs_of(*services: object) -> dict[str, Verb]:
 class Dispatcher(grpc.GenericRpcHandler):
     """Serves all calls, known by name or not.
 
-    ``verbs`` are our answers by the call's name; a streamed list is answered with one message.
+    ``verbs`` are our answers by the call's name; that of a streamed list is the whole list.
     ``events`` answers the one call that never ends, ``extra`` are calls of no CRI service, by their path.
     """
 
@@ -119,11 +122,23 @@ class Dispatcher(grpc.GenericRpcHandler):
 
     async def _answer(self, method: Method, request: Any) -> bytes:
         """Answer from this daemon."""
+        return (await self._ask_verb(method, request)).SerializeToString()
+
+    async def _answer_in_batches(self, method: Method, request: Any) -> list[bytes]:
+        """Answer with a list that may be too long for one message: every message holds a part of it."""
+        answer = await self._ask_verb(method, request)
+        return [
+            method.response(**{field.name: items[at : at + _BATCH]}).SerializeToString()
+            for field, items in answer.ListFields()
+            for at in range(0, len(items), _BATCH)
+        ]
+
+    async def _ask_verb(self, method: Method, request: Any) -> Message:
         verb = self._verbs.get(method.name)
         if verb is None:
             raise Unimplemented(f"{method.name} is not offered for pods of noderuntime's handlers")
         fields.check(request)
-        return (await verb(request)).SerializeToString()
+        return await verb(request)
 
     async def _by_owner(self, method: Method, raw: bytes, context: Context) -> bytes:
         request = requests.parse(method, raw)
@@ -165,7 +180,8 @@ class Dispatcher(grpc.GenericRpcHandler):
         if self._router.upstream is not None:
             async for body in relay.stream(self._router.upstream, method.path, raw, context):
                 yield body
-        yield await self._answer(method, request)
+        for body in await self._answer_in_batches(method, request):
+            yield body
 
     async def _merge_events(self, method: Method, raw: bytes, context: Context) -> AsyncIterator[bytes]:
         ours = _serialized(self._events(requests.parse(method, raw)))

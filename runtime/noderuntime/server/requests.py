@@ -45,10 +45,14 @@ _LIMITS: Mapping[str, Mapping[str, int]] = {
 }
 
 _FILTER_IDS: Mapping[str, tuple[str, ...]] = {
-    "ListPodSandbox": ("filter.id",),
-    "ListPodSandboxStats": ("filter.id",),
-    "ListContainers": ("filter.id", "filter.pod_sandbox_id"),
-    "ListContainerStats": ("filter.id", "filter.pod_sandbox_id"),
+    **dict.fromkeys(
+        ("ListPodSandbox", "ListPodSandboxStats", "StreamPodSandboxes", "StreamPodSandboxStats"),
+        ("filter.id",),
+    ),
+    **dict.fromkeys(
+        ("ListContainers", "ListContainerStats", "StreamContainers", "StreamContainerStats"),
+        ("filter.id", "filter.pod_sandbox_id"),
+    ),
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from noderuntime.containers.attach import attach_session
+from noderuntime.containers.checkpoint import checkpoint_container
 from noderuntime.containers.create import create_container
 from noderuntime.containers.exec import exec_session
 from noderuntime.containers.exec_sync import exec_sync
@@ -71,7 +72,7 @@ class RuntimeService:
     async def StreamPodSandboxes(
         self, request: api_pb2.StreamPodSandboxesRequest
     ) -> api_pb2.StreamPodSandboxesResponse:
-        """List pods, as the one message that ours fit in."""
+        """List pods, as one message, which is sent in parts."""
         return api_pb2.StreamPodSandboxesResponse(
             pod_sandboxes=list_pod_sandboxes(self._parts, request.filter)
         )
@@ -113,7 +114,7 @@ class RuntimeService:
     async def StreamContainers(
         self, request: api_pb2.StreamContainersRequest
     ) -> api_pb2.StreamContainersResponse:
-        """List containers, as the one message that ours fit in."""
+        """List containers, as one message, which is sent in parts."""
         return api_pb2.StreamContainersResponse(containers=list_containers(self._parts, request.filter))
 
     async def UpdateContainerResources(
@@ -155,6 +156,13 @@ class RuntimeService:
         """Offer connections into a pod at a URL."""
         return api_pb2.PortForwardResponse(url=self._offers.offer(port_forward_session(self._parts, request)))
 
+    async def CheckpointContainer(
+        self, request: api_pb2.CheckpointContainerRequest
+    ) -> api_pb2.CheckpointContainerResponse:
+        """Write a running container into an archive; timeout in seconds, 0 for none."""
+        await checkpoint_container(self._parts, request.container_id, request.location, request.timeout)
+        return api_pb2.CheckpointContainerResponse()
+
     async def ContainerStats(self, request: api_pb2.ContainerStatsRequest) -> api_pb2.ContainerStatsResponse:
         """Tell what a container uses."""
         return api_pb2.ContainerStatsResponse(stats=await container_stats(self._parts, request.container_id))
@@ -170,7 +178,7 @@ class RuntimeService:
     async def StreamContainerStats(
         self, request: api_pb2.StreamContainerStatsRequest
     ) -> api_pb2.StreamContainerStatsResponse:
-        """Tell what running containers use, as the one message that ours fit in."""
+        """Tell what running containers use, as one message, which is sent in parts."""
         return api_pb2.StreamContainerStatsResponse(
             container_stats=await list_container_stats(self._parts, request.filter)
         )
@@ -194,28 +202,10 @@ class RuntimeService:
     async def StreamPodSandboxStats(
         self, request: api_pb2.StreamPodSandboxStatsRequest
     ) -> api_pb2.StreamPodSandboxStatsResponse:
-        """Tell what pods use, as the one message that ours fit in."""
+        """Tell what pods use, as one message, which is sent in parts."""
         return api_pb2.StreamPodSandboxStatsResponse(
             pod_sandbox_stats=await list_pod_sandbox_stats(self._parts, request.filter)
         )
-
-    async def ListMetricDescriptors(
-        self, request: api_pb2.ListMetricDescriptorsRequest
-    ) -> api_pb2.ListMetricDescriptorsResponse:
-        """Name no metric: ours are in the stats calls."""
-        return api_pb2.ListMetricDescriptorsResponse()
-
-    async def ListPodSandboxMetrics(
-        self, request: api_pb2.ListPodSandboxMetricsRequest
-    ) -> api_pb2.ListPodSandboxMetricsResponse:
-        """Give no metrics, as no descriptor is named."""
-        return api_pb2.ListPodSandboxMetricsResponse()
-
-    async def StreamPodSandboxMetrics(
-        self, request: api_pb2.StreamPodSandboxMetricsRequest
-    ) -> api_pb2.StreamPodSandboxMetricsResponse:
-        """Give no metrics, as no descriptor is named."""
-        return api_pb2.StreamPodSandboxMetricsResponse()
 
     def events(self, _request: api_pb2.GetEventsRequest) -> AsyncIterator[api_pb2.ContainerEventResponse]:
         """CRI GetContainerEvents: what happens to our pods from now on."""

@@ -62,13 +62,13 @@ class CgroupReader:
 
     def _read_v1(self, path: str) -> Sample | None:
         cpu, memory, pids = (f"{self._root}/{name}/{path}" for name in ("cpuacct", "memory", "pids"))
-        used = _number(f"{cpu}/cpuacct.usage")
-        stat = _table(f"{memory}/memory.stat")
+        used = number(f"{cpu}/cpuacct.usage")
+        stat = table(f"{memory}/memory.stat")
         if used is None and not stat:
             return None
-        usage = _number(f"{memory}/memory.usage_in_bytes")
+        usage = number(f"{memory}/memory.usage_in_bytes")
         limit = _limit(f"{memory}/memory.limit_in_bytes")
-        with_swap = _number(f"{memory}/memory.memsw.usage_in_bytes")
+        with_swap = number(f"{memory}/memory.memsw.usage_in_bytes")
         swap_limit = _limit(f"{memory}/memory.memsw.limit_in_bytes")
         return Sample(
             timestamp=time.time_ns(),
@@ -81,32 +81,33 @@ class CgroupReader:
             memory_limit=limit,
             swap=None if with_swap is None or usage is None else max(with_swap - usage, 0),
             swap_limit=None if swap_limit is None or limit is None else max(swap_limit - limit, 0),
-            processes=_number(f"{pids}/pids.current"),
+            processes=number(f"{pids}/pids.current"),
         )
 
     def _read_v2(self, path: str) -> Sample | None:
         group = f"{self._root}/{path}"
-        cpu = _table(f"{group}/cpu.stat").get("usage_usec")
-        stat = _table(f"{group}/memory.stat")
+        cpu = table(f"{group}/cpu.stat").get("usage_usec")
+        stat = table(f"{group}/memory.stat")
         if cpu is None and not stat:
             return None
         return Sample(
             timestamp=time.time_ns(),
             cpu=None if cpu is None else cpu * 1000,
-            memory=_number(f"{group}/memory.current"),
+            memory=number(f"{group}/memory.current"),
             inactive_file=stat.get("inactive_file", 0),
             rss=stat.get("anon"),
             page_faults=stat.get("pgfault"),
             major_page_faults=stat.get("pgmajfault"),
             memory_limit=_limit(f"{group}/memory.max"),
-            swap=_number(f"{group}/memory.swap.current"),
+            swap=number(f"{group}/memory.swap.current"),
             swap_limit=_limit(f"{group}/memory.swap.max"),
-            processes=_number(f"{group}/pids.current"),
-            pressure={name: _pressure(f"{group}/{name}.pressure") for name in ("cpu", "memory", "io")},
+            processes=number(f"{group}/pids.current"),
+            pressure={name: pressure(f"{group}/{name}.pressure") for name in ("cpu", "memory", "io")},
         )
 
 
-def _text(file: str) -> str:
+def text(file: str) -> str:
+    """Read a small file; one that cannot be read is empty."""
     try:
         with open(file, "rb", buffering=0) as handle:
             return handle.read(1 << 16).decode("ascii", "replace")
@@ -114,25 +115,28 @@ def _text(file: str) -> str:
         return ""
 
 
-def _number(file: str) -> int | None:
-    text = _text(file).strip()
-    return int(text) if text.isdecimal() else None
+def number(file: str) -> int | None:
+    """Read a file that holds one number; None where it does not."""
+    content = text(file).strip()
+    return int(content) if content.isdecimal() else None
 
 
 def _limit(file: str) -> int | None:
     """Read a limit; None where there is none ("max", or v1's largest number)."""
-    limit = _number(file)
+    limit = number(file)
     return None if limit is None or limit >= _UNLIMITED else limit
 
 
-def _table(file: str) -> dict[str, int]:
-    pairs = (line.split() for line in _text(file).splitlines())
+def table(file: str) -> dict[str, int]:
+    """Read a file whose lines are a word and a number."""
+    pairs = (line.split() for line in text(file).splitlines())
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
 
 
-def _pressure(file: str) -> dict[str, Pressure]:
+def pressure(file: str) -> dict[str, Pressure]:
+    """Read a PSI file: its lines ``some`` and ``full``."""
     lines: dict[str, Pressure] = {}
-    for line in _text(file).splitlines():
+    for line in text(file).splitlines():
         kind, *rest = line.split()
         values = dict(word.partition("=")[::2] for word in rest)
         try:

@@ -76,6 +76,10 @@ class StatsCollector:
             for pod in pods
         ]
 
+    async def written(self, container_ids: Collection[str]) -> Mapping[str, Measured]:
+        """Return what is known of containers' writable layers."""
+        return await self._layers.of(container_ids)
+
     async def _looks(self, pods: Collection[PodTarget]) -> Mapping[str, Sample]:
         """Look at the containers that run, by their IDs."""
         owners = {

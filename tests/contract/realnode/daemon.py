@@ -36,9 +36,12 @@ class Alone:
 
 
 class Daemon:
-    """``noderuntime serve``. ``run`` must be short: sockets lie in it."""
+    """``noderuntime serve``. ``run`` must be short: sockets lie in it.
 
-    def __init__(self, run: Path, state: Path, beside: Containerd | Alone) -> None:
+    ``alone`` it passes nothing on: the containerd is its image store only.
+    """
+
+    def __init__(self, run: Path, state: Path, beside: Containerd | Alone, *, alone: bool = False) -> None:
         self.run = run
         self.socket = run / "noderuntime.sock"
         self.log = state / "noderuntime.log"
@@ -53,7 +56,7 @@ class Daemon:
         self.cdi.mkdir(exist_ok=True)
         tables: dict[str, dict[str, object]] = {
             "server": {"socket": self.socket, "run_dir": run, "state_dir": state / "state"},
-            **(beside.tables() if isinstance(beside, Alone) else _delegating(beside)),
+            **_tables(beside, alone=alone),
             "network": {"conf_dir": beside.cni_conf, "plugin_dirs": [tool("bridge").parent]},
             "tools": {"conmon": tool("conmon"), "busybox": tool("busybox"), "pause_rootfs": pause}
             | ({"seccomp_profile": _SECCOMP} if _SECCOMP.exists() else {}),
@@ -142,8 +145,11 @@ class Daemon:
         return status
 
 
-def _delegating(containerd: Containerd) -> dict[str, dict[str, object]]:
-    return {"upstream": {"socket": containerd.socket}, "images": {"containerd_socket": containerd.socket}}
+def _tables(beside: Containerd | Alone, *, alone: bool) -> dict[str, dict[str, object]]:
+    if isinstance(beside, Alone):
+        return beside.tables()
+    images = {"images": {"containerd_socket": beside.socket}}
+    return images if alone else {"upstream": {"socket": beside.socket}, **images}
 
 
 def _table(name: str, values: dict[str, object]) -> str:

@@ -119,7 +119,7 @@ async def test_the_exit_watcher_records_ends(node, running):
     watch = asyncio.create_task(exits.watch(node.parts, told(queue), root_ended))
     node.world.exit(running, 4)
     async with asyncio.timeout(5):
-        events = node.parts.events.listen()
+        events = node.parts.events.listen(lambda event: event)
         event = asyncio.create_task(anext(events))
         await asyncio.sleep(0)
         queue.put_nowait(node.world.exits[running])

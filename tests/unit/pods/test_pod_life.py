@@ -307,6 +307,9 @@ async def test_events_tell_a_whole_life(node):
     await remove_pod_sandbox(node.parts, sandbox)
     told = [await first] + [await anext(events) for _ in range(7)]
     await events.aclose()
+    assert all(one.pod_sandbox_status.metadata.uid == "uid-web" for one in told), "also of what is gone"
+    assert told[-1].pod_sandbox_status.state == api_pb2.SANDBOX_NOTREADY
+    assert [one.id for one in told[3].containers_statuses] == [container]
     kinds = [
         (api_pb2.ContainerEventType.Name(e.container_event_type).split("_")[1], e.container_id == sandbox)
         for e in told

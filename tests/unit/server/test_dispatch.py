@@ -73,7 +73,12 @@ async def _list_pods(request: Any) -> api_pb2.ListPodSandboxResponse:
 
 
 async def _stream_pods(request: Any) -> api_pb2.StreamPodSandboxesResponse:
-    return api_pb2.StreamPodSandboxesResponse(pod_sandboxes=[api_pb2.PodSandbox(id="ours1")])
+    ours = [api_pb2.PodSandbox(id=f"ours{number}") for number in range(1, 1202)]
+    return api_pb2.StreamPodSandboxesResponse(pod_sandboxes=ours)
+
+
+async def _stream_containers(request: Any) -> api_pb2.StreamContainersResponse:
+    return api_pb2.StreamContainersResponse()
 
 
 async def _stop(request: api_pb2.StopPodSandboxRequest) -> api_pb2.StopPodSandboxResponse:
@@ -110,6 +115,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Started]:
         verbs = {
             "ListPodSandbox": _list_pods,
             "StreamPodSandboxes": _stream_pods,
+            "StreamContainers": _stream_containers,
             "StopPodSandbox": _stop,
         }
         door = Dispatcher(Router(Ours(), Ours(), ("runc",), upstream), verbs, _events, metrics)
@@ -228,7 +234,16 @@ async def test_streamed_lists_are_both_lists(node: Node) -> None:
 
     node.upstream.serve = serve
     call = node.runtime.StreamPodSandboxes(api_pb2.StreamPodSandboxesRequest())
-    assert [part.pod_sandboxes[0].id async for part in call] == ["a", "b", "ours1"]
+    told = [[one.id for one in part.pod_sandboxes] async for part in call]
+    assert told[:2] == [["a"], ["b"]]
+    assert [len(part) for part in told[2:]] == [500, 500, 201], "a long list comes in parts"
+    assert told[2][0] == "ours1"
+    assert told[-1][-1] == "ours1201"
+
+
+async def test_a_streamed_list_that_is_empty_just_ends(alone: Node) -> None:
+    call = alone.runtime.StreamContainers(api_pb2.StreamContainersRequest())
+    assert [part async for part in call] == []
 
 
 async def test_a_streamed_list_fails_when_the_upstream_fails(node: Node) -> None:

@@ -29,13 +29,17 @@ def test_an_id_is_never_a_path_or_an_option(method: Method, hostile: str) -> Non
     assert field in _refused(method.name, method.request(**{field: hostile}).SerializeToString())
 
 
-@pytest.mark.parametrize("name", ["ListPodSandbox", "ListPodSandboxStats"])
+@pytest.mark.parametrize(
+    "name", ["ListPodSandbox", "ListPodSandboxStats", "StreamPodSandboxes", "StreamPodSandboxStats"]
+)
 def test_an_id_in_a_filter_is_an_id(name: str) -> None:
     request = METHODS[name].request(filter={"id": "../x"})
     assert "filter.id" in _refused(name, request.SerializeToString())
 
 
-@pytest.mark.parametrize("name", ["ListContainers", "ListContainerStats"])
+@pytest.mark.parametrize(
+    "name", ["ListContainers", "ListContainerStats", "StreamContainers", "StreamContainerStats"]
+)
 def test_a_sandbox_id_in_a_filter_is_an_id(name: str) -> None:
     request = METHODS[name].request(filter={"pod_sandbox_id": "../x"})
     assert "filter.pod_sandbox_id" in _refused(name, request.SerializeToString())
