@@ -29,6 +29,7 @@ from noderuntime.errors import FailedPrecondition, HostError, InvalidArgument
 from noderuntime.host.base import UserNamespace
 from noderuntime.host.changes import upper_directory, write_changes
 from noderuntime.parts import Parts
+from noderuntime.spec.text import check_path
 from noderuntime.store.records import Container
 
 _log = log.get(__name__)
@@ -44,8 +45,9 @@ async def checkpoint_container(parts: Parts, container_id: str, location: str, t
     checkpoints. After an error there is no archive.
     """
     container = parts.ledger.containers.get(container_id)
-    if not posixpath.isabs(location) or ".." in location.split("/") or location.endswith("/"):
-        raise InvalidArgument(f"checkpoint location {location[:80]!r} is not an absolute path of a file")
+    check_path(location, "checkpoint location")
+    if location.endswith("/"):
+        raise InvalidArgument(f"checkpoint location {location[:80]!r} is no path of a file")
     if not await asyncio.to_thread(os.path.isdir, posixpath.dirname(location)):
         raise InvalidArgument(f"checkpoint location {location[:80]!r} is in no directory that there is")
     if not container.running:

@@ -26,6 +26,7 @@ from noderuntime.monitor.base import Monitored, MonitorRequest
 from noderuntime.parts import Parts
 from noderuntime.spec import builder
 from noderuntime.spec.inputs import ContainerInput
+from noderuntime.spec.text import check_path
 from noderuntime.store.ledger import container_name
 from noderuntime.store.records import Container, Sandbox
 from noderuntime.subject import bind_container
@@ -173,16 +174,19 @@ async def _run_monitor(parts: Parts, sandbox: Sandbox, container: Container, und
 def _make_directories(rootfs: Path, log_path: str) -> None:
     rootfs.mkdir(mode=0o700, parents=True)
     if log_path:
-        os.makedirs(posixpath.dirname(log_path), mode=0o755, exist_ok=True)
+        try:
+            os.makedirs(posixpath.dirname(log_path), mode=0o755, exist_ok=True)
+        except OSError as error:
+            raise InvalidArgument(f"log path {log_path[:80]!r}: {error.strerror}") from error
 
 
 def _log_path(directory: str, path: str) -> str:
     """Return the absolute path of the log; empty when the pod or the container wants none."""
     if not directory or not path:
         return ""
-    if not posixpath.isabs(directory) or ".." in path.split("/") or posixpath.isabs(path):
+    if posixpath.isabs(path) or path.endswith("/"):
         raise InvalidArgument(f"log path {path[:80]!r} does not lie in the pod's log directory")
-    return posixpath.join(directory, path)
+    return check_path(posixpath.join(directory, path), "log path")
 
 
 def _target_pid(parts: Parts, sandbox: Sandbox, config: api_pb2.ContainerConfig) -> int | None:

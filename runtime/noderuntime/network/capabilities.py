@@ -6,6 +6,7 @@ runtimes, so that a plugin sees the same pod whoever runs it.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Any
 
@@ -17,6 +18,7 @@ _RATE_NAMES = {
     "kubernetes.io/ingress-bandwidth": "ingress",
     "kubernetes.io/egress-bandwidth": "egress",
 }
+_LAST_PORT = 65535
 _BURST = (1 << 32) - 1
 _RATE_MIN, _RATE_MAX = 1_000, 10**15
 
@@ -60,6 +62,12 @@ def _port_mappings(config: api_pb2.PodSandboxConfig) -> list[dict[str, Any]]:
             continue
         if mapping.protocol not in _PROTOCOLS:
             raise InvalidArgument(f"port mapping has unknown protocol {mapping.protocol}")
+        if not 1 <= mapping.container_port <= _LAST_PORT or mapping.host_port > _LAST_PORT:
+            raise InvalidArgument(
+                f"port mapping from {mapping.host_port} to {mapping.container_port}: there are no such ports"
+            )
+        if mapping.host_ip:
+            _check_address(mapping.host_ip)
         entry: dict[str, Any] = {
             "hostPort": mapping.host_port,
             "containerPort": mapping.container_port,
@@ -67,6 +75,13 @@ def _port_mappings(config: api_pb2.PodSandboxConfig) -> list[dict[str, Any]]:
         }
         mappings.append(entry | ({"hostIP": mapping.host_ip} if mapping.host_ip else {}))
     return mappings
+
+
+def _check_address(text: str) -> None:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError as error:
+        raise InvalidArgument(f"port mapping: {text[:60]!r} is no IP address") from error
 
 
 def _bandwidth(config: api_pb2.PodSandboxConfig) -> dict[str, int]:

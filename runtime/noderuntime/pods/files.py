@@ -63,4 +63,7 @@ def write_files(paths: SandboxPaths, config: api_pb2.PodSandboxConfig, user: Use
         if user is not None:
             os.chown(path, *user.root)
     if config.log_directory:
-        Path(config.log_directory).mkdir(mode=0o755, parents=True, exist_ok=True)
+        try:
+            Path(config.log_directory).mkdir(mode=0o755, parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidArgument(f"log directory {config.log_directory[:80]!r}: {error.strerror}") from error

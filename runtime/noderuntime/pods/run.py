@@ -15,12 +15,14 @@ from noderuntime.gather import together
 from noderuntime.host.base import Mount, NamespaceKind
 from noderuntime.ids import new_id
 from noderuntime.network.base import wants_pod_network
+from noderuntime.network.capabilities import capability_args, cni_args
 from noderuntime.parts import Parts
 from noderuntime.pods import release
 from noderuntime.pods.files import hostname_of, resolv_conf, write_files
 from noderuntime.pods.root import create_root, needs_root, start_root
 from noderuntime.spec.limits import check_limits
 from noderuntime.spec.lsm import check_selinux
+from noderuntime.spec.text import check_path
 from noderuntime.store.ledger import sandbox_name
 from noderuntime.store.records import Sandbox
 from noderuntime.subject import bind_sandbox
@@ -56,8 +58,11 @@ def _check(config: api_pb2.PodSandboxConfig) -> None:
     check_selinux(config.linux.security_context.selinux_options)
     hostname_of(config)
     resolv_conf(config.dns_config)
-    if config.log_directory and not Path(config.log_directory).is_absolute():
-        raise InvalidArgument(f"log directory {config.log_directory[:80]!r} is not an absolute path")
+    if wants_pod_network(config):
+        capability_args(config)
+        cni_args("", config)
+    if config.log_directory:
+        check_path(config.log_directory, "log directory")
 
 
 async def _run(parts: Parts, config: api_pb2.PodSandboxConfig, handler: str) -> str:

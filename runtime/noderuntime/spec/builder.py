@@ -27,7 +27,7 @@ from noderuntime.spec.profiles import asked_seccomp
 from noderuntime.spec.resources import oci_resources, oom_score_adj
 from noderuntime.spec.seccomp import oci_seccomp
 from noderuntime.spec.text import absolute, clean
-from noderuntime.spec.user import oci_user
+from noderuntime.spec.user import oci_user, root_user
 from noderuntime.spec.userns import check_inside, oci_mappings
 
 Spec = dict[str, Any]
@@ -54,6 +54,8 @@ def container_spec(pod: Pod, container: ContainerInput, facts: HostFacts) -> Spe
 def root_spec(pod: Pod, rootfs: Path, args: Sequence[str], facts: HostFacts) -> Spec:
     """Build the spec of a sandbox's own root container: read-only and without capabilities."""
     context = pod.config.linux.security_context
+    user = root_user(context)
+    check_inside(user, pod.user)
     linux: Spec = {
         **_mappings(pod),
         "namespaces": root_namespaces(pod),
@@ -63,11 +65,10 @@ def root_spec(pod: Pod, rootfs: Path, args: Sequence[str], facts: HostFacts) -> 
     seccomp = asked_seccomp(context)
     if seccomp is not None and not context.privileged:
         _put(linux, "seccomp", oci_seccomp(seccomp, (), facts))
-    user = context.run_as_user.value if context.HasField("run_as_user") else 0
     spec: Spec = {
         "ociVersion": _OCI_VERSION,
         "process": {
-            "user": {"uid": user, "gid": context.run_as_group.value},
+            "user": user,
             "args": list(args),
             "env": [f"PATH={DEFAULT_PATH}"],
             "cwd": "/",

@@ -8,14 +8,16 @@ from noderuntime.cri.v1 import api_pb2
 from noderuntime.errors import InvalidArgument
 from noderuntime.spec.text import clean, shown
 
-_LEAST = {
-    "cpu_period": 0,
-    "cpu_quota": -1,
-    "cpu_shares": 0,
-    "memory_limit_in_bytes": -1,
-    "memory_swap_limit_in_bytes": -1,
+_RANGES = {
+    "cpu_period": (1_000, 1_000_000),
+    "cpu_quota": (1_000, (1 << 44) - 1),
+    "cpu_shares": (2, 262_144),
+    "memory_limit_in_bytes": (1, (1 << 63) - 1),
+    "memory_swap_limit_in_bytes": (1, (1 << 63) - 1),
 }
-"""-1 takes a limit away, 0 leaves it as it is."""
+"""What the kernel takes. 0 leaves a limit as it is."""
+_UNLIMITED = ("cpu_quota", "memory_limit_in_bytes", "memory_swap_limit_in_bytes")
+"""Limits that -1 takes away."""
 _CPUS = re.compile(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?){0,1023}")
 _PAGE_SIZE = re.compile(r"[1-9]\d{0,6}[KMGT]?B")
 _FILE = re.compile(r"[a-z0-9]{1,32}(\.[A-Za-z0-9_]{1,64}){1,4}")
@@ -25,10 +27,10 @@ _NOT_A_CONTROLLER = "cgroup."
 
 def check_limits(limits: api_pb2.LinuxContainerResources) -> None:
     """Raise InvalidArgument for a value that neither sets a limit nor takes one away."""
-    for name, least in _LEAST.items():
+    for name, (least, most) in _RANGES.items():
         value = getattr(limits, name)
-        if value < least:
-            raise InvalidArgument(f"{name} {value} is less than {least}")
+        if not least <= value <= most and value != 0 and not (value == -1 and name in _UNLIMITED):
+            raise InvalidArgument(f"{name} {value} is not between {least} and {most}")
     for name in ("cpuset_cpus", "cpuset_mems"):
         value = getattr(limits, name)
         if value and not _CPUS.fullmatch(value):

@@ -15,6 +15,7 @@ from typing import Any
 
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.errors import InvalidArgument
+from noderuntime.host.regular import read_regular
 from noderuntime.spec.facts import HostFacts, version_of
 from noderuntime.spec.text import absolute, shown
 
@@ -91,9 +92,8 @@ def resolve(
 
 def _load(file: Path) -> Mapping[str, Any]:
     try:
-        with file.open("rb") as handle:
-            profile = json.loads(handle.read(_LIMIT))
-    except (OSError, ValueError) as error:
+        profile = json.loads(read_regular(file, _LIMIT))
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidArgument(f"seccomp profile {shown(str(file))} cannot be read: {error}") from error
     if not isinstance(profile, dict) or "defaultAction" not in profile:
         raise InvalidArgument(f"seccomp profile {shown(str(file))} has no defaultAction")

@@ -49,6 +49,14 @@ def oci_user(context: api_pb2.LinuxContainerSecurityContext, image_user: str, ro
     return {"uid": account.uid, "gid": gid, "additionalGids": gids}
 
 
+def root_user(context: api_pb2.LinuxSandboxSecurityContext) -> dict[str, Any]:
+    """Return OCI ``process.user`` of a sandbox's own process: by number only, it has no image."""
+    return {
+        "uid": _number(str(context.run_as_user.value), "run_as_user"),
+        "gid": _number(str(context.run_as_group.value), "run_as_group"),
+    }
+
+
 def _wanted(context: api_pb2.LinuxContainerSecurityContext, image_user: str) -> tuple[str, str]:
     """Return user and group as words; the pod's user comes without the image's group."""
     if context.HasField("run_as_user"):

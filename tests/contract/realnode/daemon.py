@@ -45,6 +45,7 @@ class Daemon:
         self.run = run
         self.socket = run / "noderuntime.sock"
         self.log = state / "noderuntime.log"
+        self.ledger = state / "state/ledger.db"
         self._state = state
         self._config = state / "config.toml"
         self._process: subprocess.Popen[bytes] | None = None

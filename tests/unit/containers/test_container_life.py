@@ -287,8 +287,11 @@ async def test_bad_requests(node, sandbox):
         await create_container(node.parts, sandbox, container_config(name="x" * 10_000))
     with pytest.raises(InvalidArgument):
         await create_container(node.parts, "../../etc", container_config())
-    with pytest.raises(InvalidArgument):
-        await create_container(node.parts, sandbox, container_config(log_path="../../../etc/passwd"))
+    pod = node.parts.ledger.sandboxes.get(sandbox).config
+    pod.log_directory = str(node.directory)
+    for path in ("../../../etc/passwd", "/etc/passwd", "directory/", "x" * 256):
+        with pytest.raises(InvalidArgument, match="log path"):
+            await create_container(node.parts, sandbox, container_config(log_path=path))
     with pytest.raises(NotFound):
         await create_container(node.parts, "b" * 64, container_config())
     assert not node.world.runtime

@@ -123,6 +123,16 @@ def test_the_oom_score_is_clamped_where_the_kernel_would_refuse_it(facts: HostFa
         oom_score_adj(1001, facts)
 
 
+@pytest.mark.parametrize("field", ["run_as_user", "run_as_group"])
+@pytest.mark.parametrize("number", [-1, 1 << 31, -(1 << 63)])
+def test_a_sandbox_has_a_user_that_there_can_be(
+    pod: Pod, facts: HostFacts, rootfs: Path, field: str, number: int
+) -> None:
+    getattr(pod.config.linux.security_context, field).value = number
+    with pytest.raises(InvalidArgument, match=field):
+        root_spec(pod, rootfs, ["/pause"], facts)
+
+
 def test_the_root_container_can_do_nothing(pod: Pod, facts: HostFacts, rootfs: Path) -> None:
     spec = root_spec(dataclasses.replace(pod, handler="gvisor"), rootfs, ["/pause"], facts)
     assert "capabilities" not in spec["process"]

@@ -116,6 +116,15 @@ def test_a_bad_localhost_profile_is_the_pods_fault(
         oci_seccomp(profile, (), facts)
 
 
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev", "fifo"])
+def test_a_profile_that_is_no_file_is_not_waited_for(facts: HostFacts, tmp_path: Path, path: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    kinds = api_pb2.SecurityProfile
+    profile = kinds(profile_type=kinds.Localhost, localhost_ref=str(tmp_path / path))
+    with pytest.raises(InvalidArgument):
+        oci_seccomp(profile, (), facts)
+
+
 def test_a_relative_localhost_profile_is_refused(facts: HostFacts) -> None:
     profile = api_pb2.SecurityProfile(profile_type=api_pb2.SecurityProfile.Localhost, localhost_ref="../x")
     with pytest.raises(InvalidArgument, match="not an absolute path"):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from noderuntime.errors import InvalidArgument, NotFound
+from noderuntime.host.regular import read_regular
 from noderuntime.spec.cdi.schema import QUALIFIED, Device, Edits, File
 from noderuntime.spec.text import shown
 
@@ -139,20 +138,9 @@ def read(path: Path) -> File:
 
 
 def _parse(path: Path) -> Any:
-    content = _content(path)
+    content = read_regular(path, _LIMITS[path.suffix]).decode()
     if path.suffix == ".json":
         return json.loads(content)
     from noderuntime.spec.cdi.yaml import load  # noqa: PLC0415 - few nodes have such files
 
     return load(content)
-
-
-def _content(path: Path) -> str:
-    """Read a small regular file; whatever else lies there is not waited for."""
-    limit = _LIMITS[path.suffix]
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    with open(fd, "rb") as file:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > limit:
-            raise ValueError(f"it is no regular file of at most {limit >> 10} KiB")
-        return file.read(limit).decode()
