@@ -10,7 +10,8 @@ not take calls that the schema does not know.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -210,34 +211,39 @@ class Dispatcher(grpc.GenericRpcHandler):
 
 def _guarded(name: str, serve: _Unary, count: _Count) -> Any:
     async def guarded(raw: bytes, context: Context) -> bytes:
-        began, code = time.perf_counter(), _GIVEN_UP
         try:
-            reply = await serve(raw, context)
-            code = grpc.StatusCode.OK.name
+            with _counted(count):
+                return await serve(raw, context)
         except Exception as error:
-            code = ended_with(error).name
             await abort(context, name, error)
-        finally:
-            count(code, time.perf_counter() - began)
-        return reply
 
     return guarded
 
 
 def _guarded_stream(name: str, serve: _Stream, count: _Count) -> Any:
     async def guarded(raw: bytes, context: Context) -> AsyncIterator[bytes]:
-        began, code = time.perf_counter(), _GIVEN_UP
         try:
-            async for body in serve(raw, context):
-                yield body
-            code = grpc.StatusCode.OK.name
+            with _counted(count):
+                async for body in serve(raw, context):
+                    yield body
         except Exception as error:
-            code = ended_with(error).name
             await abort(context, name, error)
-        finally:
-            count(code, time.perf_counter() - began)
 
     return guarded
+
+
+@contextmanager
+def _counted(count: _Count) -> Iterator[None]:
+    """Count a call that ends here, before its caller hears of it."""
+    began, code = time.perf_counter(), _GIVEN_UP
+    try:
+        yield
+        code = grpc.StatusCode.OK.name
+    except Exception as error:
+        code = ended_with(error).name
+        raise
+    finally:
+        count(code, time.perf_counter() - began)
 
 
 async def _serialized(messages: AsyncIterator[Message]) -> AsyncIterator[bytes]:
