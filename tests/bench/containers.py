@@ -37,7 +37,7 @@ def logs(figures: Figures, runtimes: Sequence[Runtime], lines: int, turns: int) 
         for runtime in in_turn(runtimes, turn):
             kubelet, config = runtime.kubelet, BRIDGE.config(runtime.kubelet)
             pod = kubelet.run(config, BRIDGE.handler)
-            container = kubelet.create(pod, config, "main", script)
+            container = BRIDGE.container(kubelet, pod, config, script)
             cpu, began = runtime.group.cpu(), time.perf_counter()
             kubelet.start(container)
             _await_end(Path(config.log_directory) / "main.log")

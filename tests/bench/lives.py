@@ -33,12 +33,22 @@ class Kind:
 
     def config(self, kubelet: Kubelet) -> api_pb2.PodSandboxConfig:
         """Make the config of a new pod."""
-        options = api_pb2.NamespaceOption(network=api_pb2.NODE if self.host_network else api_pb2.POD)
-        security = api_pb2.LinuxSandboxSecurityContext(namespace_options=options)
+        security = api_pb2.LinuxSandboxSecurityContext(namespace_options=self._namespaces())
         config = kubelet.pod_config(linux=api_pb2.LinuxPodSandboxConfig(security_context=security))
         if self.host_network:
             config.ClearField("hostname")
         return config
+
+    def container(self, kubelet: Kubelet, pod: str, config: api_pb2.PodSandboxConfig, script: str) -> str:
+        """Create a container in a pod."""
+        security = api_pb2.LinuxContainerSecurityContext(namespace_options=self._namespaces())
+        linux = api_pb2.LinuxContainerConfig(security_context=security)
+        return kubelet.create(pod, config, "main", script, linux=linux)
+
+    def _namespaces(self) -> api_pb2.NamespaceOption:
+        """Say what the kubelet says of pods that do not share their processes."""
+        network = api_pb2.NODE if self.host_network else api_pb2.POD
+        return api_pb2.NamespaceOption(network=network, pid=api_pb2.CONTAINER)
 
 
 BRIDGE = Kind("runc, CNI bridge", "runc")
@@ -62,7 +72,7 @@ class Pod:
         with self._timed("RunPodSandbox"):
             self.id = kubelet.run(config, self.kind.handler)
         with self._timed("CreateContainer"):
-            self.container = kubelet.create(self.id, config, "main", IDLE)
+            self.container = self.kind.container(kubelet, self.id, config, IDLE)
         with self._timed("StartContainer"):
             kubelet.start(self.container)
 
