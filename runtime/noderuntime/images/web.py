@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -95,14 +96,15 @@ class Web:
             at = host if at_home else _stranger(host, target)
             headers = CIMultiDict([*request.headers.items(), *at.headers])
             headers.update(request.private if at_home else {})
+            proxy = proxy_of(at, target)
             response = await self._session.request(
                 request.method,
                 target,
                 headers=headers,
                 data=request.form,
                 allow_redirects=False,
-                ssl=await self._contexts.get(at.tls),
-                proxy=proxy_of(at, target),
+                ssl=await self._tls(at, target, proxy),
+                proxy=proxy,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=host.dial_seconds),
             )
             if response.status not in _REDIRECTS:
@@ -110,6 +112,12 @@ class Web:
             response.release()
             target = _redirected(host, target, response.headers.get("Location", ""))
         raise Unavailable(f"{host.authority}: redirects more than {request.redirects} times")
+
+    async def _tls(self, host: RegistryHost, target: URL, proxy: str | None) -> ssl.SSLContext | bool:
+        """Return the context where there is TLS: to read all authorities takes as long as a small image."""
+        if target.scheme == "http" and not (proxy or "").startswith("https:"):
+            return True
+        return await self._contexts.get(host.tls)
 
 
 def _place(url: URL) -> tuple[str, str | None, int | None]:
