@@ -39,6 +39,9 @@ _AT_WORK = 12
 class Unpacker(Protocol):
     """Unpacks layers; :class:`noderuntime.layers.pool.Unpackers` does it in worker processes."""
 
+    async def expect(self) -> None:
+        """Get ready for a layer that will come."""
+
     async def unpack(self, blob: Blob, target: Path, media_type: str) -> Unpacked:
         """Unpack a layer into an empty directory while the blob may still be growing."""
 
@@ -96,6 +99,10 @@ class LayerPuller:
         self._slots = asyncio.Semaphore(PER_NODE)
         self._at_work = asyncio.Semaphore(_AT_WORK)
         self._joint: Joint[Layer] = Joint()
+
+    async def expect(self) -> None:
+        """Get ready for layers that will come."""
+        await self._unpacker.expect()
 
     async def fetch(self, wanted: Wanted) -> None:
         """See to it that all layers are there."""

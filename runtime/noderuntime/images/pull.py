@@ -161,7 +161,8 @@ class _Pull:
     async def _image(self, target: Descriptor, manifest: Descriptor, raw: bytes, held: ExitStack) -> str:
         described = _descriptor(oci.read(oci.Manifest, raw).config)
         held.enter_context(self._store.catalog.hold(described.digest))
-        config = oci.read(oci.Config, await self._document(described, self._source.remote.document))
+        await concurrently(self._document(described, self._source.remote.document), self._layers.expect())
+        config = oci.read(oci.Config, self._documents[described.digest])
         self._plans = _plans(oci.read(oci.Layers, raw).layers, config)
         held.enter_context(self._store.catalog.hold(*(plan.chain_id for plan in self._plans)))
         await self._check_room()

@@ -38,6 +38,12 @@ class Unpackers:
         self._ending: set[asyncio.Task[None]] = set()
         self._spawner = Spawner(threads=1)
 
+    async def expect(self) -> None:
+        """Start a worker for a layer that will come, unless one waits: to get ready takes it a moment."""
+        if not self._idle and not self._free.locked():
+            async with self._free:
+                self._keep(await _Worker.start(self._spawner))
+
     async def unpack(
         self, blob: Blob, target: Path, media_type: str, limits: Limits = DEFAULT_LIMITS
     ) -> Unpacked:

@@ -176,6 +176,9 @@ class FakeUnpacker:
         self.gate.set()
         self.begun = asyncio.Event()
 
+    async def expect(self):
+        pass
+
     async def unpack(self, blob, target, media_type):
         self.begun.set()
         size = 0

@@ -83,6 +83,29 @@ async def test_a_worker_is_kept_for_the_next_layer_and_then_goes(blob, place):
     await pool.close()
 
 
+async def test_an_expected_layer_finds_a_worker(blob, place):
+    pool = Unpackers(2)
+    await pool.expect()
+    await pool.expect()
+    (pid,) = children()
+    await pool.unpack(blob(), place(), TAR)
+    assert children() == {pid}
+    await pool.close()
+
+
+async def test_an_expected_layer_makes_no_more_workers_than_allowed(unpackers, blob, place):
+    layers = [blob(there=100) for _ in range(2)]
+    tasks = [asyncio.create_task(unpackers.unpack(layer, place(), TAR)) for layer in layers]
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(layer.asked.wait() for layer in layers))
+        await unpackers.expect()
+        assert len(children()) == 2
+        for layer in layers:
+            layer.write(len(LAYER))
+            layer.growth.finish()
+        await asyncio.gather(*tasks)
+
+
 async def test_no_more_workers_than_allowed(unpackers, blob, place):
     layers = [blob(there=100) for _ in range(5)]
     tasks = [asyncio.create_task(unpackers.unpack(layer, place(), TAR)) for layer in layers]
