@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import urllib.request
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,25 +17,11 @@ import pytest
 from realnode.daemon import Daemon
 from realnode.pods import Kubelet, wait_until
 from realnode.tools import tool
-from realnode.traces import remove_cgroups, traces
 
 from noderuntime.cri.v1 import api_pb2
 
 EVERYBODY = ["runc", "gvisor", "theirs"]
 """Our handlers, and one of the upstream's."""
-
-
-@pytest.fixture
-def kubelet(daemon: Daemon, tmp_path: Path) -> Iterator[Kubelet]:
-    parent = f"/noderuntime-people-{uuid.uuid4().hex[:8]}"
-    client = Kubelet(daemon.socket, tmp_path, parent)
-    yield client
-    for pod in client.pods():
-        client.stop_and_remove(pod)
-    client.channel.close()
-    left = traces(daemon.run, parent, daemon=daemon.pid)
-    remove_cgroups(parent)
-    assert left == [], daemon.log.read_text()[-4000:]
 
 
 @pytest.fixture
