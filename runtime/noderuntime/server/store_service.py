@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,11 @@ class StoreService:
         try:
             while not pull.done():
                 await _either(pull, changed)
-                for progress in seen:
-                    yield _told(progress)
                 changed.clear()
+                yield images_pb2.PullProgress(layers=_layers(seen))
                 await asyncio.wait([pull], timeout=_TELL_SECONDS)
-            yield images_pb2.PullProgress(image_id=await pull)
+            image_id = await pull
+            yield images_pb2.PullProgress(layers=_layers(seen), image_id=image_id)
         finally:
             pull.cancel()
 
@@ -71,9 +71,9 @@ async def _either(pull: asyncio.Future[str], changed: asyncio.Event) -> None:
     waiting.cancel()
 
 
-def _told(progress: Progress) -> images_pb2.PullProgress:
-    layers = [
+def _layers(seen: Sequence[Progress]) -> list[images_pb2.Layer]:
+    return [
         images_pb2.Layer(digest=one.digest, size=one.size, received=one.received, stage=one.stage)
+        for progress in seen
         for one in progress.layers
     ]
-    return images_pb2.PullProgress(layers=layers)
