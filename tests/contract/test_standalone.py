@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
 import json
 import os
 import pty
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -335,6 +337,38 @@ def test_a_person_loads_an_archive(site: Site, kubelet: Kubelet, tmp_path: Path)
     (tmp_path / "bad.tar").write_bytes(b"no archive")
     done = _noderuntime(site, "images", "load", str(tmp_path / "bad.tar"))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def _docker_save(target: Path, name: str) -> None:
+    """Write what ``docker save`` writes: a config, plain layers, and a list of both."""
+    tar = busybox_layer(tool("busybox").read_bytes())
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Cmd": ["sh"], "Env": ["PATH=/bin", "MADE_AS=saved"]},
+        "rootfs": {"type": "layers", "diff_ids": [digest(tar)]},
+    }
+    listed = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer/layer.tar"]}]
+    members = {"config.json": json.dumps(config), "manifest.json": json.dumps(listed)}
+    with tarfile.open(target, "w") as archive:
+        for path, content in {**members, "layer/layer.tar": tar}.items():
+            raw = content if isinstance(content, bytes) else content.encode()
+            entry = tarfile.TarInfo(path)
+            entry.size = len(raw)
+            archive.addfile(entry, io.BytesIO(raw))
+
+
+@pytest.mark.parametrize("handler", ["runc", "gvisor"])
+def test_what_docker_saved_runs_unchanged(site: Site, kubelet: Kubelet, tmp_path: Path, handler: str) -> None:
+    _docker_save(tmp_path / "saved.tar", "saved.test/app:1")
+    assert _noderuntime(site, "images", "load", str(tmp_path / "saved.tar")).returncode == 0
+    config = kubelet.pod_config()
+    pod = kubelet.run(config, handler)
+    container = kubelet.run_container(
+        pod, config, "c", "echo $MADE_AS", image=_spec("saved.test/app:1")
+    )
+    wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "its end")
+    assert (kubelet.status(container).exit_code, kubelet.log(config, "c")) == (0, ["saved"])
 
 
 def test_crictl_for_a_person(site: Site, kubelet: Kubelet) -> None:
