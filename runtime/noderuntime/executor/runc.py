@@ -176,5 +176,9 @@ def _init(state: Mapping[str, Any]) -> ProcessRef:
 
 
 def _cgroup(state: Mapping[str, Any]) -> str:
+    """Return the container's own cgroup; Internal where it has none, for then it is in somebody else's."""
     paths: Mapping[str, str] = state.get("cgroup_paths") or {}
-    return path_in_hierarchy(paths.get("") or paths.get("memory") or next(iter(paths.values()), ""))
+    path = path_in_hierarchy(paths.get("") or paths.get("memory") or next(iter(paths.values()), ""))
+    if path == "/":
+        raise Internal(f"container {state.get('id')} has no cgroup of its own")
+    return path
