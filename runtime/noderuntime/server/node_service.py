@@ -26,7 +26,8 @@ _log = log.get(__name__)
 
 _SERVICE = "/runtime.v1.RuntimeService"
 _UPSTREAM_SECONDS = 10.0
-_OUR_FEATURES = api_pb2.RuntimeFeatures(supplemental_groups_policy=True, user_namespaces_host_network=True)
+_EVERYTHING = api_pb2.RuntimeFeatures(supplemental_groups_policy=True, user_namespaces_host_network=True)
+"""What somebody offers who takes nothing away from the other side."""
 _DRIVERS: Mapping[CgroupDriver, api_pb2.CgroupDriver] = {
     "systemd": api_pb2.SYSTEMD,
     "cgroupfs": api_pb2.CGROUPFS,
@@ -88,6 +89,8 @@ class NodeService:
 
     async def _own_status(self) -> api_pb2.StatusResponse:
         ready, reason = await self._network.ready()
+        handlers = await self._described()
+        inside = any(one.features.user_namespaces for one in handlers)
         return api_pb2.StatusResponse(
             status=api_pb2.RuntimeStatus(
                 conditions=[
@@ -100,8 +103,10 @@ class NodeService:
                     ),
                 ]
             ),
-            runtime_handlers=await self._described(),
-            features=_OUR_FEATURES,
+            runtime_handlers=handlers,
+            features=api_pb2.RuntimeFeatures(
+                supplemental_groups_policy=True, user_namespaces_host_network=inside
+            ),
         )
 
     async def _described(self) -> list[api_pb2.RuntimeHandler]:
@@ -142,7 +147,7 @@ class NodeService:
                 type="RuntimeReady", status=False, reason="UpstreamNotReady", message=error.details
             )
             return api_pb2.StatusResponse(
-                status=api_pb2.RuntimeStatus(conditions=[away]), features=_OUR_FEATURES
+                status=api_pb2.RuntimeStatus(conditions=[away]), features=_EVERYTHING
             )
 
     async def _ask(self, call: str, request: bytes) -> bytes:

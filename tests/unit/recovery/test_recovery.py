@@ -200,6 +200,15 @@ async def test_orphans_of_a_lost_ledger_are_removed(node):
         pod_sandbox_status(node.parts, sandbox)
 
 
+async def test_a_checkpoint_that_was_cut_off_is_removed(node):
+    await pod_with_container(node)
+    unfinished = node.directory / "state/checkpoints/somebody/pages-1.img"
+    unfinished.parent.mkdir(parents=True)
+    unfinished.touch()
+    await die_and_recover(node)
+    assert not unfinished.exists()
+
+
 async def test_an_image_store_that_is_away_does_not_keep_the_daemon_from_starting(node):
     _, container = await pod_with_container(node)
     node.world.fail.add("keys")

@@ -162,10 +162,12 @@ async def test_tools_are_not_started_at_every_look() -> None:
 async def test_a_kernel_without_user_namespaces_takes_them_from_every_handler() -> None:
     probes = Probes({"runc": FakeExecutor("runc")}, user_namespaces=False)  # type: ignore[dict-item]
     service = NodeService(probes, FakeNetwork(), None, "cgroupfs")  # type: ignore[arg-type]
-    default, runc = (await service.Status(api_pb2.StatusRequest())).runtime_handlers
+    status = await service.Status(api_pb2.StatusRequest())
+    default, runc = status.runtime_handlers
     assert (default.name, default.features) == ("", runc.features), "alone the first one is the default"
     assert runc.features.recursive_read_only_mounts
     assert not runc.features.user_namespaces
+    assert not status.features.user_namespaces_host_network
 
 
 async def test_handlers_that_come_and_go_are_told_at_once() -> None:
