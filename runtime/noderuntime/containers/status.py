@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from noderuntime.containers.signals import to_cri
@@ -44,12 +45,23 @@ def describe(container: Container) -> api_pb2.ContainerStatus:
         message=container.start_error[:_MESSAGE_LIMIT],
         labels=config.labels,
         annotations=config.annotations,
-        mounts=config.mounts,
+        mounts=_mounts(container),
         log_path=container.log_path,
         resources=api_pb2.ContainerResources(linux=container.resources),
         user=api_pb2.ContainerUser(linux=container.user),
         stop_signal=to_cri(container.stop_signal),
     )
+
+
+def _mounts(container: Container) -> Iterator[api_pb2.Mount]:
+    """Yield the mounts as they were asked for, but images by their ID: a name may mean another one by now."""
+    images = iter(container.volume_images)
+    for asked in container.config.mounts:
+        mount = api_pb2.Mount()
+        mount.CopyFrom(asked)
+        if mount.HasField("image"):
+            mount.image.image = next(images, mount.image.image)
+        yield mount
 
 
 def image_spec(container: Container) -> api_pb2.ImageSpec:

@@ -17,7 +17,8 @@ async def mount_image_volumes(parts: Parts, container: Container) -> Mapping[int
 
     They go with the container's snapshot. NotFound when the node lacks an image, or an image the path.
     """
-    found = {}
+    found: dict[int, Path] = {}
+    container.volume_images = ()
     directory = parts.paths.container(container.id).volumes
     for number, mount in enumerate(container.config.mounts):
         if mount.HasField("image"):
@@ -25,6 +26,7 @@ async def mount_image_volumes(parts: Parts, container: Container) -> Mapping[int
             image = await parts.images.image(mount.image.image)
             target = directory / str(number)
             await asyncio.to_thread(target.mkdir, mode=0o700, parents=True)
+            container.volume_images += (image.id,)
             found[number] = await parts.images.volume(container.id, image, target, mount.image_sub_path)
     return found
 

@@ -22,4 +22,5 @@ STEPS = (
         user BLOB NOT NULL, resources BLOB NOT NULL
     ) STRICT;
     """,
+    "ALTER TABLE containers ADD COLUMN volume_images TEXT NOT NULL DEFAULT '[]';",
 )

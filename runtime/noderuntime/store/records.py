@@ -65,6 +65,8 @@ class Container:
     """What ImageStatus calls its id, and ContainerStatus image_ref as well."""
     image_name: str = ""
     """A tag or digest of the image, for people."""
+    volume_images: tuple[str, ...] = ()
+    """IDs of the images that it has as volumes, in the order of its mounts."""
     log_path: str = ""
     """Absolute path of the log file; empty when the pod wants none."""
     process: ProcessRef | None = None

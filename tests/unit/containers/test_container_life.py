@@ -85,6 +85,8 @@ async def test_images_as_volumes_come_and_go_with_their_container(node, sandbox)
     container = await create_container(node.parts, sandbox, config)
     [place] = node.world.volumes[container]
     assert place.parent == node.parts.paths.container(container).volumes
+    path, image = (await status(node, container)).mounts
+    assert (path.host_path, image.image.image) == ("/tmp", IMAGE_ID)
     await remove_container(node.parts, container)
     assert node.world.volumes == {}
 

@@ -55,6 +55,19 @@ def full_container(identifier=C, sandbox_id=A):
     )
 
 
+async def test_a_ledger_of_an_older_daemon_goes_on(tmp_path):
+    ledger = Ledger(tmp_path)
+    await ledger.sandboxes.add(full_sandbox())
+    await ledger.containers.add(full_container())
+    await ledger.close()
+    with sqlite3.connect(tmp_path / "ledger.db") as older:
+        older.executescript("ALTER TABLE containers DROP COLUMN volume_images; PRAGMA user_version = 1;")
+    older.close()
+    ledger = Ledger(tmp_path)
+    assert ledger.containers.get(C) == full_container()
+    await ledger.close()
+
+
 async def test_everything_is_there_after_reopening(tmp_path):
     ledger = Ledger(tmp_path)
     await ledger.sandboxes.add(full_sandbox())
