@@ -14,7 +14,7 @@ RUNS ?= 5000
 QUICK ?=
 PYTEST := $(VENV)/pytest
 
-.PHONY: help setup lint types imports unit fuzz contract critest critest-websocket cluster-test test \
+.PHONY: help setup lint types imports unit fuzz contract critest critest-websocket cluster-test kubelet-test test \
 	bench bench-images demo demo-down image proto crds
 
 help:
@@ -31,6 +31,7 @@ types: setup ## mypy --strict on everything
 	$(VENV)/mypy
 	MYPYPATH=tests/cluster:runtime $(VENV)/mypy --strict -p harness -p story
 	MYPYPATH=tests/cluster:runtime $(VENV)/mypy --strict tests/cluster/*.py
+	MYPYPATH=tests/cluster:tests/kubelet:runtime $(VENV)/mypy --strict tests/kubelet/*.py tests/kubelet/kit/*.py
 	MYPYPATH=scripts $(VENV)/mypy --strict scripts/*.py
 	MYPYPATH=image $(VENV)/mypy --strict image/*.py
 	MYPYPATH=tests:tests/contract:runtime $(VENV)/mypy --strict --follow-imports=silent -p bench
@@ -60,6 +61,9 @@ critest-websocket: setup ## the suite's streaming specs over WebSocket
 
 cluster-test: setup ## the story as pytest tests, on a cluster of their own
 	$(PYTEST) tests/cluster
+
+kubelet-test: setup ## a kubelet on a node where noderuntime is the only runtime; some ten minutes, not part of test
+	$(PYTEST) tests/kubelet
 
 test: lint types imports unit contract critest critest-websocket cluster-test ## all of it
 

@@ -9,8 +9,6 @@ from pydantic import ValidationError
 
 from noderuntime.config import Config, MetricsConfig, load
 
-_EXAMPLE = Path(__file__).parents[2] / "examples" / "standalone.toml"
-
 
 @pytest.fixture
 def bundles(tmp_path: Path) -> Path:
@@ -47,12 +45,6 @@ def test_a_program_without_a_directory_is_looked_up_later(tmp_path: Path) -> Non
     (tmp_path / "config.toml").write_text('[handlers.runc]\ntype = "runc"\npath = "runc"\n')
     config = load(tmp_path / "config.toml")
     assert (config.handlers["runc"].path, config.tools.conmon) == (Path("runc"), Path("conmon"))
-
-
-def test_the_example_of_a_node_alone_starts_pods_in_runc_unless_told_otherwise() -> None:
-    config = load(_EXAMPLE)
-    assert list(config.handlers) == ["runc", "gvisor"]
-    assert (config.images.backend, config.upstream) == ("native", None)
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ def stop(directory: Path, name: str, timeout: float = 15) -> None:
             wait_for(f"end of {name}", lambda: not _is_alive(pid, started), patience, every=0.05)
         except TimeoutError:
             continue
+    _reap(pid)
     (directory / f"{name}.json").unlink(missing_ok=True)
 
 
@@ -65,6 +66,13 @@ def start_time(pid: int) -> str | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] in "ZX" else fields[19]
+
+
+def _reap(pid: int) -> None:
+    """Take note of the end of a child of this very process."""
+    child = _children.pop(pid, None)
+    if child is not None:
+        child.wait(timeout=10)
 
 
 def _record(directory: Path, name: str) -> tuple[int, str] | None:

@@ -14,7 +14,7 @@ from harness.network import Network
 from harness.paths import CACHE, tool
 from harness.run import run, wait_for
 
-_STORAGE = CACHE / "registry"
+STORAGE = CACHE / "registry"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Registry:
         config = {
             "version": "0.1",
             "log": {"level": "warn"},
-            "storage": {"filesystem": {"rootdirectory": str(_STORAGE)}, "delete": {"enabled": True}},
+            "storage": {"filesystem": {"rootdirectory": str(STORAGE)}, "delete": {"enabled": True}},
             "http": {"addr": self.address},
         }
         self.directory.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import grpc
 
 from harness.node import Node
 from noderuntime.cri.v1 import api_pb2 as pb
-from noderuntime.cri.v1.api_pb2_grpc import RuntimeServiceStub
+from noderuntime.cri.v1.api_pb2_grpc import ImageServiceStub, RuntimeServiceStub
 
 CONTAINERD = "/run/containerd/containerd.sock"
 NODERUNTIME = "/run/noderuntime/noderuntime.sock"
@@ -32,9 +32,20 @@ class StartedPod:
 @contextmanager
 def connect(node: Node, socket: str) -> Iterator[RuntimeServiceStub]:
     """Connect to a unix socket in the node's own file system."""
-    target = f"unix:/proc/{node.pid()}/root{socket}"
-    with grpc.insecure_channel(target, options=(("grpc.default_authority", "localhost"),)) as channel:
+    with _channel(node, socket) as channel:
         yield RuntimeServiceStub(channel)  # type: ignore[no-untyped-call]
+
+
+def list_images(node: Node, socket: str) -> list[pb.Image]:
+    """Return the images that there are."""
+    with _channel(node, socket) as channel:
+        images = ImageServiceStub(channel)  # type: ignore[no-untyped-call]
+        return list(images.ListImages(pb.ListImagesRequest(), timeout=10).images)
+
+
+def _channel(node: Node, socket: str) -> grpc.Channel:
+    target = f"unix:/proc/{node.pid()}/root{socket}"
+    return grpc.insecure_channel(target, options=(("grpc.default_authority", "localhost"),))
 
 
 def version(runtime: Runtime) -> str:

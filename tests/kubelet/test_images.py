@@ -1,0 +1,125 @@
+"""Images as the kubelet pulls, refuses and removes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from kit.pods import IMAGE, SLEEP, container, pod
+from kit.registries import PASSWORD, PORT, Closed, closed_registry, only_there
+from kit.settings import kubelet_settings
+from kit.workloads import Workloads
+
+from conftest import World
+from harness.kubectl import Manifest
+from harness.run import wait_for
+from noderuntime.cri.v1 import api_pb2 as pb
+from story import cri
+
+_LAYERS = "/var/lib/noderuntime/images/layers"
+
+
+@pytest.fixture(scope="module")
+def closed(world: World) -> Iterator[Closed]:
+    """A registry that wants a password."""
+    with closed_registry(world.cluster, world.node) as registry:
+        yield registry
+
+
+def _of(name: str, image: str, secret: str = "", **fields: object) -> Manifest:
+    """A pod of an image that is the registry's, with a pull secret."""
+    manifest = pod(name, container("main", SLEEP, **fields))
+    manifest["spec"]["containers"][0]["image"] = image
+    if secret:
+        manifest["spec"]["imagePullSecrets"] = [{"name": secret}]
+    return manifest
+
+
+def test_a_pull_secret_opens_a_registry(workloads: Workloads, closed: Closed) -> None:
+    image = closed.image("user-name:1")
+    workloads.apply(closed.secret("right"), closed.secret("wrong", "not-" + PASSWORD))
+    workloads.apply(_of("without", image), _of("wrong", image, "wrong"))
+    for name, words in {"without": "wants user and password", "wrong": "access is denied"}.items():
+        message = workloads.event(name, "Failed", image)
+        assert words in message
+        assert "\n" not in message
+        assert PASSWORD not in message
+    workloads.ready(_of("right", image, "right"))
+    workloads.waiting("without", "ImagePullBackOff")
+
+
+def test_an_image_pulled_with_a_secret_is_not_for_everybody(workloads: Workloads, closed: Closed) -> None:
+    image = closed.image("user-number:1")
+    workloads.apply(closed.secret("right"))
+    workloads.ready(_of("owner", image, "right"))
+    workloads.apply(_of("stranger", image))
+    assert image in workloads.event("stranger", "Failed", image)
+    workloads.ready(_of("friend", image, "right"))
+
+
+def test_why_an_image_is_not_pulled_is_told(world: World, workloads: Workloads) -> None:
+    away = f"{world.cluster.network.host_ip}:{PORT + 1}"
+    only_there(world.node, away, f'server = "http://{away}"\n')
+    cases = {
+        "no-such-tag": ("registry.k8s.io/busybox:there-is-none", "not found"),
+        "no-such-repository": ("registry.k8s.io/there/is/none:1", "not found"),
+        "no-such-registry": (f"{away}/away:1", "refused"),
+    }
+    workloads.apply(*(_of(name, image) for name, (image, _) in cases.items()))
+    for name, (image, words) in cases.items():
+        message = workloads.event(name, "Failed", image)
+        assert words in message
+        assert "\n" not in message
+        assert len(message) < 400, message
+    for name, (_, words) in cases.items():
+        assert words in workloads.waiting(name, "ImagePullBackOff")
+
+
+def test_an_image_that_may_not_be_pulled_is_not(workloads: Workloads) -> None:
+    workloads.apply(_of("never", "registry.k8s.io/web:1", imagePullPolicy="Never"))
+    assert "not present" in workloads.waiting("never", "ErrImageNeverPull")
+
+
+def test_an_image_is_known_by_its_digest(world: World, workloads: Workloads) -> None:
+    workloads.ready(*(_of(name, IMAGE, imagePullPolicy="Always") for name in ("by-tag", "again")))
+    by_digest = next(image.repo_digests[0] for image in _images(world) if IMAGE in image.repo_tags)
+    workloads.ready(_of("by-digest", by_digest))
+    told = {workloads.container(name)["imageID"] for name in ("by-tag", "again", "by-digest")}
+    assert len(told) == 1
+    assert workloads.container("by-tag")["image"] == IMAGE
+
+
+def test_the_kubelet_makes_room_and_nothing_of_the_image_stays(world: World, workloads: Workloads) -> None:
+    unused = "registry.k8s.io/pause:3.10"
+    workloads.ready(_critical(_of("uses-busybox", IMAGE)))
+    workloads.apply(_of("has-no-shell", unused))
+    workloads.waiting("has-no-shell", "CreateContainerError")
+    assert {unused, IMAGE} <= _tags(world)
+    before = _layers(world)
+    workloads.delete("pod/has-no-shell")
+    full = {"imagefs.available": "99%", "nodefs.available": "0%", "nodefs.inodesFree": "0%"}
+    with kubelet_settings(world.cluster, world.node, evictionHard=full, imageMinimumGCAge="1ns"):
+        wait_for("the unused image goes", lambda: unused not in _tags(world), timeout=60)
+        wait_for("its layer goes", lambda: len(_layers(world)) == len(before) - 1, timeout=30)
+    assert IMAGE in _tags(world)
+    assert _layers(world) < before
+    assert workloads.run_in("uses-busybox", "echo", "there") == "there\n"
+    world.cluster.kubectl.wait_condition("node", world.node.name, "DiskPressure", status="False")
+
+
+def _critical(manifest: Manifest) -> Manifest:
+    """Keep a pod from being evicted to make room."""
+    manifest["spec"]["priorityClassName"] = "system-node-critical"
+    return manifest
+
+
+def _images(world: World) -> list[pb.Image]:
+    return cri.list_images(world.node, cri.NODERUNTIME)
+
+
+def _tags(world: World) -> set[str]:
+    return {tag for image in _images(world) for tag in image.repo_tags}
+
+
+def _layers(world: World) -> set[str]:
+    return set(world.node.exec("ls", _LAYERS).split())
