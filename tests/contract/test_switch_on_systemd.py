@@ -102,6 +102,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
+    Cluster("switch").down()  # what a run that was killed may have left
     with Cluster("switch") as found:
         yield found
     assert found.leftovers() == []
