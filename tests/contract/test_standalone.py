@@ -284,9 +284,7 @@ def test_images_and_pods_outlive_the_daemon(site: Site, kubelet: Kubelet) -> Non
     site.daemon.start()
     assert [image.id for image in _images(kubelet)] == [pulled]
     assert kubelet.exec(container, "echo there").stdout == b"there\n"
-    again = kubelet.create(
-        next(iter(kubelet.pods())), config, "second", "true", image=_spec(site.name())
-    )
+    again = kubelet.create(next(iter(kubelet.pods())), config, "second", "true", image=_spec(site.name()))
     kubelet.start(again)
     wait_until(lambda: kubelet.status(again).state == api_pb2.CONTAINER_EXITED, "its end")
     assert kubelet.status(again).exit_code == 0
@@ -364,9 +362,7 @@ def test_what_docker_saved_runs_unchanged(site: Site, kubelet: Kubelet, tmp_path
     assert _noderuntime(site, "images", "load", str(tmp_path / "saved.tar")).returncode == 0
     config = kubelet.pod_config()
     pod = kubelet.run(config, handler)
-    container = kubelet.run_container(
-        pod, config, "c", "echo $MADE_AS", image=_spec("saved.test/app:1")
-    )
+    container = kubelet.run_container(pod, config, "c", "echo $MADE_AS", image=_spec("saved.test/app:1"))
     wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "its end")
     assert (kubelet.status(container).exit_code, kubelet.log(config, "c")) == (0, ["saved"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from noderuntime import log
@@ -40,19 +40,24 @@ class Probes:
         self._answers: dict[str, _Answer] = {}
         self._asking = asyncio.Lock()
 
-    def __iter__(self) -> Iterator[str]:
-        """Name the handlers."""
-        return iter(self._executors)
+    async def all(self) -> dict[str, Features | NoderuntimeError]:
+        """Return what each handler of this moment offers on this node, or what its probe raised."""
+        handlers = tuple(self._executors.items())
+        return {name: await self._told(name, executor) for name, executor in handlers}
 
     async def features(self, handler: str) -> Features:
         """Return what a handler offers on this node; raises what its probe raised."""
+        told = await self._told(handler, self._executors[handler])
+        if isinstance(told, NoderuntimeError):
+            raise told
+        return told
+
+    async def _told(self, handler: str, executor: Executor) -> Features | NoderuntimeError:
         async with self._asking:
-            executor, known = self._executors[handler], self._answers.get(handler)
+            known = self._answers.get(handler)
             if known is None or known.executor is not executor or known.is_old():
                 known = _Answer(executor, await self._ask(executor), time.monotonic())
                 self._answers[handler] = known
-        if isinstance(known.told, NoderuntimeError):
-            raise known.told
         return known.told
 
     async def _ask(self, executor: Executor) -> Features | NoderuntimeError:

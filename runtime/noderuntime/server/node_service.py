@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 
 import grpc
 
@@ -17,6 +16,7 @@ import noderuntime
 from noderuntime import log
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.errors import NoderuntimeError
+from noderuntime.executor.base import Features
 from noderuntime.executor.probes import Probes
 from noderuntime.host.cgroup_names import CgroupDriver
 from noderuntime.network.base import Network
@@ -111,29 +111,17 @@ class NodeService:
 
     async def _described(self) -> list[api_pb2.RuntimeHandler]:
         """Describe all handlers; where there is no upstream, the first one goes by no name as well."""
-        handlers = [await self._describe(handler) for handler in self._probes]
+        handlers = [_describe(name, told) for name, told in (await self._probes.all()).items()]
         if self._upstream is None:
             return [api_pb2.RuntimeHandler(features=handlers[0].features), *handlers]
         return handlers
 
-    async def _describe(self, handler: str) -> api_pb2.RuntimeHandler:
-        """Put a handler's features into CRI's words; a broken handler has none."""
-        described = api_pb2.RuntimeHandler(name=handler, features=api_pb2.RuntimeHandlerFeatures())
-        with suppress(NoderuntimeError):
-            told = await self._probes.features(handler)
-            described.features.recursive_read_only_mounts = told.recursive_read_only_mounts
-            described.features.user_namespaces = told.user_namespaces
-        return described
-
     async def _words(self) -> dict[str, str]:
         """Return what each handler's binary said of itself: its version, or what is wrong with it."""
-        words: dict[str, str] = {}
-        for handler in self._probes:
-            try:
-                words[handler] = (await self._probes.features(handler)).version
-            except NoderuntimeError as error:
-                words[handler] = str(error)
-        return words
+        return {
+            name: told.version if isinstance(told, Features) else str(told)
+            for name, told in (await self._probes.all()).items()
+        }
 
     async def _upstream_status(self, request: api_pb2.StatusRequest) -> api_pb2.StatusResponse | None:
         """Ask the upstream; one that does not answer makes the runtime not ready."""
@@ -154,6 +142,15 @@ class NodeService:
         assert self._upstream is not None  # noqa: S101 - every caller has looked
         reply = await self._upstream.unary(f"{_SERVICE}/{call}", request, timeout=_UPSTREAM_SECONDS).reply()
         return reply.body
+
+
+def _describe(handler: str, told: Features | NoderuntimeError) -> api_pb2.RuntimeHandler:
+    """Put a handler's features into CRI's words; a broken handler has none."""
+    described = api_pb2.RuntimeHandler(name=handler, features=api_pb2.RuntimeHandlerFeatures())
+    if isinstance(told, Features):
+        described.features.recursive_read_only_mounts = told.recursive_read_only_mounts
+        described.features.user_namespaces = told.user_namespaces
+    return described
 
 
 def _join(ours: api_pb2.StatusResponse, theirs: api_pb2.StatusResponse) -> api_pb2.StatusResponse:

@@ -213,3 +213,19 @@ async def test_the_pod_cidr_goes_to_the_upstream() -> None:
     )
     await _service(upstream).UpdateRuntimeConfig(request)
     assert upstream.asked == [("/runtime.v1.RuntimeService/UpdateRuntimeConfig", request.SerializeToString())]
+
+
+async def test_handlers_that_come_and_go_while_they_are_asked_do_not_fail_the_call() -> None:
+    class Slow(FakeExecutor):
+        async def probe(self) -> Features:
+            executors["late"] = FakeExecutor("late")
+            executors.pop("gvisor", None)
+            return await super().probe()
+
+    executors = {"runc": Slow("runc"), "gvisor": FakeExecutor("gvisor")}
+    probes = Probes(executors, user_namespaces=True)  # type: ignore[arg-type]
+    service = NodeService(probes, FakeNetwork(), None, "cgroupfs")  # type: ignore[arg-type]
+    status = await service.Status(api_pb2.StatusRequest(verbose=True))
+    assert [handler.name for handler in status.runtime_handlers] == ["", "runc", "gvisor"]
+    status = await service.Status(api_pb2.StatusRequest())
+    assert [handler.name for handler in status.runtime_handlers] == ["", "runc", "late"]
