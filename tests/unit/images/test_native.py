@@ -252,7 +252,7 @@ async def test_an_image_that_lost_a_part_is_left_out_and_pulled_again(site, what
 
 
 async def cut_off_after_the_first_layer(site, pull):
-    """Cancel a pull; a layer that is in the catalog's memory may not be written there yet, so ask the pull."""
+    """Cancel a pull once it says so itself: what the catalog lists may not be written yet."""
     while not any(layer.stage == "done" for one in site.backend.pulls() for layer in one.layers):
         await asyncio.sleep(0.001)
     pull.cancel()
