@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from realnode.pods import Kubelet
+from realnode.pods import Kubelet, wait_until
 from realnode.traces import remove_cgroups
 
 from bench.figures import Figures
 from bench.sides import Runtime
 from noderuntime.cri.v1 import api_pb2
 
-IDLE = "trap 'exit 0' TERM; sleep 1000000 & wait"
-"""What containers do: nothing, until they are told to stop."""
+_IDLE = "trap 'exit 0' TERM; echo ready; sleep 1000000 & wait"
+"""What containers do: nothing, until they are told to stop; before they are ready they would not hear it."""
 
 _START = ("RunPodSandbox", "CreateContainer", "StartContainer")
 _END = ("StopContainer", "RemoveContainer", "StopPodSandbox", "RemovePodSandbox")
@@ -65,6 +66,7 @@ class Pod:
     took: dict[str, float] = field(default_factory=dict)
     id: str = ""
     container: str = ""
+    log: Path = Path()
 
     def start(self) -> None:
         """Run it until its container is started."""
@@ -72,9 +74,14 @@ class Pod:
         with self._timed("RunPodSandbox"):
             self.id = kubelet.run(config, self.kind.handler)
         with self._timed("CreateContainer"):
-            self.container = self.kind.container(kubelet, self.id, config, IDLE)
+            self.container = self.kind.container(kubelet, self.id, config, _IDLE)
+        self.log = Path(config.log_directory) / "main.log"
         with self._timed("StartContainer"):
             kubelet.start(self.container)
+
+    def ready(self) -> None:
+        """Wait until its container listens to what it is told."""
+        wait_until(lambda: self.log.stat().st_size > 0, "the container is ready")
 
     def look(self) -> None:
         """Ask for both statuses and run a command."""
@@ -141,6 +148,7 @@ def at_once(figures: Figures, runtimes: Sequence[Runtime], count: int, turns: in
             for runtime in in_turn(runtimes, turn):
                 pods = [Pod(runtime, BRIDGE) for _ in range(count)]
                 figures.add(f"{count} pods at once", runtime.name, _all(pool, Pod.start, pods))
+                _all(pool, Pod.ready, pods)
                 figures.add(f"{count} pods at once: teardown", runtime.name, _all(pool, Pod.end, pods))
                 remove_cgroups(runtime.kubelet.parent)
 
@@ -154,6 +162,7 @@ def _live(runtime: Runtime, kind: Kind) -> Pod:
     pod = Pod(runtime, kind)
     pod.start()
     pod.look()
+    pod.ready()
     pod.end()
     return pod
 
