@@ -150,7 +150,9 @@ async def _undo_sandbox(parts: Parts, sandbox: Sandbox) -> None:
 
 async def _end_monitor(parts: Parts, sandbox: Sandbox, container_id: str) -> None:
     """Kill a monitor that may still be at work on an intent, with the runtime that it runs."""
-    for pid in await parts.host.cgroup_pids(monitor_cgroup(cgroup_of(parts, sandbox))):
+    pids = await parts.host.cgroup_pids(monitor_cgroup(cgroup_of(parts, sandbox)))
+    not_moved_yet = parts.monitor.pid(parts.paths.container(container_id).bundle)
+    for pid in pids if not_moved_yet is None else {*pids, not_moved_yet}:
         process = await parts.host.process(pid)
         if process is not None and container_id in await asyncio.to_thread(_command_line, pid):
             await parts.host.kill_tree(process)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from realnode.handlers import Bench, until
+from realnode.tools import tool
 
 from noderuntime.errors import FailedPrecondition, HostError, NotFound
 from noderuntime.host.linux import LinuxHost
@@ -69,20 +70,27 @@ async def test_monitors_live_in_their_pods_cgroup(bench: Bench) -> None:
     assert all(line.endswith(f"{bench.cgroup}/noderuntime-monitor") for line in lines)
 
 
-async def test_a_monitor_that_cannot_be_put_into_its_cgroup_does_nothing(bench: Bench) -> None:
-    container = await bench.launch("sleep", "1000")
-    request = MonitorRequest(
-        container_id=new_id(),
-        name="c",
-        bundle=bench.run / "containers" / container,
-        runtime=Path("/bin/false"),
-        runtime_flags=(),
-        cgroup=f"{bench.cgroup}/no\nname",  # the kernel takes no newline
-    )
+async def test_a_monitor_that_cannot_be_put_into_its_cgroup_is_ended(bench: Bench, tmp_path: Path) -> None:
+    class Refusing(LinuxHost):
+        async def join_cgroup(self, path: str, pid: int) -> None:
+            raise HostError(f"join cgroup {path}", 28, "no room")
+
+    runtime = tmp_path / "runtime"
+    runtime.write_text("#!/bin/sh\nexec sleep 1000\n")
+    runtime.chmod(0o755)
+    monitor = ConmonMonitor(Refusing(), tool("conmon"), bench.exits, tmp_path)
+    request = MonitorRequest(new_id(), "c", tmp_path, runtime, (), f"{bench.cgroup}/monitor")
     async with asyncio.timeout(5):  # the error is told at once, and as it is
-        with pytest.raises(HostError, match="make cgroup"):
-            await bench.monitor.create(request)
+        with pytest.raises(HostError, match="no room"):
+            await monitor.create(request)
     assert request.container_id not in (await bench.host.run(["ps", "ax"], timeout=10)).stdout.decode()
+
+
+async def test_no_monitor_is_started_without_a_cgroup(bench: Bench, tmp_path: Path) -> None:
+    cgroup = f"{bench.cgroup}/no\nname"  # the kernel takes no newline
+    request = MonitorRequest(new_id(), "c", tmp_path, Path("/bin/false"), (), cgroup)
+    with pytest.raises(HostError, match="make cgroup"):
+        await bench.monitor.create(request)
     await bench.monitor.forget(request.container_id)
 
 

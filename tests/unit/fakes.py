@@ -340,6 +340,10 @@ class FakeMonitor:
         await self.world.step("attach to a container")
         return self.conversation
 
+    def pid(self, bundle: Path) -> int | None:
+        running = self.world.runtime.get(bundle.name)
+        return running.monitor.pid if running else None
+
     def exit(self, container_id: str) -> Exit | None:
         return self.world.exits.get(container_id)
 

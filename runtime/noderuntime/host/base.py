@@ -78,11 +78,7 @@ class Mount:
 
 
 class Launched(Protocol):
-    """A program that waits at a gate, and later says one line; see :meth:`Host.launch`."""
-
-    @property
-    def pid(self) -> int:
-        """Its PID; valid until :meth:`close`."""
+    """A program that waits at a gate, daemonizes, and says one line; see :meth:`Host.launch`."""
 
     async def release(self) -> None:
         """Let it pass the gate."""
@@ -90,14 +86,14 @@ class Launched(Protocol):
     async def reply(self, *, timeout: float, limit: int = 1 << 16) -> bytes:
         """Return what it wrote up to the first newline or its end of file; DeadlineExceeded."""
 
-    async def close(self, *, timeout: float) -> int:
+    async def daemonized(self, *, timeout: float) -> int:
         """Wait for the program (not for what it left running) and return its exit status.
 
         At the timeout it is killed, with its process group.
         """
 
-    async def abandon(self) -> None:
-        """Kill it, with its process group, instead of :meth:`close`; one at the gate has done nothing yet."""
+    async def close(self) -> None:
+        """Close the pipes; kill it, with its process group, if it has not daemonized."""
 
 
 STDOUT, STDERR = 1, 2
@@ -238,8 +234,11 @@ class Host(Protocol):
     def cgroup_version(self) -> Literal[1, 2]:
         """Tell which cgroup hierarchy carries the memory controller."""
 
+    async def make_cgroup(self, path: str) -> None:
+        """Make the cgroup (in every v1 hierarchy, or v2) if it is missing."""
+
     async def join_cgroup(self, path: str, pid: int) -> None:
-        """Create the cgroup (every v1 hierarchy, or v2) if missing and move a process in."""
+        """Make the cgroup if it is missing and move a process in; the kernel takes its time (5 to 20 ms)."""
 
     async def cgroup_pids(self, path: str) -> list[int]:
         """List all processes in the cgroup and below it; a missing cgroup has none."""

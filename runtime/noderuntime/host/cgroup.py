@@ -52,13 +52,17 @@ class Cgroups:
         """Tell whether memory with swap can be limited."""
         return self.version == 2 or (self._root / "memory/memory.memsw.limit_in_bytes").exists()
 
+    def make(self, path: str) -> None:
+        """Make the cgroup where it is missing."""
+        with self._making:  # a group that somebody else has made may not be ready to take anyone in
+            for hierarchy in self.hierarchies:
+                _make(hierarchy, _below(hierarchy, path))
+
     def join(self, path: str, pid: int) -> None:
         """Make the cgroup where it is missing and move a process in."""
+        self.make(path)
         for hierarchy in self.hierarchies:
-            group = _below(hierarchy, path)
-            with self._making:  # a group that somebody else has made may not be ready to take anyone in
-                _make(hierarchy, group)
-            _write(group / "cgroup.procs", str(pid))
+            _write(_below(hierarchy, path) / "cgroup.procs", str(pid))
 
     def pids(self, path: str) -> list[int]:
         """List the processes in the cgroup and below it."""

@@ -24,11 +24,7 @@ class GatedChild:
         self._child = child
         self._gate = gate
         self._reply = reply
-
-    @property
-    def pid(self) -> int:
-        """The PID of the program itself, not of what it becomes."""
-        return self._child.pid
+        self._ended = False
 
     async def release(self) -> None:
         """Let it pass the gate."""
@@ -52,18 +48,18 @@ class GatedChild:
             raise DeadlineExceeded(f"no verdict within {timeout:g} s") from None
         return line.partition(b"\n")[0]
 
-    async def close(self, *, timeout: float) -> int:
-        """Wait for its end, close the pipes and return its exit status."""
-        try:
-            return await self._child.wait(timeout)
-        finally:
-            os.close(self._gate)
-            os.close(self._reply)
+    async def daemonized(self, *, timeout: float) -> int:
+        """Wait for its end and return its exit status."""
+        self._ended = True  # for it is, whatever comes of the wait
+        return await self._child.wait(timeout)
 
-    async def abandon(self) -> None:
-        """Kill it and close the pipes."""
-        with suppress(DeadlineExceeded):
-            await self.close(timeout=0)
+    async def close(self) -> None:
+        """Kill it if it is still there, and close the pipes."""
+        if not self._ended:
+            with suppress(DeadlineExceeded):
+                await self.daemonized(timeout=0)
+        os.close(self._gate)
+        os.close(self._reply)
 
 
 async def launch(

@@ -137,6 +137,10 @@ class LinuxHost:
         """Tell which hierarchy carries the memory controller."""
         return self._cgroups.version
 
+    async def make_cgroup(self, path: str) -> None:
+        """Make a cgroup."""
+        await asyncio.to_thread(self._cgroups.make, path)
+
     async def join_cgroup(self, path: str, pid: int) -> None:
         """Move a process into a cgroup."""
         await asyncio.to_thread(self._cgroups.join, path, pid)

@@ -29,7 +29,7 @@ class MonitorRequest:
     runtime: Path
     runtime_flags: tuple[str, ...]
     cgroup: str
-    """Path of the cgroup that the monitor joins before it runs anything; see host.cgroup_names."""
+    """Path of the cgroup that the monitor is put into; see host.cgroup_names."""
     log_path: Path | None = None
     """Log file in the CRI format; None keeps none. Its directory must exist."""
     tty: bool = False
@@ -74,6 +74,12 @@ class Monitor(Protocol):
         """Take part in the stdio of a container, from now on; any number may at the same time.
 
         Its output ends with the container. FailedPrecondition when the monitor has ended.
+        """
+
+    def pid(self, bundle: Path) -> int | None:
+        """Read who monitors the container of a bundle; None while nobody does.
+
+        Where the daemon died within a create, that process may not be in its cgroup yet.
         """
 
     def exit(self, container_id: str) -> Exit | None:

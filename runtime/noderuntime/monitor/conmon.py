@@ -1,8 +1,10 @@
 """conmon 2.1 as a monitor: one per container, started through its gate, heard through its sync pipe.
 
-conmon reads a byte from ``_OCI_STARTPIPE`` before it forks, so it is moved into the pod's
-cgroup first and nothing of it stays in ours. On ``_OCI_SYNCPIPE`` it then writes one JSON
-object: ``{"data": PID}``, or a negative number and the runtime's own ``message``.
+conmon reads a byte from ``_OCI_STARTPIPE``, forks, and runs the runtime's ``create``. On
+``_OCI_SYNCPIPE`` it then writes one JSON object: ``{"data": PID}``, or a negative number and
+the runtime's own ``message``. Meanwhile it is put into the pod's cgroup: the kernel makes whoever
+moves a process wait for 5 to 20 ms, which would otherwise come on top. The runtime's short-lived
+processes stay where the daemon is, so a pod's memory limit need not have room for them.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from noderuntime.monitor.exits import read_exit
 _CREATE_TIMEOUT = 60.0
 _DAEMONIZE_TIMEOUT = 10.0
 _REOPEN_TIMEOUT = 5.0
+_PIDFILE = "conmon.pid"
 _REOPEN_LOG = b"2 0 0\n"
 """Message to the ``ctl`` fifo: kind 2 with two unused numbers."""
 
@@ -50,7 +53,7 @@ class ConmonMonitor:
             raise ToolError(request.runtime.name, "create", -pid if isinstance(pid, int) else 1, words)
         return Monitored(
             process=await self._identify(pid, "container process"),
-            monitor=await self._identify(_read_pid(request.bundle / "conmon.pid"), "monitor"),
+            monitor=await self._identify(self.pid(request.bundle), "monitor"),
         )
 
     async def reopen_log(self, bundle: Path, log_path: Path) -> None:
@@ -68,6 +71,13 @@ class ConmonMonitor:
         """Connect to conmon's attach socket."""
         return await attach(bundle)
 
+    def pid(self, bundle: Path) -> int | None:
+        """Read the PID that conmon wrote down."""
+        try:
+            return int((bundle / _PIDFILE).read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return None
+
     def exit(self, container_id: str) -> Exit | None:
         """Read how a container ended."""
         return read_exit(self._exit_dir, container_id)
@@ -82,8 +92,9 @@ class ConmonMonitor:
         await self._host.remove_tree(self._persist_dir / container_id)
 
     async def _converse(self, request: MonitorRequest) -> dict[str, Any]:
-        """Start conmon, move it, let it go and hear its verdict."""
+        """Start conmon, let it go, move it and hear its verdict; after an error it is gone."""
         argv = [str(self._conmon), *_arguments(request, self._exit_dir, self._persist_dir)]
+        await self._host.make_cgroup(request.cgroup)  # before the runtime makes the one above it
         try:
             conmon = await self._host.launch(
                 argv, gate="_OCI_STARTPIPE", reply="_OCI_SYNCPIPE", cwd=request.bundle
@@ -93,19 +104,44 @@ class ConmonMonitor:
                 raise NotFound(f"the monitor {self._conmon} is missing") from error
             raise
         try:
-            await self._host.join_cgroup(request.cgroup, conmon.pid)
             await _release(conmon, request.runtime)
-            line = await conmon.reply(timeout=_CREATE_TIMEOUT)
+            status = await conmon.daemonized(timeout=_DAEMONIZE_TIMEOUT)
+            moving = asyncio.ensure_future(self._move(request))
+            try:
+                line = await conmon.reply(timeout=_CREATE_TIMEOUT)
+            finally:
+                await moving
         except BaseException:
-            await conmon.abandon()
+            await self._end(request.bundle)
             raise
-        status = await conmon.close(timeout=_DAEMONIZE_TIMEOUT)
+        finally:
+            await conmon.close()
         if not line:
             raise ToolError("conmon", "create", status, "it ended without a verdict")
         return _parse(line)
 
-    async def _identify(self, pid: int, what: str) -> ProcessRef:
-        process = await self._host.process(pid)
+    async def _move(self, request: MonitorRequest) -> None:
+        """Put what conmon has become into its cgroup, or end it, so that nobody waits for its verdict."""
+        monitor = await self._process(request.bundle)
+        try:
+            if monitor is not None:
+                await self._host.join_cgroup(request.cgroup, monitor.pid)
+        except HostError:
+            if await self._process(request.bundle) == monitor:  # else it has ended, and said why
+                await self._end(request.bundle)
+                raise
+
+    async def _end(self, bundle: Path) -> None:
+        monitor = await self._process(bundle)
+        if monitor is not None:
+            await self._host.kill_tree(monitor)
+
+    async def _process(self, bundle: Path) -> ProcessRef | None:
+        pid = self.pid(bundle)
+        return None if pid is None else await self._host.process(pid)
+
+    async def _identify(self, pid: int | None, what: str) -> ProcessRef:
+        process = None if pid is None else await self._host.process(pid)
         if process is None:
             raise Internal(f"the {what} {pid} ended at once")
         return process
@@ -128,7 +164,7 @@ def _arguments(request: MonitorRequest, exit_dir: Path, persist_dir: Path) -> It
     for flag in request.runtime_flags:
         yield f"--runtime-arg={flag}"
     yield from ("-b", str(request.bundle))
-    yield from ("-p", str(request.bundle / "pidfile"), "-P", str(request.bundle / "conmon.pid"))
+    yield from ("-p", str(request.bundle / "pidfile"), "-P", str(request.bundle / _PIDFILE))
     yield from ("-l", f"k8s-file:{request.log_path}" if request.log_path else "off:")
     yield from ("--exit-dir", str(exit_dir), "--persist-dir", str(persist_dir / request.container_id))
     yield from ("--full-attach", "--no-sync-log")
@@ -146,13 +182,6 @@ def _parse(line: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise Internal(f"conmon said {line[:80]!r}, which is no JSON") from error
     return verdict if isinstance(verdict, dict) else {}
-
-
-def _read_pid(file: Path) -> int:
-    try:
-        return int(file.read_text(encoding="ascii"))
-    except (OSError, ValueError) as error:
-        raise Internal(f"conmon left no PID in {file}") from error
 
 
 def _is_there(path: Path) -> bool:

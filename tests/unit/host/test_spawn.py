@@ -88,7 +88,18 @@ async def test_a_gate_holds_until_released_and_the_reply_is_heard(host: LinuxHos
         await child.reply(timeout=0.3)
     await child.release()
     assert await child.reply(timeout=10) == b"verdict"
-    assert await child.close(timeout=10) == 0
+    assert await child.daemonized(timeout=10) == 0
+    await child.close()
+
+
+async def test_who_is_left_at_the_gate_is_killed(host: LinuxHost) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    script = "import os,time;os.write(int(os.environ['R']),b'%d\\n'%os.getpid());time.sleep(1000)"
+    child = await host.launch([sys.executable, "-c", script], gate="G", reply="R")
+    pid = int(await child.reply(timeout=10))
+    await child.close()
+    assert await host.process(pid) is None
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 async def test_another_process_with_the_same_pid_is_not_touched(host: LinuxHost) -> None:
