@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from realnode.handlers import Bench, make_executor, until
 
-from noderuntime.errors import DeadlineExceeded, NotFound, ToolError
+from noderuntime.errors import DeadlineExceeded, FailedPrecondition, NotFound, ToolError
 from noderuntime.host.linux import LinuxHost
 
 HANDLERS = ["runc", "gvisor"]
@@ -48,6 +48,24 @@ async def test_nothing_runs_before_start(bench: Bench) -> None:
     assert bench.log_file(container).read_text() == ""
     await bench.start(container)
     assert (await bench.ended(container)).exit_code == 0
+
+
+async def test_what_runs_or_has_ended_is_not_started_again(bench: Bench) -> None:
+    container = await bench.launch("sleep", "1000")
+    with pytest.raises((ToolError, FailedPrecondition)):
+        await bench.start(container)
+    await bench.executor.kill(container, bench.sandbox, signal.SIGKILL, everything=True)
+    assert (await bench.ended(container)).exit_code == 137
+    with pytest.raises((ToolError, FailedPrecondition)):
+        await bench.start(container)
+
+
+@pytest.mark.parametrize("bench", ["runc"], indirect=True)
+async def test_what_ended_before_its_start_is_not_started(bench: Bench) -> None:
+    container = await bench.create("sleep", "1000")
+    await bench.host.signal(bench.made[container].process, signal.SIGKILL)
+    with pytest.raises(ToolError, match="stopped"):
+        await bench.start(container)
 
 
 async def test_a_container_that_was_never_started_can_be_killed_and_deleted(bench: Bench) -> None:

@@ -1,8 +1,8 @@
 """The ``runc`` handler: Linux containers, by any runtime with runc's command line and state.
 
 What runc would do by sleeping in a loop (wait for the end of what it killed, before it
-deletes) or by starting a program (send a signal) is done here with pidfds; the
-container's first process is known from runc's ``state.json``.
+deletes) or by starting a program (send a signal, let a created container go) is done here with
+pidfds and files; the container's first process is known from runc's ``state.json``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from noderuntime.errors import FailedPrecondition, Internal, NoderuntimeError
 from noderuntime.executor.base import ExecResult, Features, RuntimeCommand
-from noderuntime.executor.command import OciCommand
+from noderuntime.executor.command import TIMEOUT, OciCommand
 from noderuntime.executor.execfiles import ExecFiles
 from noderuntime.executor.execsync import Arguments, ExecSync
 from noderuntime.executor.foreground import Foreground
@@ -66,8 +66,15 @@ class RuncExecutor:
         """Specs are made for runc as they are."""
 
     async def start(self, container_id: str, sandbox_id: str, *, is_root: bool) -> None:
-        """Start what ``create`` prepared."""
-        await self._runc.call("start", container_id)
+        """Start what ``create`` prepared: its first process waits for a reader of its fifo.
+
+        Where it does not, ``runc start`` has the words for why.
+        """
+        state, fifo = await self._state(container_id), self._root / container_id / "exec.fifo"
+        if state is not None and await self._host.read_fifo(fifo, _init(state), timeout=TIMEOUT):
+            fifo.unlink(missing_ok=True)
+        else:
+            await self._runc.call("start", container_id)
 
     async def kill(self, container_id: str, sandbox_id: str, signo: int, *, everything: bool) -> None:
         """Signal the first process, or every process in the container's cgroup."""

@@ -225,6 +225,12 @@ class Host(Protocol):
     async def give_stdio(self, process: ProcessRef, uid: int) -> None:
         """Make the pipes that are a process's standard streams somebody's; gone is no error."""
 
+    async def read_fifo(self, fifo: Path, writer: ProcessRef, *, timeout: float) -> bool:
+        """Be the reader that a process waits for at a fifo; tell whether it wrote.
+
+        It did not when there is no such file, when it ended before, or when the timeout (seconds) is over.
+        """
+
     async def kill_tree(self, process: ProcessRef) -> None:
         """SIGKILL a process and its descendants; gone is no error."""
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 from noderuntime.host import addresses as interfaces
 from noderuntime.host import connect, converse, launch, namespaces, owned, stdio, trees
+from noderuntime.host import fifo as fifos
 from noderuntime.host import mount as mounts
 from noderuntime.host import process as processes
 from noderuntime.host.base import (
@@ -124,6 +125,10 @@ class LinuxHost:
     async def give_stdio(self, process: ProcessRef, uid: int) -> None:
         """Make pipes somebody's."""
         stdio.give_stdio(process, uid)
+
+    async def read_fifo(self, fifo: Path, writer: ProcessRef, *, timeout: float) -> bool:
+        """Be the reader at a fifo."""
+        return await fifos.read_once(fifo, writer, timeout)
 
     async def kill_tree(self, process: ProcessRef) -> None:
         """SIGKILL a process and its descendants."""
