@@ -71,6 +71,15 @@ async def test_a_container_writes_to_its_own_directory_only(overlay, area, targe
     assert mounts(area) == []
 
 
+async def test_what_a_container_writes_is_never_waited_for(overlay, target):
+    await layer(overlay, 1, {"a": b""})
+    await overlay.prepare("key", [1], target)
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    [mounted] = [line for line in lines if str(target) in line]
+    assert "volatile" in mounted.split()[-1]
+    await overlay.release("key", target)
+
+
 @pytest.mark.parametrize("count", [101, 128, 500])
 async def test_more_layers_than_a_page_of_options_takes(overlay, target, count):
     for number in range(1, count + 1):

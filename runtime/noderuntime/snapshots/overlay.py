@@ -6,6 +6,9 @@ Below one directory, which only root may enter:
     snapshots/KEY/fs      what a container wrote
     snapshots/KEY/work    overlayfs' own
 
+What a container wrote does not outlive a power cut, because the container does not: the kernel is told
+not to bother with its fsync, and not to write out the disk when it is unmounted.
+
 Layers have short names because the kernel takes no more than a page of mount options, and
 :mod:`noderuntime.host.mount` names them relative to ``layers``: some 600 fit, overlayfs stops at 500.
 """
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -31,6 +35,7 @@ _log = log.get(__name__)
 
 _UNSAFE = frozenset(",:\\")
 _INDEX = Path("/sys/module/overlay/parameters/index")
+_KNOWS_VOLATILE = (5, 10)
 _VIEW = ("ro", "nosuid", "nodev", "noexec")
 _STAGED = "new-"
 
@@ -52,6 +57,7 @@ class Overlay:
         self._empty.chmod(0o755)
         # With an index, a directory that was mounted before a crash may be refused.
         self._options = ("index=off",) if _INDEX.exists() else ()
+        self._never_synced = ("volatile",) if _kernel() >= _KNOWS_VOLATILE else ()
 
     async def stage(self) -> Path:
         """Make an empty directory for a layer; none is left when the caller is cancelled meanwhile."""
@@ -101,7 +107,7 @@ class Overlay:
         place = self._snapshots / key
         await on_files(f"make snapshot {key}", lambda: self._make(place, layers))
         if layers:
-            writable = (f"upperdir={place / 'fs'}", f"workdir={place / 'work'}")
+            writable = (f"upperdir={place / 'fs'}", f"workdir={place / 'work'}", *self._never_synced)
             await self._host.mount(self._overlay(target, (self._lower(layers), *writable), user))
         else:
             await self._host.mount(Mount(str(place / "fs"), target, "", ("bind",), user))
@@ -182,6 +188,10 @@ class Overlay:
             if error.errno == errno.ENOENT:
                 raise NotFound(f"no {what}") from error
             raise
+
+
+def _kernel() -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
 
 
 def _is_number(name: str) -> bool:
