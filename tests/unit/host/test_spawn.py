@@ -78,7 +78,7 @@ async def test_no_descriptor_leaks(host: LinuxHost) -> None:
         await host.run(["true"], timeout=10)
         with pytest.raises(HostError):
             await host.run(["/no/such/program"], timeout=10)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # what other tests left may be collected meanwhile
 
 
 async def test_a_gate_holds_until_released_and_the_reply_is_heard(host: LinuxHost) -> None:
