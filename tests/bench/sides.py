@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import secrets
 import subprocess
@@ -18,6 +19,7 @@ from realnode.pods import Kubelet
 from realnode.tools import tool
 from realnode.traces import remove_cgroups
 
+import noderuntime
 from bench.figures import SIDES, Side
 from bench.machine import Group
 from bench.pushing import PAUSE
@@ -95,6 +97,7 @@ class Runtime:
 @contextmanager
 def place() -> Iterator[Place]:
     """Make directories and the CNI configuration; all is gone at the end."""
+    compileall.compile_dir(Path(noderuntime.__file__).parent, quiet=1)  # as an installed daemon is
     with ExitStack() as stack:
         area = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="noderuntime-bench-")))
         run = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nrbench-", dir="/run")))
