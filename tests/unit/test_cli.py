@@ -63,3 +63,8 @@ def test_the_switch_does_without_grpc() -> None:
     """It runs in a unit on which a kubelet waits."""
     script = "import sys, noderuntime.cli; sys.exit('grpc' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False, env=os.environ).returncode == 0
+
+
+def test_the_daemon_imports_no_http_client_before_it_needs_one() -> None:
+    script = "import sys, noderuntime.app; sys.exit('aiohttp' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], env=os.environ, check=False).returncode == 0

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from noderuntime.errors import DataLoss, InvalidArgument, ResourceExhausted
 from noderuntime.images import oci
-from noderuntime.images.answers import Answer
 from noderuntime.images.remote import Descriptor
+
+if TYPE_CHECKING:  # it brings the HTTP client along, which archives do without
+    from noderuntime.images.answers import Answer
 
 ACCEPTED = tuple(sorted(oci.MANIFEST_TYPES | oci.INDEX_TYPES))
 """Media types of manifests and indexes that we understand."""
