@@ -15,7 +15,6 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from noderuntime.errors import DeadlineExceeded, HostError, Internal, NotFound, ToolError
 from noderuntime.host.base import Conversation, Host, Launched, ProcessRef
@@ -29,6 +28,7 @@ from noderuntime.monitor.exits import read_exit
 _CREATE_TIMEOUT = 60.0
 _DAEMONIZE_TIMEOUT = 10.0
 _REOPEN_TIMEOUT = 5.0
+_KILL_PATIENCE = 10.0
 _PIDFILE = "conmon.pid"
 _REOPEN_LOG = b"2 0 0\n"
 """Message to the ``ctl`` fifo: kind 2 with two unused numbers."""
@@ -46,13 +46,8 @@ class ConmonMonitor:
     async def create(self, request: MonitorRequest) -> Monitored:
         """Start conmon, which runs the runtime's ``create``."""
         (self._persist_dir / request.container_id).mkdir(parents=True, exist_ok=True)
-        verdict = await self._converse(request)
-        pid = verdict.get("data")
-        if not isinstance(pid, int) or pid <= 0:
-            words = one_line(str(verdict.get("message", "")))
-            raise ToolError(request.runtime.name, "create", -pid if isinstance(pid, int) else 1, words)
         return Monitored(
-            process=await self._identify(pid, "container process"),
+            process=await self._identify(await self._converse(request), "container process"),
             monitor=await self._identify(self.pid(request.bundle), "monitor"),
         )
 
@@ -91,8 +86,8 @@ class ConmonMonitor:
         (self._exit_dir / container_id).unlink(missing_ok=True)
         await self._host.remove_tree(self._persist_dir / container_id)
 
-    async def _converse(self, request: MonitorRequest) -> dict[str, Any]:
-        """Start conmon, let it go, move it and hear its verdict; after an error it is gone."""
+    async def _converse(self, request: MonitorRequest) -> int:
+        """Start conmon, let it go, move it and hear who the container is; after an error conmon is gone."""
         argv = [str(self._conmon), *_arguments(request, self._exit_dir, self._persist_dir)]
         await self._host.make_cgroup(request.cgroup)  # before the runtime makes the one above it
         try:
@@ -111,14 +106,14 @@ class ConmonMonitor:
                 line = await conmon.reply(timeout=_CREATE_TIMEOUT)
             finally:
                 await moving
+            if not line:
+                raise ToolError("conmon", "create", status, "it ended without a verdict")
+            return _pid(line, request.runtime)
         except BaseException:
             await self._end(request.bundle)
             raise
         finally:
             await conmon.close()
-        if not line:
-            raise ToolError("conmon", "create", status, "it ended without a verdict")
-        return _parse(line)
 
     async def _move(self, request: MonitorRequest) -> None:
         """Put what conmon has become into its cgroup, or end it, so that nobody waits for its verdict."""
@@ -135,6 +130,7 @@ class ConmonMonitor:
         monitor = await self._process(bundle)
         if monitor is not None:
             await self._host.kill_tree(monitor)
+            await self._host.wait(monitor, timeout=_KILL_PATIENCE)
 
     async def _process(self, bundle: Path) -> ProcessRef | None:
         pid = self.pid(bundle)
@@ -176,12 +172,18 @@ def _arguments(request: MonitorRequest, exit_dir: Path, persist_dir: Path) -> It
             yield "--leave-stdin-open"
 
 
-def _parse(line: bytes) -> dict[str, Any]:
+def _pid(line: bytes, runtime: Path) -> int:
+    """Read conmon's verdict; ToolError carries the runtime's words when the container was not created."""
     try:
         verdict = json.loads(line)
     except ValueError as error:
         raise Internal(f"conmon said {line[:80]!r}, which is no JSON") from error
-    return verdict if isinstance(verdict, dict) else {}
+    said = verdict if isinstance(verdict, dict) else {}
+    pid = said.get("data")
+    if isinstance(pid, int) and pid > 0:
+        return pid
+    words = one_line(str(said.get("message", "")))
+    raise ToolError(runtime.name, "create", -pid if isinstance(pid, int) else 1, words)
 
 
 def _is_there(path: Path) -> bool:
