@@ -95,7 +95,10 @@ class Containerd:
             )
         with grpc.insecure_channel(f"unix:{self.socket}") as channel:
             grpc.channel_ready_future(channel).result(timeout=30)
-            api_pb2_grpc.RuntimeServiceStub(channel).Version(api_pb2.VersionRequest(), timeout=30)
+            runtime, deadline = api_pb2_grpc.RuntimeServiceStub(channel), time.monotonic() + 30
+            while not _is_ready(runtime):
+                assert time.monotonic() < deadline, self.log.read_text()[-4000:]
+                time.sleep(0.02)
 
     def import_images(self) -> None:
         """Put the test image and the sandbox image into the image store."""
@@ -152,3 +155,14 @@ class Containerd:
             for pod in runtime.ListPodSandbox(api_pb2.ListPodSandboxRequest(), timeout=30).items:
                 runtime.StopPodSandbox(api_pb2.StopPodSandboxRequest(pod_sandbox_id=pod.id), timeout=60)
                 runtime.RemovePodSandbox(api_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod.id), timeout=60)
+
+
+def _is_ready(runtime: api_pb2_grpc.RuntimeServiceStub) -> bool:
+    """Ask for the version; at first it answers that it is not ready to answer."""
+    try:
+        runtime.Version(api_pb2.VersionRequest(), timeout=30)
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+            raise
+        return False
+    return True
