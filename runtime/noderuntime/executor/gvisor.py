@@ -26,6 +26,7 @@ from noderuntime.executor.execsync import Arguments, ExecSync
 from noderuntime.executor.foreground import Foreground
 from noderuntime.executor.gvisor_port import forward_port
 from noderuntime.host.base import Connection, Host, Program
+from noderuntime.host.cgroup_names import scope_path
 from noderuntime.host.inotify import CLOSE_WRITE, DirectoryWatch
 from noderuntime.host.words import one_line
 
@@ -57,7 +58,9 @@ class GvisorExecutor:
             "--overlay2=none",  # a writable layer in the sandbox's memory would escape stats and limits
             "--allow-flag-override",  # by annotations of ours alone: the pod's are not passed on
         ]
-        if systemd_cgroup:
+        # On cgroup v1 runsc makes its cgroups itself, where systemd makes everybody else's too.
+        self._slices_as_paths = systemd_cgroup and host.cgroup_version() == 1
+        if systemd_cgroup and not self._slices_as_paths:
             flags.append("--systemd-cgroup")
         self._runsc = OciCommand(host, binary, flags)
         self._files = ExecFiles(run_dir / "exec")
@@ -87,6 +90,8 @@ class GvisorExecutor:
             annotations[_SANDBOX] = sandbox_id
         elif not any(one["type"] == "network" for one in spec["linux"]["namespaces"]):
             annotations["dev.gvisor.flag.network"] = "host"
+        if self._slices_as_paths:
+            spec["linux"]["cgroupsPath"] = scope_path(spec["linux"]["cgroupsPath"])
 
     async def start(self, container_id: str, sandbox_id: str, *, is_root: bool) -> None:
         """Start the sandbox, or tell a container's stand-in to start it, and hear how that went."""

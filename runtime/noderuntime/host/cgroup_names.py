@@ -58,6 +58,12 @@ def oci_cgroups_path(pod: str, container_id: str, driver: CgroupDriver) -> str:
     return f"{posixpath.basename(pod)}:{_PREFIX}:{container_id}"
 
 
+def scope_path(cgroups_path: str) -> str:
+    """Return where systemd would make the cgroup that OCI calls ``slice:prefix:name``."""
+    parent, prefix, name = cgroups_path.split(":")
+    return posixpath.join(slice_path(parent), f"{prefix}-{name}.scope")
+
+
 def monitor_cgroup(pod: str) -> str:
     """Return the path of the cgroup that holds the monitors of a pod."""
     return posixpath.join(pod, f"{_PREFIX}-monitor")
