@@ -56,7 +56,7 @@ class Network:
         if netns in namespaces():
             return
         run("ip", "netns", "add", netns)
-        host_end = f"nr{self.index}n{number}"
+        host_end = self._host_end(number)
         run("ip", "link", "add", host_end, "type", "veth", "peer", "name", "eth0", "netns", netns)
         run("ip", "link", "set", host_end, "master", self.bridge, "up")
         inside = ("ip", "-n", netns)
@@ -71,11 +71,26 @@ class Network:
         run("ip", "-n", self.netns(node), "route", "replace", pod_subnet(other_number),
             "via", self.node_ip(other_number))  # fmt: skip
 
+    def renew_node(self, node: str, number: int) -> None:
+        """Give the node's network what a new kernel has: no rule, and nothing that was made for pods."""
+        inside = ("ip", "-n", self.netns(node))
+        routes = json.loads(run(*inside, "-j", "route", "show", "proto", "boot"))
+        # The namespace goes when nobody looks; its link would be in the way of the new one.
+        run("ip", "link", "delete", self._host_end(number))
+        self.remove_node(node)
+        self.add_node(node, number)
+        for route in routes:
+            run(*inside, "route", "replace", route["dst"], "via", route["gateway"])
+
     def remove_node(self, node: str) -> None:
         """Remove the node's namespace; its veth pair goes with it."""
         netns = self.netns(node)
         if netns in namespaces():
             run("ip", "netns", "delete", netns)
+
+    def _host_end(self, number: int) -> str:
+        """Name the machine's end of a node's link."""
+        return f"nr{self.index}n{number}"
 
 
 def pod_subnet(number: int) -> str:

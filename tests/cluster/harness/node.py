@@ -104,6 +104,7 @@ class Node:
     def reboot(self, hard: bool = False) -> None:
         """Restart it, orderly or as if its power had been cut; returns when systemd is up again."""
         self.stop(signal.SIGKILL if hard else signal.SIGRTMIN + 4)
+        self.network.renew_node(self.name, self.number)
         self.start()
 
     def remove(self) -> None:
