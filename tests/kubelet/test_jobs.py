@@ -48,6 +48,7 @@ def test_a_command_that_is_not_there_is_told_in_one_line(workloads: Workloads) -
         message = workloads.event(name, "Failed", "/there/is/none")
         assert "\n" not in message
     assert "/there/is/none" in workloads.waiting("no-command-runc", "CreateContainerError")
+    assert workloads.container("no-command-runc")["restartCount"] == 0
     assert workloads.ended("no-command-gvisor")["reason"] == "StartError"
 
 

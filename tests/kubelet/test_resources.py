@@ -80,7 +80,7 @@ def _limits(world: World, status: dict[str, Any]) -> dict[str, int]:
     """Read memory limit (bytes) and CPU quota (microseconds in 100 ms) from the container's cgroup."""
     identifier = status["containerID"].partition("://")[2]
     files = "-name memory.limit_in_bytes -o -name memory.max -o -name cpu.cfs_quota_us -o -name cpu.max"
-    script = f"find /sys/fs/cgroup/ -path '*{identifier}/*' \\( {files} \\) -exec grep -H . {{}} +"
+    script = f"find /sys/fs/cgroup/ -path '*{identifier}*' \\( {files} \\) -exec grep -H . {{}} +"
     found = re.findall(r"/(memory|cpu)\.[a-z_]+:(\d+)", world.node.exec("sh", "-c", script))
     kinds = {"memory": "memory", "cpu": "quota"}
     return {kinds[kind]: int(number) for kind, number in found}

@@ -15,7 +15,7 @@ _OF_RUNNING = {
     "interface": "ip -o link | grep -o 'veth[^:]*'",
     "address": "ls /var/lib/cni/networks/bridge | grep '^10[.]'",
     "rule": "iptables-save | grep -E 'CNI-[0-9a-f]{16}|CNI-DN'",
-    "cgroup": "find /sys/fs/cgroup -type d -path '*kubepods*' -name 'pod*'",
+    "cgroup": "find /sys/fs/cgroup -type d -path '*kubepods*' -name '*pod[0-9a-f]*'",
 }
 """By noun: what no pod has any more that was stopped."""
 _RUN = "/run/noderuntime"
