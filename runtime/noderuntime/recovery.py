@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from noderuntime import log, orphans
+from noderuntime.containers import log_file
 from noderuntime.containers.create import keep_undone as keep_undone_container
 from noderuntime.containers.exits import settle
 from noderuntime.containers.pod import cgroup_of, user_of
@@ -117,6 +118,7 @@ async def _undo_container(parts: Parts, sandbox: Sandbox, container: Container) 
     await _end_monitor(parts, sandbox, container.id)
     await parts.executor(sandbox.handler).delete(container.id, sandbox.id)
     await parts.monitor.forget(container.id)
+    await log_file.remove_unused(container.log_path)
     await parts.images.release(container.id, paths.rootfs)
     await parts.host.remove_tree(paths.bundle)
     await parts.ledger.containers.drop(container)

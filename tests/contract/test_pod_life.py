@@ -186,6 +186,8 @@ def test_a_container_that_cannot_be_made_leaves_nothing_but_one_line(
     assert words in details
     assert "\n" not in details
     assert len(details) < 600
+    if not kubelet.containers():
+        assert not list(Path(config.log_directory).iterdir())
     if code is not None:
         assert caught.value.code() is code
 

@@ -324,6 +324,8 @@ class FakeMonitor:
         self.conversation = FakeConversation()
 
     async def create(self, request: MonitorRequest) -> Monitored:
+        if request.log_path is not None:
+            request.log_path.touch()
         await self.world.step("create")
         assert (request.bundle / "config.json").is_file()
         self.world.cgroups.add(request.cgroup)

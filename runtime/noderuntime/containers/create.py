@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from noderuntime import log
+from noderuntime.containers import log_file
 from noderuntime.containers.bundle import write_spec
 from noderuntime.containers.devices import add_cdi_devices
 from noderuntime.containers.pod import cgroup_of, pod_of, user_of
@@ -151,6 +152,7 @@ async def _spec(
 async def _run_monitor(parts: Parts, sandbox: Sandbox, container: Container, undo: Undo) -> Monitored:
     executor = parts.executor(sandbox.handler)
     runtime = executor.monitor_runtime(container.id, sandbox.id, is_root=False)
+    undo.add("log", lambda: log_file.remove_unused(container.log_path))
     undo.add("monitor's files", lambda: parts.monitor.forget(container.id))
     undo.add("runtime's container", lambda: executor.delete(container.id, sandbox.id))
     request = MonitorRequest(

@@ -46,6 +46,7 @@ def runtime_files(kind: RuntimeKind, registry: str) -> dict[str, str]:
     return {
         f"etc/systemd/system/{layout.SERVICE}": unit,
         "etc/noderuntime/config.toml": (REPO / "examples/standalone.toml").read_text(),
+        "etc/noderuntime/conf.d/10-node.toml": _NODERUNTIME_DROP_IN,
         "etc/noderuntime/certs.d/_default/hosts.toml": hosts,
     }
 
@@ -88,3 +89,6 @@ version = 3
     [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
       SystemdCgroup = false
 """
+
+# The kubelet's driver; the node's systemd would be asked for the other one.
+_NODERUNTIME_DROP_IN = '[server]\ncgroup_driver = "cgroupfs"\n'

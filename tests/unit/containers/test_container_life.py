@@ -154,12 +154,22 @@ async def test_a_failure_at_any_step_leaves_nothing(node, sandbox, step, late):
     before = node.world.left()
     node.world.fail.add(step + late)
     with pytest.raises(Internal, match=f"{step} fails"):
-        await create_container(node.parts, sandbox, container_config())
+        await create_container(node.parts, sandbox, container_config(log_path="0.log"))
+    assert not list(node.directory.glob("logs/*"))
     assert {k: v for k, v in node.world.left().items() if k != "cgroups"} == before
     assert not list(node.parts.ledger.containers)
     assert not list(node.parts.paths.containers.glob("*"))
     node.world.fail.clear()
     await create_container(node.parts, sandbox, container_config())
+
+
+async def test_a_log_with_words_in_it_is_not_removed(node, sandbox):
+    log = node.directory / "logs" / "0.log"
+    log.write_text("last words\n")
+    node.world.fail.add("create")
+    with pytest.raises(Internal, match="create fails"):
+        await create_container(node.parts, sandbox, container_config(log_path="0.log"))
+    assert log.read_text() == "last words\n"
 
 
 async def test_what_cannot_be_undone_is_left_to_the_kubelet(node, sandbox):

@@ -125,14 +125,16 @@ async def test_a_sandbox_that_was_half_made_is_undone(node, step, handler):
 @pytest.mark.parametrize("step", ["prepare", "create"])
 async def test_a_container_that_was_half_made_is_undone(node, step):
     await recover(node.parts, "boot-1")
-    sandbox = await run_pod_sandbox(node.parts, pod_config(), "runc")
+    logs = node.directory / "logs"
+    sandbox = await run_pod_sandbox(node.parts, pod_config(log_directory=str(logs)), "runc")
     before = node.world.left()
     node.world.hold[step] = asyncio.Event()
-    call = asyncio.create_task(create_container(node.parts, sandbox, container_config()))
+    call = asyncio.create_task(create_container(node.parts, sandbox, container_config(log_path="0.log")))
     await node.world.held.wait()
     await die_and_recover(node)
     assert is_dead(call)
     assert node.world.left() == before
+    assert not list(logs.iterdir())
     assert not list(node.parts.ledger.containers)
     assert not list(node.parts.paths.containers.iterdir())
     assert await create_container(node.parts, sandbox, container_config())
