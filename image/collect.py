@@ -111,12 +111,16 @@ def patch(bundle: Path) -> None:
 
 
 def pause_rootfs(root: Path) -> None:
-    """Lay out the pause container's root: one static program and what runtimes mount on."""
+    """Lay out the pause container's root: static programs and what runtimes mount on.
+
+    busybox connects from inside where a pod has a network stack of its own (port-forward into gVisor).
+    """
     for name in ("dev", "etc", "proc", "run", "sys", "tmp"):
         (root / name).mkdir(parents=True)
     for name in ("hostname", "hosts", "resolv.conf"):
         (root / "etc" / name).touch()
     shutil.copy("/usr/bin/catatonit", root / "pause")
+    shutil.copy("/bin/busybox", root / "busybox")
 
 
 def precompile(bundle: Path) -> None:

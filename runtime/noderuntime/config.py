@@ -125,7 +125,10 @@ class ToolsConfig(_Table):
     busybox: PinnedPath = Path("busybox")
     """A static one: its shell holds the stdio of gVisor's containers."""
     pause_rootfs: PinnedPath = Path("/opt/noderuntime/current/share/pause")
-    """runc refuses one behind a link."""
+    """Root of sandboxes' own containers: an init as ``pause``, and ``busybox``, which connects into gVisor.
+
+    runc refuses one behind a link.
+    """
     seccomp_profile: PinnedPath | None = None
 
 

@@ -12,7 +12,6 @@ from typing import Literal, Protocol
 
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.errors import InvalidArgument
-from noderuntime.host.base import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +57,8 @@ class Forward:
     sandbox_id: str
     ports: tuple[int, ...]
     """The ones named beforehand, as only the oldest kind of client does."""
-    connect: Callable[[int], Awaitable[Connection]]
-    """Connect to a TCP port of the pod's localhost."""
+    serve: Callable[[int, Stdio], Awaitable[None]]
+    """Serve one connection to a TCP port of the pod's localhost, to its end."""
     name: Literal["portforward"] = "portforward"
 
 

@@ -145,7 +145,7 @@ def test_attach_gives_both_streams_until_the_container_ends(
     _, container = start(kubelet, handler, script, stdin=True, stdin_once=True)
     done = crictl.run("attach", "-i", container, stdin=b"go\n")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"out\n", b"err\n")
-    assert kubelet.status(container).exit_code == 4
+    wait_until(lambda: kubelet.status(container).exit_code == 4, "its end")
 
 
 def test_the_first_clients_end_of_input_is_the_containers(
@@ -173,6 +173,20 @@ def test_attach_to_a_terminal(kubelet: Kubelet, crictl: Crictl, handler: str) ->
     wait_until(lambda: kubelet.status(container).exit_code == 6, "its end")
 
 
+LISTENS, ESTABLISHED = b"0A", b"01"
+
+
+def sockets(kubelet: Kubelet, container: str) -> set[bytes]:
+    """Return the states of the pod's sockets on port 8080."""
+    lines = kubelet.exec(container, "cat /proc/net/tcp /proc/net/tcp6").stdout.splitlines()
+    return {fields[3] for fields in map(bytes.split, lines) if fields[1].endswith(b":1F90")}
+
+
+def listens(kubelet: Kubelet, container: str) -> None:
+    """Wait until somebody listens on port 8080."""
+    wait_until(lambda: LISTENS in sockets(kubelet, container), "it listens")
+
+
 def serve(kubelet: Kubelet, handler: str, script: str) -> str:
     """Run a pod whose container listens, and return the pod."""
     pod, container = start(kubelet, handler, script)
@@ -187,12 +201,15 @@ HTTPD = "mkdir /tmp/web; echo it works >/tmp/web/index.html; exec httpd -f -p 12
 
 def fetch(port: int, question: bytes = b"GET / HTTP/1.0\r\n\r\n", *, half_close: bool = False) -> bytes:
     with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
-        client.sendall(question)
+        asking = threading.Thread(target=client.sendall, args=(question,))
+        asking.start()
         if half_close:
+            asking.join()
             client.shutdown(socket.SHUT_WR)
         answer = b""
         while data := client.recv(1 << 16):
             answer += data
+        asking.join()
         return answer
 
 
@@ -218,12 +235,31 @@ def test_port_forward_carries_much_both_ways(kubelet: Kubelet, crictl: Crictl, h
 
 
 def test_port_forward_half_closes(kubelet: Kubelet, crictl: Crictl, handler: str) -> None:
-    """In gVisor the pod cannot know of it; it must get to say what it has to say all the same."""
-    pod = serve(
-        kubelet, handler, "while :; do nc -l -p 8080 -e sh -c 'read word; sleep 0.5; echo heard $word'; done"
-    )
+    answer = "cat >/tmp/question; sleep 2; echo heard; cat /tmp/question"
+    pod = serve(kubelet, handler, f"while :; do nc -l -p 8080 -e sh -c '{answer}'; done")
     with crictl.forwarded(pod, 8080) as port:
-        assert fetch(port, b"word\n", half_close=True) == b"heard word\n"
+        assert fetch(port, b"word\n", half_close=True) == b"heard\nword\n"
+
+
+def test_port_forward_into_a_slow_pod_loses_nothing(kubelet: Kubelet, spdy: Crictl, handler: str) -> None:
+    pod = serve(kubelet, handler, "while :; do nc -l -p 8080 -e sh -c 'sleep 2; sha256sum'; done")
+    content = os.urandom(3_000_000)
+    with spdy.forwarded(pod, 8080) as port:
+        answer = fetch(port, content, half_close=True)
+    assert answer.split()[0].decode() == hashlib.sha256(content).hexdigest()
+
+
+def test_port_forward_of_a_client_that_is_gone_closes_the_connection(
+    kubelet: Kubelet, spdy: Crictl, handler: str
+) -> None:
+    pod, container = start(
+        kubelet, handler, "nc -l -p 8080 -e sleep 1000; echo closed >/tmp/seen; sleep 1000"
+    )
+    listens(kubelet, container)
+    with spdy.forwarded(pod, 8080) as port, socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"x")
+        wait_until(lambda: ESTABLISHED in sockets(kubelet, container), "a connection")
+    wait_until(lambda: ESTABLISHED not in sockets(kubelet, container), "its end")
 
 
 def test_port_forward_where_nobody_listens(kubelet: Kubelet, spdy: Crictl, handler: str) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from noderuntime.cri.v1 import api_pb2
 from noderuntime.errors import Internal, NotFound
 from noderuntime.executor.base import ExecResult, Executor, Features, RuntimeCommand
 from noderuntime.executor.probes import Probes
-from noderuntime.host.base import Address, Connection, Mount, NamespaceKind, ProcessRef, UserNamespace
+from noderuntime.host.base import Address, Mount, NamespaceKind, ProcessRef, UserNamespace
 from noderuntime.images.base import Image, ImageConfig, SnapshotUsage
 from noderuntime.monitor.base import Exit, Monitored, MonitorRequest
 from noderuntime.network.base import Attachment
@@ -240,6 +239,33 @@ class FakeConversation:
         self.closed = True
 
 
+class FakeClient:
+    """See noderuntime.sessions.Stdio."""
+
+    def __init__(self) -> None:
+        self.typed: asyncio.Queue[bytes] = asyncio.Queue()
+        self.heard: list[tuple[int, bytes]] = []
+        self.resized: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
+        self.news = asyncio.Event()
+
+    async def read(self) -> bytes:
+        return await self.typed.get()
+
+    async def write(self, stream: int, data: bytes) -> None:
+        self.heard.append((stream, data))
+        self.news.set()
+
+    async def sizes(self) -> AsyncIterator[tuple[int, int]]:
+        while True:
+            yield await self.resized.get()
+
+    async def hears(self, *said: tuple[int, bytes]) -> None:
+        async with asyncio.timeout(5):
+            while self.heard != list(said):
+                self.news.clear()
+                await self.news.wait()
+
+
 class FakeExecutor:
     """See noderuntime.executor.base.Executor."""
 
@@ -293,12 +319,10 @@ class FakeExecutor:
         self.execs.append(process)
         return self.program
 
-    async def connect(self, sandbox_id: str, netns: Path | None, port: int) -> Connection:
+    async def connect(self, sandbox_id: str, netns: Path | None, port: int) -> FakeConversation:
         await self.world.step("connect")
         self.connections.append((netns, port))
-        ours, theirs = socket.socketpair()
-        theirs.close()
-        return Connection(ours)
+        return self.program
 
     async def update(self, container_id: str, sandbox_id: str, resources: Mapping[str, Any]) -> None:
         await self.world.step("update")

@@ -25,7 +25,7 @@ async def tools(config: Config, host: Host) -> list[Finding]:
         await asyncio.gather(
             _program(host, "conmon", [str(config.tools.conmon), "--version"], "tools.conmon"),
             _program(host, "busybox", [str(config.tools.busybox), "echo", "runs"], "tools.busybox"),
-            asyncio.to_thread(_pause, config.tools.pause_rootfs),
+            asyncio.to_thread(_pause, config),
             *(_handler(executor, config.handlers[name].path) for name, executor in handlers.items()),
         )
     )
@@ -53,11 +53,16 @@ async def _handler(executor: Executor, path: Path) -> Finding:
     return good(check, f"{path}: {told.version}")
 
 
-def _pause(rootfs: Path) -> Finding:
-    if os.access(rootfs / "pause", os.X_OK):
-        return good("pause container", str(rootfs))
+def _pause(config: Config) -> Finding:
+    """Look for what runs in root containers; gVisor's also connect for port-forward."""
+    gvisor = any(handler.type == "gvisor" for handler in config.handlers.values())
+    programs = [config.tools.pause_rootfs / name for name in ("pause", *(("busybox",) if gvisor else ()))]
+    missing = [str(program) for program in programs if not os.access(program, os.X_OK)]
+    if not missing:
+        return good("pause container", str(config.tools.pause_rootfs))
     return bad(
         "pause container",
-        f"no program {rootfs / 'pause'}",
-        "set tools.pause_rootfs to a directory with an init as pause, such as catatonit",
+        f"no program {', '.join(missing)}",
+        "set tools.pause_rootfs to a directory with an init as pause, such as catatonit,"
+        " and for gVisor a static busybox",
     )

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from noderuntime.host.base import Connection, Program
+from noderuntime.host.base import Conversation, Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,9 @@ class Interactive(Protocol):
         does to it.
         """
 
-    async def connect(self, sandbox_id: str, netns: Path | None, port: int) -> Connection:
-        """Connect to a TCP port of the sandbox's localhost.
+    async def connect(self, sandbox_id: str, netns: Path | None, port: int) -> Conversation:
+        """Connect to a TCP port of the sandbox's localhost; a NoderuntimeError, here or in the
+        first reading, says why that is not possible.
 
         ``netns`` is the sandbox's network namespace; None means the node's own.
         """

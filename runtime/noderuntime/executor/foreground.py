@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from noderuntime.errors import DeadlineExceeded
 from noderuntime.executor.command import TIMEOUT, OciCommand
@@ -23,6 +23,14 @@ _STARTING = 16
 _WORDS = 1 << 16
 
 
+class Started(NamedTuple):
+    """A process that runs."""
+
+    program: Program
+    pid: int
+    """As the container's kernel knows it, which is not the node's in gVisor."""
+
+
 class Foreground:
     """Execs whose stdio is held."""
 
@@ -32,7 +40,7 @@ class Foreground:
 
     async def start(
         self, runtime: OciCommand, arguments: Arguments, process: Mapping[str, Any], *, stdin: bool
-    ) -> Program:
+    ) -> Started:
         """Return the process when it runs; ToolError when it does not come to that."""
         async with self._turn:
             with self._files.of(process) as (spec, pidfile):
@@ -43,8 +51,9 @@ class Foreground:
                     terminal=bool(process.get("terminal")),
                 )
                 try:
-                    if await _runs(program, pidfile):
-                        return program
+                    pid = await _started(program, pidfile)
+                    if pid is not None:
+                        return Started(program, pid)
                     words = await _words(program)
                     raise runtime.failure("exec", Completed(await program.wait(), b"", words))
                 except BaseException:
@@ -52,8 +61,8 @@ class Foreground:
                     raise
 
 
-async def _runs(program: Program, pidfile: Path) -> bool:
-    """Wait until the PID is written down; False when the runtime ended without."""
+async def _started(program: Program, pidfile: Path) -> int | None:
+    """Wait until the PID is written down and return it; None when the runtime ended without."""
     with DirectoryWatch(pidfile.parent, CLOSE_WRITE | MOVED_TO) as watch:
         waits = [asyncio.ensure_future(_written(pidfile, watch)), asyncio.ensure_future(program.ended())]
         try:
@@ -64,7 +73,7 @@ async def _runs(program: Program, pidfile: Path) -> bool:
             await asyncio.gather(*waits, return_exceptions=True)
     if not done:
         raise DeadlineExceeded(f"the runtime did not start the command within {TIMEOUT:g} s")
-    return read_pid(pidfile) is not None
+    return read_pid(pidfile)
 
 
 async def _written(pidfile: Path, watch: DirectoryWatch) -> None:

@@ -24,8 +24,8 @@ from noderuntime.executor.command import TIMEOUT, OciCommand
 from noderuntime.executor.execfiles import ExecFiles
 from noderuntime.executor.execsync import Arguments, ExecSync
 from noderuntime.executor.foreground import Foreground
-from noderuntime.executor.gvisor_port import forward_port
-from noderuntime.host.base import Connection, Host, Program
+from noderuntime.executor.gvisor_port import SandboxConnection, connecting_process
+from noderuntime.host.base import Conversation, Host, Program
 from noderuntime.host.cgroup_names import scope_path
 from noderuntime.host.inotify import CLOSE_WRITE, DirectoryWatch
 from noderuntime.host.words import one_line
@@ -63,8 +63,8 @@ class GvisorExecutor:
         if systemd_cgroup and not self._slices_as_paths:
             flags.append("--systemd-cgroup")
         self._runsc = OciCommand(host, binary, flags)
-        self._files = ExecFiles(run_dir / "exec")
-        self._exec_sync, self._exec = ExecSync(self._files), Foreground(self._files)
+        files = ExecFiles(run_dir / "exec")
+        self._exec_sync, self._exec = ExecSync(files), Foreground(files)
 
     async def probe(self) -> Features:
         """Ask ``runsc --version``: its first line ends with the version."""
@@ -135,23 +135,27 @@ class GvisorExecutor:
         self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, timeout: float | None
     ) -> ExecResult:
         """Run a process with ``runsc exec``; its PID is one of the sandbox's kernel."""
-
-        async def kill(pid: int) -> None:
-            await self._runsc.run("kill", "--pid", str(pid), container_id, "KILL")
-
         return await self._exec_sync.run(
-            self._runsc, _exec_arguments(container_id), process, timeout=timeout, kill=kill
+            self._runsc,
+            _exec_arguments(container_id),
+            process,
+            timeout=timeout,
+            kill=lambda pid: self._kill_process(container_id, pid),
         )
 
     async def exec(
         self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, stdin: bool
     ) -> Program:
         """Start a process with ``runsc exec``, which stays as long as it does."""
-        return await self._exec.start(self._runsc, _exec_arguments(container_id), process, stdin=stdin)
+        started = await self._exec.start(self._runsc, _exec_arguments(container_id), process, stdin=stdin)
+        return started.program
 
-    async def connect(self, sandbox_id: str, netns: Path | None, port: int) -> Connection:
+    async def connect(self, sandbox_id: str, netns: Path | None, port: int) -> Conversation:
         """Have the sandbox connect: its network stack is its own, and knows nothing of the namespace's lo."""
-        return await forward_port(self._runsc, self._files, sandbox_id, port)
+        program, pid = await self._exec.start(
+            self._runsc, _exec_arguments(sandbox_id), connecting_process(port), stdin=True
+        )
+        return SandboxConnection(program, port, lambda: self._kill_process(sandbox_id, pid))
 
     async def update(self, container_id: str, sandbox_id: str, resources: Mapping[str, Any]) -> None:
         """Set ``linux.resources`` with ``runsc update``."""
@@ -170,6 +174,10 @@ class GvisorExecutor:
     async def pids(self, container_id: str, sandbox_id: str) -> Sequence[int]:
         """Containers of a sandbox have no processes on the node."""
         return ()
+
+    async def _kill_process(self, container_id: str, pid: int) -> None:
+        """Kill one process of a container; one that has ended is no error."""
+        await self._runsc.run("kill", "--pid", str(pid), container_id, "KILL")
 
     async def _ended(self, pidfile: Path) -> bool:
         """Tell whether the process that stands for a container is gone, or goes in a moment."""

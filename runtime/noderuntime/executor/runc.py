@@ -22,7 +22,7 @@ from noderuntime.executor.command import TIMEOUT, OciCommand
 from noderuntime.executor.execfiles import ExecFiles
 from noderuntime.executor.execsync import Arguments, ExecSync
 from noderuntime.executor.foreground import Foreground
-from noderuntime.host.base import Connection, Host, ProcessRef, Program
+from noderuntime.host.base import Conversation, Host, ProcessRef, Program
 from noderuntime.host.cgroup import path_in_hierarchy
 
 _KILL_TIMEOUT = 10.0
@@ -117,11 +117,12 @@ class RuncExecutor:
         self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, stdin: bool
     ) -> Program:
         """Start a process with ``runc exec``, which stays as long as it does."""
-        return await self._exec.start(self._runc, _exec_arguments(container_id), process, stdin=stdin)
+        started = await self._exec.start(self._runc, _exec_arguments(container_id), process, stdin=stdin)
+        return started.program
 
-    async def connect(self, sandbox_id: str, netns: Path | None, port: int) -> Connection:
+    async def connect(self, sandbox_id: str, netns: Path | None, port: int) -> Conversation:
         """Connect from a socket that belongs to the pod's network namespace."""
-        return Connection(await self._host.connect(netns, port))
+        return await self._host.connect(netns, port)
 
     async def update(self, container_id: str, sandbox_id: str, resources: Mapping[str, Any]) -> None:
         """Set ``linux.resources`` with ``runc update``."""

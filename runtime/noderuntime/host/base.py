@@ -7,7 +7,6 @@ Failures raise HostError, a missed deadline DeadlineExceeded.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
@@ -127,14 +126,8 @@ class Program(Conversation, Protocol):
     async def wait(self) -> int:
         """Wait for the program's end and return its exit status (negative: killed by that signal)."""
 
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """A connection to something that listens."""
-
-    socket: socket.socket
-    half_closes: bool = True
-    """Whether the other side can go on when it was told that we have sent all."""
+    def release(self) -> None:
+        """Kill the program and keep its streams: it has handed their other ends to somebody."""
 
 
 class Host(Protocol):
@@ -177,7 +170,7 @@ class Host(Protocol):
         Without ``stdin`` and terminal it reads from ``/dev/null``.
         """
 
-    async def connect(self, netns: Path | None, port: int) -> socket.socket:
+    async def connect(self, netns: Path | None, port: int) -> Conversation:
         """Connect to a TCP port of localhost, IPv4 before IPv6, in a pinned network namespace or our own."""
 
     async def mount(self, mount: Mount) -> None:

@@ -10,23 +10,61 @@ import asyncio
 import errno
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from noderuntime.errors import HostError
 from noderuntime.host import syscalls
+from noderuntime.host.base import STDOUT
 from noderuntime.host.threads import in_own_thread
 
 _LOCALHOST = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+_CHUNK = 1 << 16
 _TIMEOUT = 10.0
 """Seconds; on loopback only a listener with a full backlog takes any."""
 
 
-async def connect(netns: Path | None, port: int) -> socket.socket:
+class Connection:
+    """A TCP connection; see :class:`noderuntime.host.base.Conversation`. Either side may send all first."""
+
+    def __init__(self, made: socket.socket) -> None:
+        self._socket = made
+
+    async def read(self) -> tuple[int, bytes]:
+        """Return what came next; one that was broken off has ended."""
+        await asyncio.sleep(0)  # a peer that always has something to say would keep the loop for itself
+        try:
+            data = await asyncio.get_running_loop().sock_recv(self._socket, _CHUNK)
+        except ConnectionError:
+            data = b""
+        return STDOUT, data
+
+    async def write(self, data: bytes) -> None:
+        """Send."""
+        try:
+            await asyncio.get_running_loop().sock_sendall(self._socket, data)
+        except ConnectionError as error:
+            raise BrokenPipeError from error
+
+    def end_input(self) -> None:
+        """Say that we have sent all."""
+        with suppress(OSError):  # ENOTCONN: it was broken off, and reading will tell
+            self._socket.shutdown(socket.SHUT_WR)
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """There is no terminal."""
+
+    async def close(self) -> None:
+        """Close it."""
+        self._socket.close()
+
+
+async def connect(netns: Path | None, port: int) -> Connection:
     """Connect to a TCP port; HostError says why neither address answers."""
     reasons = []
     for family, address in _LOCALHOST:
         try:
-            return await _try(netns, family, address, port)
+            return Connection(await _try(netns, family, address, port))
         except OSError as error:
             reasons.append(error)
     words = ", ".join(f"{where}: {_say(why)}" for (_, where), why in zip(_LOCALHOST, reasons, strict=True))

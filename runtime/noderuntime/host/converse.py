@@ -36,6 +36,7 @@ class HeldProgram:
         self._terminal = terminal
         self._left = _LAST_WORDS
         self._over = False
+        self._released = False
         self._status: int | None = None
         for fd in (*outputs, *([stdin] if stdin >= 0 else ())):
             os.set_blocking(fd, False)
@@ -48,7 +49,7 @@ class HeldProgram:
                 if data := self._read(fd):
                     self._outputs[fd] = self._outputs.pop(fd)  # the other one is next
                     return stream, data
-            if self._over:
+            if self._over or not self._outputs:
                 break
             await self._news()
         return STDOUT, b""
@@ -89,6 +90,10 @@ class HeldProgram:
             self._status, self._over = self._child.reap(), True
         return self._status
 
+    def release(self) -> None:
+        """Kill the program and keep its streams, which have not ended for that."""
+        self._status, self._released = self._child.reap(), True
+
     async def close(self) -> None:
         """Close everything; who was on a terminal is told by SIGHUP, then the program is killed."""
         for fd in (*self._outputs, *([self._stdin] if self._stdin >= 0 else ())):
@@ -120,6 +125,9 @@ class HeldProgram:
 
     async def _news(self) -> None:
         """Wait until there is something to read, or the program has ended."""
+        if self._released:
+            await readable(*self._outputs)
+            return
         await readable(*self._outputs, self._child.pidfd)
         self._over = is_readable(self._child.pidfd)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -16,6 +15,7 @@ from noderuntime.host import process as processes
 from noderuntime.host.base import (
     Address,
     Completed,
+    Conversation,
     Launched,
     Mount,
     NamespaceKind,
@@ -72,7 +72,7 @@ class LinuxHost:
         """Start a program and hold its stdio."""
         return await converse.converse(self._spawner, argv, stdin=stdin, terminal=terminal)
 
-    async def connect(self, netns: Path | None, port: int) -> socket.socket:
+    async def connect(self, netns: Path | None, port: int) -> Conversation:
         """Connect to a TCP port of localhost."""
         return await connect.connect(netns, port)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from noderuntime.containers.relay import relay
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.errors import FailedPrecondition, InvalidArgument
-from noderuntime.host.base import Connection
 from noderuntime.parts import Parts
-from noderuntime.sessions import Forward
+from noderuntime.sessions import Forward, Stdio
 from noderuntime.store.records import Sandbox
 
 _MOST_PORTS = 32
@@ -22,14 +22,19 @@ def port_forward_session(parts: Parts, request: api_pb2.PortForwardRequest) -> F
     return Forward(
         sandbox_id=request.pod_sandbox_id,
         ports=tuple(request.port),
-        connect=lambda port: _connect(parts, request.pod_sandbox_id, port),
+        serve=lambda port, stdio: _serve(parts, request.pod_sandbox_id, port, stdio),
     )
 
 
-async def _connect(parts: Parts, sandbox_id: str, port: int) -> Connection:
+async def _serve(parts: Parts, sandbox_id: str, port: int, stdio: Stdio) -> None:
+    """Connect and carry bytes both ways until the pod has sent all."""
     sandbox = _ready(parts, sandbox_id)
     netns = Path(sandbox.netns) if sandbox.netns else None
-    return await parts.executor(sandbox.handler).connect(sandbox.id, netns, port)
+    connection = await parts.executor(sandbox.handler).connect(sandbox.id, netns, port)
+    try:
+        await relay(connection, stdio, stdin=True)
+    finally:
+        await connection.close()
 
 
 def _ready(parts: Parts, sandbox_id: str) -> Sandbox:

@@ -9,12 +9,11 @@ has the channels 2n and 2n+1, and each begins with the port as two bytes, little
 from __future__ import annotations
 
 import asyncio
-import socket
 import struct
+from collections.abc import AsyncIterator
 
 from noderuntime import log
 from noderuntime.errors import NoderuntimeError
-from noderuntime.host.base import Connection
 from noderuntime.sessions import Forward
 from noderuntime.streaming.channel import Channel
 from noderuntime.streaming.spdylink import SpdyLink, SpdyStream
@@ -28,10 +27,6 @@ TUNNEL = f"SPDY/3.1+{PROTOCOL}"
 WEBSOCKET_PROTOCOLS = ("v4.channel.k8s.io", "v4.base64.channel.k8s.io", "")
 MOST_STREAMS = 512
 """Two for each connection under way."""
-
-_CHUNK = 1 << 16
-_QUIET = 1.0
-"""Seconds without a byte from the pod after which a connection that cannot be half-closed is closed."""
 
 
 class Pairs:
@@ -111,68 +106,39 @@ def _port(text: str) -> int:
 
 
 async def _serve(data: Channel, error: Channel, port: int, forward: Forward) -> bool:
-    """Serve one connection to its end; False when there was none, which the client is told."""
+    """Serve one connection to its end; False when it failed, which the client is told."""
     error.ignore()
+    served = True
     try:
-        connection = await forward.connect(port)
+        await forward.serve(port, _ChannelStdio(data))
     except NoderuntimeError as reason:
         _log.info("a port cannot be forwarded", sandbox=forward.sandbox_id, port=port, error=reason)
         words = f"error forwarding port {port} to pod {forward.sandbox_id}: {reason}"
         await error.write(words.encode())
-        await error.finish()
-        return False
-    with connection.socket:
-        await _Copy(data, connection).run()
+        served = False
+    except ConnectionError as reason:
+        _log.debug("a forwarded connection was given up", sandbox=forward.sandbox_id, port=port, error=reason)
     data.ignore()
     await error.finish()
     await data.finish()
-    return True
+    return served
 
 
-class _Copy:
-    """Bytes between a client's channel and a pod, both ways at once."""
+class _ChannelStdio:
+    """A channel as the client's ends of a connection; see :class:`noderuntime.sessions.Stdio`."""
 
-    def __init__(self, channel: Channel, connection: Connection) -> None:
+    def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._socket = connection.socket
-        self._half_closes = connection.half_closes
-        self._received = 0
 
-    async def run(self) -> None:
-        """Copy until the pod has sent all, or either side breaks the connection off."""
-        sending = asyncio.ensure_future(self._send())
-        receiving = asyncio.ensure_future(self._receive())
-        try:
-            await asyncio.wait([sending, receiving], return_when=asyncio.FIRST_COMPLETED)
-            if not receiving.done():
-                sending.result()
-                await self._last_words(receiving)
-            if receiving.done():
-                receiving.result()
-        except OSError as error:
-            _log.debug("a forwarded connection broke off", error=error)
-        finally:
-            for task in (sending, receiving):
-                task.cancel()
-            await asyncio.gather(sending, receiving, return_exceptions=True)
+    async def read(self) -> bytes:
+        """Return what the client sent next."""
+        return await self._channel.read()
 
-    async def _send(self) -> None:
-        loop = asyncio.get_running_loop()
-        while data := await self._channel.read():
-            await loop.sock_sendall(self._socket, data)
-        if self._half_closes:
-            self._socket.shutdown(socket.SHUT_WR)
+    async def write(self, stream: int, data: bytes) -> None:
+        """Send to the client; there is but one stream."""
+        await self._channel.write(data)
 
-    async def _receive(self) -> None:
-        loop = asyncio.get_running_loop()
-        while data := await loop.sock_recv(self._socket, _CHUNK):
-            self._received += len(data)
-            await self._channel.write(data)
-            await asyncio.sleep(0)  # a pod that always has something to say must not keep the loop
-
-    async def _last_words(self, receiving: asyncio.Future[None]) -> None:
-        """Wait for the pod's end of sending, or, where it cannot know of ours, until it is quiet."""
-        heard = -1
-        while not receiving.done() and (self._half_closes or heard != self._received):
-            heard = self._received
-            await asyncio.wait([receiving], timeout=None if self._half_closes else _QUIET)
+    async def sizes(self) -> AsyncIterator[tuple[int, int]]:
+        """There is no terminal."""
+        return
+        yield

@@ -164,4 +164,5 @@ def _pause_rootfs(root: Path) -> Path:
     for name in ("dev", "etc", "proc", "sys", "tmp"):
         (root / name).mkdir(parents=True, exist_ok=True)
     shutil.copy(tool("catatonit"), root / "pause")
+    shutil.copy(tool("busybox"), root / "busybox")
     return root

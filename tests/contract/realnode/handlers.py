@@ -72,6 +72,7 @@ class Bench:
         if self.executor.needs_root_container:
             rootfs = self._bundle(self.sandbox) / "rootfs"
             shutil.copy(tool("catatonit"), rootfs / "pause")
+            shutil.copy(tool("busybox"), rootfs / "busybox")
             spec = root_spec(self._pod(), rootfs, ["/pause", "-P"], self.facts)
             await self._create(self.sandbox, spec, is_root=True)
             await self.executor.start(self.sandbox, self.sandbox, is_root=True)

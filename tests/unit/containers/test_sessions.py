@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
-from fakes import FakeConversation, FakeExecutor, FakeMonitor, Node, container_config, pod_config
+from fakes import FakeClient, FakeConversation, FakeExecutor, FakeMonitor, Node, container_config, pod_config
 
 from noderuntime.containers.attach import attach_session
 from noderuntime.containers.create import create_container
@@ -18,33 +17,6 @@ from noderuntime.errors import FailedPrecondition, Internal, InvalidArgument, No
 from noderuntime.host.base import STDERR, STDOUT
 from noderuntime.pods.run import run_pod_sandbox
 from noderuntime.sessions import Streams
-
-
-class Client:
-    """See noderuntime.sessions.Stdio."""
-
-    def __init__(self) -> None:
-        self.typed: asyncio.Queue[bytes] = asyncio.Queue()
-        self.heard: list[tuple[int, bytes]] = []
-        self.resized: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
-        self.news = asyncio.Event()
-
-    async def read(self) -> bytes:
-        return await self.typed.get()
-
-    async def write(self, stream: int, data: bytes) -> None:
-        self.heard.append((stream, data))
-        self.news.set()
-
-    async def sizes(self) -> AsyncIterator[tuple[int, int]]:
-        while True:
-            yield await self.resized.get()
-
-    async def hears(self, *said: tuple[int, bytes]) -> None:
-        async with asyncio.timeout(5):
-            while self.heard != list(said):
-                self.news.clear()
-                await self.news.wait()
 
 
 @pytest.fixture
@@ -84,7 +56,7 @@ def attach_request(container: str, **fields: object) -> api_pb2.AttachRequest:
 
 
 async def test_exec_carries_both_ways_and_gives_the_status(node: Node, running: str) -> None:
-    client, program_ = Client(), program(node)
+    client, program_ = FakeClient(), program(node)
     program_.code = 5
     session = exec_session(node.parts, exec_request(running, stdin=True, stderr=True))
     assert session.streams == Streams(stdin=True, stdout=True, stderr=True, tty=False)
@@ -101,7 +73,7 @@ async def test_exec_carries_both_ways_and_gives_the_status(node: Node, running: 
 
 
 async def test_exec_on_a_terminal(node: Node, running: str) -> None:
-    client, program_ = Client(), program(node)
+    client, program_ = FakeClient(), program(node)
     session = exec_session(node.parts, exec_request(running, stdin=True, tty=True))
     ending = asyncio.create_task(session.run(client))
     client.resized.put_nowait((40, 100))
@@ -118,7 +90,7 @@ async def test_exec_on_a_terminal(node: Node, running: str) -> None:
 
 
 async def test_a_program_that_reads_no_more_does_not_stop_its_client(node: Node, running: str) -> None:
-    client, program_ = Client(), program(node)
+    client, program_ = FakeClient(), program(node)
     program_.deaf = True
     session = exec_session(node.parts, exec_request(running, stdin=True))
     ending = asyncio.create_task(session.run(client))
@@ -133,7 +105,7 @@ async def test_a_program_that_reads_no_more_does_not_stop_its_client(node: Node,
 
 
 async def test_a_client_that_leaves_lets_go_of_the_program(node: Node, running: str) -> None:
-    client = Client()
+    client = FakeClient()
     ending = asyncio.create_task(exec_session(node.parts, exec_request(running, stdin=True)).run(client))
     client.typed.put_nowait(b"word")
     await client.hears((STDOUT, b"heard word"))
@@ -145,7 +117,7 @@ async def test_a_client_that_leaves_lets_go_of_the_program(node: Node, running: 
 async def test_a_runtime_that_fails_is_heard(node: Node, running: str) -> None:
     node.world.fail.add("exec")
     with pytest.raises(Internal, match="exec fails"):
-        await exec_session(node.parts, exec_request(running)).run(Client())
+        await exec_session(node.parts, exec_request(running)).run(FakeClient())
 
 
 async def test_requests_are_checked_at_once_and_again_when_the_client_comes(node: Node, running: str) -> None:
@@ -167,7 +139,7 @@ async def test_requests_are_checked_at_once_and_again_when_the_client_comes(node
     await stop_container(node.parts, running, 0)
     for session in sessions:
         with pytest.raises(FailedPrecondition, match="is not running"):
-            await session.run(Client())
+            await session.run(FakeClient())
     with pytest.raises(FailedPrecondition, match="is not running"):
         exec_session(node.parts, exec_request(running))
     with pytest.raises(FailedPrecondition, match="is not running"):
@@ -180,7 +152,7 @@ async def test_requests_are_checked_at_once_and_again_when_the_client_comes(node
 )
 async def test_the_end_of_a_clients_input(node: Node, pod: str, once: bool, tty: bool, ends: bool) -> None:
     container = await start(node, pod, stdin=True, stdin_once=once, tty=tty)
-    client, talk = Client(), attached(node)
+    client, talk = FakeClient(), attached(node)
     session = attach_session(node.parts, attach_request(container, stdin=True, tty=tty))
     ending = asyncio.create_task(session.run(client))
     client.typed.put_nowait(b"word")
@@ -199,7 +171,7 @@ async def test_the_end_of_a_clients_input(node: Node, pod: str, once: bool, tty:
 
 
 async def test_a_container_without_stdin_takes_none(node: Node, running: str) -> None:
-    client, talk = Client(), attached(node)
+    client, talk = FakeClient(), attached(node)
     session = attach_session(node.parts, attach_request(running, stdin=True))
     ending = asyncio.create_task(session.run(client))
     client.typed.put_nowait(b"")
@@ -215,7 +187,7 @@ async def test_a_client_that_reads_nothing_does_not_hold_an_ended_container(
 ) -> None:
     monkeypatch.setattr("noderuntime.containers.attach._LAST_WORDS", 0.05)
 
-    class Slow(Client):
+    class Slow(FakeClient):
         async def write(self, stream: int, data: bytes) -> None:
             await asyncio.Event().wait()
 

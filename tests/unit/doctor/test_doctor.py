@@ -161,6 +161,17 @@ async def test_tools_that_do_not_run_are_named_with_their_words(tmp_path: Path, 
     assert "handlers.r.path" in said["handler r"].advice
 
 
+@pytest.mark.parametrize(("kind", "state"), [("runc", State.OK), ("gvisor", State.FAIL)])
+async def test_gvisors_root_containers_need_a_busybox(tmp_path: Path, kind: str, state: State) -> None:
+    (tmp_path / "pause").touch(mode=0o755)
+    config = Config.model_validate(
+        {"handlers": {"h": {"type": kind, "path": "/none"}}, "tools": {"pause_rootfs": tmp_path}}
+    )
+    found = {one.check: one for one in await tools(config, LinuxHost())}["pause container"]
+    assert found.state is state
+    assert ("busybox" in found.found) is (kind == "gvisor")
+
+
 def test_the_network_wants_a_configuration_and_every_plugin(tmp_path: Path) -> None:
     settings = NetworkConfig(conf_dir=tmp_path / "net.d", plugin_dirs=(tmp_path,))
     assert _states(list(network(settings, LinuxHost()))) == {"CNI configuration": State.FAIL}

@@ -28,7 +28,9 @@ async def start(tmp_path: Path) -> AsyncIterator[Callable[..., object]]:
         runtime.write_text(f"#!/bin/sh\n{script}\n")
         runtime.chmod(0o755)
         command = OciCommand(LinuxHost(), runtime, ())
-        return await foreground.start(command, lambda *paths: paths, _PROCESS | fields, stdin=True)
+        started = await foreground.start(command, lambda *paths: paths, _PROCESS | fields, stdin=True)
+        assert started.pid == 42
+        return started.program
 
     before = _readers()
     yield start_

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 from pathlib import Path
 
 import pytest
@@ -74,6 +73,12 @@ async def test_others_that_hold_the_pipes_are_not_waited_for(host: LinuxHost) ->
     left = await host.process(int(said[STDOUT]))
     assert left is not None
     assert await host.signal(left, signal.SIGKILL)
+
+
+async def test_a_program_that_closes_its_outputs_has_said_all(host: LinuxHost) -> None:
+    program = await host.converse(["sh", "-c", "exec >&- 2>&-; exec sleep 30"], stdin=False, terminal=False)
+    assert await everything(program) == {STDOUT: b"", STDERR: b""}
+    await program.close()
 
 
 async def test_who_reads_nothing_makes_the_program_wait(host: LinuxHost, tmp_path: Path) -> None:
@@ -199,17 +204,13 @@ async def test_descriptors_are_given_back(host: LinuxHost, terminal: bool) -> No
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
-async def test_a_port_of_localhost(host: LinuxHost, family: int, address: str) -> None:
-    with socket.socket(family) as listener:
-        listener.bind((address, 0))
-        listener.listen()
-        with await host.connect(None, listener.getsockname()[1]) as made:
-            assert made.getpeername()[0] == address
-
-
-async def test_a_port_that_nobody_listens_on(host: LinuxHost) -> None:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        with pytest.raises(HostError, match=r"127\.0\.0\.1: Connection refused, ::1: Connection refused"):
-            await host.connect(None, bound.getsockname()[1])
+async def test_released_streams_outlive_their_program(host: LinuxHost) -> None:
+    heir = "echo ready; read word; echo heard $word"
+    script = f"exec 3<&0; setsid sh -c '{heir}' <&3 & exec sleep 30 3<&-"
+    program = await host.converse(["sh", "-c", script], stdin=True, terminal=False)
+    await until(program, b"ready")
+    program.release()
+    assert await program.wait() < 0
+    await program.write(b"word\n")
+    assert await everything(program) == {STDOUT: b"heard word\n", STDERR: b""}
+    await program.close()

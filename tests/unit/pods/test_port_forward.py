@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
-from fakes import FakeExecutor, Node, pod_config
+from fakes import FakeClient, FakeExecutor, Node, pod_config
 
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.errors import FailedPrecondition, InvalidArgument, NotFound
+from noderuntime.host.base import STDOUT
 from noderuntime.pods.port_forward import port_forward_session
 from noderuntime.pods.run import run_pod_sandbox
 from noderuntime.pods.stop import stop_pod_sandbox
@@ -20,19 +23,40 @@ async def test_connections_are_made_in_the_pods_network(node: Node) -> None:
     pod = await run_pod_sandbox(node.parts, pod_config(), "runc")
     session = port_forward_session(node.parts, request(pod, 80, 443))
     assert (session.sandbox_id, session.ports) == (pod, (80, 443))
-    (await session.connect(8080)).socket.close()
     executor = node.parts.executors["runc"]
     assert isinstance(executor, FakeExecutor)
+    client = FakeClient()
+    client.typed.put_nowait(b"word")
+    client.typed.put_nowait(b"")
+    serving = asyncio.create_task(session.serve(8080, client))
+    await client.hears((STDOUT, b"heard word"))
+    executor.program.end()
+    await serving
     assert executor.connections == [(node.parts.paths.sandbox(pod).netns, 8080)]
+    assert executor.program.closed
+
+
+async def test_a_client_that_leaves_closes_its_connection(node: Node) -> None:
+    pod = await run_pod_sandbox(node.parts, pod_config(), "runc")
+    executor = node.parts.executors["runc"]
+    assert isinstance(executor, FakeExecutor)
+    client = FakeClient()
+    client.typed.put_nowait(b"word")
+    serving = asyncio.create_task(port_forward_session(node.parts, request(pod)).serve(80, client))
+    await client.hears((STDOUT, b"heard word"))
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    assert executor.program.closed
 
 
 async def test_a_pod_on_the_nodes_network_has_no_other(node: Node) -> None:
     config = pod_config()
     config.linux.security_context.namespace_options.network = api_pb2.NODE
     pod = await run_pod_sandbox(node.parts, config, "runc")
-    (await port_forward_session(node.parts, request(pod)).connect(8080)).socket.close()
     executor = node.parts.executors["runc"]
     assert isinstance(executor, FakeExecutor)
+    executor.program.end()
+    await port_forward_session(node.parts, request(pod)).serve(8080, FakeClient())
     assert executor.connections == [(None, 8080)]
 
 
@@ -45,7 +69,7 @@ async def test_only_into_pods_that_are_ready(node: Node) -> None:
     with pytest.raises(FailedPrecondition, match="not ready"):
         port_forward_session(node.parts, request(pod))
     with pytest.raises(FailedPrecondition, match="not ready"):
-        await session.connect(80)
+        await session.serve(80, FakeClient())
 
 
 @pytest.mark.parametrize("ports", [(0,), (-1,), (65536,), tuple(range(1, 35))])

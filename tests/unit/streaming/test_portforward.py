@@ -3,68 +3,58 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 from spdyclient import RST_STREAM, control
 from streamclient import SpdySession, spdy, tunnel, websocket
 
 from noderuntime.errors import Internal
-from noderuntime.host.base import Connection
-from noderuntime.sessions import Forward
+from noderuntime.host.base import STDOUT
+from noderuntime.sessions import Forward, Stdio
 from noderuntime.streaming.server import StreamingServer
 
-Peer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Peer = Callable[[Stdio], Awaitable[None]]
 
 
 class Pod:
     """Something that listens on every port but 1."""
 
-    def __init__(self, peer: Peer, *, half_closes: bool = True) -> None:
+    def __init__(self, peer: Peer) -> None:
         self._peer = peer
-        self._half_closes = half_closes
         self.ports: list[int] = []
-        self.tasks: list[asyncio.Task[None]] = []
+        self.left = asyncio.Event()
 
-    async def connect(self, port: int) -> Connection:
+    async def serve(self, port: int, stdio: Stdio) -> None:
         if port == 1:
             raise Internal("connect to port 1: 127.0.0.1: Connection refused")
         self.ports.append(port)
-        ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
-            end.setblocking(False)
-        reader, writer = await asyncio.open_connection(sock=theirs)
-        self.tasks.append(asyncio.create_task(self._serve(reader, writer)))
-        return Connection(ours, self._half_closes)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await self._peer(reader, writer)
+            await self._peer(stdio)
         finally:
-            writer.transport.abort()
+            self.left.set()
 
     def forward(self, *ports: int) -> Forward:
-        return Forward("pod1", ports, self.connect)
+        return Forward("pod1", ports, self.serve)
 
 
-async def answers_at_the_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def answers_at_the_end(stdio: Stdio) -> None:
     """Say what was heard, but only when all of it has come."""
-    writer.write(b"heard " + await reader.read())
-    await writer.drain()
-    writer.write_eof()
+    heard = b""
+    while data := await stdio.read():
+        heard += data
+    await stdio.write(STDOUT, b"heard " + heard)
 
 
-async def echoes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(1 << 16):
-        writer.write(data)
-        await writer.drain()
+async def echoes(stdio: Stdio) -> None:
+    while data := await stdio.read():
+        await stdio.write(STDOUT, data)
 
 
-async def listens(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-    while await reader.read(1 << 16):
-        pass
+async def is_deaf(_stdio: Stdio) -> None:
+    await asyncio.Event().wait()
 
 
 async def pair(client: SpdySession, port: int, request: str = "0") -> tuple[int, int]:
@@ -160,14 +150,14 @@ async def test_a_second_stream_of_the_same_kind_is_reset(server: StreamingServer
 
 
 async def test_a_connection_that_the_client_resets_is_closed(server: StreamingServer) -> None:
-    pod = Pod(listens)
+    pod = Pod(echoes)
     async with await spdy(server.offer(pod.forward()), "portforward.k8s.io") as client:
         data, error = await pair(client, 80)
         await client.send(data, b"some")
+        await client.hears(data, b"some")
         await client.say(control(RST_STREAM, struct.pack(">II", data, 5)))
         await client.until(lambda: error in client.finished)
-        async with asyncio.timeout(10):
-            await asyncio.wait(pod.tasks)
+    assert pod.left.is_set()
 
 
 async def test_halves_of_pairs_that_were_reset_are_forgotten(server: StreamingServer) -> None:
@@ -180,55 +170,25 @@ async def test_halves_of_pairs_that_were_reset_are_forgotten(server: StreamingSe
 
 
 async def test_a_client_that_leaves_closes_its_connections(server: StreamingServer) -> None:
-    pod = Pod(listens)
+    pod = Pod(echoes)
     async with await spdy(server.offer(pod.forward()), "portforward.k8s.io") as client:
-        await pair(client, 80)
-        await client.until(lambda: True)
-        async with asyncio.timeout(10):
-            while not pod.tasks:
-                await asyncio.sleep(0.01)
+        data, _ = await pair(client, 80)
+        await client.send(data, b"some")
+        await client.hears(data, b"some")
     async with asyncio.timeout(10):
-        await asyncio.wait(pod.tasks)
+        await pod.left.wait()
 
 
 async def test_a_pod_that_reads_nothing_makes_the_client_wait(server: StreamingServer) -> None:
-    async def deaf(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.transport.pause_reading()
-        await asyncio.Event().wait()
-
-    pod = Pod(deaf)
-    async with await spdy(server.offer(pod.forward()), "portforward.k8s.io") as client:
+    async with await spdy(server.offer(Pod(is_deaf).forward()), "portforward.k8s.io") as client:
         data, _ = await pair(client, 80)
         sent = 0
-        with pytest.raises(TimeoutError):  # noqa: PT012 - the loop is what has to stop
+        with suppress(TimeoutError):
             while sent < 64 << 20:
                 async with asyncio.timeout(1):
                     await client.send(data, bytes(1 << 16))
                 sent += 1 << 16
-    for task in pod.tasks:
-        task.cancel()
-
-
-async def test_where_a_half_close_would_cut_the_answer_it_waits_for_quiet(
-    server: StreamingServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("noderuntime.streaming.portforward._QUIET", 0.3)
-
-    async def answers_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        question = await reader.readuntil(b"?")
-        for word in (b"late ", b"answer to ", question):
-            await asyncio.sleep(0.1)
-            writer.write(word)
-            await writer.drain()
-        assert await reader.read() == b""
-
-    pod = Pod(answers_late, half_closes=False)
-    async with await spdy(server.offer(pod.forward()), "portforward.k8s.io") as client:
-        data, error = await pair(client, 80)
-        await client.send(data, b"why?", fin=True)
-        await client.until(lambda: {data, error} <= client.finished)
-        assert client.heard[data] == b"late answer to why?"
-        await asyncio.gather(*pod.tasks)
+        assert sent < 64 << 20
 
 
 async def test_ports_named_beforehand_over_a_websocket(server: StreamingServer) -> None:

@@ -142,7 +142,7 @@ async def test_strangers_do_not_pile_up_and_do_not_keep_others_out_for_ever(
 
 
 async def test_only_so_many_sessions_are_offered(server: StreamingServer) -> None:
-    async def nobody(_port: int) -> None:
+    async def nobody(_port: int, _stdio: Stdio) -> None:
         raise NotImplementedError
 
     for _ in range(1000):
