@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from urllib.request import urlopen
+
 import grpc
 import pytest
 
@@ -48,6 +51,22 @@ def test_pods_choose_their_kernel_by_runtime_class(world: World) -> None:
 
 def test_all_pods_reach_each_other_directly_and_by_service(world: World) -> None:
     assert len(steps.check_connections(world.cluster, world.node, PODS)) == 2 * len(PODS) ** 2
+
+
+@pytest.mark.parametrize("pod", PODS)
+def test_a_person_gets_into_pods(world: World, pod: str, tmp_path: Path) -> None:
+    kubectl = world.cluster.kubectl
+    said = kubectl("exec", "-i", pod, "--", "sh", "-c", "cat; echo done", stdin="typed\n")
+    assert said == "typed\ndone\n"
+    with pytest.raises(CommandError) as failed:
+        kubectl("exec", pod, "--", "sh", "-c", "exit 7")
+    assert failed.value.status == 7
+    (tmp_path / "there").write_bytes(bytes(range(256)) * 4000)
+    kubectl("cp", str(tmp_path / "there"), f"{pod}:/tmp/copy")
+    kubectl("cp", f"{pod}:/tmp/copy", str(tmp_path / "back"))
+    assert (tmp_path / "back").read_bytes() == (tmp_path / "there").read_bytes()
+    with kubectl.forwarded(pod, 80) as address, urlopen(f"http://{address}/", timeout=20) as answer:
+        assert answer.read().decode().strip() == f"hello from {pod}"
 
 
 def test_the_ordinary_pod_was_not_restarted(world: World, ordinary: steps.Identity) -> None:

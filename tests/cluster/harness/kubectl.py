@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +83,21 @@ class Kubectl:
         found = self.get("events", "-n", namespace, f"--field-selector=involvedObject.name={name}")
         lines = [f"{entry['reason']}: {entry['message']}" for entry in found["items"]]
         return "\n".join(lines)
+
+    @contextmanager
+    def forwarded(self, pod: str, port: int) -> Iterator[str]:
+        """Forward a pod's port; yields the local address."""
+        argv = [str(tool("kubectl")), f"--kubeconfig={self.kubeconfig}", "port-forward", pod, f":{port}"]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+            try:
+                assert running.stdout is not None
+                line = running.stdout.readline()
+                found = re.search(r"127\.0\.0\.1:\d+", line)
+                if found is None:
+                    raise CommandError(tuple(argv), 1, line)
+                yield found.group()
+            finally:
+                running.kill()
 
     def pod_exec(self, name: str, *argv: str, timeout: float = 30) -> str:
         """Run a command in a pod."""
