@@ -33,6 +33,7 @@ async def _run(parts: Parts, request: api_pb2.ExecRequest, stdio: Stdio) -> int:
     _log.debug("exec started", container=container.id, tty=request.tty)
     try:
         await relay(program, stdio, stdin=request.stdin)
-        return await program.wait()
+        status = await program.wait()
+        return status if status >= 0 else 128 - status  # somebody killed the runtime itself
     finally:
         await program.close()

@@ -72,6 +72,12 @@ async def test_exec_carries_both_ways_and_gives_the_status(node: Node, running: 
     assert program_.closed
 
 
+async def test_a_killed_runtime_has_a_status_too(node: Node, running: str) -> None:
+    program(node).code = -9
+    program(node).end()
+    assert await exec_session(node.parts, exec_request(running)).run(FakeClient()) == 137
+
+
 async def test_exec_on_a_terminal(node: Node, running: str) -> None:
     client, program_ = FakeClient(), program(node)
     session = exec_session(node.parts, exec_request(running, stdin=True, tty=True))
