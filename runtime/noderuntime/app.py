@@ -56,6 +56,7 @@ from noderuntime.stats.collect import StatsCollector
 from noderuntime.stats.layers import WritableLayers
 from noderuntime.store.ledger import Ledger
 from noderuntime.streaming.server import StreamingServer
+from noderuntime.used_handlers import with_used
 
 _EXITS = "exits"
 _IMAGES = "images"
@@ -107,6 +108,7 @@ async def _parts(config: Config, upstream: Upstream | None, metrics: Metrics) ->
         ledger = Ledger(config.server.state_dir)
         stack.push_async_callback(ledger.close)
         metrics.watch(ledger)
+        config = await with_used(config, ledger)
         images = await stack.enter_async_context(_images(config, host))
         driver = await cgroup_driver(config.server.cgroup_driver, upstream, ledger)
         layers = WritableLayers(images.usage, images.filesystem)

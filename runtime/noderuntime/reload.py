@@ -20,6 +20,7 @@ from noderuntime.config import Config
 from noderuntime.errors import FailedPrecondition, NoderuntimeError
 from noderuntime.executor.registry import executors
 from noderuntime.parts import Parts
+from noderuntime.used_handlers import remember
 
 _log = log.get(__name__)
 
@@ -34,6 +35,7 @@ async def reload_on(hangup: asyncio.Event, parts: Parts, path: Path) -> None:
         applied = False
         try:
             reload(parts, await asyncio.to_thread(config.load, path))
+            await remember(parts.config, parts.ledger)
             applied = True
         except NoderuntimeError as error:
             _log.error("the configuration stays as it is", error=error)

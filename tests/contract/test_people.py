@@ -211,6 +211,9 @@ def test_metrics_tell_of_pods_that_ran(daemon: Daemon, kubelet: Kubelet, drop_in
     assert 0 < seen["process_resident_memory_bytes"] < 90 << 20
 
 
+_LATE = f"[handlers.late]\ntype = 'runc'\npath = {json.dumps(str(tool('runc')))}\n"
+
+
 def _handlers(kubelet: Kubelet) -> list[str]:
     status = kubelet.runtime.Status(api_pb2.StatusRequest(), timeout=30)
     return [handler.name for handler in status.runtime_handlers]
@@ -230,9 +233,7 @@ def test_a_reload_adds_a_handler_that_runs_pods_and_takes_none_from_under_them(
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
     written = len(daemon.log.read_text())
-    drop_in.write_text(
-        f"[log]\nlevel = 'debug'\n[handlers.late]\ntype = 'runc'\npath = {json.dumps(str(tool('runc')))}\n"
-    )
+    drop_in.write_text("[log]\nlevel = 'debug'\n" + _LATE)
     daemon.reload()
     wait_until(lambda: "late" in _handlers(kubelet), "the new handler")
     config = kubelet.pod_config()
@@ -275,3 +276,21 @@ def test_every_line_of_the_log_about_a_container_names_its_pod(daemon: Daemon, k
     assert all("container_name=bad" in line for line in failed)
     ended = [line for line in about if 'msg="container ended"' in line and container in line]
     assert ["container_name=main" in line for line in ended] == [True]
+
+
+def test_a_start_without_a_handler_leaves_its_pods_in_our_hands(
+    daemon: Daemon, kubelet: Kubelet, drop_in: Path
+) -> None:
+    drop_in.write_text(_LATE)
+    daemon.stop()
+    daemon.start()
+    pod = kubelet.run(kubelet.pod_config(), "late")
+    daemon.stop()
+    drop_in.unlink()
+    daemon.start()
+    assert pod in kubelet.pods()
+    kubelet.stop_and_remove(pod)
+    assert "late" in _handlers(kubelet), "it goes with the next start"
+    daemon.stop()
+    daemon.start()
+    assert "late" not in _handlers(kubelet)
