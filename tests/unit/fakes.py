@@ -59,6 +59,9 @@ class World:
     runtime: dict[str, Running] = field(default_factory=dict)
     exits: dict[str, Exit] = field(default_factory=dict)
     oom: set[str] = field(default_factory=set)
+    """Containers whose monitor saw a kill for want of memory."""
+    oom_kills: dict[str, int] = field(default_factory=dict)
+    """What the kernel counted, by path of the cgroup."""
     processes: dict[ProcessRef, asyncio.Event] = field(default_factory=dict)
     signals: list[tuple[str, int]] = field(default_factory=list)
     stubborn: set[str] = field(default_factory=set)
@@ -193,6 +196,9 @@ class FakeHost:
 
     async def cgroup_pids(self, path: str) -> list[int]:
         return []
+
+    async def cgroup_oom_kills(self, path: str) -> int:
+        return self.world.oom_kills.get(path, 0)
 
     async def remove_cgroup(self, path: str) -> None:
         await self.world.step("remove_cgroup")

@@ -242,5 +242,8 @@ class Host(Protocol):
     async def cgroup_pids(self, path: str) -> list[int]:
         """List all processes in the cgroup and below it; a missing cgroup has none."""
 
+    async def cgroup_oom_kills(self, path: str) -> int:
+        """Count the cgroup's processes that were killed for want of memory; a missing cgroup has none."""
+
     async def remove_cgroup(self, path: str) -> None:
         """Remove the cgroup and everything below it, in all hierarchies; missing is no error."""

@@ -70,6 +70,16 @@ class Cgroups:
         hierarchy = next((one for one in preferred if one in self.hierarchies), self.hierarchies[0])
         return [pid for group in _tree(_below(hierarchy, path)) for pid in _pids(group)]
 
+    def oom_kills(self, path: str) -> int:
+        """Count the cgroup's processes that were killed for want of memory; a missing cgroup has none."""
+        group = _below(self._root if self.version == 2 else self._root / "memory", path)
+        file = "memory.events" if self.version == 2 else "memory.oom_control"
+        try:
+            fields = dict(line.split() for line in (group / file).read_text(encoding="ascii").splitlines())
+        except OSError:
+            return 0
+        return int(fields.get("oom_kill", 0))
+
     async def remove(self, path: str) -> None:
         """Remove the cgroup and all below it, waiting for processes that are just ending."""
         deadline = time.monotonic() + _REMOVE_DEADLINE

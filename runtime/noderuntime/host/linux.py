@@ -154,6 +154,10 @@ class LinuxHost:
         """List the processes in a cgroup and below."""
         return await asyncio.to_thread(self._cgroups.pids, path)
 
+    async def cgroup_oom_kills(self, path: str) -> int:
+        """Count kills for want of memory."""
+        return await asyncio.to_thread(self._cgroups.oom_kills, path)
+
     async def remove_cgroup(self, path: str) -> None:
         """Remove a cgroup and everything below."""
         await self._cgroups.remove(path)

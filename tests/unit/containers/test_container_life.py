@@ -110,6 +110,17 @@ async def test_reasons(node, running, code, oom, reason):
     assert (now.exit_code, now.reason) == (code, reason)
 
 
+@pytest.mark.parametrize(("handler", "victim"), [("runc", "container"), ("gvisor", "sandbox")])
+async def test_memory_that_was_wanting_is_told_though_the_monitor_did_not_hear(node, handler, victim):
+    sandbox = await run_pod_sandbox(node.parts, pod_config(), handler)
+    container = await create_container(node.parts, sandbox, container_config())
+    await start_container(node.parts, container)
+    of = {"container": container, "sandbox": sandbox}[victim]
+    node.world.oom_kills[f"/kubepods/pod-web/{of}"] = 1
+    node.world.exit(container, 137)
+    assert (await ended(node, container)).reason == "OOMKilled"
+
+
 async def test_an_end_that_nobody_saw(node, running):
     node.world.exit(running, seen=False)
     now = await ended(node, running)

@@ -72,6 +72,22 @@ async def test_a_missing_cgroup_is_empty_and_can_be_removed(group: str) -> None:
     await Cgroups().remove(group)
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("memory/pod/c/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
+        ("pod/c/memory.events", "low 0\nhigh 0\nmax 3\noom 2\noom_kill 2\n"),
+    ],
+)
+def test_kills_for_want_of_memory_are_counted(tmp_path: Path, file: str, content: str) -> None:
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(content)
+    if not file.startswith("memory/"):
+        (tmp_path / "cgroup.controllers").write_text("memory")
+    assert Cgroups(tmp_path).oom_kills("/pod/c") == 2
+    assert Cgroups(tmp_path).oom_kills("/pod/gone") == 0
+
+
 def test_two_versions_are_told_apart(tmp_path: Path) -> None:
     assert Cgroups(tmp_path).version == 1
     (tmp_path / "cgroup.controllers").write_text("cpu memory\n")
