@@ -30,9 +30,12 @@ def _processes(marks: tuple[str, ...]) -> list[str]:
         try:
             words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             cgroups = (process / "cgroup").read_text()
+            state = (process / "stat").read_text().rpartition(")")[2].split()[0]
         except (FileNotFoundError, ProcessLookupError):
             continue
         cluster = f"/noderuntime/{Path(marks[0]).name}/"
+        if state in "ZX":  # it has ended, and waits for a parent that is outside of the cluster
+            continue
         if any(mark in words for mark in marks) or cluster in cgroups:
             found.append(f"process {process.name}: {words[:120]}")
     return found
