@@ -60,7 +60,7 @@ def _mounts(container: Container) -> Iterator[api_pb2.Mount]:
         mount = api_pb2.Mount()
         mount.CopyFrom(asked)
         if mount.HasField("image"):
-            mount.image.image = next(images, mount.image.image)
+            mount.image.image = mount.image.image_ref = next(images, mount.image.image)
         yield mount
 
 

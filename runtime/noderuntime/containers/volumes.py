@@ -34,5 +34,7 @@ async def mount_image_volumes(parts: Parts, container: Container) -> Mapping[int
 def _check(mount: api_pb2.Mount) -> None:
     if mount.host_path:
         raise InvalidArgument("a mount has a host_path and an image: it can come from one of them only")
+    if not mount.readonly:
+        raise InvalidArgument("an image volume is read-only: nothing can be written to an image")
     if mount.propagation != api_pb2.PROPAGATION_PRIVATE:
         raise InvalidArgument("an image volume is private: it has no mounts to pass on")

@@ -36,7 +36,7 @@ _log = log.get(__name__)
 _UNSAFE = frozenset(",:\\")
 _INDEX = Path("/sys/module/overlay/parameters/index")
 _KNOWS_VOLATILE = (5, 10)
-_VIEW = ("ro", "nosuid", "nodev", "noexec")
+_VIEW = ("ro", "nosuid", "nodev")
 _STAGED = "new-"
 
 

@@ -21,7 +21,7 @@ Mount = dict[str, Any]
 _SHM = "/dev/shm"  # noqa: S108 - a place inside the container, or all of the node's for hostIPC
 
 _NO_VOLUMES: Mapping[int, Path] = MappingProxyType({})
-_IMAGE_VOLUME = ("rbind", "rprivate", "ro", "nosuid", "nodev", "noexec")
+_IMAGE_VOLUME = ("rbind", "rprivate", "ro", "nosuid", "nodev")
 
 _PROPAGATION = {
     api_pb2.PROPAGATION_PRIVATE: "rprivate",

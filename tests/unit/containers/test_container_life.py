@@ -77,7 +77,8 @@ async def test_a_container_lives_and_leaves_nothing(node, sandbox):
 
 
 def volume(**fields):
-    return api_pb2.Mount(container_path="/data", image=api_pb2.ImageSpec(image="app"), **fields)
+    wanted = {"container_path": "/data", "image": api_pb2.ImageSpec(image="app"), "readonly": True}
+    return api_pb2.Mount(**(wanted | fields))
 
 
 async def test_images_as_volumes_come_and_go_with_their_container(node, sandbox):
@@ -86,13 +87,15 @@ async def test_images_as_volumes_come_and_go_with_their_container(node, sandbox)
     [place] = node.world.volumes[container]
     assert place.parent == node.parts.paths.container(container).volumes
     path, image = (await status(node, container)).mounts
-    assert (path.host_path, image.image.image) == ("/tmp", IMAGE_ID)
+    assert (path.host_path, image.image.image, image.image.image_ref) == ("/tmp", IMAGE_ID, IMAGE_ID)
     await remove_container(node.parts, container)
     assert node.world.volumes == {}
 
 
 @pytest.mark.parametrize(
-    "bad", [{"host_path": "/tmp"}, {"propagation": api_pb2.PROPAGATION_BIDIRECTIONAL}], ids=str
+    "bad",
+    [{"host_path": "/tmp"}, {"propagation": api_pb2.PROPAGATION_BIDIRECTIONAL}, {"readonly": False}],
+    ids=str,
 )
 async def test_an_image_volume_that_can_never_be_leaves_nothing(node, sandbox, bad):
     before = node.world.left()
