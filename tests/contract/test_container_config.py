@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -22,9 +23,10 @@ def test_user_and_groups(kubelet: Kubelet, handler: str) -> None:
     asked = linux(
         run_as_user=api_pb2.Int64Value(value=1234),
         run_as_group=api_pb2.Int64Value(value=2345),
-        supplemental_groups=[3456],
+        supplemental_groups=[4567, 3456],
     )
-    assert said_by(kubelet, handler, "id -u; id -g; id -G", linux=asked) == ["1234", "2345", "2345 3456"]
+    said = said_by(kubelet, handler, "id -u; id -g; id -G", linux=asked)
+    assert said == ["1234", "2345", "2345 3456 4567"]
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
@@ -51,9 +53,11 @@ def test_mounts_are_writable_or_not(kubelet: Kubelet, handler: str, tmp_path: Pa
     assert (fixed / "file").read_text() == "from the node\n"
 
 
+@pytest.mark.parametrize(("handler", "writable"), [("runc", ["/plain"]), ("gvisor", [])])
 def test_what_is_mounted_below_is_read_only_too_where_that_is_asked_for(
-    kubelet: Kubelet, daemon: Daemon, tmp_path: Path
+    kubelet: Kubelet, handler: str, writable: list[str], tmp_path: Path
 ) -> None:
+    """Inside gVisor a mount is one filesystem with all that is below it, and as such read-only."""
     below = tmp_path / "v/below"
     below.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "none", below], check=True)
@@ -67,18 +71,12 @@ def test_what_is_mounted_below_is_read_only_too_where_that_is_asked_for(
         script = (
             "for one in /plain /deep; do touch $one/below/x && echo $one; touch $one/x && echo $one; done"
         )
-        said = said_by(kubelet, "runc", f"({script}) 2>/dev/null; true", mounts=mounts)
+        said = said_by(kubelet, handler, f"({script}) 2>/dev/null; true", mounts=mounts)
     finally:
         subprocess.run(["umount", below], check=True)
-    assert said == ["/plain"]
+    assert said == writable
     features = {one.name: one.features for one in kubelet.node_status().runtime_handlers}
-    assert features["runc"].recursive_read_only_mounts
-    assert not features["gvisor"].recursive_read_only_mounts
-    config = kubelet.pod_config()
-    pod = kubelet.run(config, "gvisor")
-    with pytest.raises(grpc.RpcError, match="RROUnsupported: handler gvisor") as refused:
-        kubelet.create(pod, config, "main", "true", mounts=mounts)
-    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert features[handler].recursive_read_only_mounts
 
 
 def test_only_root_can_read_a_containers_environment(kubelet: Kubelet, daemon: Daemon) -> None:
@@ -111,6 +109,23 @@ def test_seccomp_and_no_new_privileges(kubelet: Kubelet) -> None:
         "NoNewPrivs:0",
         "Seccomp:0",
     ]
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("rest", ["SCMP_ACT_ALLOW", "SCMP_ACT_LOG"])
+def test_a_seccomp_profile_of_the_pods_own(kubelet: Kubelet, handler: str, rest: str, tmp_path: Path) -> None:
+    rule = {"names": ["chmod", "fchmodat", "fchmodat2"], "action": "SCMP_ACT_ERRNO"}
+    profile = tmp_path / "profile.json"
+    profile.write_text(json.dumps({"defaultAction": rest, "syscalls": [rule]}))
+    own = api_pb2.SecurityProfile(profile_type=api_pb2.SecurityProfile.Localhost, localhost_ref=str(profile))
+    said = said_by(kubelet, handler, "touch /f && chmod 600 /f || echo refused", linux=linux(seccomp=own))
+    assert said[-1] == "refused"
+
+
+def test_gvisor_is_the_default_profile_of_its_containers(kubelet: Kubelet) -> None:
+    default = api_pb2.SecurityProfile(profile_type=api_pb2.SecurityProfile.RuntimeDefault)
+    script = "grep Seccomp: /proc/self/status | tr -d '[:blank:]'"
+    assert said_by(kubelet, "gvisor", script, linux=linux(seccomp=default)) == ["Seccomp:0"]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from noderuntime.executor.execfiles import ExecFiles
 from noderuntime.executor.execsync import Arguments, ExecSync
 from noderuntime.executor.foreground import Foreground
 from noderuntime.executor.gvisor_port import SandboxConnection, connecting_process
+from noderuntime.executor.gvisor_spec import translate
 from noderuntime.host.base import Conversation, Host, Program
 from noderuntime.host.cgroup_names import scope_path
 from noderuntime.host.inotify import CLOSE_WRITE, DirectoryWatch
@@ -56,6 +57,8 @@ class GvisorExecutor:
             "--platform=systrap",
             "--network=sandbox",
             "--overlay2=none",  # a writable layer in the sandbox's memory would escape stats and limits
+            "--oci-seccomp",  # profiles of the pod's own; ignored without it
+            "--allow-suid",  # what no_new_privs is there to prevent
             "--allow-flag-override",  # by annotations of ours alone: the pod's are not passed on
         ]
         # On cgroup v1 runsc makes its cgroups itself, where systemd makes everybody else's too.
@@ -72,7 +75,7 @@ class GvisorExecutor:
         return Features(
             version=first.rpartition(" ")[2] or "unknown",
             user_namespaces=False,
-            recursive_read_only_mounts=False,
+            recursive_read_only_mounts=True,
         )
 
     def monitor_runtime(self, container_id: str, sandbox_id: str, *, is_root: bool) -> RuntimeCommand:
@@ -84,6 +87,7 @@ class GvisorExecutor:
 
     def adapt_spec(self, spec: dict[str, Any], sandbox_id: str, *, is_root: bool) -> None:
         """Say which container is the sandbox; without a network namespace it uses the node's network."""
+        translate(spec)
         annotations = spec.setdefault("annotations", {})
         annotations[_TYPE] = "sandbox" if is_root else "container"
         if not is_root:

@@ -8,7 +8,7 @@ a pod is hostile. InvalidArgument, in one line, is the pod's fault.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +62,8 @@ def root_spec(pod: Pod, rootfs: Path, args: Sequence[str], facts: HostFacts) -> 
         "cgroupsPath": oci_cgroups_path(pod.cgroup, pod.id, pod.driver),
         "resources": {"devices": [{"allow": False, "access": "rwm"}]},
     }
-    seccomp = asked_seccomp(context)
-    if seccomp is not None and not context.privileged:
-        _put(linux, "seccomp", oci_seccomp(seccomp, (), facts))
+    if not context.privileged:
+        _put(linux, "seccomp", _seccomp(pod, asked_seccomp(context), (), facts))
     spec: Spec = {
         "ociVersion": _OCI_VERSION,
         "process": {
@@ -137,7 +136,8 @@ def _linux(pod: Pod, container: ContainerInput, facts: HostFacts, devices: Devic
     if not context.privileged:
         _put(linux, "maskedPaths", [absolute(path, "a masked path") for path in context.masked_paths])
         _put(linux, "readonlyPaths", [absolute(path, "a read-only path") for path in context.readonly_paths])
-        _put(linux, "seccomp", _seccomp(pod, context, facts))
+        bounding = oci_capabilities(context, facts.capabilities)["bounding"]
+        _put(linux, "seccomp", _seccomp(pod, asked_seccomp(context), bounding, facts))
     return linux
 
 
@@ -147,12 +147,18 @@ def _mappings(pod: Pod) -> Spec:
     return {"uidMappings": oci_mappings([pod.user.uids]), "gidMappings": oci_mappings([pod.user.gids])}
 
 
-def _seccomp(pod: Pod, context: api_pb2.LinuxContainerSecurityContext, facts: HostFacts) -> Spec | None:
-    """Resolve the profile for the container's capabilities; gVisor's kernel is a filter of its own."""
-    asked = asked_seccomp(context)
-    if pod.handler == "gvisor" or asked is None:
+def _seccomp(
+    pod: Pod, asked: api_pb2.SecurityProfile | None, capabilities: Collection[str], facts: HostFacts
+) -> Spec | None:
+    """Resolve the profile for a process's capabilities.
+
+    The default one guards the node's kernel, which nothing in gVisor reaches, and relies on system calls
+    that fail with ENOSYS; runsc lets them fail with EPERM, which ends programs instead of warning them.
+    """
+    default = api_pb2.SecurityProfile.RuntimeDefault
+    if asked is None or (pod.handler == "gvisor" and asked.profile_type == default):
         return None
-    return oci_seccomp(asked, oci_capabilities(context, facts.capabilities)["bounding"], facts)
+    return oci_seccomp(asked, capabilities, facts)
 
 
 def _with_hostname(spec: Spec, pod: Pod) -> Spec:

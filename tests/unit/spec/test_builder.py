@@ -80,6 +80,22 @@ def test_privileged_containers_are_not_confined(pod: Pod, facts: HostFacts, root
     assert "/dev/null" in {one["path"] for one in linux["devices"]}
 
 
+def test_the_default_seccomp_profile_is_not_for_gvisor_but_the_pods_own_is(
+    pod: Pod, facts: HostFacts, rootfs: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "profile.json"
+    file.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
+    known = dataclasses.replace(facts, seccomp_profile=file)
+    sentry = dataclasses.replace(pod, handler="gvisor")
+    config = api_pb2.ContainerConfig()
+    config.linux.security_context.seccomp.profile_type = api_pb2.SecurityProfile.RuntimeDefault
+    assert "seccomp" in build(pod, known, rootfs, config)["linux"]
+    assert "seccomp" not in build(sentry, known, rootfs, config)["linux"]
+    config.linux.security_context.seccomp.profile_type = api_pb2.SecurityProfile.Localhost
+    config.linux.security_context.seccomp.localhost_ref = str(file)
+    assert build(sentry, known, rootfs, config)["linux"]["seccomp"]["defaultAction"] == "SCMP_ACT_ALLOW"
+
+
 def test_a_privileged_container_needs_a_privileged_pod(pod: Pod, facts: HostFacts, rootfs: Path) -> None:
     config = api_pb2.ContainerConfig()
     config.linux.security_context.privileged = True
