@@ -13,12 +13,13 @@ KEEP ?=
 RUNS ?= 5000
 QUICK ?=
 PYTEST := $(VENV)/pytest
+CRITEST := PYTHONPATH=tests:tests/contract $(VENV)/python -m critest
 
-.PHONY: help setup lint types imports unit fuzz contract critest critest-websocket cluster-test kubelet-test test \
-	bench bench-images demo demo-down image proto crds
+.PHONY: help setup lint types imports unit fuzz contract critest critest-gvisor critest-delegate critest-websocket \
+	cluster-test kubelet-test test bench bench-images demo demo-down image proto crds
 
 help:
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 setup: ## bring what is missing on this machine: packages, venv, programs
 	@test -n "$(SYSTEM_PYTHON)" || { echo 'setup: Python 3.11 or newer is needed' >&2; exit 1; }
@@ -34,7 +35,7 @@ types: setup ## mypy --strict on everything
 	MYPYPATH=tests/cluster:tests/kubelet:runtime $(VENV)/mypy --strict tests/kubelet/*.py tests/kubelet/kit/*.py
 	MYPYPATH=scripts $(VENV)/mypy --strict scripts/*.py
 	MYPYPATH=image $(VENV)/mypy --strict image/*.py
-	MYPYPATH=tests:tests/contract:runtime $(VENV)/mypy --strict --follow-imports=silent -p bench
+	MYPYPATH=tests:tests/contract:runtime $(VENV)/mypy --strict --follow-imports=silent -p bench -p critest
 
 imports: setup ## the layer rules
 	$(VENV)/lint-imports --no-cache
@@ -49,14 +50,19 @@ fuzz: setup ## hostile layers, and hostile clients of exec; RUNS=N for more
 contract: setup ## contract tests: the real tools, on this machine
 	$(PYTEST) tests/contract
 
-critest: setup ## the CRI conformance suite: containerd's pods through us, our own beside it, and alone
-	PYTHONPATH=tests:tests/contract $(VENV)/python -m critest
-	PYTHONPATH=tests:tests/contract $(VENV)/python -m critest --handler runc
-	PYTHONPATH=tests:tests/contract $(VENV)/python -m critest --setting alone
+critest: setup ## the CRI conformance suite: runc, alone on the node, with images of our own
+	$(CRITEST) --setting alone
+
+critest-gvisor: setup ## the same in gVisor, but for what tests/critest/not-in-gvisor.toml lists
+	$(CRITEST) --setting alone --handler gvisor
+
+critest-delegate: setup ## the suite beside containerd: its pods through us, then our own
+	$(CRITEST)
+	$(CRITEST) --handler runc
 
 critest-websocket: setup ## the suite's streaming specs over WebSocket
 	for handler in runc gvisor; do \
-		PYTHONPATH=tests:tests/contract $(VENV)/python -m critest --handler $$handler --ginkgo.focus=Streaming \
+		$(CRITEST) --handler $$handler --ginkgo.focus=Streaming \
 			-websocket-exec -websocket-attach -websocket-portforward || exit; done
 
 cluster-test: setup ## the story as pytest tests, on a cluster of their own
@@ -65,7 +71,7 @@ cluster-test: setup ## the story as pytest tests, on a cluster of their own
 kubelet-test: setup ## a kubelet on a node where noderuntime is the only runtime; some ten minutes, not part of test
 	$(PYTEST) tests/kubelet
 
-test: lint types imports unit contract critest critest-websocket cluster-test ## all of it
+test: lint types imports unit contract critest critest-gvisor critest-delegate critest-websocket cluster-test ## all of it
 
 bench: setup ## beside containerd on this machine, pods: times, CPU, memory; QUICK=1 for five minutes of it
 	QUICK=$(QUICK) PYTHONPATH=tests:tests/contract $(VENV)/python -m bench.cri

@@ -1,8 +1,20 @@
-"""Specs that pods of our handlers cannot pass, each with its reason; anything else that fails is a bug."""
+"""What the suite cannot have: specs that cannot hold in gVisor, and why a spec may skip itself."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Collection
+from pathlib import Path
 
-NOT_OFFERED: Mapping[str, str] = {}
-"""From a pattern of names to the reason."""
+MAY_SKIP = (
+    "AppArmor is disabled on this host",
+    "NRI socket not configured",  # there is no NRI here
+    "ID mapping is not supported",  # by the filesystem below the images
+)
+"""What a spec may begin with when it skips itself; anything else is a feature that we lack."""
+
+
+def not_in_gvisor() -> Collection[str]:
+    """Return the names of the list; why each stands there is for people to read."""
+    table = tomllib.loads(Path(__file__).with_name("not-in-gvisor.toml").read_text(encoding="utf-8"))
+    return [spec for entry in table["impossible"] for spec in entry["specs"]]
