@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import get_args
 
 from critest import suite, verdict
-from critest.expected import MAY_SKIP, not_in_gvisor
+from critest.expected import MAY_SKIP, NOT_THROUGH_CONTAINERD, not_in_gvisor
 from critest.images import DIGEST_IMAGE, images
 from critest.node import Node, Setting
 from critest.registry import Registry
@@ -37,6 +37,8 @@ def main() -> int:
     chosen, flags = parser.parse_known_args()
     impossible = not_in_gvisor() if chosen.handler == "gvisor" else ()
     name = "-".join(filter(None, (chosen.setting, chosen.handler, "part" if flags else "")))
+    if chosen.setting == "delegate" and not chosen.handler:
+        flags += [f"--ginkgo.skip={one}" for one in NOT_THROUGH_CONTAINERD]
     runs = _runs(name, flags, impossible)
     _REPORTS.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:

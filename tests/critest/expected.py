@@ -14,6 +14,11 @@ MAY_SKIP = (
 """What a spec may begin with when it skips itself; anything else is a feature that we lack."""
 
 
+NOT_THROUGH_CONTAINERD = ("runtime should support listing pod sandbox metrics",)
+"""Left out where the suite's pods are containerd's: once anybody describes metrics, as we do for our own
+pods, the suite wants them of every pod, and containerd 2.1 has none."""
+
+
 def not_in_gvisor() -> Collection[str]:
     """Return the names of the list; why each stands there is for people to read."""
     table = tomllib.loads(Path(__file__).with_name("not-in-gvisor.toml").read_text(encoding="utf-8"))

@@ -70,8 +70,9 @@ def complaints(
 
 
 def closing(outcomes: Mapping[str, Outcome], impossible: Collection[str]) -> str:
-    """Count; what was tried although it is impossible counts as that alone."""
-    tried = [name for name in impossible if name in outcomes and outcomes[name] != Outcome("skipped")]
+    """Count; what was tried, is impossible and did not pass counts as that alone."""
+    harmless = (None, Outcome("passed"), Outcome("skipped"))
+    tried = [name for name in impossible if outcomes.get(name) not in harmless]
     counts = Counter(outcome.result for name, outcome in outcomes.items() if name not in tried)
     line = f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped"
     return f"{line}, {len(tried)} not possible" if tried else line

@@ -67,4 +67,4 @@ def test_a_list_that_names_nothing_and_a_run_without_any_spec() -> None:
 def test_the_closing_line() -> None:
     outcomes = {"a": GOOD, "b": BAD, "c": LEFT, "d": BAD, "e": Outcome("skipped", "x")}
     assert closing(outcomes, ()) == "1 passed, 2 failed, 2 skipped"
-    assert closing(outcomes, ("d", "e")) == "1 passed, 1 failed, 1 skipped, 2 not possible"
+    assert closing(outcomes, ("a", "d", "e", "gone")) == "1 passed, 1 failed, 1 skipped, 2 not possible"
