@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection
+from collections.abc import Sequence
 from pathlib import Path
 
 MAY_SKIP = (
@@ -19,7 +19,7 @@ NOT_THROUGH_CONTAINERD = ("runtime should support listing pod sandbox metrics",)
 pods, the suite wants them of every pod, and containerd 2.1 has none."""
 
 
-def not_in_gvisor() -> Collection[str]:
+def not_in_gvisor() -> Sequence[str]:
     """Return the names of the list; why each stands there is for people to read."""
     table = tomllib.loads(Path(__file__).with_name("not-in-gvisor.toml").read_text(encoding="utf-8"))
     return [spec for entry in table["impossible"] for spec in entry["specs"]]
