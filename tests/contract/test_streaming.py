@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -156,18 +156,22 @@ def test_the_first_clients_end_of_input_is_the_containers(
     wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "its end")
 
 
+def size(terminal: Terminal) -> str:
+    """Ask the shell on a terminal for its size, which travels by itself: it may still be the one before."""
+    terminal.type("stty size\n")
+    said = re.search(r"(\d+ \d+)\r\n", terminal.shows("# "))
+    return said.group(1) if said else ""
+
+
 def test_attach_to_a_terminal(kubelet: Kubelet, crictl: Crictl, handler: str) -> None:
     _, container = start(kubelet, handler, "exec sh", stdin=True, tty=True)
     with Terminal(crictl.argv("attach", "-it", container), rows=33, columns=101) as terminal:
         terminal.type("\n")
         terminal.shows("# ")
-        terminal.type("stty size\n")
-        terminal.shows("33 101\r\n")
-        for rows in range(30, 45):
+        wait_until(lambda: size(terminal) == "33 101", "the size at the start")
+        for rows in (30, 44):
             terminal.resize(rows, 122)
-        time.sleep(0.5)  # the sizes of a window that is dragged travel by themselves
-        terminal.type("stty size\n")
-        terminal.shows("44 122\r\n")
+            wait_until(lambda: size(terminal) == f"{rows} 122", "the new size")  # noqa: B023 - called at once
         terminal.type("exit 6\n")
         assert terminal.ends() == 0
     wait_until(lambda: kubelet.status(container).exit_code == 6, "its end")
