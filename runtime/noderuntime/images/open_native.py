@@ -27,6 +27,7 @@ async def open_native(
     async with AsyncExitStack() as stack:
         unpackers = Unpackers()
         stack.push_async_callback(unpackers.close)
+        await unpackers.prepare()
         store = await open_store(root, host, boot)
         credentials = CredentialsFile(settings.credentials) if settings.credentials else None
         registry = Registry(Hosts(settings.certs_dirs), credentials)

@@ -6,20 +6,17 @@ import asyncio
 import os
 import signal
 import socket
-import sys
+from contextlib import suppress
 from pathlib import Path
 
-from noderuntime.errors import Internal
-from noderuntime.host.spawn import Child, Spawner
+from noderuntime.errors import DeadlineExceeded, Internal
+from noderuntime.host.process import readable
 from noderuntime.layers import wire
 from noderuntime.layers.decompress import check_media_type
 from noderuntime.layers.growth import Blob
 from noderuntime.layers.limits import DEFAULT_LIMITS, Limits, Unpacked
+from noderuntime.layers.nursery import Nursery
 
-_PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from noderuntime.layers.worker import main; main()"
-"""Our own search path is handed over, so that no site-packages have to be looked for (10 ms)."""
-_STDERR = 2
-"""Where a worker complains when it cannot even start: where the daemon does."""
 _LARGE = 1 << 16
 """Bytes of a message that takes too long to parse on the event loop: it has many implied directories."""
 _IDLE_SECONDS = 10.0
@@ -36,13 +33,17 @@ class Unpackers:
         self._idle_seconds = idle_seconds
         self._idle: dict[_Worker, asyncio.TimerHandle] = {}
         self._ending: set[asyncio.Task[None]] = set()
-        self._spawner = Spawner(threads=1)
+        self._nursery = Nursery()
+
+    async def prepare(self) -> None:
+        """Get ready for the first layer, so that it will not wait for a Python to start."""
+        await self._nursery.prepare()
 
     async def expect(self) -> None:
         """Start a worker for a layer that will come, unless one waits: to get ready takes it a moment."""
         if not self._idle and not self._free.locked():
             async with self._free:
-                self._keep(await _Worker.start(self._spawner))
+                self._keep(_Worker(*await self._nursery.worker()))
 
     async def unpack(
         self, blob: Blob, target: Path, media_type: str, limits: Limits = DEFAULT_LIMITS
@@ -57,7 +58,7 @@ class Unpackers:
         """
         check_media_type(media_type)
         async with self._free:
-            worker = self._warm() or await _Worker.start(self._spawner)
+            worker = self._warm() or _Worker(*await self._nursery.worker())
             try:
                 answer = await worker.unpack(blob, target, limits)
             except BaseException:
@@ -74,6 +75,7 @@ class Unpackers:
         while (worker := self._warm()) is not None:
             self._end(worker)
         await asyncio.gather(*self._ending)
+        await self._nursery.close()
 
     def _warm(self) -> _Worker | None:
         """Take the worker that was last at work, if there is one."""
@@ -103,24 +105,10 @@ class Unpackers:
 class _Worker:
     """One process, and our end of the socket to it."""
 
-    def __init__(self, child: Child, line: socket.socket) -> None:
-        self._child = child
+    def __init__(self, line: socket.socket, pidfd: int) -> None:
         self._line = line
+        self._pidfd = pidfd
         self._loop = asyncio.get_running_loop()
-
-    @classmethod
-    async def start(cls, spawner: Spawner) -> _Worker:
-        """Start a process; HostError when that is impossible."""
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        argv = [sys.executable, "-I", "-S", "-c", _PROGRAM, *filter(None, sys.path)]
-        try:
-            with theirs:
-                child = await spawner.spawn(argv, stdin=theirs.fileno(), stderr=_STDERR)
-        except BaseException:
-            ours.close()
-            raise
-        return cls(child, ours)
 
     async def unpack(self, blob: Blob, target: Path, limits: Limits) -> wire.Message:
         """Have a layer unpacked, and tell how far its file has grown whenever asked."""
@@ -146,8 +134,15 @@ class _Worker:
     async def end(self) -> None:
         """Kill the process, and wait until it is gone and writes nothing any more."""
         self._line.close()
-        os.kill(self._child.pid, signal.SIGKILL)
-        await self._child.wait(_DEATH_SECONDS)
+        try:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            async with asyncio.timeout(_DEATH_SECONDS):
+                await readable(self._pidfd)
+        except TimeoutError:
+            raise DeadlineExceeded(f"a killed worker did not end within {_DEATH_SECONDS:g} s") from None
+        finally:
+            os.close(self._pidfd)
 
     async def _receive(self) -> wire.Message:
         (length,) = wire.LENGTH.unpack(await self._read(wire.LENGTH.size))

@@ -1,7 +1,7 @@
-"""The process that unpacks layers: reads jobs on its standard input, a socket, and ends when that is closed.
+"""The process that unpacks layers: reads jobs from a socket, and ends when that is closed.
 
-It imports little, so that it starts within a few hundredths of a second, and it gets its
-memory bounded: whatever a layer makes it do, it will not take the node with it.
+It imports little, because that stays in memory, and it gets its memory bounded: whatever a
+layer makes it do, it will not take the node with it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ _MEMORY = 512 << 20
 """Bytes: zstd's largest window, what Limits allow to keep, and Python itself take half of it."""
 
 
-def main() -> None:
+def main(line: socket.socket) -> None:
     """Work until nobody wants more."""
     os.umask(0)
     resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
-    line = socket.socket(fileno=0)
     Thread(target=_end_with, args=(line.fileno(),), daemon=True).start()
     with suppress(ConnectionError, EOFError):
         Worker(line).run()

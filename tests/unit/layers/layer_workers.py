@@ -8,7 +8,7 @@ from pathlib import Path
 
 from layer_archives import directory, entry, zipped
 
-from noderuntime.host.process import readable
+from noderuntime.host.process import identify, readable
 from noderuntime.layers.growth import Growth
 
 CONTENT = os.urandom(700_000)
@@ -43,15 +43,21 @@ class File:
         self.asked.clear()
 
 
+def templates() -> set[int]:
+    """The processes that our workers are forked from."""
+    command = b"noderuntime.layers.template"
+    return {pid for pid in _children_of("self") if command in Path(f"/proc/{pid}/cmdline").read_bytes()}
+
+
 def children() -> set[int]:
-    """Our worker processes, zombies too."""
-    found = set()
-    for listed in Path("/proc/self/task").glob("*/children"):
-        for pid in map(int, listed.read_text().split()):
-            line = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if b"noderuntime.layers.worker" in line or not line:
-                found.add(pid)
-    return found
+    """Our worker processes, but for those that ended and are only to be buried."""
+    workers = {pid for template in templates() for pid in _children_of(template)}
+    return {pid for pid in workers if identify(pid)}
+
+
+def _children_of(parent: int | str) -> set[int]:
+    listed = Path(f"/proc/{parent}/task").glob("*/children")
+    return {int(pid) for children in listed for pid in children.read_text().split()}
 
 
 async def ended(pid: int) -> None:

@@ -19,6 +19,7 @@ from noderuntime.layers.worker import Worker
 DAEMON = """
 import asyncio, os, sys
 from pathlib import Path
+from noderuntime.host.process import descendants
 from noderuntime.layers.growth import Growth
 from noderuntime.layers.pool import Unpackers
 
@@ -28,7 +29,7 @@ async def main():
     task = asyncio.create_task(Unpackers(1).unpack(growth, Path(sys.argv[2]), "TAR"))
     while not os.listdir(sys.argv[2]):
         await asyncio.sleep(0.001)
-    print(" ".join(p.read_text() for p in Path("/proc/self/task").glob("*/children")), flush=True)
+    print(*(process.pid for process in descendants(os.getpid())), flush=True)
     await task
 
 asyncio.run(main())
@@ -42,13 +43,16 @@ async def test_a_worker_does_not_outlive_its_daemon(tmp_path, place, state):
     blob.write_bytes(gzip.compress(entry("a/b") * 50_000) * 38)
     argv = [sys.executable, "-c", DAEMON, blob, place(), state]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, env={"PYTHONPATH": ":".join(sys.path)}) as daemon:
-        (pid,) = map(int, daemon.stdout.readline().split())
+        template, worker = map(int, daemon.stdout.readline().split())
         daemon.kill()
-        await ended(pid)
+        await ended(template)
+        await ended(worker)
 
 
 def test_a_worker_imports_little():
-    program = "import sys; sys.path[:] = sys.argv[1:]; import noderuntime.layers.worker; print(*sys.modules)"
+    program = (
+        "import sys; sys.path[:] = sys.argv[1:]; import noderuntime.layers.template; print(*sys.modules)"
+    )
     argv = [sys.executable, "-I", "-S", "-c", program, *sys.path]
     loaded = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()
     heavy = {
