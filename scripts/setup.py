@@ -22,7 +22,7 @@ REPO = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("NODERUNTIME_CACHE") or Path.home() / ".cache" / "noderuntime")
 EXTRAS = "runtime,operator,dev"
 PACKAGES = (
-    "buildah", "busybox-static", "ca-certificates", "catatonit", "conmon", "curl",
+    "buildah", "busybox-static", "ca-certificates", "catatonit", "conmon", "crun", "curl",
     "debian-archive-keyring", "gcc", "git", "golang-github-containers-common", "iproute2", "iptables",
     "jq", "libc6-dev", "libseccomp-dev", "make", "mmdebstrap", "mount", "openssl", "patchelf",
     "pkg-config", "procps", "python3-venv", "util-linux",

@@ -142,7 +142,8 @@ class DevicesConfig(_Table):
 class HandlerConfig(_Table):
     """One OCI runtime that pods may choose by name."""
 
-    type: Literal["runc", "gvisor"]
+    type: Literal["runc", "gvisor", "oci"]
+    """``oci`` is any other runtime with runc's command line, such as crun."""
     path: PinnedPath
 
 

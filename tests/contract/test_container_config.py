@@ -15,7 +15,7 @@ from realnode.scripts import linux, said_by
 
 from noderuntime.cri.v1 import api_pb2
 
-HANDLERS = ["runc", "gvisor"]
+HANDLERS = ["runc", "crun", "gvisor"]
 
 
 @pytest.mark.parametrize("handler", HANDLERS)

@@ -1,4 +1,4 @@
-"""What every handler owes, asked of the real tools: the same suite for runc and gVisor."""
+"""What every handler owes, asked of the real tools: the same suite for runc, crun and gVisor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from realnode.handlers import Bench, make_executor, until
 from noderuntime.errors import DeadlineExceeded, FailedPrecondition, NotFound, ToolError
 from noderuntime.host.linux import LinuxHost
 
-HANDLERS = ["runc", "gvisor"]
+HANDLERS = ["runc", "crun", "gvisor"]
 
 
 @pytest.fixture(params=HANDLERS)
@@ -60,11 +60,11 @@ async def test_what_runs_or_has_ended_is_not_started_again(bench: Bench) -> None
         await bench.start(container)
 
 
-@pytest.mark.parametrize("bench", ["runc"], indirect=True)
+@pytest.mark.parametrize("bench", ["runc", "crun"], indirect=True)
 async def test_what_ended_before_its_start_is_not_started(bench: Bench) -> None:
     container = await bench.create("sleep", "1000")
     await bench.host.signal(bench.made[container].process, signal.SIGKILL)
-    with pytest.raises(ToolError, match="stopped"):
+    with pytest.raises(ToolError, match=r"stopped|not running"):
         await bench.start(container)
 
 

@@ -87,7 +87,7 @@ def test_inspect_tells_of_processes_by_a_cut_id(daemon: Daemon, kubelet: Kubelet
 def test_status_proves_the_tools(daemon: Daemon) -> None:
     said = json.loads(_run(daemon, "status", "-o", "json"))
     assert {one["type"]: one["status"] for one in said["status"]["conditions"]}["NetworkReady"]
-    assert set(said["info"]["noderuntime"]["handlers"]) == {"runc", "gvisor"}
+    assert set(said["info"]["noderuntime"]["handlers"]) == {"runc", "crun", "gvisor"}
     rows = [line.split() for line in _run(daemon, "status").splitlines()]
     version = said["info"]["noderuntime"]["handlers"]["gvisor"]
     assert ["gvisor", "noderuntime", version] in [row[:3] for row in rows]
@@ -158,7 +158,14 @@ def test_the_doctor_finds_this_node_well_and_names_what_is_not(daemon: Daemon, d
     _, found = _doctor(daemon)
     well = [
         *("configuration", "kernel", "overlayfs", "conmon", "busybox", "pause container", "our socket"),
-        *("handler runc", "handler gvisor", "CNI configuration", "CNI plugin bridge", "upstream"),
+        *(
+            "handler runc",
+            "handler crun",
+            "handler gvisor",
+            "CNI configuration",
+            "CNI plugin bridge",
+            "upstream",
+        ),
     ]
     assert {check: found[check]["state"] for check in well} == dict.fromkeys(well, "ok")
     drop_in.write_text("[handlers.gone]\ntype = 'runc'\npath = '/no/such/runtime'\n")

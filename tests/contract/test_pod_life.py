@@ -16,7 +16,7 @@ from realnode.traces import netns_of
 
 from noderuntime.cri.v1 import api_pb2
 
-HANDLERS = ["runc", "gvisor"]
+HANDLERS = ["runc", "crun", "gvisor"]
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
@@ -195,7 +195,7 @@ def test_a_container_that_cannot_be_made_leaves_nothing_but_one_line(
 @pytest.mark.parametrize(
     ("config", "handler", "words"),
     [
-        pytest.param({}, "kata", "there are: gvisor, runc, theirs", id="unknown handler"),
+        pytest.param({}, "kata", "there are: crun, gvisor, runc, theirs", id="unknown handler"),
         pytest.param(
             {"metadata": api_pb2.PodSandboxMetadata(name="n" * 10_000)},
             "runc",

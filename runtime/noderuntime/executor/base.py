@@ -2,7 +2,7 @@
 
 One instance per configured handler, without state of its own: everything it
 needs to know of a container is in the bundle and in what the caller passes.
-``runc`` and ``gvisor`` are siblings of this protocol; tests hold both to it.
+``oci``, ``runc`` and ``gvisor`` follow this protocol; tests hold all three to it.
 
 A container's life: ``conmon … -r RUNTIME`` runs the runtime's ``create``
 (:meth:`Executor.monitor_runtime` says which program and global flags that is),

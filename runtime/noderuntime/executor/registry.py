@@ -5,6 +5,7 @@ from __future__ import annotations
 from noderuntime.config import Config
 from noderuntime.executor.base import Executor
 from noderuntime.executor.gvisor import GvisorExecutor
+from noderuntime.executor.oci import OciExecutor
 from noderuntime.executor.runc import RuncExecutor
 from noderuntime.host.base import Host
 
@@ -19,5 +20,6 @@ def executors(config: Config, host: Host, *, systemd_cgroup: bool) -> dict[str, 
                 name, host, handler.path, run_dir, config.tools.busybox, systemd_cgroup=systemd_cgroup
             )
         else:
-            made[name] = RuncExecutor(name, host, handler.path, run_dir, systemd_cgroup=systemd_cgroup)
+            kind = RuncExecutor if handler.type == "runc" else OciExecutor
+            made[name] = kind(name, host, handler.path, run_dir, systemd_cgroup=systemd_cgroup)
     return made

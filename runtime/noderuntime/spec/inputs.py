@@ -57,7 +57,7 @@ class Pod:
     """File for /etc/hostname."""
     user: UserNamespace | None = None
     """The pod's user namespace; None: the node's."""
-    handler: Literal["runc", "gvisor"] = "runc"
+    handler: Literal["runc", "gvisor", "oci"] = "runc"
     """Type of the pod's handler; gVisor has its own kernel and wants fewer of the host's things."""
 
 

@@ -16,6 +16,7 @@ import grpc
 
 from noderuntime.cri.v1 import api_pb2, api_pb2_grpc
 from realnode.containerd import Containerd
+from realnode.crun import crun
 from realnode.tools import tool
 from realnode.traces import sweep
 
@@ -63,6 +64,7 @@ class Daemon:
             | ({"seccomp_profile": _SECCOMP} if _SECCOMP.exists() else {}),
             "devices": {"cdi_dirs": [self.cdi]},
             "handlers.runc": {"type": "runc", "path": tool("runc")},
+            "handlers.crun": {"type": "oci", "path": crun(state)},
             "handlers.gvisor": {"type": "gvisor", "path": tool("runsc")},
         }
         self._config.write_text("".join(_table(name, values) for name, values in tables.items()))

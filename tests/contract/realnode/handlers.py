@@ -14,6 +14,7 @@ from typing import Any
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.executor.base import Executor
 from noderuntime.executor.gvisor import GvisorExecutor
+from noderuntime.executor.oci import OciExecutor
 from noderuntime.executor.runc import RuncExecutor
 from noderuntime.host.cgroup_names import monitor_cgroup
 from noderuntime.host.linux import LinuxHost
@@ -24,6 +25,7 @@ from noderuntime.monitor.conmon import ConmonMonitor
 from noderuntime.spec.builder import container_spec, root_spec
 from noderuntime.spec.facts import read_facts
 from noderuntime.spec.inputs import ContainerInput, Pod
+from realnode.crun import crun
 from realnode.tools import tool
 
 _APPLETS = ("sh", "sleep", "cat", "echo", "uname", "id", "tail", "stty", "tr", "head", "kill")
@@ -35,6 +37,8 @@ def make_executor(handler: str, host: LinuxHost, run: Path, binary: Path | None 
         return GvisorExecutor(
             handler, host, binary or tool("runsc"), run, tool("busybox"), systemd_cgroup=False
         )
+    if handler == "crun":
+        return OciExecutor(handler, host, binary or crun(run), run, systemd_cgroup=False)
     return RuncExecutor(handler, host, binary or tool("runc"), run, systemd_cgroup=False)
 
 
@@ -87,7 +91,7 @@ class Bench:
         await self.host.unpin_namespaces([self.netns])
         left = [str(pid) for pid in await self.host.cgroup_pids(self.cgroup)]
         await self.host.remove_cgroup(self.cgroup)
-        for directory in ("runc", "runsc", "exits", "persist", "exec"):
+        for directory in ("runc", "oci", "runsc", "exits", "persist", "exec"):
             left += [str(entry) for entry in (self.run / directory).glob("*")]
         shutil.rmtree(self.run)
         return left
