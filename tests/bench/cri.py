@@ -77,6 +77,7 @@ def _few(figures: Figures, runtimes: Sequence[Runtime], size: Size) -> None:
     for kind, count in (
         (lives.BRIDGE, size.lives),
         (lives.HOST, size.lives),
+        (lives.CRUN, size.lives),
         (lives.GVISOR, size.gvisor_lives),
     ):
         with figures.chapter(f"Pods one by one: {kind.name}"):

@@ -54,6 +54,7 @@ class Kind:
 
 BRIDGE = Kind("runc, CNI bridge", "runc")
 HOST = Kind("runc, host network", "runc", host_network=True)
+CRUN = Kind("crun, CNI bridge", "crun")
 GVISOR = Kind("gVisor, CNI bridge", "gvisor")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from realnode.containerd import Containerd
+from realnode.crun import crun
 from realnode.daemon import Alone, Daemon
 from realnode.pods import Kubelet
 from realnode.tools import tool
@@ -34,6 +35,20 @@ runtime_path = "{shim}"
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.gvisor.options]
 TypeUrl = "io.containerd.runsc.v1.options"
 ConfigPath = "{config}"
+"""
+_CRUN = """
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.crun]
+runtime_type = "io.containerd.runc.v2"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.crun.options]
+BinaryName = "{crun}"
+SystemdCgroup = false
+"""
+_OLDER = """#!/bin/sh
+for word; do
+    [ "$last" = --bundle ] && sed -i 's/"ociVersion":"1[^"]*"/"ociVersion":"1.0.2"/' "$word/config.json"
+    last=$word
+done
+exec {crun} "$@"
 """
 _RUNSC = """
 binary_name = "{runsc}"
@@ -130,7 +145,16 @@ def _containerd(area: Path, run: Path, place: Place, certs: Path) -> Containerd:
     (area / "runsc.toml").write_text(_RUNSC.format(runsc=tool("runsc")))
     (area / "certs.d").symlink_to(certs)
     gvisor = _GVISOR.format(shim=shim(), config=area / "runsc.toml")
-    return Containerd(area, run, place.cni_conf, PAUSE, gvisor)
+    handlers = gvisor + _CRUN.format(crun=_crun_of_1_0(area))
+    return Containerd(area, run, place.cni_conf, PAUSE, handlers)
+
+
+def _crun_of_1_0(area: Path) -> Path:
+    """Return crun for containerd, whose specs are of OCI 1.2: Debian 12's crun takes 1.0 alone."""
+    wrapper = area / "crun-1.0"
+    wrapper.write_text(_OLDER.format(crun=crun(area)))
+    wrapper.chmod(0o755)
+    return wrapper
 
 
 def _write_cni(place: Place) -> None:
