@@ -27,7 +27,7 @@ from noderuntime.images.base import ImageBackend
 from noderuntime.images.client import ContainerdClient
 from noderuntime.images.containerd import ContainerdBackend
 from noderuntime.images.native import NativeBackend
-from noderuntime.metrics import Metrics
+from noderuntime.metrics.base import Metrics
 from noderuntime.monitor.conmon import ConmonMonitor
 from noderuntime.monitor.exits import ExitWatcher
 from noderuntime.network.cni import CniNetwork
@@ -72,7 +72,7 @@ async def run(path: Path) -> None:
     stop, hangup = on_signals(signal.SIGTERM, signal.SIGINT), on_signals(signal.SIGHUP)
     await asyncio.to_thread(make_way, config.server.socket)
     async with AsyncExitStack() as stack:
-        metrics = Metrics()
+        metrics = _metrics(config)
         upstream = _upstream(config, metrics)
         if upstream is not None:
             stack.push_async_callback(upstream.close)
@@ -86,6 +86,14 @@ async def run(path: Path) -> None:
         async with _watching_exits(parts, on_failure=stop.set):
             await serve(_dispatcher(parts, streams, upstream), config.server.socket, stop)
         await parts.work.drain(GRACE_SECONDS)
+
+
+def _metrics(config: Config) -> Metrics:
+    if config.metrics.endpoint is None:
+        return Metrics()
+    from noderuntime.metrics.prometheus import Prometheus  # noqa: PLC0415 - others do without 2 MiB
+
+    return Prometheus()
 
 
 def _upstream(config: Config, metrics: Metrics) -> Upstream | None:

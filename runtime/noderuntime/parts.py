@@ -17,7 +17,7 @@ from noderuntime.executor.probes import Probes
 from noderuntime.host.base import Host
 from noderuntime.host.cgroup_names import CgroupDriver
 from noderuntime.images.base import ImageBackend
-from noderuntime.metrics import Metrics
+from noderuntime.metrics.base import Metrics
 from noderuntime.monitor.base import Monitor
 from noderuntime.network.base import Network
 from noderuntime.paths import Paths

@@ -17,7 +17,7 @@ from realnode.containerd import IMAGE, Containerd
 from realnode.traces import remove_cgroups
 
 from noderuntime.cri.v1 import api_pb2, api_pb2_grpc
-from noderuntime.metrics import Metrics
+from noderuntime.metrics.base import Metrics
 from noderuntime.router.router import Router
 from noderuntime.router.upstream import Upstream
 from noderuntime.server.dispatch import Dispatcher

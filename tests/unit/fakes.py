@@ -22,6 +22,7 @@ from noderuntime.executor.base import ExecResult, Executor, Features, RuntimeCom
 from noderuntime.executor.probes import Probes
 from noderuntime.host.base import Address, Mount, NamespaceKind, ProcessRef, UserNamespace
 from noderuntime.images.base import Image, ImageConfig, SnapshotUsage
+from noderuntime.metrics.prometheus import Prometheus
 from noderuntime.monitor.base import Exit, Monitored, MonitorRequest
 from noderuntime.network.base import Attachment
 from noderuntime.parts import Parts
@@ -504,6 +505,7 @@ class Node:
             network=FakeNetwork(world),
             cdi=Catalog([self.directory / "cdi"]),
             stats=FakeStats(),  # type: ignore[arg-type]
+            metrics=Prometheus(),
         )
 
     async def restart(self) -> Parts:

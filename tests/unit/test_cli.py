@@ -65,6 +65,7 @@ def test_the_switch_does_without_grpc() -> None:
     assert subprocess.run([sys.executable, "-c", script], check=False, env=os.environ).returncode == 0
 
 
-def test_the_daemon_imports_no_http_client_before_it_needs_one() -> None:
-    script = "import sys, noderuntime.app; sys.exit('aiohttp' in sys.modules)"
+@pytest.mark.parametrize("library", ["aiohttp", "prometheus_client"])
+def test_the_daemon_imports_no_library_that_it_may_never_need(library: str) -> None:
+    script = f"import sys, noderuntime.app; sys.exit({library!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], env=os.environ, check=False).returncode == 0

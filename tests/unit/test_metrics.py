@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from noderuntime.containers.create import create_container
 from noderuntime.containers.start import start_container
 from noderuntime.errors import Internal, ToolError
-from noderuntime.metrics import Metrics
+from noderuntime.metrics.base import Metrics
+from noderuntime.metrics.prometheus import Prometheus
 from noderuntime.pods.run import run_pod_sandbox
 from noderuntime.pods.stop import stop_pod_sandbox
 
@@ -35,7 +36,7 @@ class _Pulls:
 
 
 def test_pulls_are_counted_by_how_they_ended() -> None:
-    metrics, pulls = Metrics(), _Pulls()
+    metrics, pulls = Prometheus(), _Pulls()
     metrics.watch_pulls(pulls)
     assert _value(metrics, "noderuntime_image_pulls_total", outcome="OK") == 0
     pulls.succeeded, pulls.received, pulls.failed["NotFound"] = 2, 77, 1
@@ -49,7 +50,7 @@ def _value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 
 def test_calls_by_method_and_code() -> None:
-    metrics = Metrics()
+    metrics = Prometheus()
     metrics.called("Version", "OK", 0.002)
     metrics.called("Version", "OK", 2.0)
     metrics.called("Version", "UNAVAILABLE", 0.1)
@@ -62,7 +63,7 @@ def test_calls_by_method_and_code() -> None:
 
 
 def test_a_phase_that_fails_is_counted_by_its_reason_and_not_measured() -> None:
-    metrics = Metrics()
+    metrics = Prometheus()
     with pytest.raises(ToolError), metrics.phase("create", "runc"):
         raise ToolError("runc", "create", 1, "no")
     with metrics.phase("create", "runc"):
@@ -73,7 +74,7 @@ def test_a_phase_that_fails_is_counted_by_its_reason_and_not_measured() -> None:
 
 
 def test_the_process_and_the_build_are_told() -> None:
-    names = {name for name, _ in _read(Metrics())}
+    names = {name for name, _ in _read(Prometheus())}
     assert {"process_resident_memory_bytes", "noderuntime_build_info"} <= names
     assert not any(name.endswith("_created") for name in names)
 
@@ -110,3 +111,12 @@ async def test_what_fails_counts_for_its_handler(node: Node) -> None:
         )
         == 1
     )
+
+
+def test_what_counts_nothing_takes_all_that_is_counted() -> None:
+    """And lets errors through."""
+    metrics, told = Metrics(), {name for name in vars(Prometheus) if not name.startswith("_")}
+    assert told == {name for name in vars(Metrics) if not name.startswith("_")}
+    with pytest.raises(ToolError), metrics.phase("create", "runc"):
+        raise ToolError("runc", "create", 1, "no")
+    assert metrics.text() == b""

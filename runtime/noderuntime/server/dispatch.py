@@ -20,7 +20,7 @@ import grpc
 from google.protobuf.message import Message
 
 from noderuntime.errors import Unimplemented
-from noderuntime.metrics import OTHER_METHOD, Metrics
+from noderuntime.metrics.base import OTHER_METHOD, Metrics
 from noderuntime.router import relay
 from noderuntime.router.relay import Context
 from noderuntime.router.router import Router

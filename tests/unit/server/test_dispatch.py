@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from noderuntime.cri.v1 import api_pb2, api_pb2_grpc
 from noderuntime.errors import NotFound
-from noderuntime.metrics import Metrics
+from noderuntime.metrics.prometheus import Prometheus
 from noderuntime.router.router import Router
 from noderuntime.router.upstream import Upstream
 from noderuntime.server.dispatch import Dispatcher
@@ -61,7 +61,7 @@ class FakeUpstream(grpc.GenericRpcHandler):
 class Node:
     """A client, the door and the upstream."""
 
-    def __init__(self, channel: grpc.aio.Channel, upstream: FakeUpstream, metrics: Metrics) -> None:
+    def __init__(self, channel: grpc.aio.Channel, upstream: FakeUpstream, metrics: Prometheus) -> None:
         self.channel = channel
         self.metrics = metrics
         self.upstream = upstream
@@ -106,7 +106,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Started]:
     undo: list[Callable[[], Awaitable[None]]] = []
 
     async def started(with_upstream: bool) -> Node:
-        fake, metrics = FakeUpstream(), Metrics()
+        fake, metrics = FakeUpstream(), Prometheus()
         upstream = None
         if with_upstream:
             behind = await _serve(fake, tmp_path / "up.sock")
