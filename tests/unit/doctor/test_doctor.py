@@ -127,7 +127,7 @@ def _config(tmp_path: Path, **tables: object) -> Config:
 
 async def test_tools_say_their_version(tmp_path: Path, script: Script) -> None:
     (tmp_path / "pause").touch(mode=0o755)
-    script("runc", 'echo \'{"annotations": {"org.opencontainers.runc.version": "7.7"}}\'')
+    script("runc", "echo runc version 7.7")
     config = _config(
         tmp_path,
         tools=ToolsConfig(
