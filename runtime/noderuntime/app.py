@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from noderuntime import log
-from noderuntime.config import Config, load
+from noderuntime.config import Config, ImagesConfig, load
 from noderuntime.containers import exits
 from noderuntime.errors import InvalidArgument
 from noderuntime.executor.probes import Probes
@@ -117,7 +117,7 @@ async def _parts(config: Config, upstream: Upstream | None, metrics: Metrics) ->
         stack.push_async_callback(ledger.close)
         metrics.watch(ledger)
         config = await with_used(config, ledger)
-        images = await stack.enter_async_context(_images(config, host))
+        images, configure_images = await stack.enter_async_context(_images(config, host))
         driver = await cgroup_driver(config.server.cgroup_driver, upstream, ledger)
         layers = WritableLayers(images.usage, images.filesystem)
         stack.push_async_callback(layers.close)
@@ -140,12 +140,15 @@ async def _parts(config: Config, upstream: Upstream | None, metrics: Metrics) ->
             cdi=Catalog(config.devices.cdi_dirs),
             cgroup_driver=driver,
             metrics=metrics,
+            configure_images=configure_images,
         )
 
 
 @asynccontextmanager
-async def _images(config: Config, host: Host) -> AsyncIterator[ImageBackend]:
-    """Open the store that the configuration names, and let go of it."""
+async def _images(
+    config: Config, host: Host
+) -> AsyncIterator[tuple[ImageBackend, Callable[[ImagesConfig], None]]]:
+    """Open the store that the configuration names, and let go of it; yield it and what reconfigures it."""
     if config.images.backend == "native":
         from noderuntime.images.open_native import open_native  # noqa: PLC0415 - others do without 20 MiB
 
@@ -156,7 +159,7 @@ async def _images(config: Config, host: Host) -> AsyncIterator[ImageBackend]:
     client = ContainerdClient(config.images.containerd_socket, config.images.namespace)
     backend = ContainerdBackend(host, client, config.images.snapshotter)
     try:
-        yield backend
+        yield backend, lambda _: None  # nothing of it is live
     finally:
         await backend.close()
 

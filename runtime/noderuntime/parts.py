@@ -7,9 +7,10 @@ is happening right now is in :class:`noderuntime.work.Work`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from noderuntime.config import Config
+from noderuntime.config import Config, ImagesConfig
 from noderuntime.errors import InvalidArgument
 from noderuntime.events import EventHub
 from noderuntime.executor.base import Executor
@@ -50,6 +51,8 @@ class Parts:
     events: EventHub = field(default_factory=EventHub)
     work: Work = field(default_factory=Work)
     metrics: Metrics = field(default_factory=Metrics)
+    configure_images: Callable[[ImagesConfig], None] = lambda _: None
+    """Puts what is live of the images' settings into force; InvalidArgument leaves all as it was."""
 
     def executor(self, handler: str) -> Executor:
         """Return the handler of that name; InvalidArgument names the ones there are."""

@@ -1,6 +1,7 @@
 """SIGHUP: the configuration is read anew, and what can change in a running daemon does.
 
-    live            log.level; handlers: added, changed, removed when no pod uses them
+    live            log.level; images: where registries are described, credentials, search, pinned;
+                    handlers: added, changed, removed when no pod uses them
     at a restart    everything else, which the log names
 
 All or nothing: a file that is not valid, or takes away a handler that pods use, changes
@@ -25,6 +26,8 @@ from noderuntime.used_handlers import remember
 _log = log.get(__name__)
 
 _LIVE = ("handlers", "log")
+"""Tables."""
+_LIVE_OF_IMAGES = ("certs_dirs", "credentials", "search", "pinned")
 
 
 async def reload_on(hangup: asyncio.Event, parts: Parts, path: Path) -> None:
@@ -45,13 +48,16 @@ async def reload_on(hangup: asyncio.Event, parts: Parts, path: Path) -> None:
 
 
 def reload(parts: Parts, wanted: Config) -> None:
-    """Put what can change live into force; FailedPrecondition leaves everything as it is.
+    """Put what can change live into force; FailedPrecondition or InvalidArgument leave everything as it is.
 
     Awaits nothing: no call sees half of it.
     """
     _check_handlers(parts, wanted)
     before = parts.config
-    in_force = before.model_copy(update={section: getattr(wanted, section) for section in _LIVE})
+    images = before.images.model_copy(update={key: getattr(wanted.images, key) for key in _LIVE_OF_IMAGES})
+    live = {table: getattr(wanted, table) for table in _LIVE}
+    in_force = before.model_copy(update={**live, "images": images})
+    parts.configure_images(images)
     made = executors(in_force, parts.host, systemd_cgroup=parts.cgroup_driver == "systemd")
     kept = {
         name: parts.executors[name]
@@ -92,7 +98,8 @@ def _tell(before: Config, wanted: Config) -> None:
 
 
 def _is_live(key: str) -> bool:
-    return key.partition(".")[0] in _LIVE
+    table, _, rest = key.partition(".")
+    return table in _LIVE or (table == "images" and rest in _LIVE_OF_IMAGES)
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:

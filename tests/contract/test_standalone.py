@@ -275,6 +275,31 @@ def test_pull_secrets(site: Site, kubelet: Kubelet) -> None:
         closed.stop()
 
 
+def test_a_reload_changes_whom_to_ask_and_what_is_pinned(
+    site: Site, kubelet: Kubelet, tmp_path: Path
+) -> None:
+    elsewhere, name = tmp_path / "certs.d/_default", f"moved.example/{REPOSITORY}:oci"
+    with pytest.raises(grpc.RpcError):
+        _pull(kubelet, name)
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "hosts.toml").write_text(f'[host."http://{site.registry.authority}"]\n')
+    drop_in = site.daemon.config.parent / "conf.d/50-images.toml"
+    drop_in.parent.mkdir(exist_ok=True)
+    drop_in.write_text(f"[images]\npinned = ['{name}']\ncerts_dirs = ['{elsewhere.parent}']\n")
+    written = len(site.daemon.log.read_text())
+    try:
+        site.daemon.reload()
+        wait_until(lambda: "configuration reloaded" in site.daemon.log.read_text()[written:], "the reload")
+        _pull(kubelet, name)
+        assert _status(kubelet, name).image.pinned
+    finally:
+        drop_in.unlink()
+        written = len(site.daemon.log.read_text())
+        site.daemon.reload()
+    wait_until(lambda: "configuration reloaded" in site.daemon.log.read_text()[written:], "the way back")
+    assert not _status(kubelet, name).image.pinned
+
+
 def test_images_and_pods_outlive_the_daemon(site: Site, kubelet: Kubelet) -> None:
     pulled = _pull(kubelet, site.name())
     config = kubelet.pod_config()

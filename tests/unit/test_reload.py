@@ -13,7 +13,7 @@ import pytest
 from fakes import Node, pod_config
 
 from noderuntime import log
-from noderuntime.config import Config
+from noderuntime.config import Config, ImagesConfig
 from noderuntime.errors import FailedPrecondition, InvalidArgument
 from noderuntime.executor.gvisor import GvisorExecutor
 from noderuntime.executor.runc import RuncExecutor
@@ -119,6 +119,30 @@ async def test_the_level_changes_and_the_rest_needs_a_restart(
     assert "keys=upstream,network.conf_dir" in line
     reload(node.parts, wanted)
     assert "need a restart" in capsys.readouterr().err, "as long as they wait"
+
+
+async def test_what_is_said_of_registries_changes(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure("info")
+    taken: list[ImagesConfig] = []
+    node.parts.configure_images = taken.append
+    live = {"certs_dirs": ["/c"], "credentials": "/auths", "search": ["own.example"], "pinned": ["pause"]}
+    reload(node.parts, _wanted(node, images={**live, "namespace": "elsewhere"}))
+    (images,) = taken
+    assert images == node.parts.config.images
+    assert images == ImagesConfig.model_validate(live), "and nothing else"
+    assert "keys=images.namespace" in capsys.readouterr().err
+
+
+async def test_names_that_are_none_change_nothing(node: Node) -> None:
+    def refuse(_: ImagesConfig) -> None:
+        raise InvalidArgument("no such name")
+
+    before, executors = node.parts.config, dict(node.parts.executors)
+    node.parts.configure_images = refuse
+    handlers = _handlers(node, next={"type": "runc", "path": "/opt/next"})
+    with pytest.raises(InvalidArgument, match="no such name"):
+        reload(node.parts, _wanted(node, handlers=handlers, images={"pinned": ["%"]}))
+    assert (node.parts.config, node.parts.executors) == (before, executors)
 
 
 async def test_a_signal_reads_the_file_anew_and_a_bad_file_changes_nothing(

@@ -71,7 +71,12 @@ class _File(BaseModel):
 class CredentialsFile:
     """The node's own credentials."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
+        """Use a file; None is one that is empty."""
+        self._path = path
+
+    def use(self, path: Path | None) -> None:
+        """Read this file from now on."""
         self._path = path
 
     async def find(self, registry: str, repository: str) -> Credentials | None:
@@ -79,30 +84,34 @@ class CredentialsFile:
 
         A key may go on after the registry with a path that repositories are under; the longest wins.
         """
-        entries = await asyncio.to_thread(self._read)
+        path = self._path
+        if path is None:
+            return None
+        entries = await asyncio.to_thread(_read, path)
         keys = [key for key in entries if _covers(key, registry, repository)]
         if not keys:
             return None
         entry = entries[max(keys, key=lambda key: len(_path(key)))]
         given = Credentials(entry.username, entry.password, entry.identitytoken, entry.registrytoken)
-        return _completed(given, entry.auth, f"credentials {self._path}")
+        return _completed(given, entry.auth, f"credentials {path}")
 
-    def _read(self) -> Mapping[str, _Entry]:
-        try:
-            with self._path.open("rb") as file:
-                raw = file.read(_FILE_LIMIT + 1)
-        except FileNotFoundError:
-            return {}
-        except OSError as error:
-            raise InvalidArgument(f"credentials {self._path}: {error.strerror}") from error
-        if len(raw) > _FILE_LIMIT:
-            raise InvalidArgument(f"credentials {self._path}: larger than {_FILE_LIMIT} bytes")
-        try:
-            return _File.model_validate_json(raw).auths
-        except ValidationError as error:
-            raise InvalidArgument(
-                f'credentials {self._path}: not of the form {{"auths": {{"registry": {{"auth": "..."}}}}}}'
-            ) from error
+
+def _read(path: Path) -> Mapping[str, _Entry]:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_FILE_LIMIT + 1)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InvalidArgument(f"credentials {path}: {error.strerror}") from error
+    if len(raw) > _FILE_LIMIT:
+        raise InvalidArgument(f"credentials {path}: larger than {_FILE_LIMIT} bytes")
+    try:
+        return _File.model_validate_json(raw).auths
+    except ValidationError as error:
+        raise InvalidArgument(
+            f'credentials {path}: not of the form {{"auths": {{"registry": {{"auth": "..."}}}}}}'
+        ) from error
 
 
 def _covers(key: str, registry: str, repository: str) -> bool:

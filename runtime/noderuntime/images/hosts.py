@@ -23,6 +23,10 @@ class Hosts:
     """The directories under which administrators say whom to ask; the first that knows a registry wins."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
+        self.use(roots)
+
+    def use(self, roots: Sequence[Path]) -> None:
+        """Read these directories from now on."""
         self._roots = tuple(roots)
 
     async def lookup(self, registry: str) -> tuple[RegistryHost, ...]:

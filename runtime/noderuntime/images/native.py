@@ -77,11 +77,15 @@ class NativeBackend:
         self._remote = remote
         self._unpacker = unpacker
         self._puller = Puller(store, unpacker)
-        self._search = tuple(search)
-        self._lookup = Lookup(store.catalog, self._search, pinned)
+        self.configure(search, pinned)
         self._work = Work()
         self._loop = asyncio.get_running_loop()
         self._tidying = self._loop.call_later(_SETTLE_SECONDS, self._tidy_now)
+
+    def configure(self, search: Sequence[str], pinned: Collection[str]) -> None:
+        """Use other names from now on; InvalidArgument, and no change, for one that is none."""
+        self._lookup = Lookup(self._store.catalog, tuple(search), pinned)
+        self._search = tuple(search)
 
     # What containers need
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from noderuntime.config import ImagesConfig
 from noderuntime.host.base import Host
@@ -16,10 +17,19 @@ from noderuntime.images.store import open_store
 from noderuntime.layers.pool import Unpackers
 
 
+class Opened(NamedTuple):
+    """A store in use."""
+
+    backend: NativeBackend
+    configure: Callable[[ImagesConfig], None]
+    """Take what is said of registries and names from other settings, from the next pull on.
+
+    InvalidArgument leaves everything as it was.
+    """
+
+
 @asynccontextmanager
-async def open_native(
-    settings: ImagesConfig, root: Path, host: Host, boot: str
-) -> AsyncIterator[NativeBackend]:
+async def open_native(settings: ImagesConfig, root: Path, host: Host, boot: str) -> AsyncIterator[Opened]:
     """Open the store in a directory and let go of it; errors as of :func:`open_store`.
 
     ``boot`` identifies the boot of the machine.
@@ -29,8 +39,14 @@ async def open_native(
         stack.push_async_callback(unpackers.close)
         await unpackers.prepare()
         store = await open_store(root, host, boot)
-        credentials = CredentialsFile(settings.credentials) if settings.credentials else None
-        registry = Registry(Hosts(settings.certs_dirs), credentials)
+        hosts, credentials = Hosts(settings.certs_dirs), CredentialsFile(settings.credentials)
+        registry = Registry(hosts, credentials)
         backend = NativeBackend(store, registry, unpackers, search=settings.search, pinned=settings.pinned)
         stack.push_async_callback(backend.close)
-        yield backend
+
+        def configure(wanted: ImagesConfig) -> None:
+            backend.configure(wanted.search, wanted.pinned)
+            hosts.use(wanted.certs_dirs)
+            credentials.use(wanted.credentials)
+
+        yield Opened(backend, configure)

@@ -203,6 +203,11 @@ async def test_a_pinned_image_says_so(site):
     assert [image.pinned for image in site.backend.list_images()] == [False]
     await site.again(pinned=[f"{NAME}:1"])
     assert [image.pinned for image in site.backend.list_images()] == [True]
+    with pytest.raises(InvalidArgument):
+        site.backend.configure(["docker.io"], ["no name at all"])
+    assert [image.pinned for image in site.backend.list_images()] == [True]
+    site.backend.configure(["docker.io"], [])
+    assert [image.pinned for image in site.backend.list_images()] == [False]
 
 
 async def test_the_filesystem_and_what_images_take(site):
