@@ -68,10 +68,10 @@ critest-websocket: setup ## the suite's streaming specs over WebSocket
 cluster-test: setup ## the story as pytest tests, on a cluster of their own
 	$(PYTEST) tests/cluster
 
-kubelet-test: setup ## a kubelet on a node where noderuntime is the only runtime; some ten minutes, not part of test
+kubelet-test: setup ## a kubelet on a node where noderuntime is the only runtime
 	$(PYTEST) tests/kubelet
 
-test: lint types imports unit contract critest critest-gvisor critest-delegate critest-websocket cluster-test ## all of it
+test: lint types imports unit contract critest critest-gvisor critest-delegate critest-websocket cluster-test kubelet-test ## all of it
 
 bench: setup ## beside containerd on this machine, pods: times, CPU, memory; QUICK=1 for five minutes of it
 	QUICK=$(QUICK) PYTHONPATH=tests:tests/contract $(VENV)/python -m bench.cri
