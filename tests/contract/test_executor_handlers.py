@@ -64,7 +64,7 @@ async def test_what_runs_or_has_ended_is_not_started_again(bench: Bench) -> None
 async def test_what_ended_before_its_start_is_not_started(bench: Bench) -> None:
     container = await bench.create("sleep", "1000")
     await bench.host.signal(bench.made[container].process, signal.SIGKILL)
-    with pytest.raises(ToolError, match=r"stopped|not running"):
+    with pytest.raises(ToolError, match=r"stopped|not running|already dead"):
         await bench.start(container)
 
 
