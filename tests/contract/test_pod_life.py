@@ -229,3 +229,21 @@ def test_systemd_is_told_when_calls_are_served(
     assert not daemon.socket.exists()
     daemon.start()
     assert os.stat(daemon.socket).st_mode & 0o777 == 0o600
+
+
+def test_a_sandbox_that_takes_more_memory_than_its_pod_may_is_an_oom_kill(kubelet: Kubelet) -> None:
+    config = kubelet.pod_config()
+    pod = kubelet.run(config, "gvisor")
+    container = kubelet.run_container(
+        pod, config, "main", "until test -e /dev/shm/go; do sleep 0.1; done; exec tail /dev/zero"
+    )
+    hierarchies, group = Path("/sys/fs/cgroup"), config.linux.cgroup_parent.lstrip("/")
+    if (hierarchies / "memory").is_dir():
+        (hierarchies / "memory" / group / "memory.limit_in_bytes").write_text(str(96 << 20))
+    else:
+        (hierarchies / group / "memory.swap.max").write_text("0")
+        (hierarchies / group / "memory.max").write_text(str(96 << 20))
+    assert kubelet.exec(container, ">/dev/shm/go").exit_code == 0
+    wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "its end", 60)
+    ended = kubelet.status(container)
+    assert (ended.exit_code, ended.reason) == (137, "OOMKilled")

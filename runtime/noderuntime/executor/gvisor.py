@@ -82,8 +82,9 @@ class GvisorExecutor:
         """The monitor runs runsc for the sandbox itself, and the stand-in for its containers."""
         if is_root:
             return RuntimeCommand(self._runsc.binary, self._runsc.flags)
-        script = ("sh", str(_STAND_IN), str(self._busybox), str(self._runsc.binary), *self._runsc.flags)
-        return RuntimeCommand(self._busybox, script)
+        sandbox = str(self._bundles / sandbox_id / "pidfile")
+        runsc = (str(self._runsc.binary), *self._runsc.flags)
+        return RuntimeCommand(self._busybox, ("sh", str(_STAND_IN), str(self._busybox), sandbox, *runsc))
 
     def adapt_spec(self, spec: dict[str, Any], sandbox_id: str, *, is_root: bool) -> None:
         """Say which container is the sandbox; without a network namespace it uses the node's network."""

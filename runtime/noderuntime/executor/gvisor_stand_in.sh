@@ -1,7 +1,7 @@
 # Stands in for a gVisor sub-container, which has no process on the host.
 #
 # conmon runs this as its runtime, by a static busybox:
-#     sh THIS BUSYBOX RUNSC FLAG... create --bundle DIR --pid-file FILE ID
+#     sh THIS BUSYBOX PIDFILE_OF_THE_SANDBOX RUNSC FLAG... create --bundle DIR --pid-file FILE ID
 # It creates the container and leaves one small shell behind, whose PID goes into FILE.
 # conmon adopts that shell and takes it for the container: it holds the container's stdio,
 # runs `runsc start` (which hands the stdio over) when told through the fifo DIR/gate,
@@ -9,7 +9,8 @@
 set -fu
 console=
 busybox=$1
-shift
+sandbox=$2
+shift 2
 runsc=
 while [ "$1" != create ]; do
     runsc="$runsc $1"
@@ -26,7 +27,25 @@ while [ $# -gt 1 ]; do
 done
 id=$1
 
+# Puts this shell, and so what it leaves behind, where the sandbox is: there conmon watches for
+# out-of-memory kills, and what stands in for a container is not the daemon's expense.
+join() {
+    read -r pid <"$sandbox"
+    while IFS=: read -r _ controllers path; do
+        case $controllers in
+        memory) group=/sys/fs/cgroup/memory$path ;;
+        '') group=/sys/fs/cgroup$path ;;
+        *) continue ;;
+        esac
+        # The hierarchy without controllers is elsewhere where there are others.
+        [ "$controllers" ] || [ -e /sys/fs/cgroup/cgroup.controllers ] || continue
+        echo $$ >"$group/cgroup.procs" || exit
+    done <"/proc/$pid/cgroup" || exit
+}
+
+join & # the kernel makes whoever moves a process wait
 $runsc create --bundle "$bundle" $console "$id" </dev/null >&2 || exit
+wait $! || exit
 "$busybox" mkfifo -m 600 "$bundle/gate" || exit
 
 stand_in() {
