@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import posixpath
 from pathlib import Path
 
 from noderuntime.containers.pod import cgroup_of
+from noderuntime.errors import ToolError
 from noderuntime.host.cgroup_names import monitor_cgroup
+from noderuntime.host.words import one_line
 from noderuntime.parts import Parts
 from noderuntime.pods.root import needs_root, remove_root
 from noderuntime.store.records import Sandbox
+
+_SYSTEMD_TIMEOUT = 30.0
+_NOT_LOADED = 5
+"""systemctl's exit status for a unit that is not there."""
 
 
 async def root(parts: Parts, sandbox: Sandbox) -> None:
@@ -39,4 +46,15 @@ async def remove_cgroups(parts: Parts, sandbox: Sandbox) -> None:
     pod = cgroup_of(parts, sandbox)
     await parts.host.remove_cgroup(monitor_cgroup(pod))
     if not sandbox.config.linux.cgroup_parent:
+        if parts.cgroup_driver == "systemd":
+            await _stop_slice(parts, posixpath.basename(pod))
         await parts.host.remove_cgroup(pod)
+
+
+async def _stop_slice(parts: Parts, name: str) -> None:
+    """Have systemd forget a slice that it made for the first scope in it, if there ever was one."""
+    argv = ["systemctl", "--no-ask-password", "stop", name]
+    done = await parts.host.run(argv, timeout=_SYSTEMD_TIMEOUT)
+    if done.returncode not in (0, _NOT_LOADED):
+        words = one_line(done.stderr.decode(errors="replace"))
+        raise ToolError("systemctl", "stop", done.returncode, words)
