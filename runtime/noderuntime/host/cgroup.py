@@ -52,6 +52,10 @@ class Cgroups:
         """Tell whether memory with swap can be limited."""
         return self.version == 2 or (self._root / "memory/memory.memsw.limit_in_bytes").exists()
 
+    def swap_file(self) -> bool:
+        """Tell whether groups have ``memory.swap.max``, which a kernel may lack or be told to leave out."""
+        return self.version == 2 and any(self._root.glob("*/memory.swap.max"))
+
     def make(self, path: str) -> None:
         """Make the cgroup where it is missing."""
         with self._making:  # a group that somebody else has made may not be ready to take anyone in

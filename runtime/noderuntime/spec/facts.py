@@ -33,6 +33,8 @@ class HostFacts:
     controllers: frozenset[str]
     swap_accounting: bool
     """Memory with swap can be limited."""
+    swap_file: bool
+    """It is limited by ``memory.swap.max``, in cgroup v2."""
     seccomp_profile: Path | None
     """The file behind RuntimeDefault; None: RuntimeDefault is unconfined."""
     user_namespaces: bool = True
@@ -65,6 +67,7 @@ def read_facts(*, seccomp_profile: Path | None, apparmor: AppArmor | None = None
         cgroup_version=cgroups.version,
         controllers=cgroups.controllers(),
         swap_accounting=cgroups.swap_accounting(),
+        swap_file=cgroups.swap_file(),
         user_namespaces=_user_namespaces(),
         apparmor=apparmor,
         seccomp_profile=seccomp_profile if seccomp_profile and os.access(seccomp_profile, os.R_OK) else None,

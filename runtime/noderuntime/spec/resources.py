@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from noderuntime.cri.v1 import api_pb2
@@ -20,16 +21,17 @@ def oci_resources(limits: api_pb2.LinuxContainerResources, facts: HostFacts) -> 
     resources: dict[str, Any] = {}
     if cpu := _cpu(limits):
         resources["cpu"] = cpu
-    if memory := _memory(limits, facts):
+    memory = _memory(limits, facts)
+    if memory:
         resources["memory"] = memory
     if limits.hugepage_limits and "hugetlb" in facts.controllers:
         resources["hugepageLimits"] = [
             {"pageSize": one.page_size, "limit": one.limit} for one in limits.hugepage_limits
         ]
-    if limits.unified:
-        if facts.cgroup_version != 2:
-            raise InvalidArgument("unified resources need cgroup v2, which this node does not have")
-        resources["unified"] = dict(limits.unified)
+    if limits.unified and facts.cgroup_version != 2:
+        raise InvalidArgument("unified resources need cgroup v2, which this node does not have")
+    if unified := {**_swap(memory, facts), **limits.unified}:
+        resources["unified"] = unified
     return resources
 
 
@@ -60,3 +62,15 @@ def _memory(limits: api_pb2.LinuxContainerResources, facts: HostFacts) -> dict[s
         if swap:
             memory["swap"] = swap
     return memory
+
+
+def _swap(memory: Mapping[str, int], facts: HostFacts) -> dict[str, str]:
+    """Say in cgroup v2's own words how much may be swapped.
+
+    From the two numbers alone runc tells the kernel that there is no swap, but not systemd, which takes it
+    for unlimited and writes that at the next ``systemctl daemon-reload``.
+    """
+    limit, swap = memory.get("limit", 0), memory.get("swap", 0)
+    if not facts.swap_file or (swap >= 0 and limit <= 0):
+        return {}
+    return {"memory.swap.max": "max" if swap < 0 else str(swap - limit)}

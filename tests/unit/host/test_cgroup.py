@@ -105,3 +105,13 @@ def test_links_to_hierarchies_are_not_counted_twice(tmp_path: Path) -> None:
 def test_a_directory_is_turned_into_a_path() -> None:
     v2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
     assert path_in_hierarchy("/sys/fs/cgroup/a/b" if v2 else "/sys/fs/cgroup/memory/a/b") == "/a/b"
+
+
+def test_swap_is_limited_by_a_file_where_groups_have_it(tmp_path: Path) -> None:
+    (tmp_path / "system.slice").mkdir()
+    (tmp_path / "cgroup.controllers").touch()
+    assert not Cgroups(tmp_path).swap_file()
+    (tmp_path / "system.slice/memory.swap.max").touch()
+    assert Cgroups(tmp_path).swap_file()
+    (tmp_path / "cgroup.controllers").unlink()
+    assert not Cgroups(tmp_path).swap_file()

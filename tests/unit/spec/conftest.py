@@ -23,6 +23,7 @@ def facts() -> HostFacts:
         cgroup_version=2,
         controllers=frozenset(("cpu", "memory", "hugetlb")),
         swap_accounting=True,
+        swap_file=False,
         seccomp_profile=None,
     )
 

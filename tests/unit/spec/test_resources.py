@@ -42,6 +42,23 @@ def test_memory_with_swap_is_limited_as_asked_and_else_to_no_swap(facts: HostFac
     assert oci_resources(asked, facts)["memory"] == {"limit": 5, "swap": -1}
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (Limits(memory_limit_in_bytes=5), "0"),
+        (Limits(memory_limit_in_bytes=5, memory_swap_limit_in_bytes=5), "0"),
+        (Limits(memory_limit_in_bytes=5, memory_swap_limit_in_bytes=9), "4"),
+        (Limits(memory_limit_in_bytes=5, memory_swap_limit_in_bytes=-1), "max"),
+        (Limits(memory_limit_in_bytes=-1), "max"),
+        (Limits(memory_limit_in_bytes=5, unified={"memory.swap.max": "1"}), "1"),
+    ],
+)
+def test_swap_is_told_in_a_way_that_systemd_hears(facts: HostFacts, asked: Limits, told: str) -> None:
+    new = dataclasses.replace(facts, swap_file=True)
+    assert oci_resources(asked, new)["unified"] == {"memory.swap.max": told}
+    assert "unified" not in oci_resources(Limits(cpu_shares=2), new)
+
+
 def test_a_new_limit_on_memory_does_not_keep_the_old_one_on_swap() -> None:
     old = Limits(memory_limit_in_bytes=5, memory_swap_limit_in_bytes=9, cpu_shares=2)
     merged = merge(old, Limits(memory_limit_in_bytes=20))
