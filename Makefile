@@ -16,7 +16,7 @@ PYTEST := $(VENV)/pytest
 CRITEST := PYTHONPATH=tests:tests/contract $(VENV)/python -m critest
 
 .PHONY: help setup lint types imports unit fuzz contract critest critest-gvisor critest-delegate critest-websocket \
-	cluster-test kubelet-test test bench bench-images demo demo-down image proto crds
+	cluster-test kubelet-test vm-test test bench bench-images demo demo-down image proto crds
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -36,6 +36,7 @@ types: setup ## mypy --strict on everything
 	MYPYPATH=scripts $(VENV)/mypy --strict scripts/*.py
 	MYPYPATH=image $(VENV)/mypy --strict image/*.py
 	MYPYPATH=tests:tests/contract:runtime $(VENV)/mypy --strict --follow-imports=silent -p bench -p critest
+	MYPYPATH=tests:tests/contract:tests/cluster:runtime $(VENV)/mypy --strict --follow-imports=silent -p vm
 
 imports: setup ## the layer rules
 	$(VENV)/lint-imports --no-cache
@@ -70,6 +71,10 @@ cluster-test: setup ## the story as pytest tests, on a cluster of their own
 
 kubelet-test: setup ## a kubelet on a node where noderuntime is the only runtime
 	$(PYTEST) tests/kubelet
+
+vm-test: setup ## cgroup v2 and systemd's driver, in an emulated machine; some fifteen minutes, not part of test
+	@$(SYSTEM_PYTHON) scripts/setup.py qemu-system-x86 e2fsprogs
+	PYTHONPATH=tests:tests/contract:tests/cluster $(VENV)/python -m vm
 
 test: lint types imports unit contract critest critest-gvisor critest-delegate critest-websocket cluster-test kubelet-test ## all of it
 

@@ -1,8 +1,8 @@
 """Bring what make demo and make test need, and nothing that is there already.
 
-Debian packages, a Python venv, and the programs of tools/programs.toml. Runs with the
-system's own Python and its standard library; everything but the Debian packages goes to
-$NODERUNTIME_CACHE (default ~/.cache/noderuntime). A second run does nothing.
+Debian packages (and those named as arguments), a Python venv, and the programs of
+tools/programs.toml. Runs with the system's own Python and its standard library; everything but
+the Debian packages goes to $NODERUNTIME_CACHE (default ~/.cache/noderuntime). A second run does nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> int:
     try:
         check_machine()
         table = tomllib.loads((REPO / "tools/programs.toml").read_text(encoding="utf-8"))
-        debian.install(PACKAGES)
+        debian.install((*PACKAGES, *sys.argv[1:]))
         make_venv()
         for name, entry in table["debian"].items():
             debian.link_programs(name, entry, CACHE)

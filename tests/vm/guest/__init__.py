@@ -1,0 +1,1 @@
+"""Runs in the machine, with the bundle's Python."""
