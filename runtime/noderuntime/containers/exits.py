@@ -97,11 +97,11 @@ async def _record_end(parts: Parts, container: Container) -> bool:
 
 
 async def _oom_killed(parts: Parts, container: Container) -> bool:
-    """Tell whether memory was wanting. The monitor may have gone before it heard, but the kernel has counted.
+    """Tell whether memory was wanting. The monitor may not have heard, but the cgroup has counted if it is there.
 
     In a sandbox that is a process itself, that process has the containers' memory.
     """
-    if parts.monitor.oom_killed(container.id):
+    if parts.monitor.oom_killed(container.id, asked=bool(container.stopping_at)):
         return True
     sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
     pod, is_process = cgroup_of(parts, sandbox), parts.executor(sandbox.handler).needs_root_container

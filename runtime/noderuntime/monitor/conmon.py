@@ -13,13 +13,16 @@ import asyncio
 import errno
 import json
 import os
+import posixpath
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from noderuntime.errors import DeadlineExceeded, HostError, Internal, NotFound, ToolError
+from noderuntime.errors import DeadlineExceeded, HostError, Internal, NoderuntimeError, NotFound, ToolError
 from noderuntime.host.base import Conversation, Host, Launched, ProcessRef
 from noderuntime.host.inotify import CREATE, MOVED_TO, DirectoryWatch
 from noderuntime.host.words import one_line
+from noderuntime.monitor import oom
 from noderuntime.monitor.attach import attach
 from noderuntime.monitor.base import Exit, Monitored, MonitorRequest
 from noderuntime.monitor.control import tell
@@ -29,6 +32,7 @@ _CREATE_TIMEOUT = 60.0
 _DAEMONIZE_TIMEOUT = 10.0
 _REOPEN_TIMEOUT = 5.0
 _KILL_PATIENCE = 10.0
+_KILLED = 128 + signal.SIGKILL
 _PIDFILE = "conmon.pid"
 _REOPEN_LOG = b"2 0 0\n"
 """Message to the ``ctl`` fifo: kind 2 with two unused numbers."""
@@ -45,7 +49,9 @@ class ConmonMonitor:
 
     async def create(self, request: MonitorRequest) -> Monitored:
         """Start conmon, which runs the runtime's ``create``."""
-        (self._persist_dir / request.container_id).mkdir(parents=True, exist_ok=True)
+        kept = self._persist_dir / request.container_id
+        kept.mkdir(parents=True, exist_ok=True)
+        oom.note(kept, posixpath.dirname(request.cgroup))
         return Monitored(
             process=await self._identify(await self._converse(request), "container process"),
             monitor=await self._identify(self.pid(request.bundle), "monitor"),
@@ -77,9 +83,13 @@ class ConmonMonitor:
         """Read how a container ended."""
         return read_exit(self._exit_dir, container_id)
 
-    def oom_killed(self, container_id: str) -> bool:
-        """Tell whether conmon left its mark of an out-of-memory kill."""
-        return (self._persist_dir / container_id / "oom").exists()
+    def oom_killed(self, container_id: str, *, asked: bool) -> bool:
+        """Look for conmon's mark, and where it may have come too late at what the kernel counted."""
+        kept, ended = self._persist_dir / container_id, self.exit(container_id)
+        if (kept / "oom").exists():
+            return True
+        was_killed = ended is not None and ended.exit_code == _KILLED
+        return was_killed and not asked and oom.happened_since(kept)
 
     async def forget(self, container_id: str) -> None:
         """Remove the exit file and the persistent directory."""
@@ -99,7 +109,7 @@ class ConmonMonitor:
                 raise NotFound(f"the monitor {self._conmon} is missing") from error
             raise
         try:
-            await _release(conmon, request.runtime)
+            await _release(conmon)
             status = await conmon.daemonized(timeout=_DAEMONIZE_TIMEOUT)
             moving = asyncio.ensure_future(self._move(request))
             try:
@@ -107,7 +117,7 @@ class ConmonMonitor:
             finally:
                 await moving
             if not line:
-                raise ToolError("conmon", "create", status, "it ended without a verdict")
+                raise _silent(status, request.runtime)
             return _pid(line, request.runtime)
         except BaseException:
             await self._end(request.bundle)
@@ -143,14 +153,20 @@ class ConmonMonitor:
         return process
 
 
-async def _release(conmon: Launched, runtime: Path) -> None:
-    """Let conmon go on. One whose runtime is not there has ended by now, and said so to nobody."""
+async def _release(conmon: Launched) -> None:
+    """Let conmon go on, unless it has ended by now."""
     try:
         await conmon.release()
     except HostError as error:
-        if error.errno == errno.EPIPE and not os.access(runtime, os.X_OK):
-            raise NotFound(f"the runtime {runtime} is missing") from error
-        raise
+        if error.errno != errno.EPIPE:
+            raise
+
+
+def _silent(status: int, runtime: Path) -> NoderuntimeError:
+    """Say why conmon ended without a verdict: before its gate, it only looks whether the runtime is there."""
+    if not os.access(runtime, os.X_OK):
+        return NotFound(f"the runtime {runtime} is missing")
+    return ToolError("conmon", "create", status, "it ended without a verdict")
 
 
 def _arguments(request: MonitorRequest, exit_dir: Path, persist_dir: Path) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -132,6 +134,27 @@ def test_memory_beyond_a_limit_is_an_oom_kill(kubelet: SystemdKubelet, handler: 
     wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "its end", 60)
     ended = kubelet.status(container)
     assert (ended.exit_code, ended.reason) == (137, "OOMKilled")
+
+
+def test_an_oom_kill_is_known_though_its_monitor_comes_too_late(kubelet: SystemdKubelet) -> None:
+    config = kubelet.pod_config()
+    pod = kubelet.run(config, "runc")
+    script = "until test -e /dev/shm/go; do sleep 0.1; done; exec tail /dev/zero"
+    container = kubelet.run_container(
+        pod, config, "eats", script, linux=limited(memory_limit_in_bytes=32 * MIB)
+    )
+    group = scope(config, container)
+    pids = (group.parent / "noderuntime-monitor/cgroup.procs").read_text().split()
+    for pid in pids:
+        os.kill(int(pid), signal.SIGSTOP)
+    try:
+        assert kubelet.exec(container, ">/dev/shm/go").exit_code == 0
+        wait_until(lambda: not group.exists(), "the end of its scope, and with it of what the kernel counted")
+    finally:
+        for pid in pids:
+            os.kill(int(pid), signal.SIGCONT)
+    wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "its end")
+    assert (kubelet.status(container).exit_code, kubelet.status(container).reason) == (137, "OOMKilled")
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
