@@ -152,3 +152,12 @@ async def test_a_missing_monitor_is_named(tmp_path: Path) -> None:
     request = MonitorRequest(new_id(), "c", tmp_path, Path("/bin/false"), (), "/")
     with pytest.raises(NotFound, match="/no/such/conmon"):
         await monitor.create(request)
+
+
+async def test_a_missing_runtime_is_named(bench: Bench, tmp_path: Path) -> None:
+    """conmon ends of it before or after it is let go."""
+    for _ in range(5):
+        request = MonitorRequest(new_id(), "c", tmp_path, Path("/no/such/runtime"), (), f"{bench.cgroup}/m")
+        with pytest.raises(NotFound, match="the runtime /no/such/runtime is missing"):
+            await bench.monitor.create(request)
+        await bench.monitor.forget(request.container_id)

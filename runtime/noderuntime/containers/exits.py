@@ -97,7 +97,7 @@ async def _record_end(parts: Parts, container: Container) -> bool:
 
 
 async def _oom_killed(parts: Parts, container: Container) -> bool:
-    """Tell whether memory was wanting. The monitor may not have heard, but the cgroup has counted if it is there.
+    """Tell whether memory was wanting. The monitor may not have heard; the cgroup has counted.
 
     In a sandbox that is a process itself, that process has the containers' memory.
     """
