@@ -6,12 +6,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from realnode.crictl import Crictl
+
 from bench.figures import Figures
 from bench.lives import BRIDGE, Pod, in_turn
 from bench.sides import Runtime
 from noderuntime.cri.v1 import api_pb2
 
 _LINE = "a line of the length that lines of logs often have, with a word or two more " + "." * 20
+_STREAMED = 64 << 20
 _END = "this was the last one"
 
 
@@ -26,6 +29,26 @@ def execs(figures: Figures, runtimes: Sequence[Runtime], count: int) -> None:
             pod = pods[runtime.name]
             pod.exec()
             figures.add("ExecSync", runtime.name, pod.took["ExecSync"])
+    for pod in pods.values():
+        pod.end()
+
+
+def streams(figures: Figures, runtimes: Sequence[Runtime], turns: int) -> None:
+    """Have crictl fetch, and then send, 64 MiB over the streaming server, as ``kubectl cp`` does."""
+    pods = {runtime.name: Pod(runtime, BRIDGE) for runtime in runtimes}
+    for pod in pods.values():
+        pod.start()
+    for turn in range(turns):
+        for runtime in in_turn(runtimes, turn):
+            crictl, container = Crictl(runtime.server.socket), pods[runtime.name].container
+            began = time.perf_counter()
+            fetched = crictl.run("exec", container, "busybox", "head", "-c", str(_STREAMED), "/dev/zero")
+            figures.add("exec that says 64 MiB", runtime.name, (time.perf_counter() - began) * 1000)
+            began = time.perf_counter()
+            sent = crictl.run("exec", "-i", container, "busybox", "wc", "-c", stdin=bytes(_STREAMED))
+            figures.add("exec that is told 64 MiB", runtime.name, (time.perf_counter() - began) * 1000)
+            if len(fetched.stdout) != _STREAMED or int(sent.stdout) != _STREAMED:
+                raise RuntimeError(f"{runtime.name} lost bytes: {fetched.stderr!r} {sent.stderr!r}")
     for pod in pods.values():
         pod.end()
 

@@ -29,6 +29,7 @@ class Size:
     at_once: tuple[tuple[int, int], ...] = ((10, 10), (30, 5))
     """Pods, turns."""
     execs: int = 200
+    streams: int = 10
     log_lines: int = 1_000_000
     log_turns: int = 5
     crowds: tuple[int, ...] = (0, 50, 110)
@@ -44,6 +45,7 @@ _QUICK = Size(
     gvisor_lives=4,
     at_once=((10, 3), (30, 1)),
     execs=30,
+    streams=3,
     log_lines=200_000,
     log_turns=2,
     crowds=(0, 50),
@@ -87,6 +89,7 @@ def _few(figures: Figures, runtimes: Sequence[Runtime], size: Size) -> None:
             lives.at_once(figures, runtimes, count, turns)
     with figures.chapter("In a container"):
         containers.execs(figures, runtimes, size.execs)
+        containers.streams(figures, runtimes, size.streams)
         containers.logs(figures, runtimes, size.log_lines, size.log_turns)
 
 
