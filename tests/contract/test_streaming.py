@@ -79,6 +79,13 @@ def test_exec_is_refused_where_it_makes_no_sense(kubelet: Kubelet, spdy: Crictl,
         assert b"is not running" in done.stderr
 
 
+def size(terminal: Terminal) -> str:
+    """Ask the shell on a terminal for its size, which travels by itself: it may still be the one before."""
+    terminal.type("stty size\n")
+    said = re.search(r"(\d+ \d+)\r\n", terminal.shows("# "))
+    return said.group(1) if said else ""
+
+
 def test_exec_on_a_terminal(kubelet: Kubelet, crictl: Crictl, handler: str) -> None:
     _, container = start(kubelet, handler)
     with Terminal(crictl.argv("exec", "-it", container, "sh"), rows=33, columns=101) as terminal:
@@ -90,8 +97,7 @@ def test_exec_on_a_terminal(kubelet: Kubelet, crictl: Crictl, handler: str) -> N
         terminal.resize(44, 122)
         terminal.type("\x03")
         terminal.shows("# ")
-        terminal.type("stty size\n")
-        terminal.shows("44 122\r\n")
+        wait_until(lambda: size(terminal) == "44 122", "the new size")
         terminal.type("exit 5\n")
         terminal.shows("exit code 5")
         assert terminal.ends() != 0
@@ -154,13 +160,6 @@ def test_the_first_clients_end_of_input_is_the_containers(
     _, container = start(kubelet, handler, "cat; echo bye", stdin=True, stdin_once=True)
     assert crictl.run("attach", "-i", container, stdin=b"words\n").stdout == b"words\nbye\n"
     wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "its end")
-
-
-def size(terminal: Terminal) -> str:
-    """Ask the shell on a terminal for its size, which travels by itself: it may still be the one before."""
-    terminal.type("stty size\n")
-    said = re.search(r"(\d+ \d+)\r\n", terminal.shows("# "))
-    return said.group(1) if said else ""
 
 
 def test_attach_to_a_terminal(kubelet: Kubelet, crictl: Crictl, handler: str) -> None:
