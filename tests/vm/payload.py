@@ -31,7 +31,7 @@ _BRIDGE = {"type": "bridge", "bridge": "nrct0", "isGateway": True, "ipMasq": Tru
 _IPAM = {"type": "host-local", "ranges": [[{"subnet": "10.85.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}
 _SETTINGS = """\
 [pytest]
-addopts = -v -ra -p no:cacheprovider -p vm.guest.fixtures {options}
+addopts = -v -ra --color=no -p no:cacheprovider -p vm.guest.fixtures {options}
 testpaths = vm/guest {tests}
 filterwarnings = error
 """
