@@ -58,6 +58,7 @@ def _write_etc(etc: Path) -> None:
     files = {
         f"systemd/system/{layout.SERVICE}": rendered[layout.SERVICE],
         "noderuntime/config.toml": (REPO / "examples/standalone.toml").read_text(),
+        "noderuntime/conf.d/crun.toml": "[handlers.crun]\ntype = 'oci'\npath = '/usr/bin/crun'\n",
         "cni/net.d/10-bridge.conflist": json.dumps(
             {"cniVersion": "1.0.0", "name": "bridge", "plugins": plugins}
         ),

@@ -18,7 +18,7 @@ _MIRROR = "http://deb.debian.org"
 _SUITES = (("debian", "bookworm"), ("debian-security", "bookworm-security"))
 _PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "udev", "linux-image-cloud-amd64", "initramfs-tools", "iproute2",
-    "iptables", "apparmor", "kmod", "procps", "util-linux", "mount",
+    "iptables", "apparmor", "crun", "kmod", "procps", "util-linux", "mount",
 )  # fmt: skip
 _MASKED = (
     "apparmor.service", "serial-getty@ttyS0.service", "getty@tty1.service", "systemd-timesyncd.service",
