@@ -87,7 +87,9 @@ class OciExecutor:
         return RuntimeCommand(self._oci.binary, self._oci.flags)
 
     def adapt_spec(self, spec: dict[str, Any], sandbox_id: str, *, is_root: bool) -> None:
-        """Specs are made for such runtimes as they are."""
+        """Have crun make no cgroup of its own in the container's scope, where nobody looks for limits."""
+        if self._systemd_cgroup:
+            spec.setdefault("annotations", {})["run.oci.systemd.subgroup"] = ""
 
     async def start(self, container_id: str, sandbox_id: str, *, is_root: bool) -> None:
         """Start what ``create`` prepared."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,3 +75,11 @@ async def test_what_the_runtime_does_not_know_is_removed_by_force(tmp_path: Path
     assert (tmp_path / "said").read_text().splitlines()[-1].endswith(f"delete --force {container}")
     assert not left.exists()
     await executor(tmp_path, "exit 1").delete(container, "")
+
+
+@pytest.mark.parametrize("systemd_cgroup", [False, True])
+def test_a_container_lives_in_its_scope_itself(tmp_path: Path, systemd_cgroup: bool) -> None:
+    spec: dict[str, Any] = {"annotations": {"kept": "as it is"}}
+    executor(tmp_path, "", systemd_cgroup=systemd_cgroup).adapt_spec(spec, "", is_root=False)
+    added = {"run.oci.systemd.subgroup": ""} if systemd_cgroup else {}
+    assert spec["annotations"] == {"kept": "as it is", **added}
