@@ -119,7 +119,7 @@ def test_a_seccomp_profile_of_the_pods_own(kubelet: Kubelet, handler: str, rest:
     profile.write_text(json.dumps({"defaultAction": rest, "syscalls": [rule]}))
     own = api_pb2.SecurityProfile(profile_type=api_pb2.SecurityProfile.Localhost, localhost_ref=str(profile))
     said = said_by(kubelet, handler, "touch /f && chmod 600 /f || echo refused", linux=linux(seccomp=own))
-    assert said[-1] == "refused"
+    assert "refused" in said
 
 
 def test_gvisor_is_the_default_profile_of_its_containers(kubelet: Kubelet) -> None:
