@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import os
 import re
 import subprocess
 import sys
@@ -43,12 +44,13 @@ def main() -> int:
     _REPORTS.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="noderuntime-critest-")))
+        stack.callback(_unmount, directory)
         registry = Registry(directory)
         stack.callback(registry.close)
         program = suite.build(_push_all(registry))
         node = stack.enter_context(Node(directory, registry.address, chosen.setting))
         with ThreadPoolExecutor(len(runs)) as pool:
-            run = functools.partial(_run_suite, program, node.socket, chosen.handler)
+            run = functools.partial(_run_suite, program, directory, node.socket, chosen.handler)
             reports = list(pool.map(run, runs, runs.values()))
     outcomes = verdict.read(reports)
     bad = list(verdict.complaints(outcomes, impossible, MAY_SKIP if chosen.setting == "alone" else None))
@@ -80,7 +82,16 @@ def _push_all(registry: Registry) -> str:
     return digests[DIGEST_IMAGE]
 
 
-def _run_suite(program: Path, socket: Path, handler: str, name: str, flags: Sequence[str]) -> Path:
+def _unmount(directory: Path) -> None:
+    """Unmount what specs that did not pass have left below a directory."""
+    places = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for place in reversed([place for place in places if place.startswith(f"{directory}/")]):
+        subprocess.run(["umount", place], check=True)
+
+
+def _run_suite(
+    program: Path, directory: Path, socket: Path, handler: str, name: str, flags: Sequence[str]
+) -> Path:
     """Run it with those flags; return the JUnit file that it wrote."""
     report = _REPORTS / f"{name}.xml"
     report.unlink(missing_ok=True)
@@ -94,7 +105,10 @@ def _run_suite(program: Path, socket: Path, handler: str, name: str, flags: Sequ
         *flags,
     ]
     with (_REPORTS / f"{name}.log").open("w") as log:
-        subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, timeout=3000, check=False)
+        environment = {**os.environ, "TMPDIR": str(directory)}  # or it litters /tmp
+        subprocess.run(
+            command, env=environment, stdout=log, stderr=subprocess.STDOUT, timeout=3000, check=False
+        )
     return report
 
 
