@@ -98,13 +98,13 @@ async def test_an_out_of_memory_kill_leaves_its_mark(bench: Bench) -> None:
     limits = {"resources": {"memory_limit_in_bytes": 16 << 20}}
     container = await bench.launch("sh", "-c", "tail /dev/zero", linux=limits)
     assert (await bench.ended(container)).exit_code == 137
-    assert bench.monitor.oom_killed(container, asked=False)
+    assert bench.monitor.oom_killed(container)
 
 
 async def test_an_ordinary_end_leaves_no_such_mark(bench: Bench) -> None:
     container = await bench.launch("sh", "-c", "exit 137")
     await bench.ended(container)
-    assert not bench.monitor.oom_killed(container, asked=False)
+    assert not bench.monitor.oom_killed(container)
 
 
 async def test_exits_come_once_each_also_those_of_before(bench: Bench) -> None:

@@ -380,7 +380,7 @@ class FakeMonitor:
     def exit(self, container_id: str) -> Exit | None:
         return self.world.exits.get(container_id)
 
-    def oom_killed(self, container_id: str, *, asked: bool) -> bool:
+    def oom_killed(self, container_id: str) -> bool:
         return container_id in self.world.oom
 
     async def forget(self, container_id: str) -> None:

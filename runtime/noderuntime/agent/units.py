@@ -21,7 +21,7 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 ExecStart={_PROGRAM} serve
-# Log level and handlers change in the running daemon; the log names what needs a restart.
+# What can change in the running daemon does; the log names what needs a restart.
 ExecReload=/bin/kill -HUP $MAINPID
 # What this process was started with: the switch restarts it when that is no longer what is wanted.
 Environment=NODERUNTIME_REVISION=@REVISION@

@@ -14,6 +14,7 @@ from noderuntime import log
 from noderuntime.containers import log_file
 from noderuntime.containers.bundle import write_spec
 from noderuntime.containers.devices import add_cdi_devices
+from noderuntime.containers.oom import note_kills
 from noderuntime.containers.pod import cgroup_of, pod_of, user_of
 from noderuntime.containers.signals import stop_signal
 from noderuntime.containers.state import START_ERROR_CODE
@@ -127,6 +128,7 @@ async def _make(parts: Parts, sandbox: Sandbox, container: Container, image: Ima
     spec = await _spec(parts, sandbox, container, image, volumes)
     container.user.CopyFrom(_user(spec["process"]["user"]))
     await asyncio.to_thread(write_spec, paths, spec)
+    await note_kills(parts, sandbox, container)
     made = await _run_monitor(parts, sandbox, container, undo)
     if user is not None:  # from inside, nobody but us may do that
         await parts.host.give_stdio(made.process, user.uids.outside + container.user.uid)

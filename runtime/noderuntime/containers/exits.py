@@ -7,6 +7,7 @@ from collections.abc import AsyncIterable, Callable, Coroutine
 from typing import Any
 
 from noderuntime import log
+from noderuntime.containers.oom import oom_killed
 from noderuntime.containers.pod import cgroup_of
 from noderuntime.containers.state import LOST_CODE
 from noderuntime.cri.v1 import api_pb2
@@ -89,27 +90,11 @@ async def _record_end(parts: Parts, container: Container) -> bool:
         container.exit_code, container.finished_at, container.lost = LOST_CODE, time.time_ns(), True
     else:
         container.exit_code, container.finished_at = exit_.exit_code, exit_.finished_at
-        container.oom_killed = await _oom_killed(parts, container)
+        container.oom_killed = await oom_killed(parts, container)
     await parts.ledger.containers.save(container)
     parts.events.publish(container.id, container.sandbox_id, api_pb2.CONTAINER_STOPPED_EVENT)
     _log.info("container ended", container=container.id, code=container.exit_code, oom=container.oom_killed)
     return True
-
-
-async def _oom_killed(parts: Parts, container: Container) -> bool:
-    """Tell whether memory was wanting. The monitor may not have heard; the cgroup has counted.
-
-    In a sandbox that is a process itself, that process has the containers' memory.
-    """
-    if parts.monitor.oom_killed(container.id, asked=bool(container.stopping_at)):
-        return True
-    sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
-    pod, is_process = cgroup_of(parts, sandbox), parts.executor(sandbox.handler).needs_root_container
-    groups = [
-        container_cgroup(pod, one, parts.cgroup_driver)
-        for one in (container.id, *((sandbox.id,) if is_process else ()))
-    ]
-    return any([await parts.host.cgroup_oom_kills(group) for group in groups])
 
 
 async def _runs(parts: Parts, process: ProcessRef | None) -> bool:

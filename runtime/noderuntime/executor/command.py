@@ -25,9 +25,9 @@ class OciCommand:
         self.binary = binary
         self.flags = tuple(flags)
 
-    async def call(self, verb: str, *arguments: str, timeout: float = TIMEOUT) -> bytes:
+    async def call(self, verb: str, *arguments: str, timeout: float = TIMEOUT, stdin: bytes = b"") -> bytes:
         """Run one verb and return its standard output; ToolError carries its complaint."""
-        done = await self.run(verb, *arguments, timeout=timeout)
+        done = await self.run(verb, *arguments, timeout=timeout, stdin=stdin)
         if done.returncode != 0:
             raise self.failure(verb, done)
         return done.stdout

@@ -148,11 +148,7 @@ class OciExecutor:
 
     async def update(self, container_id: str, sandbox_id: str, resources: Mapping[str, Any]) -> None:
         """Set ``linux.resources`` with ``update``."""
-        done = await self._oci.run(
-            "update", "--resources", "-", container_id, stdin=json.dumps(resources).encode()
-        )
-        if done.returncode != 0:
-            raise self._oci.failure("update", done)
+        await self._oci.call("update", "--resources", "-", container_id, stdin=json.dumps(resources).encode())
 
     async def checkpoint(
         self, container_id: str, sandbox_id: str, directory: Path, *, timeout: float | None

@@ -85,11 +85,8 @@ class Monitor(Protocol):
     def exit(self, container_id: str) -> Exit | None:
         """Read how a container ended, None while it has not."""
 
-    def oom_killed(self, container_id: str, *, asked: bool) -> bool:
-        """Tell whether the kernel killed in the container for want of memory.
-
-        ``asked`` says that it was asked to stop: being killed then has another reason at hand.
-        """
+    def oom_killed(self, container_id: str) -> bool:
+        """Tell whether the monitor saw the kernel kill in the container for want of memory."""
 
     async def forget(self, container_id: str) -> None:
         """Remove what is kept of an ended container; missing is no error."""

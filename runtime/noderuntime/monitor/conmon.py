@@ -13,8 +13,6 @@ import asyncio
 import errno
 import json
 import os
-import posixpath
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +20,6 @@ from noderuntime.errors import DeadlineExceeded, HostError, Internal, Noderuntim
 from noderuntime.host.base import Conversation, Host, Launched, ProcessRef
 from noderuntime.host.inotify import CREATE, MOVED_TO, DirectoryWatch
 from noderuntime.host.words import one_line
-from noderuntime.monitor import oom
 from noderuntime.monitor.attach import attach
 from noderuntime.monitor.base import Exit, Monitored, MonitorRequest
 from noderuntime.monitor.control import tell
@@ -32,7 +29,6 @@ _CREATE_TIMEOUT = 60.0
 _DAEMONIZE_TIMEOUT = 10.0
 _REOPEN_TIMEOUT = 5.0
 _KILL_PATIENCE = 10.0
-_KILLED = 128 + signal.SIGKILL
 _PIDFILE = "conmon.pid"
 _REOPEN_LOG = b"2 0 0\n"
 """Message to the ``ctl`` fifo: kind 2 with two unused numbers."""
@@ -49,9 +45,7 @@ class ConmonMonitor:
 
     async def create(self, request: MonitorRequest) -> Monitored:
         """Start conmon, which runs the runtime's ``create``."""
-        kept = self._persist_dir / request.container_id
-        kept.mkdir(parents=True, exist_ok=True)
-        oom.note(kept, posixpath.dirname(request.cgroup))
+        (self._persist_dir / request.container_id).mkdir(parents=True, exist_ok=True)
         return Monitored(
             process=await self._identify(await self._converse(request), "container process"),
             monitor=await self._identify(self.pid(request.bundle), "monitor"),
@@ -83,13 +77,9 @@ class ConmonMonitor:
         """Read how a container ended."""
         return read_exit(self._exit_dir, container_id)
 
-    def oom_killed(self, container_id: str, *, asked: bool) -> bool:
-        """Look for conmon's mark, and where it may have come too late at what the kernel counted."""
-        kept, ended = self._persist_dir / container_id, self.exit(container_id)
-        if (kept / "oom").exists():
-            return True
-        was_killed = ended is not None and ended.exit_code == _KILLED
-        return was_killed and not asked and oom.happened_since(kept)
+    def oom_killed(self, container_id: str) -> bool:
+        """Tell whether conmon left its mark of an out-of-memory kill."""
+        return (self._persist_dir / container_id / "oom").exists()
 
     async def forget(self, container_id: str) -> None:
         """Remove the exit file and the persistent directory."""

@@ -23,4 +23,5 @@ STEPS = (
     ) STRICT;
     """,
     "ALTER TABLE containers ADD COLUMN volume_images TEXT NOT NULL DEFAULT '[]';",
+    "ALTER TABLE containers ADD COLUMN pod_oom_kills INTEGER NOT NULL DEFAULT 0;",
 )

@@ -83,6 +83,8 @@ class Container:
     """When the runtime's own state of the ended container was deleted."""
     exit_code: int = 0
     oom_killed: bool = False
+    pod_oom_kills: int = 0
+    """How many processes the kernel had killed in the pod for want of memory when it was made."""
     start_error: str = ""
     """Why it never ran (reason ``StartError``); its exit code is then 128."""
     lost: bool = False

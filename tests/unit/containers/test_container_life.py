@@ -124,6 +124,29 @@ async def test_memory_that_was_wanting_is_told_though_the_monitor_did_not_hear(n
     assert (await ended(node, container)).reason == "OOMKilled"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "code", "asked", "reason"),
+    [
+        (2, 3, 137, False, "OOMKilled"),
+        (2, 2, 137, False, "Error"),
+        (2, 3, 1, False, "Error"),
+        (2, 3, 137, True, "Error"),
+        (2, 0, 137, False, "Error"),
+    ],
+    ids=["one more", "somebody else, before", "not killed", "we were asked to", "the pod's is gone as well"],
+)
+async def test_where_a_cgroup_has_gone_its_pod_tells(node, sandbox, before, after, code, asked, reason):
+    node.world.oom_kills["/kubepods/pod-web"] = before
+    container = await create_container(node.parts, sandbox, container_config())
+    await start_container(node.parts, container)
+    await node.restart()
+    node.world.oom_kills["/kubepods/pod-web"] = after
+    if asked:
+        node.parts.ledger.containers.get(container).stopping_at = 1
+    node.world.exit(container, code)
+    assert (await ended(node, container)).reason == reason
+
+
 async def test_an_end_that_nobody_saw(node, running):
     node.world.exit(running, seen=False)
     now = await ended(node, running)

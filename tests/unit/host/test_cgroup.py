@@ -76,7 +76,7 @@ async def test_a_missing_cgroup_is_empty_and_can_be_removed(group: str) -> None:
     ("file", "content"),
     [
         ("memory/pod/c/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
-        ("pod/c/memory.events", "low 0\nhigh 0\nmax 3\noom 2\noom_kill 2\n"),
+        ("pod/c/memory.events", "low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 9\n"),
     ],
 )
 def test_kills_for_want_of_memory_are_counted(tmp_path: Path, file: str, content: str) -> None:

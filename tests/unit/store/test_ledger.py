@@ -55,13 +55,18 @@ def full_container(identifier=C, sandbox_id=A):
     )
 
 
-async def test_a_ledger_of_an_older_daemon_goes_on(tmp_path):
+@pytest.mark.parametrize(
+    ("version", "without"), [(1, ["volume_images", "pod_oom_kills"]), (2, ["pod_oom_kills"])]
+)
+async def test_a_ledger_of_an_older_daemon_goes_on(tmp_path, version, without):
     ledger = Ledger(tmp_path)
     await ledger.sandboxes.add(full_sandbox())
     await ledger.containers.add(full_container())
     await ledger.close()
     with sqlite3.connect(tmp_path / "ledger.db") as older:
-        older.executescript("ALTER TABLE containers DROP COLUMN volume_images; PRAGMA user_version = 1;")
+        for column in without:
+            older.execute(f"ALTER TABLE containers DROP COLUMN {column}")
+        older.execute(f"PRAGMA user_version = {version}")
     older.close()
     ledger = Ledger(tmp_path)
     assert ledger.containers.get(C) == full_container()
