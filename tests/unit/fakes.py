@@ -1,26 +1,26 @@
 """A node that exists in memory only: fakes of every part that pods and containers stand on.
 
-All of them share one :class:`World`. It counts what was made, lets a test fail or hold any
+All of them share one :class:`fakeworld.World`. It counts what was made, lets a test fail or hold any
 step by its name, and tells what is left. Files below the run directory are real (tmp_path).
 """
 
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from fakesessions import FakeConversation
+from fakeworld import FakeHost, Running, World
+
 from noderuntime.config import Config, HandlerConfig, ServerConfig
 from noderuntime.cri.v1 import api_pb2
-from noderuntime.errors import Internal, NotFound
+from noderuntime.errors import NotFound
 from noderuntime.executor.base import ExecResult, Executor, Features, RuntimeCommand
 from noderuntime.executor.probes import Probes
-from noderuntime.host.base import Address, Mount, NamespaceKind, ProcessRef, UserNamespace
+from noderuntime.host.base import UserNamespace
 from noderuntime.images.base import Image, ImageConfig, SnapshotUsage
 from noderuntime.metrics.prometheus import Prometheus
 from noderuntime.monitor.base import Exit, Monitored, MonitorRequest
@@ -32,245 +32,6 @@ from noderuntime.spec.facts import read_facts
 from noderuntime.store.ledger import Ledger
 
 IMAGE_ID = "sha256:" + "1" * 64
-
-
-class Dead(BaseException):
-    """The daemon was killed: nothing that it was doing goes on, and nothing is undone."""
-
-
-@dataclass
-class Running:
-    """What a fake runtime holds of a container."""
-
-    process: ProcessRef
-    monitor: ProcessRef
-    started: bool = False
-
-
-@dataclass
-class World:
-    """Everything that there is on the fake node."""
-
-    mounts: set[Path] = field(default_factory=set)
-    pins: set[Path] = field(default_factory=set)
-    cgroups: set[str] = field(default_factory=set)
-    snapshots: set[str] = field(default_factory=set)
-    volumes: dict[str, list[Path]] = field(default_factory=dict)
-    attached: set[str] = field(default_factory=set)
-    runtime: dict[str, Running] = field(default_factory=dict)
-    exits: dict[str, Exit] = field(default_factory=dict)
-    oom: set[str] = field(default_factory=set)
-    """Containers whose monitor saw a kill for want of memory."""
-    oom_kills: dict[str, int] = field(default_factory=dict)
-    """What the kernel counted, by path of the cgroup."""
-    processes: dict[ProcessRef, asyncio.Event] = field(default_factory=dict)
-    signals: list[tuple[str, int]] = field(default_factory=list)
-    stubborn: set[str] = field(default_factory=set)
-    """Containers that take no notice of any signal but SIGKILL."""
-    trace: list[str] = field(default_factory=list)
-    fail: set[str] = field(default_factory=set)
-    """Steps that raise; ``step!`` fails after it has taken effect."""
-    hold: dict[str, asyncio.Event] = field(default_factory=dict)
-    held: asyncio.Event = field(default_factory=asyncio.Event)
-    dead: bool = False
-    _next_pid: int = 1000
-
-    async def step(self, name: str) -> None:
-        """Take a step: wait where a test holds it, fail where a test wants that."""
-        if self.dead:
-            raise Dead
-        self.trace.append(name)
-        gate = self.hold.get(name)
-        if gate is not None:
-            self.held.set()
-            await gate.wait()
-        await asyncio.sleep(0)
-        if name in self.fail:
-            raise Internal(f"{name} fails")
-
-    def after(self, name: str) -> None:
-        """Fail a step that has taken effect, where a test wants that."""
-        if f"{name}!" in self.fail:
-            raise Internal(f"{name} fails late")
-
-    def spawn(self) -> ProcessRef:
-        """Start a process."""
-        self._next_pid += 1
-        process = ProcessRef(self._next_pid, 7)
-        self.processes[process] = asyncio.Event()
-        return process
-
-    def end(self, process: ProcessRef) -> None:
-        """End a process, if it is there."""
-        ended = self.processes.pop(process, None)
-        if ended is not None:
-            ended.set()
-
-    def exit(self, container_id: str, code: int = 0, *, seen: bool = True) -> None:
-        """Let a container's process end; unless ``seen``, its monitor dies with it."""
-        running = self.runtime[container_id]
-        if running.process not in self.processes:
-            return
-        if seen:
-            self.exits[container_id] = Exit(container_id, code, time.time_ns())
-        self.end(running.process)
-        self.end(running.monitor)
-
-    def power_cut(self) -> None:
-        """Reboot: only what is on disk stays."""
-        for process in list(self.processes):
-            self.end(process)
-        for kind in (self.mounts, self.pins, self.cgroups, self.oom):
-            kind.clear()
-        self.runtime.clear()
-        self.exits.clear()
-
-    def left(self) -> dict[str, object]:
-        """Tell what is there; empty when nothing is."""
-        kinds = ("mounts", "pins", "cgroups", "snapshots", "attached", "runtime", "exits", "processes")
-        return {kind: getattr(self, kind) for kind in kinds if getattr(self, kind)}
-
-
-class FakeHost:
-    """See noderuntime.host.base.Host."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    async def mount(self, mount: Mount) -> None:
-        await self.world.step("mount")
-        self.world.mounts.add(mount.target)
-        self.world.after("mount")
-
-    async def unmount(self, target: Path) -> None:
-        await self.world.step("unmount")
-        self.world.mounts.discard(target)
-
-    async def is_mount_point(self, path: Path) -> bool:
-        return path in self.world.pins | self.world.mounts
-
-    async def pin_namespaces(
-        self,
-        pins: Mapping[NamespaceKind, Path],
-        *,
-        hostname: str | None = None,
-        sysctls: Mapping[str, str] | None = None,
-        user: UserNamespace | None = None,
-    ) -> None:
-        await self.world.step("pin")
-        self.world.pins |= set(pins.values()) | ({user.pin} if user else set())
-        self.world.after("pin")
-
-    async def unpin_namespaces(self, pins: Sequence[Path]) -> None:
-        await self.world.step("unpin")
-        self.world.pins -= set(pins)
-
-    async def add_addresses(self, pin: Path, interface: str, addresses: Sequence[Address]) -> None:
-        pass
-
-    async def process(self, pid: int) -> ProcessRef | None:
-        return next((process for process in self.world.processes if process.pid == pid), None)
-
-    async def wait(self, process: ProcessRef, *, timeout: float) -> bool:
-        ended = self.world.processes.get(process)
-        if ended is None:
-            return True
-        try:
-            await asyncio.wait_for(ended.wait(), timeout)
-        except TimeoutError:
-            return False
-        return True
-
-    async def give_stdio(self, process: ProcessRef, uid: int) -> None:
-        self.world.trace.append(f"give stdio to {uid}")
-
-    async def kill_tree(self, process: ProcessRef) -> None:
-        self.world.end(process)
-
-    async def remove_tree(self, path: Path) -> None:
-        await self.world.step("remove_tree")
-        assert not any(mount.is_relative_to(path) for mount in self.world.mounts), "still mounted"
-        shutil.rmtree(path, ignore_errors=True)
-
-    def cgroup_version(self) -> Literal[1, 2]:
-        return 2
-
-    async def cgroup_pids(self, path: str) -> list[int]:
-        return []
-
-    async def cgroup_oom_kills(self, path: str) -> int:
-        return self.world.oom_kills.get(path, 0)
-
-    async def remove_cgroup(self, path: str) -> None:
-        await self.world.step("remove_cgroup")
-        self.world.cgroups.discard(path)
-
-
-class FakeConversation:
-    """See noderuntime.host.base.Program: answers each word that it hears."""
-
-    def __init__(self, code: int = 0) -> None:
-        self.code = code
-        self.said: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue()
-        self.heard = b""
-        self.input_ended = False
-        self.deaf = False
-        self.size = (0, 0)
-        self.closed = False
-
-    def end(self) -> None:
-        self.said.put_nowait((1, b""))
-
-    async def read(self) -> tuple[int, bytes]:
-        return await self.said.get()
-
-    async def write(self, data: bytes) -> None:
-        if self.deaf:
-            raise BrokenPipeError
-        self.heard += data
-        self.said.put_nowait((1, b"heard " + data))
-
-    def end_input(self) -> None:
-        self.input_ended = True
-
-    async def resize(self, rows: int, columns: int) -> None:
-        self.size = (rows, columns)
-
-    async def ended(self) -> None:
-        return None
-
-    async def wait(self) -> int:
-        return self.code
-
-    async def close(self) -> None:
-        self.closed = True
-
-
-class FakeClient:
-    """See noderuntime.sessions.Stdio."""
-
-    def __init__(self) -> None:
-        self.typed: asyncio.Queue[bytes] = asyncio.Queue()
-        self.heard: list[tuple[int, bytes]] = []
-        self.resized: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
-        self.news = asyncio.Event()
-
-    async def read(self) -> bytes:
-        return await self.typed.get()
-
-    async def write(self, stream: int, data: bytes) -> None:
-        self.heard.append((stream, data))
-        self.news.set()
-
-    async def sizes(self) -> AsyncIterator[tuple[int, int]]:
-        while True:
-            yield await self.resized.get()
-
-    async def hears(self, *said: tuple[int, bytes]) -> None:
-        async with asyncio.timeout(5):
-            while self.heard != list(said):
-                self.news.clear()
-                await self.news.wait()
 
 
 class FakeExecutor:

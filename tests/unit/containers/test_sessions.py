@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from fakes import FakeClient, FakeConversation, FakeExecutor, FakeMonitor, Node, container_config, pod_config
+from fakes import FakeExecutor, FakeMonitor, Node, container_config, pod_config
+from fakesessions import FakeClient, FakeConversation
 
 from noderuntime.containers.attach import attach_session
 from noderuntime.containers.create import create_container

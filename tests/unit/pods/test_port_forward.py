@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from fakes import FakeClient, FakeExecutor, Node, pod_config
+from fakes import FakeExecutor, Node, pod_config
+from fakesessions import FakeClient
 
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.errors import FailedPrecondition, InvalidArgument, NotFound

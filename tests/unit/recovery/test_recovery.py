@@ -3,7 +3,8 @@
 import asyncio
 
 import pytest
-from fakes import Dead, container_config, pod_config
+from fakes import container_config, pod_config
+from fakeworld import Dead
 
 from noderuntime.containers.create import create_container
 from noderuntime.containers.remove import remove_container
