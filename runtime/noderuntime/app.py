@@ -14,49 +14,49 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from noderuntime import log
 from noderuntime.config import Config, ImagesConfig, load
-from noderuntime.containers import exits
-from noderuntime.errors import InvalidArgument
-from noderuntime.executor.probes import Probes
-from noderuntime.executor.registry import executors
-from noderuntime.host import apparmor
-from noderuntime.host.base import Host
-from noderuntime.host.linux import LinuxHost
+from noderuntime.core import log
+from noderuntime.core.errors import InvalidArgument
+from noderuntime.core.paths import Paths
+from noderuntime.edge.router.cgroup_driver import cgroup_driver
+from noderuntime.edge.router.router import Router
+from noderuntime.edge.router.upstream import Upstream
+from noderuntime.edge.server.dispatch import Dispatcher, Extra, verbs_of
+from noderuntime.edge.server.exposition import serve_metrics
+from noderuntime.edge.server.image_service import ImageService
+from noderuntime.edge.server.listen import make_way
+from noderuntime.edge.server.metrics_service import MetricsService
+from noderuntime.edge.server.node_service import NodeService
+from noderuntime.edge.server.runtime_service import RuntimeService
+from noderuntime.edge.server.serve import GRACE_SECONDS, on_signals, serve
+from noderuntime.edge.server.store_service import StoreService
+from noderuntime.edge.server.subjects import with_subjects
+from noderuntime.edge.streaming.server import StreamingServer
+from noderuntime.images.backends.containerd import ContainerdBackend
+from noderuntime.images.backends.containerd_client import ContainerdClient
+from noderuntime.images.backends.native import NativeBackend
 from noderuntime.images.base import ImageBackend
-from noderuntime.images.client import ContainerdClient
-from noderuntime.images.containerd import ContainerdBackend
-from noderuntime.images.native import NativeBackend
-from noderuntime.metrics.base import Metrics
-from noderuntime.monitor.conmon import ConmonMonitor
-from noderuntime.monitor.exits import ExitWatcher
-from noderuntime.network.cni import CniNetwork
-from noderuntime.parts import Parts
-from noderuntime.paths import Paths
-from noderuntime.pods.root import root_ended
-from noderuntime.recovery import boot_id, recover
-from noderuntime.reload import reload_on
-from noderuntime.router.cgroups import cgroup_driver
-from noderuntime.router.router import Router
-from noderuntime.router.upstream import Upstream
-from noderuntime.server.dispatch import Dispatcher, Extra, verbs_of
-from noderuntime.server.exposition import serve_metrics
-from noderuntime.server.image_service import ImageService
-from noderuntime.server.listen import make_way
-from noderuntime.server.metrics_service import MetricsService
-from noderuntime.server.node_service import NodeService
-from noderuntime.server.runtime_service import RuntimeService
-from noderuntime.server.serve import GRACE_SECONDS, on_signals, serve
-from noderuntime.server.store_service import StoreService
-from noderuntime.server.subjects import with_subjects
-from noderuntime.spec.cdi.catalog import Catalog
-from noderuntime.spec.facts import read_facts
-from noderuntime.stats.cgroup import CgroupReader
-from noderuntime.stats.collect import StatsCollector
-from noderuntime.stats.layers import WritableLayers
-from noderuntime.store.ledger import Ledger
-from noderuntime.streaming.server import StreamingServer
-from noderuntime.used_handlers import with_used
+from noderuntime.lifecycle.containers import exits
+from noderuntime.lifecycle.ledger.ledger import Ledger
+from noderuntime.lifecycle.metrics.base import Metrics
+from noderuntime.lifecycle.parts import Parts
+from noderuntime.lifecycle.pods.root import root_ended
+from noderuntime.lifecycle.recovery import boot_id, recover
+from noderuntime.lifecycle.reload import reload_on
+from noderuntime.lifecycle.stats.cgroup_sample import CgroupReader
+from noderuntime.lifecycle.stats.collect import StatsCollector
+from noderuntime.lifecycle.stats.layers import WritableLayers
+from noderuntime.lifecycle.used_handlers import with_used
+from noderuntime.node.executor.handlers import executors
+from noderuntime.node.executor.probes import Probes
+from noderuntime.node.host import apparmor
+from noderuntime.node.host.base import Host
+from noderuntime.node.host.linux import LinuxHost
+from noderuntime.node.monitor.conmon import ConmonMonitor
+from noderuntime.node.monitor.exit_files import ExitWatcher
+from noderuntime.node.network.cni import CniNetwork
+from noderuntime.node.spec.cdi.catalog import Catalog
+from noderuntime.node.spec.facts import read_facts
 
 _EXITS = "exits"
 _IMAGES = "images"
@@ -91,7 +91,7 @@ async def run(path: Path) -> None:
 def _metrics(config: Config) -> Metrics:
     if config.metrics.endpoint is None:
         return Metrics()
-    from noderuntime.metrics.prometheus import Prometheus  # noqa: PLC0415 - others do without 2 MiB
+    from noderuntime.lifecycle.metrics.prometheus import Prometheus  # noqa: PLC0415 - others do without 2 MiB
 
     return Prometheus()
 
@@ -150,7 +150,7 @@ async def _images(
 ) -> AsyncIterator[tuple[ImageBackend, Callable[[ImagesConfig], None]]]:
     """Open the store that the configuration names, and let go of it; yield it and what reconfigures it."""
     if config.images.backend == "native":
-        from noderuntime.images.open_native import open_native  # noqa: PLC0415 - others do without 20 MiB
+        from noderuntime.images.backends.open_native import open_native  # noqa: PLC0415 - others do without 20 MiB
 
         root = config.server.state_dir / _IMAGES
         async with open_native(config.images, root, host, boot_id()) as native:

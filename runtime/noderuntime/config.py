@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from noderuntime.errors import InvalidArgument
+from noderuntime.core.errors import InvalidArgument
 
 CONFIG_FILE = Path("/etc/noderuntime/config.toml")
 SOCKET = Path("/run/noderuntime/noderuntime.sock")

@@ -10,11 +10,11 @@ from typing import Any, Self, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from noderuntime.codes import error_of
+from noderuntime.core.codes import error_of
+from noderuntime.core.errors import DeadlineExceeded, NoderuntimeError, Unavailable, Unimplemented
 from noderuntime.cri.images import images_pb2
 from noderuntime.cri.v1 import api_pb2 as cri
 from noderuntime.cri.v1.api_pb2_grpc import ImageServiceStub, RuntimeServiceStub
-from noderuntime.errors import DeadlineExceeded, NoderuntimeError, Unavailable, Unimplemented
 
 _QUICK = 10.0
 _OPTIONS = (

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from noderuntime.host.cgroup import Cgroups
-from noderuntime.host.process import descendants
-from noderuntime.stats.cgroup import CgroupReader
+from noderuntime.lifecycle.stats.cgroup_sample import CgroupReader
+from noderuntime.node.host.cgroup import Cgroups
+from noderuntime.node.host.process import descendants
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _SAMPLE_SECONDS = 0.02

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from noderuntime.errors import HostError
-from noderuntime.host.linux import LinuxHost
+from noderuntime.core.errors import HostError
+from noderuntime.node.host.linux import LinuxHost
 
 ADDRESSES = ("10.212.0.2/24", "fd00:212::2/64")
 

@@ -27,7 +27,7 @@ from realnode.pods import Kubelet, wait_until
 from realnode.traces import remove_cgroups, traces
 
 from noderuntime.cri.v1 import api_pb2
-from noderuntime.router.routes import Method, Route, methods
+from noderuntime.edge.router.routes import Method, Route, methods
 
 _SECONDS = 50.0
 _AT_LEAST = 1000

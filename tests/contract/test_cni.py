@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from noderuntime.core.errors import ToolError
+from noderuntime.core.ids import new_id
 from noderuntime.cri.v1 import api_pb2
-from noderuntime.errors import ToolError
-from noderuntime.host import syscalls
-from noderuntime.host.linux import LinuxHost
-from noderuntime.host.threads import in_own_thread
-from noderuntime.ids import new_id
-from noderuntime.network.cni import CniNetwork
+from noderuntime.node.host import syscalls
+from noderuntime.node.host.linux import LinuxHost
+from noderuntime.node.host.threads import in_own_thread
+from noderuntime.node.network.cni import CniNetwork
 
 BIN = Path(os.environ.get("NODERUNTIME_CACHE", Path.home() / ".cache/noderuntime")) / "bin"
 BRIDGE = "nrtest0"

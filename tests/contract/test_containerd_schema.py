@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import descriptor_pb2
 from realnode.tools import tool
 
-from noderuntime.images.containerd_api import (
+from noderuntime.images.backends.containerd_api import (
     content_pb2,
     images_pb2,
     introspection_pb2,

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from realnode.handlers import Bench, make_executor, until
 
-from noderuntime.errors import DeadlineExceeded, FailedPrecondition, NotFound, ToolError
-from noderuntime.host.linux import LinuxHost
+from noderuntime.core.errors import DeadlineExceeded, FailedPrecondition, NotFound, ToolError
+from noderuntime.node.host.linux import LinuxHost
 
 HANDLERS = ["runc", "crun", "gvisor"]
 

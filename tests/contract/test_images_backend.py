@@ -15,15 +15,15 @@ from realnode.layout import Layout
 from realnode.layout_remote import LayoutRemote
 from realnode.tools import tool
 
-from noderuntime.errors import AlreadyExists, FailedPrecondition, HostError, NotFound, Unavailable
-from noderuntime.host.linux import LinuxHost
-from noderuntime.ids import new_id
+from noderuntime.core.errors import AlreadyExists, FailedPrecondition, HostError, NotFound, Unavailable
+from noderuntime.core.ids import new_id
+from noderuntime.images.backends.containerd import ContainerdBackend
+from noderuntime.images.backends.containerd_client import ContainerdClient
+from noderuntime.images.backends.native import NativeBackend
 from noderuntime.images.base import ImageConfig
-from noderuntime.images.client import ContainerdClient
-from noderuntime.images.containerd import ContainerdBackend
-from noderuntime.images.native import NativeBackend
-from noderuntime.images.store import open_store
-from noderuntime.layers.pool import Unpackers
+from noderuntime.images.store.store import open_store
+from noderuntime.node.host.linux import LinuxHost
+from noderuntime.node.layers.pool import Unpackers
 
 NAME = "images.test/app"
 DEFAULTS = {

@@ -16,15 +16,15 @@ from realnode.layout import Layout
 from registries.content import Content
 from registries.real import RealRegistry
 
-from noderuntime.errors import NotFound, ResourceExhausted
-from noderuntime.host.linux import LinuxHost
-from noderuntime.host.mount import detach
-from noderuntime.ids import new_id
-from noderuntime.images.hosts import Hosts
-from noderuntime.images.native import NativeBackend
-from noderuntime.images.registry import Registry
-from noderuntime.images.store import open_store
-from noderuntime.layers.pool import Unpackers
+from noderuntime.core.errors import NotFound, ResourceExhausted
+from noderuntime.core.ids import new_id
+from noderuntime.images.backends.native import NativeBackend
+from noderuntime.images.registry.client import Registry
+from noderuntime.images.registry.hosts import Hosts
+from noderuntime.images.store.store import open_store
+from noderuntime.node.host.linux import LinuxHost
+from noderuntime.node.host.mount import detach
+from noderuntime.node.layers.pool import Unpackers
 
 BIG = random.Random(1).randbytes(3 << 20)
 APP = [

@@ -20,9 +20,9 @@ from realnode.containerd import Containerd
 from realnode.layout import Layout
 from realnode.tools import tool
 
-from noderuntime.layers.growth import Growth
-from noderuntime.layers.limits import Unpacked
-from noderuntime.layers.pool import Unpackers
+from noderuntime.node.layers.growth import Growth
+from noderuntime.node.layers.pool import Unpackers
+from noderuntime.node.layers.tar.limits import Unpacked
 
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 NAME = "noderuntime.test/layers:1"

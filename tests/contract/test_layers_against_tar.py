@@ -11,10 +11,10 @@ import pytest
 from layer_trees import differences, looks, make_everything
 from realnode.tools import tool
 
-from noderuntime.errors import ResourceExhausted
-from noderuntime.layers.growth import Growth
-from noderuntime.layers.limits import Unpacked
-from noderuntime.layers.pool import Unpackers
+from noderuntime.core.errors import ResourceExhausted
+from noderuntime.node.layers.growth import Growth
+from noderuntime.node.layers.pool import Unpackers
+from noderuntime.node.layers.tar.limits import Unpacked
 
 TAR = "application/vnd.oci.image.layer.v1.tar"
 ATTRIBUTES = ("--xattrs", "--xattrs-include=*")

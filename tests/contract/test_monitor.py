@@ -14,12 +14,12 @@ import pytest
 from realnode.handlers import Bench, until
 from realnode.tools import tool
 
-from noderuntime.errors import FailedPrecondition, HostError, NotFound
-from noderuntime.host.linux import LinuxHost
-from noderuntime.ids import new_id
-from noderuntime.monitor.base import Exit, MonitorRequest
-from noderuntime.monitor.conmon import ConmonMonitor
-from noderuntime.monitor.exits import ExitWatcher
+from noderuntime.core.errors import FailedPrecondition, HostError, NotFound
+from noderuntime.core.ids import new_id
+from noderuntime.node.host.linux import LinuxHost
+from noderuntime.node.monitor.base import Exit, MonitorRequest
+from noderuntime.node.monitor.conmon import ConmonMonitor
+from noderuntime.node.monitor.exit_files import ExitWatcher
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}[+-]\d\d:\d\d (stdout|stderr) [FP] .*")
 

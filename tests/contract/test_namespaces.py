@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from noderuntime.errors import HostError, InvalidArgument
-from noderuntime.host import mount as mounts
-from noderuntime.host.base import IdRange, Mount, UserNamespace
-from noderuntime.host.linux import LinuxHost
-from noderuntime.host.namespaces import pin_namespaces, read_in_network_namespaces, unpin_namespaces
-from noderuntime.host.trees import remove_tree
+from noderuntime.core.errors import HostError, InvalidArgument
+from noderuntime.node.host import mount as mounts
+from noderuntime.node.host.base import IdRange, Mount, UserNamespace
+from noderuntime.node.host.linux import LinuxHost
+from noderuntime.node.host.namespaces import pin_namespaces, read_in_network_namespaces, unpin_namespaces
+from noderuntime.node.host.trees import remove_tree
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ from realnode.containerd import IMAGE, Containerd
 from realnode.traces import remove_cgroups
 
 from noderuntime.cri.v1 import api_pb2, api_pb2_grpc
-from noderuntime.metrics.base import Metrics
-from noderuntime.router.router import Router
-from noderuntime.router.upstream import Upstream
-from noderuntime.server.dispatch import Dispatcher
-from noderuntime.server.serve import serve
+from noderuntime.edge.router.router import Router
+from noderuntime.edge.router.upstream import Upstream
+from noderuntime.edge.server.dispatch import Dispatcher
+from noderuntime.edge.server.serve import serve
+from noderuntime.lifecycle.metrics.base import Metrics
 
 _NAMES = itertools.count()
 _CGROUPS = "/noderuntime-passthrough"

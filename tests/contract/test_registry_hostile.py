@@ -12,7 +12,7 @@ from registries.pulls import pull
 from registries.scene import Scene, refused, scene_of
 from registries.sink import MemorySink
 
-from noderuntime.errors import DataLoss, InvalidArgument, NotFound, Unavailable
+from noderuntime.core.errors import DataLoss, InvalidArgument, NotFound, Unavailable
 from noderuntime.images.reference import Reference, parse
 
 BLOBS = "GET /v2/team/app/blobs/"

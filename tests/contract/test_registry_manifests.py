@@ -11,7 +11,7 @@ from registries import lies
 from registries.content import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, digest
 from registries.scene import Scene, refused, scene_of
 
-from noderuntime.errors import (
+from noderuntime.core.errors import (
     DataLoss,
     InvalidArgument,
     NotFound,

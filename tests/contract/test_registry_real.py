@@ -17,11 +17,11 @@ from registries.pulls import pull
 from registries.real import RealRegistry
 from registries.tokens import IDENTITY, PASSWORD, USER, TokenServer
 
-from noderuntime.errors import NoderuntimeError, NotFound, PermissionDenied, Unavailable
+from noderuntime.core.errors import NoderuntimeError, NotFound, PermissionDenied, Unavailable
 from noderuntime.images.credentials import Credentials, CredentialsFile
-from noderuntime.images.hosts import Hosts
 from noderuntime.images.reference import Reference, parse
-from noderuntime.images.registry import Registry
+from noderuntime.images.registry.client import Registry
+from noderuntime.images.registry.hosts import Hosts
 
 REPOSITORY = "team/app"
 SECRET = "let-me-in"

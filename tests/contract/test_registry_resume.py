@@ -16,7 +16,7 @@ from registries.pulls import pull
 from registries.scene import QUICK, Scene, refused, scene_of
 from registries.sink import MemorySink
 
-from noderuntime.errors import DataLoss, ResourceExhausted, Unavailable
+from noderuntime.core.errors import DataLoss, ResourceExhausted, Unavailable
 from noderuntime.images.reference import parse
 
 BLOBS = "GET /v2/team/app/blobs/"

@@ -17,7 +17,7 @@ from registries.pulls import pull
 from registries.scene import BEARER, IDENTITY, USER, Scene, refused, scene_of
 from registries.sink import MemorySink
 
-from noderuntime.errors import DataLoss, InvalidArgument, PermissionDenied, Unavailable
+from noderuntime.core.errors import DataLoss, InvalidArgument, PermissionDenied, Unavailable
 from noderuntime.images.reference import parse
 
 BLOBS = "GET /v2/team/app/blobs/"

@@ -12,9 +12,9 @@ import pytest
 from realnode.tools import tool
 from registries.pki import Authority
 
-from noderuntime.errors import InvalidArgument
-from noderuntime.images.endpoints import Tls
-from noderuntime.images.tls import TlsContexts
+from noderuntime.core.errors import InvalidArgument
+from noderuntime.images.registry.endpoints import Tls
+from noderuntime.images.registry.tls import TlsContexts
 
 
 @pytest.fixture(scope="module")

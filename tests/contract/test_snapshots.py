@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from noderuntime.errors import HostError, InvalidArgument, NotFound, ResourceExhausted
-from noderuntime.host.linux import LinuxHost
-from noderuntime.host.mount import detach
-from noderuntime.ids import new_id
-from noderuntime.snapshots.overlay import Overlay
+from noderuntime.core.errors import HostError, InvalidArgument, NotFound, ResourceExhausted
+from noderuntime.core.ids import new_id
+from noderuntime.node.host.linux import LinuxHost
+from noderuntime.node.host.mount import detach
+from noderuntime.node.snapshots.overlay import Overlay
 
 OPAQUE = "trusted.overlay.opaque"
 

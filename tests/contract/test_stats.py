@@ -9,14 +9,14 @@ import pytest
 from realnode.pods import Kubelet, wait_until
 from realnode.traces import remove_cgroups, traces
 
+from noderuntime.core.ids import new_id
 from noderuntime.cri.v1 import api_pb2, api_pb2_grpc
-from noderuntime.host.linux import LinuxHost
-from noderuntime.ids import new_id
 from noderuntime.images.base import SnapshotUsage
-from noderuntime.stats.cgroup import CgroupReader
-from noderuntime.stats.collect import PodTarget, StatsCollector
-from noderuntime.stats.layers import WritableLayers
-from noderuntime.store.records import Container, Sandbox
+from noderuntime.lifecycle.ledger.records import Container, Sandbox
+from noderuntime.lifecycle.stats.cgroup_sample import CgroupReader
+from noderuntime.lifecycle.stats.collect import PodTarget, StatsCollector
+from noderuntime.lifecycle.stats.layers import WritableLayers
+from noderuntime.node.host.linux import LinuxHost
 
 PARENT = f"/noderuntime-test-{os.getpid()}"
 

@@ -18,7 +18,8 @@ from harness.cluster import Cluster
 from harness.node import Node
 from harness.nodefiles import EndpointStyle
 from harness.run import CommandError, wait_for
-from noderuntime.agent import bundle, files, layout, order, units
+from noderuntime.agent import bundle, layout, order, units
+from noderuntime.agent import durable_files as files
 from noderuntime.agent.instance import InstanceSpec
 from noderuntime.agent.layout import Layout
 from story import traces

@@ -15,8 +15,8 @@ import sys
 
 from spdyclient import PING, RST_STREAM, SpdyClient, control, data
 
-from noderuntime.streaming.spdy import Opened, ServerSession, SpdyError
-from noderuntime.streaming.spdy.frames import LONGEST_CONTROL
+from noderuntime.edge.streaming.spdy import Opened, ServerSession, SpdyError
+from noderuntime.edge.streaming.spdy.frames import LONGEST_CONTROL
 
 _STREAMS = 8
 

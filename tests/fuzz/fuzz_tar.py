@@ -22,9 +22,9 @@ from pathlib import Path
 
 from backports import zstd
 
-from noderuntime.errors import NoderuntimeError
-from noderuntime.layers import job
-from noderuntime.layers.limits import Limits
+from noderuntime.core.errors import NoderuntimeError
+from noderuntime.node.layers import job
+from noderuntime.node.layers.tar.limits import Limits
 
 LIMITS = Limits(size=1 << 20, ratio=100, ratio_from=1 << 16, entries=300, devices=5, depth=40, kept=1 << 16)
 RECORD = 512

@@ -16,26 +16,26 @@ from fakesessions import FakeConversation
 from fakeworld import FakeHost, Running, World
 
 from noderuntime.config import Config, HandlerConfig, ServerConfig
+from noderuntime.core.errors import NotFound
+from noderuntime.core.paths import Paths
 from noderuntime.cri.v1 import api_pb2
-from noderuntime.errors import NotFound
-from noderuntime.executor.base import ExecResult, Executor, Features, RuntimeCommand
-from noderuntime.executor.probes import Probes
-from noderuntime.host.base import UserNamespace
 from noderuntime.images.base import Image, ImageConfig, SnapshotUsage
-from noderuntime.metrics.prometheus import Prometheus
-from noderuntime.monitor.base import Exit, Monitored, MonitorRequest
-from noderuntime.network.base import Attachment
-from noderuntime.parts import Parts
-from noderuntime.paths import Paths
-from noderuntime.spec.cdi.catalog import Catalog
-from noderuntime.spec.facts import read_facts
-from noderuntime.store.ledger import Ledger
+from noderuntime.lifecycle.ledger.ledger import Ledger
+from noderuntime.lifecycle.metrics.prometheus import Prometheus
+from noderuntime.lifecycle.parts import Parts
+from noderuntime.node.executor.base import ExecResult, Executor, Features, RuntimeCommand
+from noderuntime.node.executor.probes import Probes
+from noderuntime.node.host.base import UserNamespace
+from noderuntime.node.monitor.base import Exit, Monitored, MonitorRequest
+from noderuntime.node.network.base import Attachment
+from noderuntime.node.spec.cdi.catalog import Catalog
+from noderuntime.node.spec.facts import read_facts
 
 IMAGE_ID = "sha256:" + "1" * 64
 
 
 class FakeExecutor:
-    """See noderuntime.executor.base.Executor."""
+    """See noderuntime.node.executor.base.Executor."""
 
     def __init__(self, world: World, name: str, *, needs_root: bool) -> None:
         self.world = world
@@ -108,7 +108,7 @@ class FakeExecutor:
 
 
 class FakeMonitor:
-    """See noderuntime.monitor.base.Monitor."""
+    """See noderuntime.node.monitor.base.Monitor."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -201,7 +201,7 @@ class FakeImages:
 
 
 class FakeNetwork:
-    """See noderuntime.network.base.Network."""
+    """See noderuntime.node.network.base.Network."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -224,7 +224,7 @@ class FakeNetwork:
 
 
 class FakeStats:
-    """See noderuntime.stats.collect.StatsCollector; nothing is ever used."""
+    """See noderuntime.lifecycle.stats.collect.StatsCollector; nothing is ever used."""
 
     async def containers(self, pods: Sequence[Any]) -> list[api_pb2.ContainerStats]:
         return []

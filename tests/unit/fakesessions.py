@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 
 class FakeConversation:
-    """See noderuntime.host.base.Program: answers each word that it hears."""
+    """See noderuntime.node.host.base.Program: answers each word that it hears."""
 
     def __init__(self, code: int = 0) -> None:
         self.code = code
@@ -47,7 +47,7 @@ class FakeConversation:
 
 
 class FakeClient:
-    """See noderuntime.sessions.Stdio."""
+    """See noderuntime.core.sessions.Stdio."""
 
     def __init__(self) -> None:
         self.typed: asyncio.Queue[bytes] = asyncio.Queue()

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from noderuntime.errors import Internal
-from noderuntime.host.base import Address, Mount, NamespaceKind, ProcessRef, UserNamespace
-from noderuntime.monitor.base import Exit
+from noderuntime.core.errors import Internal
+from noderuntime.node.host.base import Address, Mount, NamespaceKind, ProcessRef, UserNamespace
+from noderuntime.node.monitor.base import Exit
 
 
 class Dead(BaseException):
@@ -113,7 +113,7 @@ class World:
 
 
 class FakeHost:
-    """See noderuntime.host.base.Host."""
+    """See noderuntime.node.host.base.Host."""
 
     def __init__(self, world: World) -> None:
         self.world = world

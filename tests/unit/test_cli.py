@@ -43,7 +43,7 @@ def test_a_bad_configuration_is_one_line_and_status_2(
 def test_a_daemon_is_not_its_own_upstream(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("noderuntime.log.configure", lambda level: None)
+    monkeypatch.setattr("noderuntime.core.log.configure", lambda level: None)
     (tmp_path / "link").symlink_to(tmp_path)
     (tmp_path / "config.toml").write_text(
         f"[server]\nsocket = '{tmp_path}/cri.sock'\n[upstream]\nsocket = '{tmp_path}/link/cri.sock'\n"

@@ -10,7 +10,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from noderuntime import errors
+from noderuntime.core import errors
 from noderuntime.criclient import CriClient
 
 

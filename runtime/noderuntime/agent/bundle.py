@@ -15,10 +15,10 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from noderuntime import log
-from noderuntime.agent import files
+from noderuntime.agent import durable_files as files
 from noderuntime.agent.layout import Layout
-from noderuntime.errors import Internal
+from noderuntime.core import log
+from noderuntime.core.errors import Internal
 
 _log = log.get(__name__)
 

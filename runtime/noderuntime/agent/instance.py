@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from noderuntime.config import HandlerName
-from noderuntime.errors import InvalidArgument
+from noderuntime.core.errors import InvalidArgument
 
 
 class _Model(BaseModel):

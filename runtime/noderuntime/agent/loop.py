@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from noderuntime import log
-from noderuntime.agent.api import InstanceApi
 from noderuntime.agent.instance import Instance, parse
+from noderuntime.agent.kube_client import InstanceApi
 from noderuntime.agent.node import Node
 from noderuntime.agent.report import NodeState, status
-from noderuntime.agent.switch.records import now
-from noderuntime.errors import InvalidArgument, NoderuntimeError, NotFound
+from noderuntime.agent.switch.journal import now
+from noderuntime.core import log
+from noderuntime.core.errors import InvalidArgument, NoderuntimeError, NotFound
 
 _log = log.get(__name__)
 

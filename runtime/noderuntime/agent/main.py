@@ -11,14 +11,14 @@ from pathlib import Path
 
 from aiohttp import web
 
-from noderuntime import log
-from noderuntime.agent.api import Access, InstanceApi
+from noderuntime.agent.kube_client import Access, InstanceApi
 from noderuntime.agent.layout import Layout
 from noderuntime.agent.loop import Loop, is_alive
 from noderuntime.agent.node import Node
 from noderuntime.agent.systemd import Systemd
-from noderuntime.errors import InvalidArgument
-from noderuntime.host.linux import LinuxHost
+from noderuntime.core import log
+from noderuntime.core.errors import InvalidArgument
+from noderuntime.node.host.linux import LinuxHost
 
 
 def run_agent(argv: Sequence[str]) -> int:

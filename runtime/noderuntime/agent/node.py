@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-from noderuntime import log
-from noderuntime.agent import bundle, files, layout, order, units
+from noderuntime.agent import bundle, layout, order, units
+from noderuntime.agent import durable_files as files
 from noderuntime.agent.instance import Instance
 from noderuntime.agent.layout import Layout
 from noderuntime.agent.probe import Finding, probe
 from noderuntime.agent.report import HandlerState, NodeState
-from noderuntime.agent.switch.records import Result, load_result, now
+from noderuntime.agent.switch.journal import Result, load_result, now
 from noderuntime.agent.systemd import Systemd
-from noderuntime.criclient import CriClient
-from noderuntime.errors import (
+from noderuntime.core import log
+from noderuntime.core.errors import (
     FailedPrecondition,
     Internal,
     NoderuntimeError,
@@ -31,6 +31,7 @@ from noderuntime.errors import (
     Unavailable,
     Unimplemented,
 )
+from noderuntime.criclient import CriClient
 
 _log = log.get(__name__)
 

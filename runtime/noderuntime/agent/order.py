@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from noderuntime.agent.instance import InstanceSpec
-from noderuntime.errors import InvalidArgument
+from noderuntime.core.errors import InvalidArgument
 
 _HEAD = "# Written by the noderuntime agent; changes by hand are undone. Use conf.d/*.toml for your own.\n"
 _TOOLS = {"Runc": ("runc", "runc"), "GVisor": ("gvisor", "runsc")}

@@ -18,11 +18,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from noderuntime import log
+from noderuntime.core import log
+from noderuntime.core.errors import NoderuntimeError, Unavailable
 from noderuntime.cri.v1 import api_pb2 as cri
 from noderuntime.criclient import CriClient
-from noderuntime.errors import NoderuntimeError, Unavailable
-from noderuntime.pods.canary import LABEL
+from noderuntime.lifecycle.pods.canary import LABEL
 
 _log = log.get(__name__)
 

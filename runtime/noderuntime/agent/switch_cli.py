@@ -7,17 +7,17 @@ import asyncio
 import os
 from collections.abc import Sequence
 
-from noderuntime import log
-from noderuntime.agent import files
+from noderuntime.agent import durable_files as files
 from noderuntime.agent.layout import Layout
-from noderuntime.agent.switch.apply import apply, finish
 from noderuntime.agent.switch.context import Context, locked
 from noderuntime.agent.switch.revert import revert
+from noderuntime.agent.switch.run import apply, finish
 from noderuntime.agent.switch.status import status
 from noderuntime.agent.switch.uninstall import uninstall
 from noderuntime.agent.systemd import Systemd
-from noderuntime.errors import FailedPrecondition
-from noderuntime.host.linux import LinuxHost
+from noderuntime.core import log
+from noderuntime.core.errors import FailedPrecondition
+from noderuntime.node.host.linux import LinuxHost
 
 _VERBS = {
     "apply": "bring the node to where /etc/noderuntime/switch.toml wants it",

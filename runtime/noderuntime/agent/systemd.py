@@ -6,8 +6,8 @@ cannot see who is at the other end when that is outside of its PID namespace, an
 
 from __future__ import annotations
 
-from noderuntime.errors import ToolError
-from noderuntime.host.base import Host
+from noderuntime.core.errors import ToolError
+from noderuntime.node.host.base import Host
 
 _QUICK = 30.0
 

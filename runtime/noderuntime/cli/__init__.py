@@ -18,7 +18,7 @@ from typing import Any
 
 import noderuntime
 from noderuntime.cli.text import printable
-from noderuntime.errors import InvalidArgument, NoderuntimeError
+from noderuntime.core.errors import InvalidArgument, NoderuntimeError
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from noderuntime.errors import FailedPrecondition, NotFound
+from noderuntime.core.errors import FailedPrecondition, NotFound
 
 _SHOWN = 5
 _MORE = 6

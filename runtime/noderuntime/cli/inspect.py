@@ -11,11 +11,11 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from noderuntime import ids
 from noderuntime.cli import options, text
 from noderuntime.cli.find import find
+from noderuntime.core import ids
+from noderuntime.core.errors import NotFound, Unimplemented
 from noderuntime.criclient import CriClient
-from noderuntime.errors import NotFound, Unimplemented
 
 _MOMENTS = ("createdAt", "startedAt", "finishedAt", "timestamp")
 

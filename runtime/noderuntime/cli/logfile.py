@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Itera
 from dataclasses import dataclass
 from pathlib import Path
 
-from noderuntime.host.inotify import CREATE, MODIFY, MOVED_TO, DirectoryWatch
+from noderuntime.node.host.inotify import CREATE, MODIFY, MOVED_TO, DirectoryWatch
 
 STREAMS = (b"stdout", b"stderr")
 

@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from noderuntime import ids
 from noderuntime.cli import options, text
 from noderuntime.cli.find import find
 from noderuntime.cli.logfile import STREAMS, LogReader, Piece, follow, last_lines
+from noderuntime.core import ids
+from noderuntime.core.errors import DeadlineExceeded, FailedPrecondition, NotFound, Unavailable
 from noderuntime.cri.v1 import api_pb2 as cri
 from noderuntime.criclient import CriClient
-from noderuntime.errors import DeadlineExceeded, FailedPrecondition, NotFound, Unavailable
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -13,8 +13,8 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from noderuntime.config import SOCKET
+from noderuntime.core.errors import Unavailable
 from noderuntime.criclient import CriClient
-from noderuntime.errors import Unavailable
 
 T = TypeVar("T")
 

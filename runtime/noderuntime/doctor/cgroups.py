@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from noderuntime.doctor.finding import Finding, bad, good, poor
-from noderuntime.host.cgroup import Cgroups
+from noderuntime.node.host.cgroup import Cgroups
 
 _NEEDED = ("cpu", "memory", "pids")
 _WANTED = ("cpuset", "io", "hugetlb")

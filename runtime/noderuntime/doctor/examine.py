@@ -7,6 +7,7 @@ from pathlib import Path
 
 from noderuntime import config
 from noderuntime.config import Config
+from noderuntime.core.errors import InvalidArgument
 from noderuntime.doctor import kernel
 from noderuntime.doctor.cgroups import cgroups
 from noderuntime.doctor.disk import disk
@@ -15,9 +16,8 @@ from noderuntime.doctor.network import network
 from noderuntime.doctor.registries import registries
 from noderuntime.doctor.sockets import sockets
 from noderuntime.doctor.tools import tools
-from noderuntime.errors import InvalidArgument
-from noderuntime.host.cgroup import Cgroups
-from noderuntime.host.linux import LinuxHost
+from noderuntime.node.host.cgroup import Cgroups
+from noderuntime.node.host.linux import LinuxHost
 
 
 async def examine(path: Path) -> list[Finding]:

@@ -8,9 +8,9 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
+from noderuntime.core.errors import HostError
 from noderuntime.doctor.finding import Finding, bad, good, poor
-from noderuntime.errors import HostError
-from noderuntime.host.syscalls import open_in_root
+from noderuntime.node.host.syscalls import open_in_root
 
 _PROC = Path("/proc")
 _MODULES = Path("/lib/modules")

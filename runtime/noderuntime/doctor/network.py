@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from noderuntime.config import NetworkConfig
+from noderuntime.core.errors import InvalidArgument, NotFound
 from noderuntime.doctor.finding import Finding, bad, good
-from noderuntime.errors import InvalidArgument, NotFound
-from noderuntime.host.base import Host
-from noderuntime.network import conflist
-from noderuntime.network.plugin import PluginRunner
+from noderuntime.node.host.base import Host
+from noderuntime.node.network import conflist
+from noderuntime.node.network.plugin import PluginRunner
 
 
 def network(config: NetworkConfig, host: Host) -> Iterator[Finding]:

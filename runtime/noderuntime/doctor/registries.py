@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from noderuntime.config import ImagesConfig
+from noderuntime.core.errors import InvalidArgument
 from noderuntime.doctor.finding import Finding, bad, good, poor
-from noderuntime.errors import InvalidArgument
 from noderuntime.images.credentials import CredentialsFile
-from noderuntime.images.hosts import Hosts
+from noderuntime.images.registry.hosts import Hosts
 
 _PORT = re.compile(r"_([0-9]+)_$")
 _DEFAULT = "_default"

@@ -8,9 +8,9 @@ import socket
 from pathlib import Path
 
 from noderuntime.config import Config
+from noderuntime.core.errors import NoderuntimeError
 from noderuntime.criclient import CriClient
 from noderuntime.doctor.finding import Finding, bad, good, poor
-from noderuntime.errors import NoderuntimeError
 
 _SECONDS = 5.0
 

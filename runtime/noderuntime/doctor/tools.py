@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from noderuntime.config import Config
+from noderuntime.core.errors import NoderuntimeError
 from noderuntime.doctor.finding import Finding, bad, good
-from noderuntime.errors import NoderuntimeError
-from noderuntime.executor.base import Executor
-from noderuntime.executor.registry import executors
-from noderuntime.host.base import Host
-from noderuntime.host.words import one_line
+from noderuntime.node.executor.base import Executor
+from noderuntime.node.executor.handlers import executors
+from noderuntime.node.host.base import Host
+from noderuntime.node.host.words import one_line
 
 _SECONDS = 10.0
 

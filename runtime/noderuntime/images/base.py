@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from noderuntime.host.base import UserNamespace
+from noderuntime.node.host.base import UserNamespace
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from noderuntime.core.errors import InvalidArgument
 from noderuntime.cri.v1 import api_pb2
-from noderuntime.errors import InvalidArgument
 from noderuntime.images.reference import same_registry
 
 _FILE_LIMIT = 1 << 20

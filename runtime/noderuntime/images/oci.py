@@ -13,7 +13,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from noderuntime.errors import InvalidArgument
+from noderuntime.core.errors import InvalidArgument
 from noderuntime.images.base import ImageConfig
 
 INDEX_TYPES = frozenset(

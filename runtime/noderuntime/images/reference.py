@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from noderuntime.errors import InvalidArgument
+from noderuntime.core.errors import InvalidArgument
 
 DOCKER = "docker.io"
 """The registry of names that say none, where nothing else is configured."""

@@ -15,7 +15,7 @@ and must go. All errors are one line and carry no credential:
 * ResourceExhausted  it limits how often we may ask, or a document is beyond our limits
 * DataLoss           it sent something else than it promised
 
-Nothing here imports the HTTP client; only :mod:`noderuntime.images.registry`
+Nothing here imports the HTTP client; only :mod:`noderuntime.images.registry.client`
 does, which the composition root imports where images are pulled by us.
 """
 

@@ -29,7 +29,7 @@ def test_schemas_are_structural_and_serve_explain(plane: ControlPlane) -> None:
     for name in ("noderuntimes", "noderuntimeinstances"):
         conditions = plane.get("crd", f"{name}.noderuntime.dev")["status"]["conditions"]
         assert not [c for c in conditions if c["type"] == "NonStructuralSchema"]
-    mode = ("explain", "noderuntime.spec.kubelet.mode")
+    mode = ("explain", "noderuntime.node.spec.kubelet.mode")
     # A new CRD's schema is published a moment after the CRD is served.
     eventually(lambda: "left alone" in " ".join(plane.kubectl(*mode, check=False).split()), "no explanation")
 

@@ -20,14 +20,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from noderuntime.host.linux import LinuxHost
-from noderuntime.images import ingest
-from noderuntime.images.hosts import Hosts
-from noderuntime.images.native import NativeBackend
-from noderuntime.images.registry import Registry
-from noderuntime.images.store import open_store
-from noderuntime.layers.pool import Unpackers
-from noderuntime.store.database import Database
+from noderuntime.core.database import Database
+from noderuntime.images.backends.native import NativeBackend
+from noderuntime.images.registry.client import Registry
+from noderuntime.images.registry.hosts import Hosts
+from noderuntime.images.store import ingest
+from noderuntime.images.store.store import open_store
+from noderuntime.node.host.linux import LinuxHost
+from noderuntime.node.layers.pool import Unpackers
 
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.utime", "os.truncate"}
 _MOST = 500

@@ -45,7 +45,7 @@ class Daemon:
     def __init__(self, run: Path, state: Path, beside: Containerd | Alone, *, alone: bool = False) -> None:
         self.run = run
         self.socket = run / "noderuntime.sock"
-        self.log = state / "noderuntime.log"
+        self.log = state / "noderuntime.core.log"
         self.ledger = state / "state/ledger.db"
         self._state = state
         self._config = state / "config.toml"

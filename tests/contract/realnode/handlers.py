@@ -11,20 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from noderuntime.core.ids import new_id
 from noderuntime.cri.v1 import api_pb2
-from noderuntime.executor.base import Executor
-from noderuntime.executor.gvisor import GvisorExecutor
-from noderuntime.executor.oci import OciExecutor
-from noderuntime.executor.runc import RuncExecutor
-from noderuntime.host.cgroup_names import monitor_cgroup
-from noderuntime.host.linux import LinuxHost
-from noderuntime.ids import new_id
 from noderuntime.images.base import ImageConfig
-from noderuntime.monitor.base import Exit, Monitored, MonitorRequest
-from noderuntime.monitor.conmon import ConmonMonitor
-from noderuntime.spec.builder import container_spec, root_spec
-from noderuntime.spec.facts import read_facts
-from noderuntime.spec.inputs import ContainerInput, Pod
+from noderuntime.node.executor.base import Executor
+from noderuntime.node.executor.gvisor import GvisorExecutor
+from noderuntime.node.executor.oci import OciExecutor
+from noderuntime.node.executor.runc import RuncExecutor
+from noderuntime.node.host.cgroup_names import monitor_cgroup
+from noderuntime.node.host.linux import LinuxHost
+from noderuntime.node.monitor.base import Exit, Monitored, MonitorRequest
+from noderuntime.node.monitor.conmon import ConmonMonitor
+from noderuntime.node.spec.builder import container_spec, root_spec
+from noderuntime.node.spec.facts import read_facts
+from noderuntime.node.spec.inputs import ContainerInput, Pod
 from realnode.crun import crun
 from realnode.tools import tool
 

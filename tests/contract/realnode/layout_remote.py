@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noderuntime.errors import NotFound
+from noderuntime.core.errors import NotFound
 from noderuntime.images.credentials import Credentials
 from noderuntime.images.reference import Reference
 from noderuntime.images.remote import Descriptor, Sink

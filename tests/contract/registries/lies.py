@@ -8,7 +8,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from noderuntime.errors import NoderuntimeError
+from noderuntime.core.errors import NoderuntimeError
 from registries.hostile import Behaviour, Exchange, Liar, honest
 from registries.sink import MemorySink
 

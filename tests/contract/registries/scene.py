@@ -17,11 +17,11 @@ from time import monotonic
 
 import pytest
 
-from noderuntime.errors import NoderuntimeError
+from noderuntime.core.errors import NoderuntimeError
 from noderuntime.images.credentials import Credentials, CredentialsFile
-from noderuntime.images.hosts import Hosts
 from noderuntime.images.reference import Reference, parse
-from noderuntime.images.registry import Registry
+from noderuntime.images.registry.client import Registry
+from noderuntime.images.registry.hosts import Hosts
 from noderuntime.images.remote import Descriptor, Patience
 from registries.content import Content, parts
 from registries.hostile import Liar

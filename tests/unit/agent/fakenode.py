@@ -27,7 +27,7 @@ from noderuntime.agent.switch.plan import DEFAULT_ENDPOINT
 from noderuntime.agent.systemd import Systemd
 from noderuntime.cri.v1 import api_pb2 as cri
 from noderuntime.cri.v1.api_pb2_grpc import RuntimeServiceServicer, add_RuntimeServiceServicer_to_server
-from noderuntime.host.base import Completed
+from noderuntime.node.host.base import Completed
 
 CONTAINERD = "/run/containerd/containerd.sock"
 FLAG = "--container-runtime-endpoint"

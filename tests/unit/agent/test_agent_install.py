@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from noderuntime.agent import bundle, files, order, units
+from noderuntime.agent import bundle, order, units
+from noderuntime.agent import durable_files as files
 from noderuntime.agent.instance import InstanceSpec, parse
 from noderuntime.agent.layout import Layout
 from noderuntime.config import load
-from noderuntime.errors import InvalidArgument, ResourceExhausted
+from noderuntime.core.errors import InvalidArgument, ResourceExhausted
 
 DIGEST = "0123456789abcdef"
 SPEC = InstanceSpec.model_validate(

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from noderuntime.agent.api import Access, InstanceApi
 from noderuntime.agent.instance import Instance
+from noderuntime.agent.kube_client import Access, InstanceApi
 from noderuntime.agent.loop import Loop
 from noderuntime.agent.report import NodeState
-from noderuntime.errors import Internal, NotFound, Unavailable
+from noderuntime.core.errors import Internal, NotFound, Unavailable
 
 PATH = "/apis/noderuntime.dev/v1alpha1/noderuntimeinstances"
 

@@ -11,9 +11,9 @@ from noderuntime.agent import layout
 from noderuntime.agent.instance import Instance, InstanceSpec
 from noderuntime.agent.node import Node, retry_after
 from noderuntime.agent.report import NodeState
-from noderuntime.agent.switch.apply import apply
+from noderuntime.agent.switch.run import apply
 from noderuntime.agent.systemd import Systemd
-from noderuntime.errors import NoderuntimeError
+from noderuntime.core.errors import NoderuntimeError
 
 DIGEST = "e" * 16
 

@@ -9,7 +9,7 @@ import pytest
 from noderuntime.agent.layout import ENDPOINT
 from noderuntime.agent.switch import configkey, flags, unitfile
 from noderuntime.agent.switch.plan import KEY, Edit, KubeletFacts, plan, undo
-from noderuntime.errors import FailedPrecondition
+from noderuntime.core.errors import FailedPrecondition
 
 OLD = "unix:///run/containerd/containerd.sock"
 FLAG = f"--{unitfile.FLAG}"

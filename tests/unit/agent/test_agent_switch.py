@@ -8,11 +8,12 @@ import pytest
 from fakenode import CONTAINERD, SPEC, FakeNode
 
 from noderuntime.agent import layout
-from noderuntime.agent.switch import records, transaction
-from noderuntime.agent.switch.apply import apply, finish
+from noderuntime.agent.switch import journal as records
+from noderuntime.agent.switch import transaction
 from noderuntime.agent.switch.revert import revert
+from noderuntime.agent.switch.run import apply, finish
 from noderuntime.agent.switch.uninstall import PodsStillRunning
-from noderuntime.errors import FailedPrecondition, Unimplemented
+from noderuntime.core.errors import FailedPrecondition, Unimplemented
 
 STYLES = ("FlagsFile", "ConfigFile", "DropIn", "Unit", "Default")
 REMOVED = SPEC.model_copy(update={"state": "Removed"})

@@ -6,7 +6,7 @@ import pytest
 
 from noderuntime.cli.find import find
 from noderuntime.cli.text import age, moment, printable, short_id, size, table
-from noderuntime.errors import FailedPrecondition, NotFound
+from noderuntime.core.errors import FailedPrecondition, NotFound
 
 SECOND = 10**9
 

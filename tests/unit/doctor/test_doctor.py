@@ -28,8 +28,8 @@ from noderuntime.doctor.network import network
 from noderuntime.doctor.registries import registries
 from noderuntime.doctor.sockets import sockets
 from noderuntime.doctor.tools import tools
-from noderuntime.host.cgroup import Cgroups
-from noderuntime.host.linux import LinuxHost
+from noderuntime.node.host.cgroup import Cgroups
+from noderuntime.node.host.linux import LinuxHost
 
 Script = Callable[[str, str], Path]
 

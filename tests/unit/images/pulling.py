@@ -12,14 +12,14 @@ import tarfile
 from collections import Counter
 from dataclasses import dataclass
 
-from noderuntime.errors import DataLoss, HostError, InvalidArgument, NotFound
-from noderuntime.host.threads import in_own_thread
-from noderuntime.host.trees import remove_tree
-from noderuntime.images.native import NativeBackend
+from noderuntime.core.errors import DataLoss, HostError, InvalidArgument, NotFound
+from noderuntime.images.backends.native import NativeBackend
 from noderuntime.images.oci import chain_id
 from noderuntime.images.remote import Descriptor
-from noderuntime.images.store import open_store
-from noderuntime.layers.limits import Unpacked
+from noderuntime.images.store.store import open_store
+from noderuntime.node.host.threads import in_own_thread
+from noderuntime.node.host.trees import remove_tree
+from noderuntime.node.layers.tar.limits import Unpacked
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from noderuntime.core.errors import InvalidArgument
 from noderuntime.cri.v1.api_pb2 import AuthConfig
-from noderuntime.errors import InvalidArgument
 from noderuntime.images.credentials import Credentials, CredentialsFile, from_cri
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from noderuntime.errors import InvalidArgument
+from noderuntime.core.errors import InvalidArgument
 from noderuntime.images import oci
 from noderuntime.images.reference import stored_name
 

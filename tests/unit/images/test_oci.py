@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from noderuntime.errors import InvalidArgument
+from noderuntime.core.errors import InvalidArgument
 from noderuntime.images import oci
 from noderuntime.images.base import ImageConfig
 

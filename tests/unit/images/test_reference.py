@@ -1,6 +1,6 @@
 import pytest
 
-from noderuntime.errors import InvalidArgument
+from noderuntime.core.errors import InvalidArgument
 from noderuntime.images.reference import stored_name
 
 HEX = "0123456789abcdef" * 4

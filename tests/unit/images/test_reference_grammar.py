@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from noderuntime.errors import InvalidArgument
+from noderuntime.core.errors import InvalidArgument
 from noderuntime.images.reference import (
     Reference,
     candidates,

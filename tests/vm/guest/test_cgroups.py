@@ -69,7 +69,7 @@ def test_a_pod_lives_in_its_slice_and_the_daemon_alone_in_its_service(
     service = (CGROUPS / "system.slice" / UNIT / "cgroup.procs").read_text().split()
     others = [Path(f"/proc/{pid}/cmdline").read_text() for pid in service if pid != str(daemon.pid)]
     assert len(others) == 1
-    assert "noderuntime.layers.template" in others[0], "from which the unpackers of images are forked"
+    assert "noderuntime.node.layers.template" in others[0], "from which the unpackers of images are forked"
 
 
 def test_without_a_wish_there_is_no_swap_whatever_systemd_does(kubelet: SystemdKubelet) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 
-from noderuntime.errors import FailedPrecondition
+from noderuntime.core.errors import FailedPrecondition
 
 _SCALAR = r"""(?P<value>"[^"\\]*"|'[^']*'|[^\s#&*!|>%@`"'{\[][^\n#]*?|)"""
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from noderuntime.agent.layout import Layout
 from noderuntime.agent.systemd import Systemd
-from noderuntime.errors import FailedPrecondition
-from noderuntime.host.base import Host
+from noderuntime.core.errors import FailedPrecondition
+from noderuntime.node.host.base import Host
 
 _PATIENCE = 600.0
 

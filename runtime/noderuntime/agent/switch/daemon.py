@@ -6,13 +6,15 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from noderuntime import config, log
-from noderuntime.agent import files, layout, probe
+from noderuntime import config
+from noderuntime.agent import durable_files as files
+from noderuntime.agent import layout, probe
 from noderuntime.agent.switch.context import Context
+from noderuntime.core import log
+from noderuntime.core.errors import FailedPrecondition, NoderuntimeError, ToolError
 from noderuntime.cri.v1 import api_pb2 as cri
 from noderuntime.criclient import CriClient
-from noderuntime.errors import FailedPrecondition, NoderuntimeError, ToolError
-from noderuntime.pods.canary import LABEL
+from noderuntime.lifecycle.pods.canary import LABEL
 
 _log = log.get(__name__)
 

@@ -6,12 +6,12 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from noderuntime.agent import files
+from noderuntime.agent import durable_files as files
 from noderuntime.agent.layout import Layout
 from noderuntime.agent.switch import flags
 from noderuntime.agent.switch.plan import KubeletFacts
 from noderuntime.agent.systemd import Systemd
-from noderuntime.errors import FailedPrecondition
+from noderuntime.core.errors import FailedPrecondition
 
 _PROPERTIES = ("FragmentPath", "DropInPaths", "EnvironmentFiles")
 

@@ -9,7 +9,7 @@ import time
 
 from noderuntime.agent.layout import Layout
 from noderuntime.agent.switch.context import Context
-from noderuntime.host import peers
+from noderuntime.node.host import peers
 
 _STEADY = 3
 """So many looks in a row, a second apart, at one and the same process have to be good."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from noderuntime.agent.switch import configkey, flags, unitfile
-from noderuntime.errors import FailedPrecondition
+from noderuntime.core.errors import FailedPrecondition
 
 KEY = "containerRuntimeEndpoint"
 DEFAULT_ENDPOINT = "unix:///run/containerd/containerd.sock"

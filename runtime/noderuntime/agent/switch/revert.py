@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from noderuntime.agent import order
-from noderuntime.agent.switch import apply, records, transaction
+from noderuntime.agent.switch import journal as records
+from noderuntime.agent.switch import run as apply
+from noderuntime.agent.switch import transaction
 from noderuntime.agent.switch.context import Context, locked
 
 

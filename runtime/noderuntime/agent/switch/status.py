@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 from noderuntime.agent import order
-from noderuntime.agent.switch import facts, records
+from noderuntime.agent.switch import facts
+from noderuntime.agent.switch import journal as records
 from noderuntime.agent.switch.context import Context
-from noderuntime.errors import NoderuntimeError
+from noderuntime.core.errors import NoderuntimeError
 
 
 async def status(context: Context) -> str:

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from noderuntime import log
-from noderuntime.agent import files, layout
-from noderuntime.agent.switch import health, records
+from noderuntime.agent import durable_files as files
+from noderuntime.agent import layout
+from noderuntime.agent.switch import health
+from noderuntime.agent.switch import journal as records
 from noderuntime.agent.switch.context import Context
+from noderuntime.agent.switch.journal import Journal, JournalFile
 from noderuntime.agent.switch.plan import Edit, KubeletFacts, Plan, undo
-from noderuntime.agent.switch.records import Journal, JournalFile
-from noderuntime.errors import FailedPrecondition, NoderuntimeError
+from noderuntime.core import log
+from noderuntime.core.errors import FailedPrecondition, NoderuntimeError
 
 _log = log.get(__name__)
 

@@ -11,15 +11,17 @@ import shutil
 import signal
 from pathlib import Path
 
-from noderuntime import log
-from noderuntime.agent import files, layout
-from noderuntime.agent.switch import daemon, records, transaction, versions
+from noderuntime.agent import durable_files as files
+from noderuntime.agent import layout
+from noderuntime.agent.switch import daemon, transaction, versions
+from noderuntime.agent.switch import journal as records
 from noderuntime.agent.switch.context import Context
 from noderuntime.config import load
+from noderuntime.core import log
+from noderuntime.core.errors import FailedPrecondition, NoderuntimeError
 from noderuntime.cri.v1 import api_pb2 as cri
 from noderuntime.criclient import CriClient
-from noderuntime.errors import FailedPrecondition, NoderuntimeError
-from noderuntime.pods.canary import LABEL
+from noderuntime.lifecycle.pods.canary import LABEL
 
 _log = log.get(__name__)
 

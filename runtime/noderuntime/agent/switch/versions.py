@@ -7,8 +7,8 @@ import os
 import shutil
 from pathlib import Path
 
-from noderuntime import log
 from noderuntime.agent.layout import Layout
+from noderuntime.core import log
 
 _log = log.get(__name__)
 

@@ -1,0 +1,130 @@
+"""One SQLite file of one daemon: opened once, read into memory at the start, written through.
+
+A lock file keeps a second daemon out. All writes happen in one thread, in the order in which
+they were asked for, and are durable against the death of the daemon when their call returns
+(WAL with ``synchronous=NORMAL``: a power cut may lose the last ones, which whoever reads them
+at the next start has to take as any other difference from the world).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from noderuntime.core.errors import FailedPrecondition, HostError, ResourceExhausted
+
+Statement = tuple[str, Sequence[Any]]
+"""SQL and the values for its marks."""
+
+
+class Database:
+    """An open database; ``noun`` names it in errors, ``steps`` are its migrations.
+
+    Step N takes a database from ``user_version`` N to N + 1. Steps are only ever added: a node
+    may go back to an older daemon only if no step lies between.
+    """
+
+    def __init__(
+        self, path: Path, noun: str, steps: Sequence[str], load: Callable[[sqlite3.Connection], None]
+    ) -> None:
+        """Open the file, whose directory is made if missing, and ``load`` it. Blocks; used at start only.
+
+        Raises FailedPrecondition when another daemon has it, a newer one wrote it, or it is damaged.
+        """
+        self._noun = noun
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = _lock(path.with_suffix(".lock"))
+        self._writer = ThreadPoolExecutor(1, path.stem)
+        try:
+            self._connection = _open(path, noun, steps, load)
+        except FailedPrecondition:
+            self._release()
+            raise
+        except Exception as error:
+            self._release()
+            raise FailedPrecondition(
+                f"the {noun} {path} cannot be read ({error}): move it away to start with an empty one"
+            ) from error
+
+    async def write(self, *statements: Statement) -> None:
+        """Execute all statements or none; ResourceExhausted when the disk is full."""
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._write, statements)
+
+    async def read(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Return all rows of a query."""
+
+        def rows() -> list[Any]:
+            return self._connection.execute(sql, values).fetchall()
+
+        return await asyncio.get_running_loop().run_in_executor(self._writer, rows)
+
+    async def close(self) -> None:
+        """Finish the writes under way and let go of the lock."""
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._connection.close)
+        self._release()
+
+    def _write(self, statements: Iterable[Statement]) -> None:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                for sql, values in statements:
+                    self._connection.execute(sql, values)
+                self._connection.execute("COMMIT")
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise ResourceExhausted(f"the disk that holds the {self._noun} is full") from error
+            raise HostError(f"writing the {self._noun}", 5, str(error)) from error
+
+    def _release(self) -> None:
+        self._writer.shutdown()
+        os.close(self._lock)
+
+
+def _lock(path: Path) -> int:
+    """Take the lock file; FailedPrecondition if another daemon has it."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise FailedPrecondition(f"another noderuntime already uses {path.parent}") from error
+    return lock
+
+
+def _open(
+    path: Path, noun: str, steps: Sequence[str], load: Callable[[sqlite3.Connection], None]
+) -> sqlite3.Connection:
+    """Open the database in autocommit mode, with the schema of today."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+        _migrate(connection, noun, steps)
+        load(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, noun: str, steps: Sequence[str]) -> None:
+    """Bring the database to the newest schema; FailedPrecondition if a newer daemon wrote it."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(steps):
+        raise FailedPrecondition(
+            f"the {noun} has schema {version}, this daemon knows {len(steps)}: a newer noderuntime wrote it"
+        )
+    for number, step in enumerate(steps[version:], version + 1):
+        connection.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")

@@ -1,0 +1,1 @@
+"""Where CRI comes in: the gRPC server, the router, and the streaming server."""

@@ -1,0 +1,251 @@
+"""The door: every gRPC call comes in here as bytes and leaves to whoever answers it.
+
+    bytes ──► parse and check ──► ours?  ──► a verb of the services ──► bytes
+                                  theirs ──► the same bytes to the upstream
+
+There are no generated servicers here: they would parse every request and could
+not take calls that the schema does not know.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import grpc
+from google.protobuf.message import Message
+
+from noderuntime.core.errors import Unimplemented
+from noderuntime.edge.router import passthrough as relay
+from noderuntime.edge.router.passthrough import Context
+from noderuntime.edge.router.router import Router
+from noderuntime.edge.router.routes import Method, Route, methods
+from noderuntime.edge.server import fields, requests
+from noderuntime.edge.server.status import abort, ended_with
+from noderuntime.lifecycle.metrics.base import OTHER_METHOD, Metrics
+
+_BATCH = 500
+"""Entries of a streamed list per message: one with all its labels may have 10 KiB, a message 16 MiB."""
+
+Verb = Callable[[Any], Awaitable[Message]]
+EventVerb = Callable[[Any], AsyncIterator[Message]]
+_Unary = Callable[[bytes, Context], Awaitable[bytes]]
+_Stream = Callable[[bytes, Context], AsyncIterator[bytes]]
+_Count = Callable[[str, float], None]
+"""Takes note of an ended call: its code, and how many seconds it took."""
+
+_GIVEN_UP = grpc.StatusCode.CANCELLED.name
+
+
+class Extra(NamedTuple):
+    """A call with a stream of answers that no CRI service has."""
+
+    request: type[Message]
+    answer: EventVerb
+
+
+_NOTHING: Mapping[str, Extra] = MappingProxyType({})
+
+
+def verbs_of(*services: object) -> dict[str, Verb]:
+    """Collect the methods that are named like CRI calls."""
+    return {
+        method.name: getattr(service, method.name)
+        for method in methods()
+        for service in services
+        if hasattr(service, method.name)
+    }
+
+
+class Dispatcher(grpc.GenericRpcHandler):
+    """Serves all calls, known by name or not.
+
+    ``verbs`` are our answers by the call's name; that of a streamed list is the whole list.
+    ``events`` answers the one call that never ends, ``extra`` are calls of no CRI service, by their path.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        verbs: Mapping[str, Verb],
+        events: EventVerb,
+        metrics: Metrics,
+        extra: Mapping[str, Extra] = _NOTHING,
+    ) -> None:
+        self._router = router
+        self._metrics = metrics
+        self._verbs = verbs
+        self._events = events
+        self._handlers = {method.path: self._handler(method) for method in methods()}
+        self._handlers |= {path: self._extra(path, call) for path, call in extra.items()}
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+        """Find the handler of a call (gRPC asks for each)."""
+        path = handler_call_details.method
+        return self._handlers.get(path) or self._relay_unknown(path)
+
+    def _handler(self, method: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
+        count = partial(self._metrics.called, method.name)
+        if method.streams:
+            return grpc.unary_stream_rpc_method_handler(
+                _guarded_stream(method.name, self._stream(method), count)
+            )
+        return grpc.unary_unary_rpc_method_handler(_guarded(method.name, self._unary(method), count))
+
+    def _extra(self, path: str, extra: Extra) -> grpc.RpcMethodHandler[bytes, bytes]:
+        def serve(raw: bytes, _context: Context) -> AsyncIterator[bytes]:
+            return _serialized(extra.answer(requests.parsed(path, extra.request, raw)))
+
+        count = partial(self._metrics.called, path)
+        return grpc.unary_stream_rpc_method_handler(_guarded_stream(path, serve, count))
+
+    def _unary(self, method: Method) -> _Unary:
+        if method.route is Route.NODE:
+            return lambda raw, _context: self._answer(method, requests.parse(method, raw))
+        if method.route is Route.JOIN:
+            return lambda raw, context: self._join(method, raw, context)
+        if method.route is Route.UPSTREAM:
+            return lambda raw, context: self._pass(method, raw, context)
+        return lambda raw, context: self._by_owner(method, raw, context)
+
+    def _stream(self, method: Method) -> _Stream:
+        if method.route is Route.EVENTS:
+            return lambda raw, context: self._merge_events(method, raw, context)
+        if method.route is Route.JOIN:
+            return lambda raw, context: self._join_stream(method, raw, context)
+        return lambda raw, context: self._pass_stream(method, raw, context)
+
+    async def _answer(self, method: Method, request: Any) -> bytes:
+        """Answer from this daemon."""
+        return (await self._ask_verb(method, request)).SerializeToString()
+
+    async def _answer_in_batches(self, method: Method, request: Any) -> list[bytes]:
+        """Answer with a list that may be too long for one message: every message holds a part of it."""
+        answer = await self._ask_verb(method, request)
+        return [
+            method.response(**{field.name: items[at : at + _BATCH]}).SerializeToString()
+            for field, items in answer.ListFields()
+            for at in range(0, len(items), _BATCH)
+        ]
+
+    async def _ask_verb(self, method: Method, request: Any) -> Message:
+        verb = self._verbs.get(method.name)
+        if verb is None:
+            raise Unimplemented(f"{method.name} is not offered for pods of noderuntime's handlers")
+        fields.check(request)
+        return await verb(request)
+
+    async def _by_owner(self, method: Method, raw: bytes, context: Context) -> bytes:
+        request = requests.parse(method, raw)
+        upstream = self._router.upstream
+        if await self._router.is_ours(method, request) or upstream is None:
+            return await self._answer(method, request)
+        return await relay.unary(upstream, method.path, raw, context)
+
+    async def _pass(self, method: Method, raw: bytes, context: Context) -> bytes:
+        if self._router.upstream is None:
+            return await self._alone(method, raw)
+        if requests.wants_check(method):
+            requests.parse(method, raw)
+        return await relay.unary(self._router.upstream, method.path, raw, context)
+
+    async def _alone(self, method: Method, raw: bytes) -> bytes:
+        """Answer what would be the upstream's to answer, where there is none."""
+        if method.name not in self._verbs:
+            raise Unimplemented(f"{method.name} is not offered: this node has no other runtime to pass it to")
+        return await self._answer(method, requests.parse(method, raw))
+
+    async def _join(self, method: Method, raw: bytes, context: Context) -> bytes:
+        request = requests.parse(method, raw)
+        if self._router.upstream is None:
+            return await self._answer(method, request)
+        return await relay.joined(
+            self._router.upstream, method.path, raw, context, lambda: self._answer(method, request)
+        )
+
+    async def _pass_stream(self, method: Method, raw: bytes, context: Context) -> AsyncIterator[bytes]:
+        if self._router.upstream is None:
+            yield await self._alone(method, raw)
+            return
+        async for body in relay.stream(self._router.upstream, method.path, raw, context):
+            yield body
+
+    async def _join_stream(self, method: Method, raw: bytes, context: Context) -> AsyncIterator[bytes]:
+        request = requests.parse(method, raw)
+        if self._router.upstream is not None:
+            async for body in relay.stream(self._router.upstream, method.path, raw, context):
+                yield body
+        for body in await self._answer_in_batches(method, request):
+            yield body
+
+    async def _merge_events(self, method: Method, raw: bytes, context: Context) -> AsyncIterator[bytes]:
+        ours = _serialized(self._events(requests.parse(method, raw)))
+        upstream = self._router.upstream
+        if upstream is not None:
+            ours = relay.merged_stream(upstream, method.path, raw, context, ours)
+        async for body in ours:
+            yield body
+
+    def _relay_unknown(self, path: str) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+        """Hand on a call that the schema does not know; None (UNIMPLEMENTED) when there is nobody to ask.
+
+        It may have one reply or many; like every CRI call it is taken to have one request.
+        """
+        upstream = self._router.upstream
+        if upstream is None:
+            return None
+        return grpc.unary_stream_rpc_method_handler(
+            _guarded_stream(
+                path,
+                lambda raw, context: relay.stream(upstream, path, raw, context),
+                partial(self._metrics.called, OTHER_METHOD),
+            )
+        )
+
+
+def _guarded(name: str, serve: _Unary, count: _Count) -> Any:
+    async def guarded(raw: bytes, context: Context) -> bytes:
+        try:
+            with _counted(count):
+                return await serve(raw, context)
+        except Exception as error:
+            await abort(context, name, error)
+
+    return guarded
+
+
+def _guarded_stream(name: str, serve: _Stream, count: _Count) -> Any:
+    async def guarded(raw: bytes, context: Context) -> AsyncIterator[bytes]:
+        try:
+            with _counted(count):
+                async for body in serve(raw, context):
+                    yield body
+        except Exception as error:
+            await abort(context, name, error)
+
+    return guarded
+
+
+@contextmanager
+def _counted(count: _Count) -> Iterator[None]:
+    """Count a call that ends here, before its caller hears of it."""
+    began, code = time.perf_counter(), _GIVEN_UP
+    try:
+        yield
+        code = grpc.StatusCode.OK.name
+    except Exception as error:
+        code = ended_with(error).name
+        raise
+    finally:
+        count(code, time.perf_counter() - began)
+
+
+async def _serialized(messages: AsyncIterator[Message]) -> AsyncIterator[bytes]:
+    async for message in messages:
+        yield message.SerializeToString()

@@ -1,0 +1,58 @@
+"""The CRI socket: only root may connect, and a file that a killed daemon left is replaced."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import grpc
+
+from noderuntime.core.errors import AlreadyExists, FailedPrecondition, HostError
+from noderuntime.edge.router.upstream import MAX_MESSAGE_BYTES
+
+SERVER_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", 3 * MAX_MESSAGE_BYTES),  # a joined list, the two streams of an exec
+    ("grpc.so_reuseport", 0),
+)
+_PROBE_SECONDS = 1.0
+
+
+def make_way(path: Path) -> None:
+    """Prepare the directory and remove a socket file on which nobody listens.
+
+    Raises AlreadyExists when somebody does, FailedPrecondition when the path is something else.
+    """
+    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    if not path.exists() and not path.is_symlink():
+        return
+    if path.is_symlink() or not path.is_socket():
+        raise FailedPrecondition(f"{path} exists and is no socket")
+    if _somebody_listens(path):
+        raise AlreadyExists(f"another program already serves {path}")
+    path.unlink(missing_ok=True)
+
+
+def bind(server: grpc.aio.Server, path: Path) -> None:
+    """Bind the server to the socket; nobody but root can ever connect, not even for a moment."""
+    before = os.umask(0o177)
+    try:
+        server.add_insecure_port(f"unix:{path}")
+    except RuntimeError as error:
+        raise HostError(f"bind {path}", 0, str(error)) from error
+    finally:
+        os.umask(before)
+
+
+def _somebody_listens(path: Path) -> bool:
+    """Try to connect; a full backlog or no answer means that there is somebody."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE_SECONDS)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True
+        return True

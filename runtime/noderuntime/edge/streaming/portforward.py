@@ -1,0 +1,144 @@
+"""Port-forward: connections into a pod, any number over one connection of the client (k8s.io/cri-streaming).
+
+Over SPDY (``portforward.k8s.io``) the client opens a pair of streams for each: ``data``, and ``error`` on
+which it hears why it failed. The pair has a ``requestid`` and a ``port``. kubectl also tunnels this SPDY
+through a WebSocket. Over a plain WebSocket (``v4.channel.k8s.io``) the ports were named beforehand: port n
+has the channels 2n and 2n+1, and each begins with the port as two bytes, little-endian.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+
+from noderuntime.core import log
+from noderuntime.core.errors import NoderuntimeError
+from noderuntime.core.sessions import Forward
+from noderuntime.edge.streaming.channel import Channel
+from noderuntime.edge.streaming.spdylink import SpdyLink, SpdyStream
+from noderuntime.edge.streaming.websocket import WebSocket
+from noderuntime.edge.streaming.wschannels import WebSocketChannels
+
+_log = log.get(__name__)
+
+PROTOCOL = "portforward.k8s.io"
+TUNNEL = f"SPDY/3.1+{PROTOCOL}"
+WEBSOCKET_PROTOCOLS = ("v4.channel.k8s.io", "v4.base64.channel.k8s.io", "")
+MOST_STREAMS = 512
+"""Two for each connection under way."""
+
+
+class Pairs:
+    """Streams that wait for the other one of their pair."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[tuple[str, str], SpdyStream] = {}
+
+    def add(self, stream: SpdyStream) -> tuple[SpdyStream, SpdyStream] | None:
+        """Return (data, error) when the pair is complete; ValueError for a stream of no pair."""
+        kind = stream.headers.get("streamtype")
+        if kind not in ("data", "error"):
+            raise ValueError(f"stream type {kind!r}")
+        self._waiting = {key: waits for key, waits in self._waiting.items() if not waits.inbox.broken}
+        request = _request_of(stream, kind)
+        other = self._waiting.pop((request, "error" if kind == "data" else "data"), None)
+        if other is not None:
+            return (stream, other) if kind == "data" else (other, stream)
+        if (request, kind) in self._waiting:
+            raise ValueError(f"a second {kind} stream of request {request!r}")
+        self._waiting[request, kind] = stream
+        return None
+
+
+def _request_of(stream: SpdyStream, kind: str) -> str:
+    """Name the pair; the oldest clients do not, and open the error stream before its data stream."""
+    return stream.headers.get("requestid") or str(stream.number - (2 if kind == "data" else 0))
+
+
+async def serve_spdy(link: SpdyLink, forward: Forward) -> None:
+    """Serve pairs of streams until cancelled, or until the client has left."""
+    pairs = Pairs()
+    try:
+        async with asyncio.TaskGroup() as group:
+            while True:
+                stream = await link.opened.get()
+                try:
+                    port = _port(stream.headers.get("port", ""))
+                    pair = pairs.add(stream)
+                except ValueError:
+                    await stream.reset()
+                    continue
+                await stream.accept()
+                if pair is not None:
+                    group.create_task(_serve_pair(*pair, port, forward))
+    except* ConnectionError as error:
+        _log.debug("a client left", error=error)
+
+
+def websocket_link(socket: WebSocket, forward: Forward, protocol: str) -> WebSocketChannels:
+    """Number the channels of a WebSocket; its client may speak on those for data."""
+    count = 2 * len(forward.ports)
+    return WebSocketChannels(socket, protocol, count, range(0, count, 2))
+
+
+async def serve_websocket(link: WebSocketChannels, forward: Forward) -> None:
+    """Serve the ports that were named beforehand until all connections have ended."""
+    async with asyncio.TaskGroup() as group:
+        for port, data, error in zip(forward.ports, link.channels[::2], link.channels[1::2], strict=True):
+            for channel in (data, error):
+                await channel.write(struct.pack("<H", port))
+            group.create_task(_serve(data, error, port, forward))
+
+
+async def _serve_pair(data: SpdyStream, error: SpdyStream, port: int, forward: Forward) -> None:
+    if not await _serve(data, error, port, forward):
+        await data.reset()
+        await error.reset()
+
+
+def _port(text: str) -> int:
+    """Read a port; ValueError when it is none."""
+    port = int(text) if text.isascii() and text.isdigit() else 0
+    if not 0 < port < 1 << 16:
+        raise ValueError(f"port {text[:20]!r}")
+    return port
+
+
+async def _serve(data: Channel, error: Channel, port: int, forward: Forward) -> bool:
+    """Serve one connection to its end; False when it failed, which the client is told."""
+    error.ignore()
+    served = True
+    try:
+        await forward.serve(port, _ChannelStdio(data))
+    except NoderuntimeError as reason:
+        _log.info("a port cannot be forwarded", sandbox=forward.sandbox_id, port=port, error=reason)
+        words = f"error forwarding port {port} to pod {forward.sandbox_id}: {reason}"
+        await error.write(words.encode())
+        served = False
+    except ConnectionError as reason:
+        _log.debug("a forwarded connection was given up", sandbox=forward.sandbox_id, port=port, error=reason)
+    data.ignore()
+    await error.finish()
+    await data.finish()
+    return served
+
+
+class _ChannelStdio:
+    """A channel as the client's ends of a connection; see :class:`noderuntime.core.sessions.Stdio`."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    async def read(self) -> bytes:
+        """Return what the client sent next."""
+        return await self._channel.read()
+
+    async def write(self, stream: int, data: bytes) -> None:
+        """Send to the client; there is but one stream."""
+        await self._channel.write(data)
+
+    async def sizes(self) -> AsyncIterator[tuple[int, int]]:
+        """There is no terminal."""
+        return
+        yield

@@ -1,0 +1,112 @@
+"""A connection that speaks SPDY, as streams to read from and write to."""
+
+from __future__ import annotations
+
+import asyncio
+
+from noderuntime.edge.streaming.inbox import Inbox
+from noderuntime.edge.streaming.spdy import Event, GoneAway, Opened, Received, ServerSession, WasReset
+from noderuntime.edge.streaming.wire import Wire
+
+
+class SpdyStream:
+    """One stream; see :class:`noderuntime.edge.streaming.channel.Channel`."""
+
+    def __init__(self, link: SpdyLink, opened: Opened) -> None:
+        self.number = opened.stream_id
+        self.headers = opened.headers
+        self.inbox = Inbox()
+        self._link = link
+        if opened.finished:
+            self.inbox.end()
+
+    async def accept(self) -> None:
+        """Tell the client, which waits for it, that it may use the stream."""
+        self._link.session.accept(self.number)
+        await self._link.flush()
+
+    async def read(self) -> bytes:
+        """Return what the client sent next."""
+        return await self.inbox.take()
+
+    async def write(self, data: bytes) -> None:
+        """Send data."""
+        self._link.session.send(self.number, data)
+        await self._link.flush()
+
+    async def finish(self) -> None:
+        """Say that we have sent all."""
+        self._link.session.send(self.number, b"", finish=True)
+        await self._link.flush()
+
+    def ignore(self) -> None:
+        """Drop what still comes."""
+        self.inbox.close()
+
+    async def reset(self) -> None:
+        """End it at once in both directions."""
+        self._link.session.reset(self.number)
+        self._link.forget(self.number)
+        await self._link.flush()
+
+
+class SpdyLink:
+    """See :class:`noderuntime.edge.streaming.channel.Link`. New streams wait in ``opened``."""
+
+    def __init__(self, wire: Wire, most_streams: int) -> None:
+        self._wire = wire
+        self.session = ServerSession(most_streams)
+        self.opened: asyncio.Queue[SpdyStream] = asyncio.Queue(most_streams)
+        self._streams: dict[int, SpdyStream] = {}
+
+    async def run(self) -> None:
+        """Deliver what comes to its stream."""
+        while data := await self._wire.read():
+            for event in self.session.receive(data):
+                await self._handle(event)
+            await self.flush()
+
+    async def poke(self) -> None:
+        """Send a ping; nobody waits for its answer."""
+        self.session.ping()
+        await self.flush()
+
+    async def finish(self) -> None:
+        """Say that the session is over."""
+        self.session.go_away()
+        await self.flush()
+        await self._wire.finish()
+
+    async def flush(self) -> None:
+        """Send what the session has to say."""
+        if output := self.session.take_output():
+            await self._wire.write(output)
+
+    def forget(self, number: int) -> None:
+        """Drop a stream that was reset by either side."""
+        stream = self._streams.pop(number, None)
+        if stream is not None:
+            stream.inbox.break_off()
+
+    async def _handle(self, event: Event) -> None:
+        match event:
+            case Opened():
+                stream = SpdyStream(self, event)
+                if not event.finished:
+                    self._streams[event.stream_id] = stream
+                await self.opened.put(stream)
+            case Received():
+                await self._deliver(event)
+            case WasReset():
+                self.forget(event.stream_id)  # as far as it has not finished already
+            case GoneAway():
+                pass  # it opens no more streams, those that are there go on
+
+    async def _deliver(self, event: Received) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is None:
+            return
+        await stream.inbox.deliver(event.data, self)
+        if event.finished:
+            del self._streams[event.stream_id]
+            stream.inbox.end()

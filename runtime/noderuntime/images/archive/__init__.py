@@ -1,0 +1,1 @@
+"""Image archives: the output of ``docker save``, and OCI image layouts."""

@@ -1,0 +1,181 @@
+"""Image archives: what ``docker save`` writes, and OCI layouts, as tar files or directories.
+
+An archive's images go the way of a pull, with the archive in the place of the registry. An OCI
+layout says itself what is what; an older ``docker save`` archive has no manifests, so they
+are made here. Its layers' digests have to be computed, because nothing says them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from noderuntime.core.errors import DataLoss, InvalidArgument, NotFound, ResourceExhausted
+from noderuntime.images import oci
+from noderuntime.images.archive.members import Files, Piece, open_files
+from noderuntime.images.archive.source import ArchiveRemote, read_whole
+from noderuntime.images.reference import Reference, is_short, parse
+from noderuntime.images.remote import Descriptor
+from noderuntime.node.host.file_errors import on_files
+
+_CONTAINERD_NAME = "io.containerd.image.name"
+_OCI_NAME = "org.opencontainers.image.ref.name"
+_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+_CONFIG = "application/vnd.docker.container.image.v1+json"
+_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+_UNNAMED = "archive.invalid/image"
+_IMAGES_LIMIT = 1000
+_BLOCK = 1 << 20
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedImage:
+    """An image of an archive."""
+
+    remote: ArchiveRemote
+    reference: Reference
+    """What it is called in errors: its first name, if it has one."""
+    names: tuple[str, ...]
+
+
+_Names = Annotated[list[str], Field(max_length=_IMAGES_LIMIT)]
+_Paths = Annotated[list[str], Field(max_length=oci.LAYERS_LIMIT)]
+
+
+class _Saved(oci.Document):
+    """An image in ``manifest.json`` of a ``docker save`` archive."""
+
+    config: str = Field(alias="Config")
+    names: _Names | None = Field(default=None, alias="RepoTags")
+    layers: _Paths | None = Field(default=None, alias="Layers")
+
+
+class _Entry(oci.Descriptor):
+    """An image in ``index.json`` of an OCI layout."""
+
+    annotations: dict[str, str] | None = None
+
+
+class _Layout(oci.Document):
+    """``index.json`` of an OCI layout."""
+
+    manifests: Annotated[list[_Entry], Field(max_length=_IMAGES_LIMIT)]
+
+
+_SAVED = TypeAdapter(Annotated[list[_Saved], Field(max_length=_IMAGES_LIMIT)])
+
+
+@asynccontextmanager
+async def opened(path: Path, spool: Path) -> AsyncIterator[list[ArchivedImage]]:
+    """List the images of an archive, to be pulled before it is closed again.
+
+    ``spool`` is a directory with room for the archive uncompressed. InvalidArgument when it is no image
+    archive, or a damaged one; DataLoss when it contradicts itself.
+    """
+    files = await _reading(path, lambda: open_files(path, spool))
+    try:
+        yield await _reading(path, lambda: _images(files))
+    finally:
+        await on_files(f"close {path}", files.close)
+
+
+async def _reading(path: Path, call: Callable[[], T]) -> T:
+    try:
+        return await on_files(f"read {path}", call)
+    except (InvalidArgument, NotFound, DataLoss, ResourceExhausted) as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _images(files: Files) -> list[ArchivedImage]:
+    """Read what the archive has. Blocks."""
+    if (index := _optional(files, "index.json")) is not None:
+        found = _of_layout(files, index)
+    elif (saved := _optional(files, "manifest.json")) is not None:
+        found = _of_docker_save(files, saved)
+    else:
+        raise InvalidArgument("no image archive: neither index.json nor manifest.json is in it")
+    if not found:
+        raise InvalidArgument("no image of the archive is for this machine")
+    return found
+
+
+def _of_layout(files: Files, raw: bytes) -> list[ArchivedImage]:
+    """Read an OCI layout, whose names are annotations."""
+    names: dict[Descriptor, list[str]] = {}
+    for entry in oci.read(_Layout, raw).manifests:
+        if entry.media_type in oci.INDEX_TYPES or oci.by_preference(oci.Index(manifests=[entry])):
+            found = Descriptor(entry.media_type, entry.digest, entry.size)
+            names.setdefault(found, []).extend(_names_of(entry.annotations or {}))
+    return [_image(files, target, {}, found) for target, found in names.items()]
+
+
+def _of_docker_save(files: Files, raw: bytes) -> list[ArchivedImage]:
+    """Read what Docker wrote before it knew OCI layouts."""
+    try:
+        saved = _SAVED.validate_json(raw)
+    except ValidationError as error:
+        raise InvalidArgument(f"manifest.json: {error.errors()[0]['msg'][:200]}") from error
+    known: dict[str, Descriptor] = {}
+    found = []
+    for image in saved:
+        layers = image.layers or []
+        for name, kind in (*((layer, _LAYER) for layer in layers), (image.config, _CONFIG)):
+            if name not in known:
+                known[name] = _described(files.find(name), kind)
+        manifest = _manifest(known[image.config], [known[name] for name in layers])
+        members = {known[name].digest: name for name in (image.config, *layers)}
+        found.append(_image(files, manifest, members, image.names or ()))
+    return found
+
+
+def _image(
+    files: Files, target: Descriptor, members: Mapping[str, str], names: Iterable[str]
+) -> ArchivedImage:
+    references = [parse(name) for name in dict.fromkeys(names)]
+    reference = references[0] if references else parse(f"{_UNNAMED}@{target.digest}")
+    stored = tuple(reference.stored for reference in references)
+    return ArchivedImage(ArchiveRemote(files, target, members), reference, stored)
+
+
+def _names_of(annotations: Mapping[str, str]) -> list[str]:
+    """Return the full names in annotations; a mere tag says nothing about the repository."""
+    if name := annotations.get(_CONTAINERD_NAME):
+        return [name]
+    name = annotations.get(_OCI_NAME, "")
+    return [name] if name and not is_short(name) else []
+
+
+def _manifest(config: Descriptor, layers: Iterable[Descriptor]) -> Descriptor:
+    """Write the manifest that the archive lacks."""
+
+    def entry(found: Descriptor) -> dict[str, Any]:
+        return {"mediaType": found.media_type, "digest": found.digest, "size": found.size}
+
+    document = {"schemaVersion": 2, "mediaType": _MANIFEST, "config": entry(config)}
+    raw = json.dumps(document | {"layers": [entry(layer) for layer in layers]}).encode()
+    return Descriptor(_MANIFEST, f"sha256:{hashlib.sha256(raw).hexdigest()}", len(raw), raw)
+
+
+def _described(piece: Piece, media_type: str) -> Descriptor:
+    state = hashlib.sha256()
+    at = 0
+    while block := piece.read(at, _BLOCK):
+        state.update(block)
+        at += len(block)
+    return Descriptor(media_type, f"sha256:{state.hexdigest()}", at)
+
+
+def _optional(files: Files, name: str) -> bytes | None:
+    try:
+        return read_whole(files.find(name))
+    except NotFound:
+        return None

@@ -1,0 +1,1 @@
+"""Image backends: a store of our own, or the containerd of the node."""

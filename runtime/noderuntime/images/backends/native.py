@@ -1,0 +1,292 @@
+"""Images of our own: pulled, unpacked and kept here. For nodes on which nobody else does that.
+
+Lists and lookups come from memory. What a verb changes is carried through even when its caller
+goes away; only a pull ends with its last caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from noderuntime.core import log
+from noderuntime.core.errors import FailedPrecondition, NoderuntimeError, NotFound, PermissionDenied
+from noderuntime.core.tasks import Work
+from noderuntime.core.undo import Undo
+from noderuntime.images.archive import reader as archive
+from noderuntime.images.backends.layer_pull import Unpacker
+from noderuntime.images.backends.pull import Puller
+from noderuntime.images.base import Image, SnapshotUsage
+from noderuntime.images.credentials import Credentials
+from noderuntime.images.progress import Progress, PullCounters, Watch
+from noderuntime.images.reference import DOCKER, candidates
+from noderuntime.images.remote import Remote
+from noderuntime.images.store.image_records import Snapshot, StoredImage
+from noderuntime.images.store.lookup import Lookup
+from noderuntime.images.store.store import Store
+from noderuntime.node.host.base import UserNamespace
+from noderuntime.node.host.file_errors import on_files
+
+_log = log.get(__name__)
+
+_SETTLE_SECONDS = 5.0
+"""From a pull to having it written out: the next pull may be waiting for the disk."""
+_TIDY_SECONDS = 3600.0
+"""Between looks at what pulls that were cut off have left."""
+_DRAIN_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class FsInfo:
+    """What images take, and what the filesystem has that they are on."""
+
+    path: str
+    """The store's directory (CRI ``fs_id``)."""
+    used_bytes: int
+    inodes_used: int
+    capacity_bytes: int
+    available_bytes: int
+
+
+class NativeBackend:
+    """:class:`noderuntime.images.base.ImageBackend` over a store of our own, and CRI's image verbs."""
+
+    def __init__(
+        self,
+        store: Store,
+        remote: Remote,
+        unpacker: Unpacker,
+        *,
+        search: Sequence[str] = (DOCKER,),
+        pinned: Collection[str] = (),
+    ) -> None:
+        """Use an open store, a registry client and unpackers, which are closed with the backend.
+
+        ``search`` are the registries that names without one may mean; ``pinned`` the tags or digests of
+        images that nobody should remove to make room.
+        """
+        self._store = store
+        self._remote = remote
+        self._unpacker = unpacker
+        self._puller = Puller(store, unpacker)
+        self.configure(search, pinned)
+        self._work = Work()
+        self._loop = asyncio.get_running_loop()
+        self._tidying = self._loop.call_later(_SETTLE_SECONDS, self._tidy_now)
+
+    def configure(self, search: Sequence[str], pinned: Collection[str]) -> None:
+        """Use other names from now on; InvalidArgument, and no change, for one that is none."""
+        self._lookup = Lookup(self._store.catalog, tuple(search), pinned)
+        self._search = tuple(search)
+
+    # What containers need
+
+    async def image(self, ref: str) -> Image:
+        """Find an image by ID, tag or digest."""
+        found = self.status(ref)
+        if found is None:
+            raise NotFound(f"image {ref[:200]!r} is not on this node")
+        return found
+
+    async def prepare(
+        self,
+        key: str,
+        image: Image,
+        target: Path,
+        labels: Mapping[str, str],
+        user: UserNamespace | None = None,
+    ) -> None:
+        """Make a snapshot of the image and mount it; after an error neither is left.
+
+        FailedPrecondition when the image was removed since it was looked up, AlreadyExists when the
+        key is in use. The labels are of no use here.
+        """
+        layers = self._stack(image)
+        snapshot = Snapshot(key, str(target), image.chain_id, writable=True)
+        await self._store.catalog.add_snapshot(snapshot)
+        async with Undo(f"snapshot {key}") as undo:
+            undo.add("record", lambda: self._store.catalog.drop_snapshot(snapshot))
+            undo.add("snapshot", lambda: self._store.snapshotter.release(key, target))
+            await self._store.snapshotter.prepare(key, layers, target, user)
+
+    async def volume(self, key: str, image: Image, target: Path, sub_path: str = "") -> Path:
+        """Mount an image read-only for a container; return where in it the path leads.
+
+        It goes with the container's :meth:`release`. NotFound when there is no such path, else as
+        :meth:`prepare`.
+        """
+        layers = self._stack(image)
+        snapshot = Snapshot(key, str(target), image.chain_id, writable=False)
+        await self._store.catalog.add_snapshot(snapshot)
+        async with Undo(f"image volume of {key}") as undo:
+            undo.add("record", lambda: self._store.catalog.drop_snapshot(snapshot))
+            undo.add("mount", lambda: self._store.snapshotter.unmount(target))
+            return await self._store.snapshotter.view(layers, target, sub_path)
+
+    async def release(self, key: str, target: Path) -> None:
+        """Unmount the target and the container's image volumes, and remove the snapshot; idempotent."""
+        await self._work.finish(self._release(key, target))
+
+    async def keys(self) -> set[str]:
+        """List the containers that have a snapshot or an image volume."""
+        return {snapshot.key for snapshot in self._store.catalog.snapshots()}
+
+    async def usage(self, key: str) -> SnapshotUsage:
+        """Measure a writable layer; it walks the files, so do not ask in a List."""
+        return SnapshotUsage(*await self._store.snapshotter.usage(key))
+
+    async def filesystem(self) -> str:
+        """Name the store's directory."""
+        return str(self._store.root)
+
+    async def close(self) -> None:
+        """Finish what is under way, and let another daemon have the store; cancel pulls before."""
+        self._tidying.cancel()
+        await self._work.drain(_DRAIN_SECONDS)
+        await self._unpacker.close()
+        await self._remote.close()
+        await self._store.close()
+
+    # What CRI's ImageService needs
+
+    async def pull(
+        self, text: str, credentials: Credentials | None = None, watch: Watch | None = None
+    ) -> str:
+        """Pull what a reference says (CRI PullImage) and return the image's ID.
+
+        Of a name without registry the first one in the search that has it is taken; the credentials
+        are for the first one only. Errors as in :mod:`noderuntime.images.remote`.
+        """
+        failures: list[NoderuntimeError] = []
+        for reference in candidates(text, self._search):
+            given = None if failures else credentials
+            try:
+                return await self._puller.pull(self._remote, reference, given, watch=watch)
+            except (NotFound, PermissionDenied) as error:
+                failures.append(error)
+            finally:
+                self._tidy_soon()
+        raise type(failures[-1])("; ".join(map(str, failures)))
+
+    def registry_of(self, text: str) -> str:
+        """Return the registry that a reference is looked for in first; InvalidArgument for no reference."""
+        return candidates(text, self._search)[0].registry
+
+    async def config(self, image: Image) -> bytes:
+        """Read an image's config as its maker wrote it; NotFound when it was removed meanwhile."""
+        raw = await self._store.content.get(image.id)
+        if raw is None:
+            raise NotFound(f"image {image.id} was removed from this node")
+        return raw
+
+    async def load(self, path: Path) -> list[str]:
+        """Load all images of a ``docker save`` archive or an OCI layout; return their IDs.
+
+        InvalidArgument or DataLoss when it is damaged, as for a registry.
+        """
+        async with archive.opened(path, self._store.root) as images:
+            try:
+                return [
+                    await self._puller.pull(image.remote, image.reference, names=image.names)
+                    for image in images
+                ]
+            finally:
+                self._tidy_soon()
+
+    def list_images(self, text: str = "") -> list[Image]:
+        """List all images, or the one that an ID, tag or digest stands for (CRI ListImages)."""
+        if not text:
+            return self._lookup.all()
+        found = self._lookup.one(text)
+        return [found] if found else []
+
+    def status(self, text: str) -> Image | None:
+        """Find an image by ID, the beginning of one, tag or digest (CRI ImageStatus); InvalidArgument."""
+        return self._lookup.one(text)
+
+    async def remove(self, text: str) -> None:
+        """Remove an image with all its names (CRI RemoveImage); one that is not there is no error.
+
+        Containers keep what they have of it.
+        """
+        found = self._lookup.stored(text)
+        if found is not None:
+            await self._work.finish(self._remove(found))
+
+    async def fs_info(self) -> FsInfo:
+        """Say what images take (CRI ImageFsInfo), containers' own layers not counted."""
+        root = self._store.root
+        size, files = await self._store.content.size()
+        disk = await on_files("look at the images' filesystem", lambda: os.statvfs(root), abandon=True)
+        layers = self._store.catalog.layers()
+        return FsInfo(
+            path=str(root),
+            used_bytes=size + sum(layer.bytes for layer in layers),
+            inodes_used=files + sum(layer.inodes for layer in layers),
+            capacity_bytes=disk.f_blocks * disk.f_frsize,
+            available_bytes=disk.f_bavail * disk.f_frsize,
+        )
+
+    def pulls(self) -> list[Progress]:
+        """List the pulls under way."""
+        return self._puller.running()
+
+    @property
+    def counters(self) -> PullCounters:
+        """What all pulls came to."""
+        return self._puller.counters
+
+    def _stack(self, image: Image) -> list[int]:
+        """Find the layers of an image; FailedPrecondition when it was removed meanwhile."""
+        layers = self._store.catalog.stack(image.chain_id)
+        if image.chain_id and not layers:
+            raise FailedPrecondition(f"image {image.id} was removed from this node: pull it again")
+        return layers
+
+    async def _release(self, key: str, target: Path) -> None:
+        async with self._work.lock(key):
+            snapshots = self._store.catalog.snapshots(key)
+            for snapshot in snapshots:
+                if not snapshot.writable:
+                    await self._store.snapshotter.unmount(Path(snapshot.target))
+                    await self._store.catalog.drop_snapshot(snapshot)
+            await self._store.snapshotter.release(key, target)
+            for snapshot in snapshots:
+                if snapshot.writable:
+                    await self._store.catalog.drop_snapshot(snapshot)
+        if snapshots and self._store.catalog.unused(lambda _: False):
+            await self._collect()
+
+    async def _remove(self, image: StoredImage) -> None:
+        """Files first: on a full disk the catalog may have no room to say that they are gone."""
+        self._store.catalog.take_image(image.id)
+        try:
+            await self._store.collector.collect()
+        finally:
+            await self._store.catalog.drop_image(image.id)
+        _log.info("image removed", image=image.id)
+
+    async def _collect(self) -> None:
+        try:
+            await self._store.collector.collect()
+        except NoderuntimeError as error:
+            _log.error("collecting failed", error=error)
+
+    def _tidy_soon(self) -> None:
+        if self._tidying.when() > self._loop.time() + _SETTLE_SECONDS:
+            self._tidying.cancel()
+            self._tidying = self._loop.call_later(_SETTLE_SECONDS, self._tidy_now)
+
+    def _tidy_now(self) -> None:
+        self._work.spawn(self._tidy())
+        self._tidying = self._loop.call_later(_TIDY_SECONDS, self._tidy_now)
+
+    async def _tidy(self) -> None:
+        try:
+            await self._store.settle()
+        except NoderuntimeError as error:
+            _log.error("images are not written out", error=error)
+        await self._collect()

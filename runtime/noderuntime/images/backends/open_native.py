@@ -1,0 +1,52 @@
+"""Building the native backend: the only module that brings the HTTP client along, 20 MiB of memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from noderuntime.config import ImagesConfig
+from noderuntime.images.backends.native import NativeBackend
+from noderuntime.images.credentials import CredentialsFile
+from noderuntime.images.registry.client import Registry
+from noderuntime.images.registry.hosts import Hosts
+from noderuntime.images.store.store import open_store
+from noderuntime.node.host.base import Host
+from noderuntime.node.layers.pool import Unpackers
+
+
+class Opened(NamedTuple):
+    """A store in use."""
+
+    backend: NativeBackend
+    configure: Callable[[ImagesConfig], None]
+    """Take what is said of registries and names from other settings, from the next pull on.
+
+    InvalidArgument leaves everything as it was.
+    """
+
+
+@asynccontextmanager
+async def open_native(settings: ImagesConfig, root: Path, host: Host, boot: str) -> AsyncIterator[Opened]:
+    """Open the store in a directory and let go of it; errors as of :func:`open_store`.
+
+    ``boot`` identifies the boot of the machine.
+    """
+    async with AsyncExitStack() as stack:
+        unpackers = Unpackers()
+        stack.push_async_callback(unpackers.close)
+        await unpackers.prepare()
+        store = await open_store(root, host, boot)
+        hosts, credentials = Hosts(settings.certs_dirs), CredentialsFile(settings.credentials)
+        registry = Registry(hosts, credentials)
+        backend = NativeBackend(store, registry, unpackers, search=settings.search, pinned=settings.pinned)
+        stack.push_async_callback(backend.close)
+
+        def configure(wanted: ImagesConfig) -> None:
+            backend.configure(wanted.search, wanted.pinned)
+            hosts.use(wanted.certs_dirs)
+            credentials.use(wanted.credentials)
+
+        yield Opened(backend, configure)

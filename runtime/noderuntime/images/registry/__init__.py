@@ -1,0 +1,1 @@
+"""The registry client: OCI distribution spec v1.1, pulling only."""

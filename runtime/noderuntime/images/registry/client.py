@@ -1,0 +1,232 @@
+"""The registry client: OCI distribution spec v1.1, pulling only.
+
+Every call goes to the hosts that :mod:`noderuntime.images.registry.mirrors` lists until one gives what
+was asked for. Tags are resolved by hosts that may; everything else is named by its digest,
+so it does not matter who gives it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from urllib.parse import quote
+
+from noderuntime.core.errors import DataLoss, InvalidArgument, ResourceExhausted
+from noderuntime.images.credentials import Credentials, CredentialsFile
+from noderuntime.images.reference import Reference, same_registry
+from noderuntime.images.registry.auth import Authorizer
+from noderuntime.images.registry.endpoints import RegistryHost
+from noderuntime.images.registry.hosts import Hosts
+from noderuntime.images.registry.http_client import Request, Web
+from noderuntime.images.registry.mirrors import Mirrors
+from noderuntime.images.registry.responses import Answer, read_small, refusal
+from noderuntime.images.registry.retry import retrying
+from noderuntime.images.registry.transfer import Open, SinkFailed, Transfer
+from noderuntime.images.registry.verify import ACCEPTED, check_header, check_type, described, promised
+from noderuntime.images.remote import PATIENCE, Descriptor, Hash, Patience, Sink
+
+MANIFEST_LIMIT = 4 << 20
+"""Bytes; what the distribution spec wants registries to take at least."""
+DOCUMENT_LIMIT = 8 << 20
+"""Bytes of a config."""
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class Registry:
+    """:class:`noderuntime.images.remote.Remote` over HTTP; make it inside the event loop."""
+
+    def __init__(
+        self,
+        hosts: Hosts,
+        credentials: CredentialsFile | None = None,
+        patience: Patience = PATIENCE,
+    ) -> None:
+        self._mirrors = Mirrors(hosts)
+        self._credentials = credentials
+        self._patience = patience
+        self._web = Web(patience)
+        self._authorizer = Authorizer(self._web, hosts, patience)
+
+    async def resolve(self, reference: Reference, credentials: Credentials | None = None) -> Descriptor:
+        """Find the manifest or index that a tag or digest stands for now (distribution spec, HEAD and GET).
+
+        A digest in the reference wins over its tag, and may be answered by any host.
+        """
+        if reference.digest and not _DIGEST.fullmatch(reference.digest):
+            raise InvalidArgument(f"{reference}: only sha256 digests can be verified")
+
+        async def ask(host: RegistryHost) -> Descriptor:
+            return await retrying(self._patience)(self._resolve_at, host, reference, credentials)
+
+        return await self._mirrors.first(reference, "pull" if reference.digest else "resolve", ask)
+
+    async def manifest(
+        self, reference: Reference, descriptor: Descriptor, credentials: Credentials | None = None
+    ) -> bytes:
+        """Fetch a manifest or index by its digest; ResourceExhausted beyond 4 MiB."""
+        path, media_type = f"manifests/{descriptor.digest}", descriptor.media_type
+        raw = await self._small(
+            reference, descriptor, credentials, path, limit=MANIFEST_LIMIT, media_type=media_type
+        )
+        check_type(raw, media_type, f"image {reference}")
+        return raw
+
+    async def document(
+        self, reference: Reference, descriptor: Descriptor, credentials: Credentials | None = None
+    ) -> bytes:
+        """Fetch a config; ResourceExhausted beyond 8 MiB."""
+        path = f"blobs/{descriptor.digest}"
+        return await self._small(reference, descriptor, credentials, path, limit=DOCUMENT_LIMIT)
+
+    async def blob(
+        self,
+        reference: Reference,
+        descriptor: Descriptor,
+        sink: Sink,
+        credentials: Credentials | None = None,
+    ) -> None:
+        """Stream a blob into a sink, from the sink's offset on; the sink's own errors come as they are."""
+        transfer = Transfer(descriptor, sink, self._patience)
+
+        async def ask(host: RegistryHost) -> None:
+            await transfer.fetch(self._opener(host, reference, f"blobs/{descriptor.digest}", credentials))
+
+        try:
+            await self._mirrors.first(reference, "pull", ask, spoilt=lambda: bool(transfer.sources))
+        except SinkFailed as failed:
+            raise failed.cause from failed.cause.__cause__
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._web.close()
+
+    async def _small(
+        self,
+        reference: Reference,
+        descriptor: Descriptor,
+        credentials: Credentials | None,
+        path: str,
+        *,
+        limit: int,
+        media_type: str = "",
+    ) -> bytes:
+        """Fetch into memory; what one host gets wrong another one may get right."""
+        if descriptor.size > limit:
+            raise ResourceExhausted(f"image {reference}: {path} has {descriptor.size} bytes, over {limit}")
+        if descriptor.data is not None and _is(descriptor.data, descriptor):
+            return descriptor.data
+
+        async def ask(host: RegistryHost) -> bytes:
+            memory = _Memory()
+            opener = self._opener(host, reference, path, credentials, media_type)
+            await Transfer(descriptor, memory, self._patience).fetch(opener)
+            return bytes(memory.content)
+
+        return await self._mirrors.first(reference, "pull", ask)
+
+    def _opener(
+        self,
+        host: RegistryHost,
+        reference: Reference,
+        path: str,
+        credentials: Credentials | None,
+        media_type: str = "",
+    ) -> Open:
+        """Return how a transfer asks a host; ``media_type`` is empty for blobs."""
+
+        @asynccontextmanager
+        async def open_(start: int) -> AsyncIterator[Answer]:
+            headers = {"Accept": media_type or "*/*"} | ({"Range": f"bytes={start}-"} if start else {})
+            async with self._ask(host, reference, path, credentials, headers=headers) as answer:
+                check_header(answer, media_type)
+                yield answer
+
+        return open_
+
+    async def _resolve_at(
+        self, host: RegistryHost, reference: Reference, credentials: Credentials | None
+    ) -> Descriptor:
+        path = f"manifests/{reference.digest or reference.tag}"
+        headers = {"Accept": ", ".join(ACCEPTED)}
+        async with self._ask(host, reference, path, credentials, method="HEAD", headers=headers) as answer:
+            found = promised(answer)
+        if found is None:
+            async with self._ask(host, reference, path, credentials, headers=headers) as answer:
+                raw = await read_small(answer, MANIFEST_LIMIT, self._patience.window_seconds)
+                found = described(raw, answer)
+        if reference.digest and found.digest != reference.digest:
+            raise DataLoss(f"{host.authority}: answers with another digest than it was asked for")
+        return found
+
+    @asynccontextmanager
+    async def _ask(
+        self,
+        host: RegistryHost,
+        reference: Reference,
+        path: str,
+        credentials: Credentials | None,
+        *,
+        headers: Mapping[str, str],
+        method: str = "GET",
+    ) -> AsyncIterator[Answer]:
+        """Yield an answer that succeeded; a 401 of the host itself is answered once."""
+        credentials = await self._known(host, reference, credentials)
+        repository = reference.repository
+        url = _url(host, reference, path)
+        for last in (False, True):
+            header = await self._authorizer.header(host, repository, credentials)
+            private = {"Authorization": header} if header else {}
+            async with self._web.ask(host, Request(url, method, headers, private)) as answer:
+                if answer.response.status in {200, 206}:
+                    yield answer
+                    return
+                if answer.response.status != 401 or answer.redirected or last:
+                    raise await refusal(answer)
+                challenges = answer.response.headers.getall("WWW-Authenticate", [])
+            await self._authorizer.renew(host, repository, credentials, header, challenges)
+
+    async def _known(
+        self, host: RegistryHost, reference: Reference, credentials: Credentials | None
+    ) -> Credentials | None:
+        """Return who we are to a host: what a pull brings is for the registry, never for a mirror."""
+        if host.is_registry and credentials:
+            return credentials
+        if self._credentials is None:
+            return None
+        registry = reference.registry if host.is_registry else host.authority
+        return await self._credentials.find(registry, reference.repository)
+
+
+class _Memory:
+    """A sink for small things."""
+
+    def __init__(self) -> None:
+        self.content = bytearray()
+
+    @property
+    def offset(self) -> int:
+        return len(self.content)
+
+    async def hasher(self) -> Hash:
+        return hashlib.sha256(self.content)
+
+    async def write(self, data: bytes) -> None:
+        self.content += data
+
+
+def _url(host: RegistryHost, reference: Reference, path: str) -> str:
+    """Write the URL; a mirror is told whose image it is, as containerd tells it."""
+    url = f"{host.scheme}://{host.authority}{host.path}/{reference.repository}/{path}"
+    if same_registry(host.authority, reference.registry):
+        return url
+    return f"{url}?ns={quote(reference.registry, safe='')}"
+
+
+def _is(content: bytes, descriptor: Descriptor) -> bool:
+    return (
+        len(content) == descriptor.size
+        and f"sha256:{hashlib.sha256(content).hexdigest()}" == descriptor.digest
+    )

@@ -1,0 +1,1 @@
+"""The image store: catalog, content, layers in transit, and garbage collection."""

@@ -1,0 +1,215 @@
+"""The catalog: which images, layers and snapshots there are, and what stands on what.
+
+Read from memory alone, so that lists never wait for a disk. Every change is made in memory
+first, where it decides what others see and what may be collected, and written through to the
+database before the call that makes it returns; one that cannot be written is taken back.
+
+What the database has and the disk has not is as good as gone, and is left out at the start:
+a layer whose directory was removed, one that was not yet on disk when the power went,
+an image without all of its layers or without its config. So files go first, rows after them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import astuple, replace
+from pathlib import Path
+from typing import TypeVar
+
+from noderuntime.core import log
+from noderuntime.core.database import Database, Statement
+from noderuntime.core.errors import AlreadyExists, NoderuntimeError
+from noderuntime.images.base import ImageConfig
+from noderuntime.images.store.image_records import Layer, Name, Snapshot, StoredImage
+from noderuntime.images.store.inventory import Inventory
+
+_log = log.get(__name__)
+
+_STEPS = (
+    """
+    CREATE TABLE layers (
+        chain_id TEXT PRIMARY KEY, number INTEGER NOT NULL, parent TEXT NOT NULL, opaque INTEGER NOT NULL,
+        size INTEGER NOT NULL, bytes INTEGER NOT NULL, inodes INTEGER NOT NULL,
+        unfinished_at INTEGER NOT NULL, boot TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE images (id TEXT PRIMARY KEY, chain_id TEXT NOT NULL, size INTEGER NOT NULL) STRICT;
+    CREATE TABLE names (
+        name TEXT PRIMARY KEY, image_id TEXT NOT NULL, target TEXT NOT NULL, manifest TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE snapshots (
+        key TEXT NOT NULL, target TEXT NOT NULL, chain_id TEXT NOT NULL, writable INTEGER NOT NULL,
+        PRIMARY KEY (key, target)
+    ) STRICT;
+    """,
+)
+
+_PUT_LAYER = "INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT_IMAGE = "INSERT OR REPLACE INTO images VALUES (?, ?, ?)"
+_PUT_NAME = "INSERT OR REPLACE INTO names VALUES (?, ?, ?, ?)"
+_PUT_SNAPSHOT = "INSERT INTO snapshots VALUES (?, ?, ?, ?)"
+_DROP_LAYER = "DELETE FROM layers WHERE number = ?"
+_DROP_IMAGE = "DELETE FROM images WHERE id = ?"
+_DROP_NAMES = "DELETE FROM names WHERE image_id = ?"
+_DROP_SNAPSHOT = "DELETE FROM snapshots WHERE key = ? AND target = ?"
+
+T = TypeVar("T")
+
+Numbers = Callable[[], Collection[int]]
+"""Lists the numbers of the layers on disk."""
+ConfigOf = Callable[[str], ImageConfig | None]
+"""Reads an image's config by its digest; None when it is not there."""
+
+
+class Catalog(Inventory):
+    """The inventory of one store, kept in a database."""
+
+    def __init__(self, path: Path, numbers: Numbers, boot: str, config_of: ConfigOf) -> None:
+        """Open the database; ``boot`` says which boot of the machine this is.
+
+        Blocks; used at start only. FailedPrecondition when another daemon has it, a newer one
+        wrote it, or it is damaged.
+        """
+        super().__init__()
+        self.boot = boot
+        self._lost: list[Statement] = []
+        self._last_number = 0
+
+        def load(connection: sqlite3.Connection) -> None:
+            self._load_layers(connection, numbers())
+            self._load_images(connection, config_of)
+            for key, target, chain_id, writable in connection.execute("SELECT * FROM snapshots"):
+                self._snapshots[key, target] = Snapshot(key, target, chain_id, bool(writable))
+
+        self._database = Database(path, "image catalog", _STEPS, load)
+
+    def next_number(self) -> int:
+        """Return a number that no layer has or had since the start."""
+        self._last_number += 1
+        return self._last_number
+
+    async def add_layer(self, layer: Layer) -> None:
+        """Add a layer whose files are whole, and perhaps not yet on disk."""
+        self._layers[layer.chain_id] = layer
+        try:
+            await self._database.write((_PUT_LAYER, astuple(layer)))
+        except BaseException:
+            self._layers.pop(layer.chain_id, None)
+            raise
+
+    async def add_image(self, image: StoredImage, names: Iterable[Name]) -> None:
+        """Add an image, or names to one that is there; a name goes from the image that had it."""
+        named = {name.name: name for name in names}
+        adopted = [replace(one, unfinished_at=0) for one in self.chain(image.chain_id) if one.unfinished_at]
+        before = self._images.get(image.id), {name: self._names.get(name) for name in named}
+        self._images[image.id] = image
+        self._names |= named
+        self._layers |= {layer.chain_id: layer for layer in adopted}
+        try:
+            await self._database.write(
+                (_PUT_IMAGE, (image.id, image.chain_id, image.size)),
+                *((_PUT_NAME, astuple(name)) for name in named.values()),
+                *((_PUT_LAYER, astuple(layer)) for layer in adopted),
+            )
+        except BaseException:
+            _put_back(self._images, {image.id: before[0]})
+            _put_back(self._names, before[1])
+            raise
+
+    def take_image(self, image_id: str) -> None:
+        """Forget an image and its names, for now in memory; its layers may be collected from here on."""
+        self._images.pop(image_id, None)
+        self._names = {key: name for key, name in self._names.items() if name.image_id != image_id}
+
+    async def drop_image(self, image_id: str) -> None:
+        """Forget a taken image for good, unless it has come back meanwhile."""
+        if image_id not in self._images:
+            await self._database.write((_DROP_IMAGE, (image_id,)), (_DROP_NAMES, (image_id,)))
+
+    def take_unused(self, over: Callable[[Layer], bool]) -> list[Layer]:
+        """Forget, for now in memory, the layers that :meth:`unused` lists; return them."""
+        unused = self.unused(over)
+        for layer in unused:
+            del self._layers[layer.chain_id]
+        return unused
+
+    async def drop_layers(self, layers: Iterable[Layer]) -> None:
+        """Forget taken layers for good."""
+        await self._database.write(*((_DROP_LAYER, (layer.number,)) for layer in layers))
+
+    async def add_snapshot(self, snapshot: Snapshot) -> None:
+        """Say that a container is about to mount something; AlreadyExists if it has it, or a root already."""
+        known = self.snapshots(snapshot.key)
+        has_root = snapshot.writable and any(one.writable for one in known)
+        place = (snapshot.key, snapshot.target)
+        if has_root or place in self._snapshots:
+            raise AlreadyExists(f"container {snapshot.key} has a snapshot already")
+        self._snapshots[place] = snapshot
+        try:
+            await self._database.write((_PUT_SNAPSHOT, astuple(snapshot)))
+        except BaseException:  # a cancelled write happens nevertheless
+            self._snapshots.pop(place, None)
+            with suppress(NoderuntimeError):
+                await self._database.write((_DROP_SNAPSHOT, place))
+            raise
+
+    async def drop_snapshot(self, snapshot: Snapshot) -> None:
+        """Say that it is gone."""
+        await self._database.write((_DROP_SNAPSHOT, (snapshot.key, snapshot.target)))
+        self._snapshots.pop((snapshot.key, snapshot.target), None)
+
+    async def settle(self, measured: Mapping[int, tuple[int, int]]) -> None:
+        """Say that layers would survive a power cut, and what they take on disk: bytes and inodes."""
+        settled = [
+            replace(layer, bytes=measured[layer.number][0], inodes=measured[layer.number][1], boot="")
+            for layer in self._layers.values()
+            if layer.number in measured
+        ]
+        self._layers |= {layer.chain_id: layer for layer in settled}
+        await self._database.write(*((_PUT_LAYER, astuple(layer)) for layer in settled))
+
+    async def forget_lost(self) -> None:
+        """Remove the rows of what the start did not find on disk."""
+        lost, self._lost = self._lost, []
+        await self._database.write(*lost)
+
+    async def close(self) -> None:
+        """Finish the writes under way, and let another daemon have it."""
+        await self._database.close()
+
+    def _load_layers(self, connection: sqlite3.Connection, numbers: Collection[int]) -> None:
+        rows = connection.execute("SELECT * FROM layers").fetchall()
+        layers = [Layer(row[0], row[1], row[2], bool(row[3]), *row[4:]) for row in rows]
+        self._last_number = max([*numbers, *(layer.number for layer in layers)], default=0)
+        kept = {
+            layer.chain_id: layer
+            for layer in layers
+            if layer.number in numbers and layer.boot in {"", self.boot}
+        }
+        while hanging := [one for one in kept.values() if one.parent and one.parent not in kept]:
+            for layer in hanging:
+                del kept[layer.chain_id]
+        self._layers = kept
+        self._lost += [(_DROP_LAYER, (layer.number,)) for layer in layers if layer.chain_id not in kept]
+
+    def _load_images(self, connection: sqlite3.Connection, config_of: ConfigOf) -> None:
+        for image_id, chain_id, size in connection.execute("SELECT * FROM images ORDER BY rowid"):
+            config = config_of(image_id) if not chain_id or chain_id in self._layers else None
+            if config is not None:
+                self._images[image_id] = StoredImage(image_id, chain_id, size, config)
+            else:
+                _log.warning("an image is not whole, and left out", image=image_id)
+                self._lost += [(_DROP_IMAGE, (image_id,)), (_DROP_NAMES, (image_id,))]
+        for row in connection.execute("SELECT * FROM names"):
+            name = Name(*row)
+            if name.image_id in self._images:
+                self._names[name.name] = name
+
+
+def _put_back(table: dict[str, T], values: Mapping[str, T | None]) -> None:
+    for key, value in values.items():
+        if value is None:
+            table.pop(key, None)
+        else:
+            table[key] = value

@@ -1,0 +1,192 @@
+"""Content by its digest: documents that stay, and layers that are on their way.
+
+    blobs/sha256/HEX   indexes, manifests and configs; ``.new`` until they are whole
+    partial/HEX        the first bytes of a compressed layer
+
+A document gets its name when it is whole, verified and on disk (temporary file, fsync, rename),
+and is verified again when it is read. A layer is unpacked while it comes and then of
+no more use, so it stays in ``partial`` for as long as that takes. A pull that is cut off leaves it
+there, and the next one goes on from where it ends; who gives up on it for good removes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+from noderuntime.core import log
+from noderuntime.core.errors import DataLoss, Unavailable
+from noderuntime.images.store.ingest import Ingest
+from noderuntime.node.host.file_errors import on_files
+
+_log = log.get(__name__)
+
+_ALGORITHM = "sha256:"
+_NEW = ".new"
+_LARGEST_DOCUMENT = 8 << 20
+
+
+class Content:
+    """The blobs of one store."""
+
+    def __init__(self, root: Path) -> None:
+        """Use a directory, whose subdirectories are made if missing. Blocks; used at start only."""
+        self._blobs = root / "blobs" / "sha256"
+        self._partial = root / "partial"
+        for directory in (self._blobs, self._partial):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._documents = asyncio.Lock()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._wanted: Counter[str] = Counter()
+
+    async def put(self, digest: str, content: bytes) -> None:
+        """Keep a document; DataLoss when it is not what its digest says."""
+        async with self._documents:
+            await on_files(f"keep {digest}", lambda: self._put(digest, content))
+
+    async def get(self, digest: str) -> bytes | None:
+        """Return a document, None when it is not there; a damaged one is removed."""
+        async with self._documents:
+            return await on_files(f"read {digest}", lambda: self.read(digest))
+
+    def read(self, digest: str) -> bytes | None:
+        """Be :meth:`get`, blocking."""
+        path = self._blobs / _hex(digest)
+        try:
+            with path.open("rb") as file:
+                content = file.read(_LARGEST_DOCUMENT + 1)
+        except FileNotFoundError:
+            return None
+        if _digest(content) == digest:
+            return content
+        _log.warning("a document is damaged, and removed", digest=digest)
+        path.unlink(missing_ok=True)
+        return None
+
+    @asynccontextmanager
+    async def ingest(self, digest: str, size: int, *, afresh: bool = False) -> AsyncIterator[Ingest]:
+        """Have a layer's bytes come in: those of an earlier pull are there, unless it begins ``afresh``.
+
+        One at a time for each digest. At the end the bytes are dropped, unless somebody else waits
+        for them, or what went wrong may pass: Unavailable, and a caller who was cancelled.
+        """
+        path = self._partial / _hex(digest)
+        self._wanted[digest] += 1
+        keep = False
+        try:
+            async with self._lock(digest):
+                ingest = await on_files(f"write {path}", lambda: Ingest(path, size, afresh=afresh))
+                try:
+                    yield ingest
+                    keep = self._wanted[digest] > 1
+                except (Unavailable, asyncio.CancelledError):
+                    keep = True
+                    raise
+                finally:
+                    await ingest.close()
+                    if not keep:
+                        await on_files(f"remove {path}", lambda: path.unlink(missing_ok=True))
+        finally:
+            self._wanted[digest] -= 1
+            if not self._wanted[digest]:
+                del self._wanted[digest]
+
+    async def drop_partial(self, over: Callable[[str, float], bool]) -> int:
+        """Remove partial layers; ``over`` tells by digest and age in seconds. Return how many.
+
+        Those that a pull is at stay.
+        """
+        return await on_files("look for partial layers", lambda: self._drop_partial(over))
+
+    async def drop_documents(self, needed: Callable[[], Collection[str]]) -> int:
+        """Remove all documents but those that are needed, and what never became one; return how many.
+
+        No document is read or kept between the question which are needed and the end.
+        """
+        async with self._documents:
+            kept = {_hex(digest) for digest in needed()}
+
+            def drop() -> int:
+                return _remove(path for path in self._blobs.iterdir() if path.name not in kept)
+
+            return await on_files("look for documents", drop)
+
+    async def size(self) -> tuple[int, int]:
+        """Return how many bytes all this takes on disk, and how many files."""
+
+        def add_up() -> tuple[int, int]:
+            blocks = files = 0
+            for directory in (self._blobs, self._partial):
+                for path in directory.iterdir():
+                    with suppress(FileNotFoundError):
+                        blocks += path.stat().st_blocks
+                        files += 1
+            return blocks * 512, files
+
+        return await on_files("measure documents", add_up)
+
+    def _put(self, digest: str, content: bytes) -> None:
+        if _digest(content) != digest:
+            raise DataLoss(f"what came is not {digest}")
+        fd, name = tempfile.mkstemp(_NEW, dir=self._blobs)
+        new = Path(name)
+        try:
+            with open(fd, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(fd)
+            new.rename(self._blobs / _hex(digest))
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
+        _sync_directory(self._blobs)
+
+    def _drop_partial(self, over: Callable[[str, float], bool]) -> int:
+        now = time.time()
+
+        def dropped() -> Iterable[Path]:
+            for path in self._partial.iterdir():
+                digest = _ALGORITHM + path.name
+                with suppress(FileNotFoundError):
+                    if digest not in self._wanted and over(digest, now - path.stat().st_mtime):
+                        yield path
+
+        return _remove(dropped())
+
+    def _lock(self, digest: str) -> asyncio.Lock:
+        lock = self._locks.get(digest)
+        if lock is None:
+            lock = self._locks[digest] = asyncio.Lock()
+        return lock
+
+
+def _hex(digest: str) -> str:
+    return digest.removeprefix(_ALGORITHM)
+
+
+def _digest(content: bytes) -> str:
+    return _ALGORITHM + hashlib.sha256(content).hexdigest()
+
+
+def _remove(paths: Iterable[Path]) -> int:
+    count = 0
+    for path in paths:
+        path.unlink(missing_ok=True)
+        count += 1
+    return count
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,119 @@
+"""A compressed layer's bytes on their way into a file, from which they are read meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from noderuntime.core.errors import NoderuntimeError
+from noderuntime.images.remote import Hash
+from noderuntime.node.host.file_errors import file_error, on_files
+from noderuntime.node.layers.growth import Growth
+
+_BATCH = 512 << 10
+"""Bytes that are written at once: a trip to another thread costs as much as writing some ten thousand."""
+_BLOCK = 1 << 20
+
+
+class Ingest:
+    """A :class:`noderuntime.images.remote.Sink` whose bytes :attr:`growth` offers to an unpacker.
+
+    While one batch is being written the next one is gathered: memory holds two of them at most.
+    """
+
+    def __init__(self, path: Path, size: int, *, afresh: bool) -> None:
+        """Open the file of an earlier pull, or a new one. Blocks.
+
+        A file with more than ``size`` bytes cannot be the beginning of the layer, and is emptied.
+        """
+        self._path = path
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        held = os.fstat(self._fd).st_size
+        if afresh or held > size:
+            os.ftruncate(self._fd, 0)
+            held = 0
+        self._reader = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self.resumed = held
+        """How many bytes an earlier pull left."""
+        self.growth = Growth(self._reader, held)
+        self._written = held
+        self._gathered: list[bytes] = []
+        self._waiting = 0
+        self._writing: asyncio.Future[None] | None = None
+
+    @property
+    def offset(self) -> int:
+        """How many bytes came so far."""
+        return self._written + self._waiting
+
+    async def hasher(self) -> Hash:
+        """Return the SHA-256 state over what an earlier pull left."""
+        return await on_files(f"read {self._path}", self._hash)
+
+    async def write(self, data: bytes) -> None:
+        """Append; ResourceExhausted when the disk is full."""
+        self._gathered.append(data)
+        self._waiting += len(data)
+        if self._waiting >= _BATCH:
+            await self._settle()
+            self._flush()
+
+    async def finish(self) -> None:
+        """Write what is left, and tell the readers that this is all."""
+        await self._settle()
+        self._flush()
+        await self._settle()
+        self.growth.finish()
+
+    async def close(self) -> None:
+        """Wait for a write under way, and close the file."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+            with suppress(NoderuntimeError):  # whoever wrote knows, or was cancelled
+                self._writing.result()
+        os.close(self._fd)
+        os.close(self._reader)
+
+    async def _settle(self) -> None:
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
+            self._writing = None
+
+    def _flush(self) -> None:
+        if self._gathered:
+            self._writing = asyncio.ensure_future(self._write(self._gathered))
+            self._gathered = []
+
+    async def _write(self, batch: list[bytes]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(None, _write_all, self._fd, batch, self._written)
+        except OSError as error:
+            raise file_error(f"write {self._path}", error) from error
+        size = sum(map(len, batch))
+        self._written += size
+        self._waiting -= size
+        self.growth.grew(self._written)
+
+    def _hash(self) -> Hash:
+        state = hashlib.sha256()
+        at = 0
+        while block := os.pread(self._reader, min(_BLOCK, self.resumed - at), at):
+            state.update(block)
+            at += len(block)
+        return state
+
+
+def _write_all(fd: int, batch: list[bytes], offset: int) -> None:
+    """Write at an offset, as often as it takes; chunks come in some 64 KiB, so that all fit in one call."""
+    data: list[bytes | memoryview] = list(batch)
+    while data:
+        written = os.pwritev(fd, data[:512], offset)
+        offset += written
+        while data and written >= len(data[0]):
+            written -= len(data.pop(0))
+        if data and written:
+            data[0] = memoryview(data[0])[written:]

@@ -1,0 +1,63 @@
+"""Attach: a client takes part in the stdio of a container's first process."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from noderuntime.core import log
+from noderuntime.core.sessions import Command, Stdio, wanted_streams
+from noderuntime.cri.v1 import api_pb2
+from noderuntime.lifecycle.containers.state import must_run
+from noderuntime.lifecycle.containers.stdio_relay import relay
+from noderuntime.lifecycle.ledger.records import Container
+from noderuntime.lifecycle.parts import Parts
+
+_log = log.get(__name__)
+
+_LAST_WORDS = 10.0
+"""Seconds that a client has to take what an ended container said last: its monitor waits for that."""
+
+
+def attach_session(parts: Parts, request: api_pb2.AttachRequest) -> Command:
+    """Check an Attach request and return its session (CRI Attach)."""
+    must_run(parts.ledger.containers.get(request.container_id))
+    return Command("attach", wanted_streams(request), lambda stdio: _run(parts, request, stdio))
+
+
+async def _run(parts: Parts, request: api_pb2.AttachRequest, stdio: Stdio) -> int:
+    """Serve the client until the container ends, or until its input does.
+
+    A container whose stdin is the first client's alone (StdinOnce) sees its end, and is still listened to.
+    """
+    container = parts.ledger.containers.get(request.container_id)
+    must_run(container)  # it may have ended since it was asked for
+    talk = await parts.monitor.attach(parts.paths.container(container.id).bundle)
+    _log.debug("attached", container=container.id)
+    config = container.config
+    relaying = asyncio.ensure_future(
+        relay(
+            talk,
+            stdio,
+            stdin=request.stdin and config.stdin,
+            ends_with_input=request.tty or not config.stdin_once,
+        )
+    )
+    ending = asyncio.ensure_future(_give_up(parts, container))
+    try:
+        await asyncio.wait([relaying, ending], return_when=asyncio.FIRST_COMPLETED)
+        if relaying.done():
+            relaying.result()
+    finally:
+        relaying.cancel()
+        ending.cancel()
+        await asyncio.gather(relaying, ending, return_exceptions=True)
+        await talk.close()
+    return 0
+
+
+async def _give_up(parts: Parts, container: Container) -> None:
+    """Return some time after the container's process has ended."""
+    if container.process is not None:
+        await parts.host.wait(container.process, timeout=math.inf)
+    await asyncio.sleep(_LAST_WORDS)

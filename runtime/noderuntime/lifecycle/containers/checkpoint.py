@@ -1,0 +1,110 @@
+"""CheckpointContainer: a running container as an archive, for whoever wants to look into it. It runs on.
+
+The archive's files are those that checkpoint tools know:
+
+    checkpoint/…      CRIU's images of the processes
+    dump.log          what CRIU said; stats-dump: how long it took
+    config.dump       which container this was; status.dump and spec.dump: its CRI status and OCI spec
+    rootfs-diff.tar   what it had written, as a layer
+    container.log     its log up to now
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import posixpath
+import shutil
+import tarfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from google.protobuf.json_format import MessageToDict
+
+from noderuntime.core import log
+from noderuntime.core.errors import FailedPrecondition, HostError, InvalidArgument
+from noderuntime.lifecycle.containers.pod import user_of
+from noderuntime.lifecycle.containers.status import describe
+from noderuntime.lifecycle.ledger.records import Container
+from noderuntime.lifecycle.parts import Parts
+from noderuntime.node.host.base import UserNamespace
+from noderuntime.node.host.changes import upper_directory, write_changes
+from noderuntime.node.spec.words import check_path
+
+_log = log.get(__name__)
+
+DIRECTORY = "checkpoints"
+"""Below the state directory: where archives are put together; emptied at a start."""
+
+
+async def checkpoint_container(parts: Parts, container_id: str, location: str, timeout: float) -> None:
+    """Write an archive of a running container to a path (CRI CheckpointContainer); ``timeout`` 0 is none.
+
+    FailedPrecondition when it does not run, or the node lacks CRIU; Unimplemented when its handler has no
+    checkpoints. After an error there is no archive.
+    """
+    container = parts.ledger.containers.get(container_id)
+    check_path(location, "checkpoint location")
+    if location.endswith("/"):
+        raise InvalidArgument(f"checkpoint location {location[:80]!r} is no path of a file")
+    if not await asyncio.to_thread(os.path.isdir, posixpath.dirname(location)):
+        raise InvalidArgument(f"checkpoint location {location[:80]!r} is in no directory that there is")
+    if not container.running:
+        raise FailedPrecondition(f"container {container.id} is not running")
+    await parts.work.finish(_checkpoint(parts, container, Path(location), timeout if timeout > 0 else None))
+
+
+async def _checkpoint(parts: Parts, container: Container, target: Path, timeout: float | None) -> None:
+    work = parts.config.server.state_dir / DIRECTORY / container.id
+    sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
+    async with parts.work.lock(container.id):
+        try:
+            await asyncio.to_thread(work.mkdir, mode=0o700, parents=True, exist_ok=True)
+            await parts.executor(sandbox.handler).checkpoint(container.id, sandbox.id, work, timeout=timeout)
+            user = user_of(parts, sandbox)
+            await asyncio.to_thread(_archive, parts, container, work, target, user)
+        finally:
+            await parts.host.remove_tree(work)
+    _log.info("container checkpointed", container=container.id, location=target)
+
+
+def _archive(
+    parts: Parts, container: Container, work: Path, target: Path, user: UserNamespace | None
+) -> None:
+    """Add what CRIU does not know, and put everything into one file."""
+    paths = parts.paths.container(container.id)
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        (work / "config.dump").write_text(json.dumps(_identity(parts, container)), encoding="utf-8")
+        status = MessageToDict(describe(container), preserving_proto_field_name=True)
+        (work / "status.dump").write_text(json.dumps(status), encoding="utf-8")
+        shutil.copyfile(paths.spec, work / "spec.dump")
+        if container.log_path and os.path.isfile(container.log_path):
+            shutil.copyfile(container.log_path, work / "container.log")
+        upper = upper_directory(paths.rootfs)
+        if upper is not None:
+            write_changes(upper, work / "rootfs-diff.tar", user)
+        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as file, tarfile.open(fileobj=file, mode="w") as archive:
+            archive.add(work, arcname=".")
+        partial.replace(target)
+    except OSError as error:
+        raise HostError(f"write checkpoint {target}", error.errno or 0, error.strerror or "") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _identity(parts: Parts, container: Container) -> dict[str, str | bool]:
+    sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
+    return {
+        "id": container.id,
+        "name": container.config.metadata.name,
+        "rootfsImage": container.image_name,
+        "rootfsImageRef": container.image_id,
+        "rootfsImageName": container.image_name,
+        "runtime": sandbox.handler,
+        "createdTime": datetime.fromtimestamp(container.created_at / 1e9, UTC).isoformat(),
+        "checkpointedTime": datetime.now(UTC).isoformat(),
+        "restored": False,
+    }

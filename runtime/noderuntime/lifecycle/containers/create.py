@@ -1,0 +1,212 @@
+"""CreateContainer: an intent, a root filesystem, a bundle, and the runtime's ``create`` under a monitor."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import posixpath
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from noderuntime.core import log
+from noderuntime.core.errors import FailedPrecondition, InvalidArgument, NotFound
+from noderuntime.core.ids import new_id
+from noderuntime.core.undo import Undo
+from noderuntime.cri.v1 import api_pb2
+from noderuntime.images.base import Image
+from noderuntime.lifecycle.containers import log_file
+from noderuntime.lifecycle.containers.bundle import write_spec
+from noderuntime.lifecycle.containers.devices import add_cdi_devices
+from noderuntime.lifecycle.containers.oom import note_kills
+from noderuntime.lifecycle.containers.pod import cgroup_of, pod_of, user_of
+from noderuntime.lifecycle.containers.signals import stop_signal
+from noderuntime.lifecycle.containers.state import START_ERROR_CODE
+from noderuntime.lifecycle.containers.volumes import mount_image_volumes
+from noderuntime.lifecycle.ledger.ledger import container_name
+from noderuntime.lifecycle.ledger.records import Container, Sandbox
+from noderuntime.lifecycle.log_context import bind_container
+from noderuntime.lifecycle.parts import Parts
+from noderuntime.node.host.cgroup_names import monitor_cgroup
+from noderuntime.node.monitor.base import Monitored, MonitorRequest
+from noderuntime.node.spec import builder
+from noderuntime.node.spec.inputs import ContainerInput
+from noderuntime.node.spec.words import check_path
+
+_log = log.get(__name__)
+
+_NAME_LIMIT = 1024
+
+
+async def create_container(parts: Parts, sandbox_id: str, config: api_pb2.ContainerConfig) -> str:
+    """Create a container in a sandbox that is ready, and return its ID (CRI CreateContainer).
+
+    A container that was finished after its call had been given up is returned to the retry.
+    Raises AlreadyExists when another one has the name and attempt; on any error nothing is left.
+    """
+    sandbox = parts.ledger.sandboxes.get(sandbox_id)
+    if not config.metadata.name or len(config.metadata.name) > _NAME_LIMIT:
+        raise InvalidArgument(f"a container needs a name of at most {_NAME_LIMIT} characters")
+    key = container_name(sandbox.id, config.metadata)
+    return await parts.work.once(key, lambda: _create(parts, sandbox, config))
+
+
+async def _create(parts: Parts, sandbox: Sandbox, config: api_pb2.ContainerConfig) -> str:
+    async with parts.work.lock(sandbox.id):
+        if not sandbox.ready:
+            raise FailedPrecondition(f"sandbox {sandbox.id} is not ready")
+        parts.executor(sandbox.handler)  # it may have left the configuration
+        await _check_mounts(parts, sandbox.handler, config)
+        image = await parts.images.image(config.image.image)
+        container = _record(sandbox, config, image)
+        bind_container(parts.ledger, container)
+        async with Undo(f"create container {container.id}") as undo:
+            undo.add("record", lambda: _close_record(parts, container, undo))
+            await parts.ledger.containers.add(container)
+            await _make(parts, sandbox, container, image, undo)
+            container.prepared_at = time.time_ns()
+            await parts.ledger.containers.save(container)
+    parts.events.publish(container.id, sandbox.id, api_pb2.CONTAINER_CREATED_EVENT)
+    _log.info("container created", container=container.id, sandbox=sandbox.id, image=container.image_name)
+    return container.id
+
+
+async def _check_mounts(parts: Parts, handler: str, config: api_pb2.ContainerConfig) -> None:
+    """Refuse mounts that the handler cannot make as they are asked for; it is asked only if there are any."""
+    recursive = any(one.recursive_read_only for one in config.mounts)
+    mapped = any(one.uidMappings or one.gidMappings for one in config.mounts)
+    if not recursive and not mapped:
+        return
+    features = await parts.probes.features(handler)
+    if recursive and not features.recursive_read_only_mounts:  # the word is cri-api's
+        raise InvalidArgument(f"RROUnsupported: handler {handler} offers no recursively read-only mounts")
+    if mapped and not features.user_namespaces:
+        raise InvalidArgument(f"handler {handler} offers no mounts with mapped IDs on this node")
+
+
+def _record(sandbox: Sandbox, config: api_pb2.ContainerConfig, image: Image) -> Container:
+    return Container(
+        id=new_id(),
+        sandbox_id=sandbox.id,
+        config=config,
+        created_at=time.time_ns(),
+        image_id=image.id,
+        image_name=next(iter((*image.repo_tags, *image.repo_digests)), config.image.image),
+        log_path=_log_path(sandbox.config.log_directory, config.log_path),
+        stop_signal=stop_signal(config.stop_signal, image.config.stop_signal),
+        resources=config.linux.resources,
+    )
+
+
+async def _close_record(parts: Parts, container: Container, undo: Undo) -> None:
+    """Drop the record, or keep it as an ended container whose removal is left to the caller."""
+    if undo.complete:
+        await parts.ledger.containers.drop(container)
+    else:
+        await keep_undone(parts, container)
+
+
+async def keep_undone(parts: Parts, container: Container) -> None:
+    """Show a container that could not be undone completely as one that has ended."""
+    container.start_error = "it could not be created, nor undone completely"
+    container.exit_code, container.finished_at = START_ERROR_CODE, time.time_ns()
+    await parts.ledger.containers.save(container)
+
+
+async def _make(parts: Parts, sandbox: Sandbox, container: Container, image: Image, undo: Undo) -> None:
+    """Make everything that the record speaks of."""
+    paths = parts.paths.container(container.id)
+    undo.add("bundle", lambda: parts.host.remove_tree(paths.bundle))
+    await asyncio.to_thread(_make_directories, paths.rootfs, container.log_path)
+    undo.add("snapshot", lambda: parts.images.release(container.id, paths.rootfs))
+    labels = {"io.kubernetes.cri.container-id": container.id, "io.kubernetes.cri.sandbox-id": sandbox.id}
+    user = user_of(parts, sandbox)
+    with parts.metrics.phase("snapshot", sandbox.handler):
+        await parts.images.prepare(container.id, image, paths.rootfs, labels, user)
+        volumes = await mount_image_volumes(parts, container)
+    spec = await _spec(parts, sandbox, container, image, volumes)
+    container.user.CopyFrom(_user(spec["process"]["user"]))
+    await asyncio.to_thread(write_spec, paths, spec)
+    await note_kills(parts, sandbox, container)
+    made = await _run_monitor(parts, sandbox, container, undo)
+    if user is not None:  # from inside, nobody but us may do that
+        await parts.host.give_stdio(made.process, user.uids.outside + container.user.uid)
+
+
+async def _spec(
+    parts: Parts, sandbox: Sandbox, container: Container, image: Image, volumes: Mapping[int, Path]
+) -> dict[str, Any]:
+    wanted = ContainerInput(
+        id=container.id,
+        config=container.config,
+        image=image.config,
+        rootfs=parts.paths.container(container.id).rootfs,
+        volumes=volumes,
+        target_pid=_target_pid(parts, sandbox, container.config),
+    )
+    spec = await asyncio.to_thread(builder.container_spec, pod_of(parts, sandbox), wanted, parts.facts)
+    await add_cdi_devices(parts, sandbox.handler, spec, container.config)
+    parts.executor(sandbox.handler).adapt_spec(spec, sandbox.id, is_root=False)
+    return spec
+
+
+async def _run_monitor(parts: Parts, sandbox: Sandbox, container: Container, undo: Undo) -> Monitored:
+    executor = parts.executor(sandbox.handler)
+    runtime = executor.monitor_runtime(container.id, sandbox.id, is_root=False)
+    undo.add("log", lambda: log_file.remove_unused(container.log_path))
+    undo.add("monitor's files", lambda: parts.monitor.forget(container.id))
+    undo.add("runtime's container", lambda: executor.delete(container.id, sandbox.id))
+    request = MonitorRequest(
+        container_id=container.id,
+        name=container.config.metadata.name,
+        bundle=parts.paths.container(container.id).bundle,
+        runtime=runtime.path,
+        runtime_flags=runtime.flags,
+        cgroup=monitor_cgroup(cgroup_of(parts, sandbox)),
+        log_path=Path(container.log_path) if container.log_path else None,
+        tty=container.config.tty,
+        stdin=container.config.stdin,
+        stdin_once=container.config.stdin_once,
+    )
+    with parts.metrics.phase("create", sandbox.handler):
+        made = await parts.monitor.create(request)
+    container.process, container.monitor = made.process, made.monitor
+    return made
+
+
+def _make_directories(rootfs: Path, log_path: str) -> None:
+    rootfs.mkdir(mode=0o700, parents=True)
+    if log_path:
+        try:
+            os.makedirs(posixpath.dirname(log_path), mode=0o755, exist_ok=True)
+        except OSError as error:
+            raise InvalidArgument(f"log path {log_path[:80]!r}: {error.strerror}") from error
+
+
+def _log_path(directory: str, path: str) -> str:
+    """Return the absolute path of the log; empty when the pod or the container wants none."""
+    if not directory or not path:
+        return ""
+    if posixpath.isabs(path) or path.endswith("/"):
+        raise InvalidArgument(f"log path {path[:80]!r} does not lie in the pod's log directory")
+    return check_path(posixpath.join(directory, path), "log path")
+
+
+def _target_pid(parts: Parts, sandbox: Sandbox, config: api_pb2.ContainerConfig) -> int | None:
+    """Return the PID of the container whose PID namespace is to be joined, if one is."""
+    options = config.linux.security_context.namespace_options
+    if options.pid != api_pb2.TARGET:
+        return None
+    target = parts.ledger.containers.find(options.target_id)
+    if target is None or target.sandbox_id != sandbox.id:
+        raise NotFound(f"no container {options.target_id[:64]!r} to share processes with in {sandbox.id}")
+    if not target.running or target.process is None:
+        raise FailedPrecondition(f"container {target.id}, whose processes are to be shared, does not run")
+    return target.process.pid
+
+
+def _user(user: dict[str, Any]) -> api_pb2.LinuxContainerUser:
+    return api_pb2.LinuxContainerUser(
+        uid=user["uid"], gid=user["gid"], supplemental_groups=user.get("additionalGids", ())
+    )

@@ -1,0 +1,63 @@
+"""StartContainer: from CREATED to RUNNING, or to EXITED with the reason StartError."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from noderuntime.core import log
+from noderuntime.core.errors import FailedPrecondition, NoderuntimeError
+from noderuntime.cri.v1 import api_pb2
+from noderuntime.lifecycle.containers.state import START_ERROR_CODE, state_of
+from noderuntime.lifecycle.ledger.records import Container
+from noderuntime.lifecycle.parts import Parts
+
+_log = log.get(__name__)
+
+
+async def start_container(parts: Parts, container_id: str) -> None:
+    """Start a created container (CRI StartContainer).
+
+    Raises FailedPrecondition in any other state; the runtime's own error when it will not run.
+    """
+    container = parts.ledger.containers.get(container_id)
+    await parts.work.finish(_start(parts, container))
+
+
+async def _start(parts: Parts, container: Container) -> None:
+    # The exit of a short-lived container waits for this lock: a runtime's state is not
+    # deleted while its ``start`` is still at work.
+    async with parts.work.lock(container.id), parts.work.lock(f"{container.id}/exit"):
+        sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
+        if state_of(container) != api_pb2.CONTAINER_CREATED:
+            state = api_pb2.ContainerState.Name(state_of(container))
+            raise FailedPrecondition(f"container {container.id} is in state {state}, not CONTAINER_CREATED")
+        if not sandbox.ready:
+            raise FailedPrecondition(f"sandbox {sandbox.id} of container {container.id} is not ready")
+        container.starting = True
+        await parts.ledger.containers.save(container)
+        began = time.time_ns()
+        try:
+            with parts.metrics.phase("start", sandbox.handler):
+                await parts.executor(sandbox.handler).start(container.id, sandbox.id, is_root=False)
+        except NoderuntimeError as error:
+            await fail_start(parts, container, str(error))
+            raise
+        container.started_at, container.starting = began, False
+        await parts.ledger.containers.save(container)
+    parts.events.publish(container.id, container.sandbox_id, api_pb2.CONTAINER_STARTED_EVENT)
+    _log.info("container started", container=container.id, sandbox=container.sandbox_id)
+
+
+async def fail_start(parts: Parts, container: Container, why: str) -> None:
+    """Record that a container never ran, and end what there is of it."""
+    container.start_error, container.starting = why, False
+    container.exit_code, container.finished_at = START_ERROR_CODE, time.time_ns()
+    await parts.ledger.containers.save(container)
+    sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
+    executor = parts.executor(sandbox.handler)
+    try:
+        await executor.kill(container.id, sandbox.id, signal.SIGKILL, everything=True)
+    except NoderuntimeError as error:
+        _log.warning("cannot kill what did not start", container=container.id, error=error)
+    parts.events.publish(container.id, container.sandbox_id, api_pb2.CONTAINER_STOPPED_EVENT)

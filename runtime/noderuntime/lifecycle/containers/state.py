@@ -1,0 +1,47 @@
+"""The state of a container, derived from what has happened to it.
+
+                    ┌─ start failed (StartError, 128) ─┐
+    CREATED ── start ──► RUNNING ── its process ends ──┴─► EXITED ── remove
+       └────────────── killed before it ran ───────────────►┘
+
+reason      Completed   exit code 0
+            Error       any other exit code; 128 and the number of the signal that ended it
+            OOMKilled   the kernel ended it for want of memory
+            StartError  it never ran
+            Unknown     nobody was there to see it end (the node went down); exit code 255
+"""
+
+from __future__ import annotations
+
+from noderuntime.core.errors import FailedPrecondition
+from noderuntime.cri.v1 import api_pb2
+from noderuntime.lifecycle.ledger.records import Container
+
+START_ERROR_CODE = 128
+LOST_CODE = 255
+
+
+def state_of(container: Container) -> api_pb2.ContainerState:
+    """Derive the CRI state."""
+    if container.finished_at:
+        return api_pb2.CONTAINER_EXITED
+    return api_pb2.CONTAINER_RUNNING if container.started_at else api_pb2.CONTAINER_CREATED
+
+
+def must_run(container: Container) -> None:
+    """Raise FailedPrecondition unless the container runs."""
+    if not container.running:
+        raise FailedPrecondition(f"container {container.id} is not running")
+
+
+def reason_of(container: Container) -> str:
+    """Say in one word how it ended; empty while it has not."""
+    if not container.finished_at:
+        return ""
+    if container.start_error:
+        return "StartError"
+    if container.oom_killed:
+        return "OOMKilled"
+    if container.lost:
+        return "Unknown"
+    return "Error" if container.exit_code else "Completed"

@@ -1,0 +1,48 @@
+"""UpdateContainerResources: new limits for a container that is created or runs."""
+
+from __future__ import annotations
+
+from noderuntime.core.errors import FailedPrecondition
+from noderuntime.cri.v1 import api_pb2
+from noderuntime.lifecycle.ledger.records import Container
+from noderuntime.lifecycle.parts import Parts
+from noderuntime.node.spec.resources import oci_resources
+
+
+async def update_container_resources(
+    parts: Parts, container_id: str, resources: api_pb2.LinuxContainerResources
+) -> None:
+    """Set limits (CRI UpdateContainerResources); what is 0 or empty stays as it is.
+
+    Raises FailedPrecondition when the container has ended; on any error the record keeps the old limits.
+    """
+    container = parts.ledger.containers.get(container_id)
+    await parts.work.finish(_update(parts, container, resources))
+
+
+async def _update(parts: Parts, container: Container, resources: api_pb2.LinuxContainerResources) -> None:
+    async with parts.work.lock(container.id):
+        if not container.live:
+            raise FailedPrecondition(f"container {container.id} has ended")
+        sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
+        merged = merge(container.resources, resources)
+        oci = oci_resources(merged, parts.facts)
+        if "memory" in oci:  # rather refuse than have the kernel kill what no longer fits
+            oci["memory"]["checkBeforeUpdate"] = True
+        await parts.executor(sandbox.handler).update(container.id, sandbox.id, oci)
+        container.resources.CopyFrom(merged)
+        await parts.ledger.containers.save(container)
+
+
+def merge(
+    old: api_pb2.LinuxContainerResources, new: api_pb2.LinuxContainerResources
+) -> api_pb2.LinuxContainerResources:
+    """Lay what is set in the new limits over the old ones; swap is limited anew with memory."""
+    merged = api_pb2.LinuxContainerResources()
+    merged.CopyFrom(old)
+    if new.memory_limit_in_bytes:
+        merged.memory_swap_limit_in_bytes = 0
+    if new.hugepage_limits:
+        del merged.hugepage_limits[:]
+    merged.MergeFrom(new)
+    return merged

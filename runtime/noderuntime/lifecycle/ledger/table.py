@@ -1,0 +1,121 @@
+"""One kind of record, in memory and on disk.
+
+Everything is read from memory; every change goes through to the database before
+the call that makes it returns.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from bisect import bisect_left, insort
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
+from typing import Any, Generic
+
+from noderuntime.core.errors import AlreadyExists, NotFound
+from noderuntime.core.ids import check_id
+from noderuntime.lifecycle.ledger.codec import Codec, R
+
+Execute = Callable[[str, Sequence[Any]], Awaitable[None]]
+
+
+class Table(Generic[R]):
+    """Records by ID, by unique prefix of an ID, by name, and by the sandbox they belong to."""
+
+    def __init__(
+        self,
+        noun: str,
+        table: str,
+        codec: Codec[R],
+        execute: Execute,
+        *,
+        name: Callable[[R], Hashable],
+        owner: Callable[[R], str],
+    ) -> None:
+        self._noun = noun
+        self._codec: Codec[R] = codec
+        self._execute = execute
+        self._name: Callable[[R], Hashable] = name
+        self._owner: Callable[[R], str] = owner
+        self._records: dict[str, R] = {}
+        self._sorted: list[str] = []
+        self._names: dict[Hashable, str] = {}
+        self._owned: dict[str, dict[str, R]] = {}
+        columns, marks = ", ".join(codec.columns), ", ".join("?" for _ in codec.columns)
+        # The table and its columns are constants of this program, never input.
+        self._select = f"SELECT {columns} FROM {table} ORDER BY created_at"  # noqa: S608
+        self._put = f"INSERT OR REPLACE INTO {table} ({columns}) VALUES ({marks})"  # noqa: S608
+        self._delete = f"DELETE FROM {table} WHERE id = ?"  # noqa: S608
+
+    def __iter__(self) -> Iterator[R]:
+        """Go through all records, oldest first; the table may change meanwhile."""
+        return iter(list(self._records.values()))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def load(self, connection: sqlite3.Connection) -> None:
+        """Read all records from the database. Blocks."""
+        for row in connection.execute(self._select):
+            self._remember(self._codec.record(row))
+
+    async def add(self, record: R) -> None:
+        """Add a new record; AlreadyExists if its name is taken."""
+        taken = self._names.get(self._name(record))
+        if taken is not None:
+            raise AlreadyExists(f"{self._noun} {taken} has the same name and attempt")
+        self._remember(record)
+        try:
+            await self.save(record)
+        except BaseException:
+            self._forget(record)
+            raise
+
+    async def save(self, record: R) -> None:
+        """Write a changed record; without effect on one that was dropped meanwhile."""
+        if record.id in self._records:
+            await self._execute(self._put, self._codec.row(record))
+
+    async def drop(self, record: R) -> None:
+        """Remove a record; missing is no error."""
+        await self._execute(self._delete, [record.id])
+        self._forget(record)
+
+    def find(self, identifier: str) -> R | None:
+        """Return the record with this ID or the only one whose ID begins so; None if there is none."""
+        record = self._records.get(identifier)
+        if record is not None or not identifier:
+            return record
+        at = bisect_left(self._sorted, identifier)
+        matches = [known for known in self._sorted[at : at + 2] if known.startswith(identifier)]
+        return self._records[matches[0]] if len(matches) == 1 else None
+
+    def get(self, identifier: str) -> R:
+        """Return the record as :meth:`find` does; NotFound if there is none or it is not visible yet."""
+        record = self.find(check_id(identifier, f"{self._noun} ID"))
+        if record is None or not record.visible:
+            raise NotFound(f"no {self._noun} {identifier[:64]}")
+        return record
+
+    def named(self, name: Hashable) -> R | None:
+        """Return the record that has a name, visible or not."""
+        return self._records.get(self._names.get(name, ""))
+
+    def of(self, sandbox_id: str) -> list[R]:
+        """List the records of one sandbox, oldest first."""
+        return list(self._owned.get(sandbox_id, {}).values())
+
+    def _remember(self, record: R) -> None:
+        self._records[record.id] = record
+        insort(self._sorted, record.id)
+        self._names[self._name(record)] = record.id
+        self._owned.setdefault(self._owner(record), {})[record.id] = record
+
+    def _forget(self, record: R) -> None:
+        if self._records.pop(record.id, None) is None:
+            return
+        del self._sorted[bisect_left(self._sorted, record.id)]
+        self._names.pop(self._name(record), None)
+        owned = self._owned[self._owner(record)]
+        del owned[record.id]
+        if not owned:
+            del self._owned[self._owner(record)]

@@ -1,0 +1,69 @@
+"""The sandbox's own files: ``resolv.conf`` and ``hostname``. They block; call them in a thread."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from pathlib import Path
+
+from noderuntime.core.errors import InvalidArgument
+from noderuntime.core.paths import SandboxPaths
+from noderuntime.cri.v1 import api_pb2
+from noderuntime.node.host.base import UserNamespace
+
+_HOST_RESOLV_CONF = Path("/etc/resolv.conf")
+_RESOLV_CONF_LIMIT = 1 << 16
+_WORD = re.compile(r"\S{1,1024}")
+_HOSTNAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")
+
+
+def hostname_of(config: api_pb2.PodSandboxConfig) -> str:
+    """Return the sandbox's hostname, the node's where the pod has none.
+
+    Raises InvalidArgument for one that no kernel takes (HOST_NAME_MAX is 64).
+    """
+    if not config.hostname:
+        return socket.gethostname()
+    if not _HOSTNAME.fullmatch(config.hostname):
+        raise InvalidArgument(f"hostname {config.hostname[:80]!r} is not valid")
+    return config.hostname
+
+
+def resolv_conf(dns: api_pb2.DNSConfig) -> str:
+    """Write a pod's DNS settings in resolv.conf(5)'s words; empty without settings.
+
+    Raises InvalidArgument for a value that would break out of its line.
+    """
+    for word in (*dns.servers, *dns.searches, *dns.options):
+        if not _WORD.fullmatch(word):
+            raise InvalidArgument(f"DNS setting {word[:80]!r} is not one word")
+    lines = [f"nameserver {server}" for server in dns.servers]
+    if dns.searches:
+        lines.insert(0, f"search {' '.join(dns.searches)}")
+    if dns.options:
+        lines.append(f"options {' '.join(dns.options)}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def write_files(paths: SandboxPaths, config: api_pb2.PodSandboxConfig, user: UserNamespace | None) -> None:
+    """Make the sandbox's directory, its files, the mount point of its /dev/shm, and the log directory.
+
+    In a user namespace the files belong to its root.
+    """
+    paths.dir.mkdir(mode=0o711, parents=True)
+    paths.shm.mkdir()
+    content = resolv_conf(config.dns_config)
+    if not content and _HOST_RESOLV_CONF.exists():
+        with _HOST_RESOLV_CONF.open(encoding="utf-8", errors="replace") as file:
+            content = file.read(_RESOLV_CONF_LIMIT)
+    for path, text in ((paths.resolv_conf, content), (paths.hostname, hostname_of(config) + "\n")):
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o644)
+        if user is not None:
+            os.chown(path, *user.root)
+    if config.log_directory:
+        try:
+            Path(config.log_directory).mkdir(mode=0o755, parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidArgument(f"log directory {config.log_directory[:80]!r}: {error.strerror}") from error

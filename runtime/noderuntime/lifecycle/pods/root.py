@@ -1,0 +1,88 @@
+"""The sandbox's root container: pause for pods that share their processes, gVisor's sentry for its pods."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from typing import Any
+
+from noderuntime.core import log
+from noderuntime.core.errors import DeadlineExceeded
+from noderuntime.core.paths import ContainerPaths
+from noderuntime.cri.v1 import api_pb2
+from noderuntime.lifecycle.containers.bundle import write_spec
+from noderuntime.lifecycle.containers.pod import cgroup_of, pod_of, shares_pids
+from noderuntime.lifecycle.ledger.records import Sandbox
+from noderuntime.lifecycle.parts import Parts
+from noderuntime.node.host.cgroup_names import monitor_cgroup
+from noderuntime.node.monitor.base import MonitorRequest
+from noderuntime.node.spec import builder
+
+_log = log.get(__name__)
+
+_PAUSE = ("/pause", "-P")
+_KILL_PATIENCE = 30.0
+_LAST_WORDS = 10.0
+
+
+def needs_root(parts: Parts, sandbox: Sandbox) -> bool:
+    """Tell whether a sandbox has a process of its own."""
+    return parts.executor(sandbox.handler).needs_root_container or shares_pids(sandbox.config)
+
+
+async def create_root(parts: Parts, sandbox: Sandbox) -> None:
+    """Create the root container; its namespaces are pinned already."""
+    executor = parts.executor(sandbox.handler)
+    paths = parts.paths.container(sandbox.id)
+    rootfs = parts.config.tools.pause_rootfs
+    spec = await asyncio.to_thread(builder.root_spec, pod_of(parts, sandbox), rootfs, _PAUSE, parts.facts)
+    executor.adapt_spec(spec, sandbox.id, is_root=True)
+    await asyncio.to_thread(_write, paths, spec)
+    runtime = executor.monitor_runtime(sandbox.id, sandbox.id, is_root=True)
+    request = MonitorRequest(
+        container_id=sandbox.id,
+        name=f"sandbox-{sandbox.config.metadata.name}"[:128],
+        bundle=paths.bundle,
+        runtime=runtime.path,
+        runtime_flags=runtime.flags,
+        cgroup=monitor_cgroup(cgroup_of(parts, sandbox)),
+    )
+    with parts.metrics.phase("create", sandbox.handler):
+        made = await parts.monitor.create(request)
+    sandbox.root, sandbox.monitor = made.process, made.monitor
+
+
+async def start_root(parts: Parts, sandbox: Sandbox) -> None:
+    """Start the root container."""
+    with parts.metrics.phase("start", sandbox.handler):
+        await parts.executor(sandbox.handler).start(sandbox.id, sandbox.id, is_root=True)
+
+
+async def remove_root(parts: Parts, sandbox: Sandbox) -> None:
+    """End the root container and give back everything of it; idempotent, also where there is none."""
+    executor = parts.executor(sandbox.handler)
+    await executor.kill(sandbox.id, sandbox.id, signal.SIGKILL, everything=True)
+    if sandbox.root is not None and not await parts.host.wait(sandbox.root, timeout=_KILL_PATIENCE):
+        raise DeadlineExceeded(f"the process of sandbox {sandbox.id} did not end after SIGKILL")
+    if sandbox.monitor is not None:
+        await parts.host.wait(sandbox.monitor, timeout=_LAST_WORDS)
+    await executor.delete(sandbox.id, sandbox.id)
+    await parts.monitor.forget(sandbox.id)
+    await parts.host.remove_tree(parts.paths.container(sandbox.id).bundle)
+
+
+async def root_ended(parts: Parts, sandbox_id: str) -> None:
+    """Record that a sandbox's process ended by itself: the sandbox is no longer ready."""
+    sandbox = parts.ledger.sandboxes.find(sandbox_id)
+    if sandbox is None or not sandbox.ready:
+        return
+    sandbox.stopped_at = time.time_ns()
+    await parts.ledger.sandboxes.save(sandbox)
+    parts.events.publish(sandbox.id, sandbox.id, api_pb2.CONTAINER_STOPPED_EVENT)
+    _log.warning("sandbox ended by itself", sandbox=sandbox.id, handler=sandbox.handler)
+
+
+def _write(paths: ContainerPaths, spec: dict[str, Any]) -> None:
+    paths.bundle.mkdir(mode=0o700, parents=True)
+    write_spec(paths, spec)

@@ -1,0 +1,50 @@
+"""StopPodSandbox: its containers end, everything it holds is given back, its record stays."""
+
+from __future__ import annotations
+
+import time
+
+from noderuntime.core import log
+from noderuntime.core.gather import together
+from noderuntime.core.ids import check_id
+from noderuntime.cri.v1 import api_pb2
+from noderuntime.lifecycle.containers.stop import halt
+from noderuntime.lifecycle.ledger.ledger import sandbox_name
+from noderuntime.lifecycle.ledger.records import Sandbox
+from noderuntime.lifecycle.parts import Parts
+from noderuntime.lifecycle.pods import release
+
+_log = log.get(__name__)
+
+
+async def stop_pod_sandbox(parts: Parts, sandbox_id: str) -> None:
+    """Stop a sandbox (CRI StopPodSandbox); missing or stopped is no error.
+
+    What fails half-way is done at the next call: the kubelet repeats it until it succeeds.
+    """
+    sandbox = parts.ledger.sandboxes.find(check_id(sandbox_id, "sandbox ID"))
+    if sandbox is not None and sandbox.visible:
+        await parts.work.finish(_stop(parts, sandbox))
+
+
+async def _stop(parts: Parts, sandbox: Sandbox) -> None:
+    async with parts.work.lock(sandbox.id):
+        await give_back(parts, sandbox)
+
+
+async def give_back(parts: Parts, sandbox: Sandbox) -> None:
+    """Do the work of a stop; the caller holds the sandbox's lock."""
+    if sandbox.released_at:
+        return
+    if not sandbox.stopped_at:
+        sandbox.stopped_at = time.time_ns()
+        await parts.ledger.sandboxes.save(sandbox)
+        parts.events.publish(sandbox.id, sandbox.id, api_pb2.CONTAINER_STOPPED_EVENT)
+    parts.work.forget((sandbox.handler, sandbox_name(sandbox.config.metadata)))
+    await together(*(halt(parts, container, 0) for container in parts.ledger.containers.of(sandbox.id)))
+    await together(release.root(parts, sandbox), release.detach(parts, sandbox))
+    await release.unpin(parts, sandbox)
+    await release.remove_cgroups(parts, sandbox)
+    sandbox.released_at = time.time_ns()
+    await parts.ledger.sandboxes.save(sandbox)
+    _log.info("sandbox stopped", sandbox=sandbox.id)

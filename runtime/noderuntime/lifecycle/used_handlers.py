@@ -1,0 +1,41 @@
+"""A handler outlives its configuration while pods use it: nothing else could stop them.
+
+A reload refuses to remove it (:mod:`noderuntime.lifecycle.reload`). A start cannot refuse, so the ledger
+records how the handlers were configured.
+"""
+
+from __future__ import annotations
+
+import json
+
+from noderuntime.config import Config, HandlerConfig
+from noderuntime.core import log
+from noderuntime.lifecycle.ledger.ledger import Ledger
+
+_log = log.get(__name__)
+
+_META = "handlers"
+
+
+async def with_used(config: Config, ledger: Ledger) -> Config:
+    """Return the configuration with what it lacks: handlers of pods that are left, as they were.
+
+    One that is there, but of another type, cannot work for those pods, so the old one stays here as well.
+    """
+    remembered: dict[str, object] = json.loads(await ledger.meta(_META) or "{}")
+    used = {sandbox.handler for sandbox in ledger.sandboxes}
+    handlers = dict(config.handlers)
+    for name in used & remembered.keys():
+        before, now = HandlerConfig.model_validate(remembered[name]), handlers.get(name)
+        if now is None or now.type != before.type:
+            handlers[name] = before
+            _log.warning("a handler stays as it was: pods use it", handler=name, type=before.type)
+    kept = config.model_copy(update={"handlers": handlers})
+    await remember(kept, ledger)
+    return kept
+
+
+async def remember(config: Config, ledger: Ledger) -> None:
+    """Keep the handlers for the next start, before pods use them."""
+    handlers = {name: handler.model_dump(mode="json") for name, handler in config.handlers.items()}
+    await ledger.set_meta(_META, json.dumps(handlers))

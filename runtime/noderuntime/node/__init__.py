@@ -1,0 +1,1 @@
+"""What the machine does: processes, runtimes, monitors, networks, OCI specs, snapshots and layers."""

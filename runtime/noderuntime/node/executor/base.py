@@ -1,0 +1,118 @@
+"""What a handler is: an OCI runtime, driven through its command line.
+
+One instance per configured handler, without state of its own: everything it
+needs to know of a container is in the bundle and in what the caller passes.
+``oci``, ``runc`` and ``gvisor`` follow this protocol; tests hold all three to it.
+
+A container's life: ``conmon … -r RUNTIME`` runs the runtime's ``create``
+(:meth:`Executor.monitor_runtime` says which program and global flags that is),
+then :meth:`start`, then the process ends by itself or by :meth:`kill`, then
+:meth:`delete`. ``sandbox_id`` names the root container in every call, because
+gVisor's tool must find the sandbox that a sub-container lives in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from noderuntime.node.host.base import Conversation, Program
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the binary said of itself."""
+
+    version: str
+    user_namespaces: bool
+    recursive_read_only_mounts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeCommand:
+    """The program that the monitor calls for ``create``, and its global flags."""
+
+    path: Path
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    """What an ExecSync process left."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Interactive(Protocol):
+    """Ways for a person into what runs."""
+
+    async def exec(
+        self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, stdin: bool
+    ) -> Program:
+        """Start an OCI process in the container, on a terminal where it asks for one, and hold its stdio.
+
+        Returns when it runs; ToolError with the runtime's words when it never will. The exit status is the
+        process's own. Whoever closes it early leaves the process to what a hung up terminal or a broken pipe
+        does to it.
+        """
+
+    async def connect(self, sandbox_id: str, netns: Path | None, port: int) -> Conversation:
+        """Connect to a TCP port of the sandbox's localhost; a NoderuntimeError, here or in the
+        first reading, says why that is not possible.
+
+        ``netns`` is the sandbox's network namespace; None means the node's own.
+        """
+
+
+class Executor(Interactive, Protocol):
+    """One handler."""
+
+    name: str
+
+    @property
+    def needs_root_container(self) -> bool:
+        """Tell whether each sandbox needs a root container (gVisor does, runc does not)."""
+
+    async def probe(self) -> Features:
+        """Ask the binary what it can do; ToolError with its words when broken, NotFound when missing."""
+
+    def monitor_runtime(self, container_id: str, sandbox_id: str, *, is_root: bool) -> RuntimeCommand:
+        """Name the program and flags with which the monitor runs ``create``."""
+
+    def adapt_spec(self, spec: dict[str, Any], sandbox_id: str, *, is_root: bool) -> None:
+        """Change a finished OCI spec where this runtime needs it (annotations, namespaces)."""
+
+    async def start(self, container_id: str, sandbox_id: str, *, is_root: bool) -> None:
+        """Start what ``create`` prepared."""
+
+    async def kill(self, container_id: str, sandbox_id: str, signo: int, *, everything: bool) -> None:
+        """Signal the first process, or all of them; a container that is gone is no error."""
+
+    async def delete(self, container_id: str, sandbox_id: str) -> None:
+        """Remove the runtime's state of a container that has ended; missing is no error."""
+
+    async def exec_sync(
+        self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, timeout: float | None
+    ) -> ExecResult:
+        """Run an OCI process in the container; at the timeout kill it and raise DeadlineExceeded.
+
+        Each stream is cut at 16 MiB.
+        """
+
+    async def update(self, container_id: str, sandbox_id: str, resources: Mapping[str, Any]) -> None:
+        """Set OCI ``linux.resources`` on a live container."""
+
+    async def checkpoint(
+        self, container_id: str, sandbox_id: str, directory: Path, *, timeout: float | None
+    ) -> None:
+        """Write images of a running container's processes below a directory; they run on.
+
+        FailedPrecondition when the node lacks CRIU; Unimplemented when this handler has no checkpoints.
+        """
+
+    async def pids(self, container_id: str, sandbox_id: str) -> Sequence[int]:
+        """List the host PIDs of a container; empty where they have none (gVisor)."""

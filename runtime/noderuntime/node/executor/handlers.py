@@ -1,0 +1,25 @@
+"""From configuration to handlers: a name for each, chosen by pods as ``runtime_handler``."""
+
+from __future__ import annotations
+
+from noderuntime.config import Config
+from noderuntime.node.executor.base import Executor
+from noderuntime.node.executor.gvisor import GvisorExecutor
+from noderuntime.node.executor.oci import OciExecutor
+from noderuntime.node.executor.runc import RuncExecutor
+from noderuntime.node.host.base import Host
+
+
+def executors(config: Config, host: Host, *, systemd_cgroup: bool) -> dict[str, Executor]:
+    """Make the executor of every configured handler."""
+    run_dir = config.server.run_dir
+    made: dict[str, Executor] = {}
+    for name, handler in config.handlers.items():
+        if handler.type == "gvisor":
+            made[name] = GvisorExecutor(
+                name, host, handler.path, run_dir, config.tools.busybox, systemd_cgroup=systemd_cgroup
+            )
+        else:
+            kind = RuncExecutor if handler.type == "runc" else OciExecutor
+            made[name] = kind(name, host, handler.path, run_dir, systemd_cgroup=systemd_cgroup)
+    return made

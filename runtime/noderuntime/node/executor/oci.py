@@ -1,0 +1,209 @@
+"""The ``oci`` handler: Linux containers, by any runtime with the command line that runc has made usual.
+
+Asked for are ``create``, ``start``, ``state``, ``delete``, ``exec``, ``update`` with its options, and
+``features`` where there is such a verb. Signals are sent and ends are awaited here, by pidfds, not by
+``kill`` and a runtime that sleeps in a loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import shutil
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from noderuntime.core.errors import FailedPrecondition, Internal, NoderuntimeError, ToolError
+from noderuntime.node.executor.base import ExecResult, Features, RuntimeCommand
+from noderuntime.node.executor.command import OciCommand
+from noderuntime.node.executor.execfiles import ExecFiles
+from noderuntime.node.executor.execsync import Arguments, ExecSync
+from noderuntime.node.executor.foreground import Foreground
+from noderuntime.node.host.base import Conversation, Host, ProcessRef, Program
+from noderuntime.node.host.cgroup_names import scope_path
+
+_KILL_TIMEOUT = 10.0
+_ROUNDS = 5
+"""How often to look again for processes that were forked while others were killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a runtime knows of a container."""
+
+    init: ProcessRef | None
+    """Its first process; None when that is known to have ended."""
+    cgroup: str
+    """The path of its cgroup, ``/`` where it has none of its own."""
+
+    def own_cgroup(self) -> str:
+        """Return the cgroup; Internal where there is none, for then it is in somebody else's."""
+        if self.cgroup == "/":
+            raise Internal("the container has no cgroup of its own")
+        return self.cgroup
+
+
+class OciExecutor:
+    """See :class:`noderuntime.node.executor.base.Executor`."""
+
+    needs_root_container = False
+    _directory = "oci"
+    """Below the run directory, where the runtime keeps its state."""
+
+    def __init__(self, name: str, host: Host, binary: Path, run_dir: Path, *, systemd_cgroup: bool) -> None:
+        self.name = name
+        self._host = host
+        self._root = run_dir / self._directory
+        # To /dev/null goes the copy; with a log set, errors come on stderr as plain text.
+        flags = ["--root", str(self._root), "--log", "/dev/null"]
+        self._systemd_cgroup = systemd_cgroup
+        if systemd_cgroup:
+            flags.append("--systemd-cgroup")
+        self._oci = OciCommand(host, binary, flags)
+        files = ExecFiles(run_dir / "exec")
+        self._exec_sync, self._exec = ExecSync(files), Foreground(files)
+
+    async def probe(self) -> Features:
+        """Ask for the version and for ``features``; a runtime too old for these promises nothing."""
+        version = (await self._oci.call("--version")).decode(errors="replace").partition("\n")[0]
+        try:
+            features = await self._oci.query("features")
+        except ToolError:
+            features = {}
+        linux = features.get("linux", {})
+        return Features(
+            version=version.rpartition(" ")[2] or "unknown",
+            user_namespaces="user" in linux.get("namespaces", ())
+            and bool(linux.get("mountExtensions", {}).get("idmap", {}).get("enabled")),
+            recursive_read_only_mounts="rro" in features.get("mountOptions", ()),
+        )
+
+    def monitor_runtime(self, container_id: str, sandbox_id: str, *, is_root: bool) -> RuntimeCommand:
+        """The monitor runs the runtime itself."""
+        return RuntimeCommand(self._oci.binary, self._oci.flags)
+
+    def adapt_spec(self, spec: dict[str, Any], sandbox_id: str, *, is_root: bool) -> None:
+        """Have crun make no cgroup of its own in the container's scope, where nobody looks for limits."""
+        if self._systemd_cgroup:
+            spec.setdefault("annotations", {})["run.oci.systemd.subgroup"] = ""
+
+    async def start(self, container_id: str, sandbox_id: str, *, is_root: bool) -> None:
+        """Start what ``create`` prepared."""
+        await self._oci.call("start", container_id)
+
+    async def kill(self, container_id: str, sandbox_id: str, signo: int, *, everything: bool) -> None:
+        """Signal the first process, or every process in the container's cgroup."""
+        known = await self._known(container_id)
+        if known is None:
+            return
+        if known.init is not None:
+            await self._host.signal(known.init, signo)
+        if everything:
+            await self._signal_rest(known, signo)
+
+    async def delete(self, container_id: str, sandbox_id: str) -> None:
+        """Remove the runtime's state and the cgroup; what still runs is killed and awaited before."""
+        known = await self._known(container_id)
+        if known is None:
+            await self._give_up(container_id)
+            return
+        init = known.init
+        if (
+            init is not None
+            and await self._host.signal(init, signal.SIGKILL)
+            and not await self._host.wait(init, timeout=_KILL_TIMEOUT)
+        ):
+            raise Internal(f"process {init.pid} does not end after SIGKILL")
+        await self._signal_rest(known, signal.SIGKILL)
+        await self._oci.call("delete", container_id)
+
+    async def exec_sync(
+        self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, timeout: float | None
+    ) -> ExecResult:
+        """Run a process with ``exec``."""
+
+        async def kill(pid: int) -> None:
+            running = await self._host.process(pid)
+            if running is not None:
+                await self._host.kill_tree(running)
+
+        return await self._exec_sync.run(
+            self._oci, _exec_arguments(container_id), process, timeout=timeout, kill=kill
+        )
+
+    async def exec(
+        self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, stdin: bool
+    ) -> Program:
+        """Start a process with ``exec``, which stays as long as it does."""
+        started = await self._exec.start(self._oci, _exec_arguments(container_id), process, stdin=stdin)
+        return started.program
+
+    async def connect(self, sandbox_id: str, netns: Path | None, port: int) -> Conversation:
+        """Connect from a socket that belongs to the pod's network namespace."""
+        return await self._host.connect(netns, port)
+
+    async def update(self, container_id: str, sandbox_id: str, resources: Mapping[str, Any]) -> None:
+        """Set ``linux.resources`` with ``update``."""
+        await self._oci.call("update", "--resources", "-", container_id, stdin=json.dumps(resources).encode())
+
+    async def checkpoint(
+        self, container_id: str, sandbox_id: str, directory: Path, *, timeout: float | None
+    ) -> None:
+        """Have ``checkpoint`` run CRIU. Where that fails half-way processes may be frozen: thaw them."""
+        if shutil.which("criu") is None:
+            raise FailedPrecondition("a checkpoint needs CRIU, and this node has no program criu")
+        arguments = ["--leave-running", "--tcp-established", "--file-locks"]
+        arguments += ["--image-path", str(directory / "checkpoint"), "--work-path", str(directory)]
+        try:
+            await self._oci.call("checkpoint", *arguments, container_id, timeout=timeout or math.inf)
+        except NoderuntimeError:
+            await self._oci.run("resume", container_id)
+            raise
+
+    async def pids(self, container_id: str, sandbox_id: str) -> Sequence[int]:
+        """List the processes of the container's cgroup."""
+        known = await self._known(container_id)
+        return [] if known is None else await self._host.cgroup_pids(known.own_cgroup())
+
+    async def _give_up(self, container_id: str) -> None:
+        """Remove what the runtime does not know, or cannot say: it was not created to the end, as a rule."""
+        directory = self._root / container_id
+        if await asyncio.to_thread(directory.exists):
+            await self._oci.run("delete", "--force", container_id)
+            await self._host.remove_tree(directory)
+
+    async def _signal_rest(self, known: Known, signo: int) -> None:
+        """Signal what the cgroup holds; SIGKILL is repeated until nothing is left in it."""
+        cgroup = known.own_cgroup()
+        for _ in range(_ROUNDS):
+            found = [await self._host.process(pid) for pid in await self._host.cgroup_pids(cgroup)]
+            running = [process for process in found if process is not None]
+            for process in running:
+                await self._host.signal(process, signo)
+            if signo != signal.SIGKILL or not running:
+                return
+            for process in running:
+                await self._host.wait(process, timeout=_KILL_TIMEOUT)
+
+    async def _known(self, container_id: str) -> Known | None:
+        """Ask what the runtime knows of a container; None when it knows none."""
+        done = await self._oci.run("state", container_id)
+        if done.returncode != 0:
+            return None
+        try:
+            state = json.loads(done.stdout)
+            spec = json.loads(await asyncio.to_thread(Path(state["bundle"], "config.json").read_bytes))
+            pid, cgroup = int(state.get("pid") or 0), str(spec["linux"]["cgroupsPath"])
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise Internal(f"{self.name}'s state of {container_id} is damaged") from error
+        running = pid > 0 and state.get("status") != "stopped"
+        path = scope_path(cgroup) if self._systemd_cgroup else cgroup
+        return Known(await self._host.process(pid) if running else None, path)
+
+
+def _exec_arguments(container_id: str) -> Arguments:
+    return lambda spec, pidfile: ("--process", spec, "--pid-file", pidfile, container_id)

@@ -1,0 +1,55 @@
+"""The ``runc`` handler: as any OCI runtime, but with what runc leaves in files instead of programs to ask.
+
+The container's first process and cgroup are known from runc's ``state.json``, and a created
+container is let go through the fifo at which it waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from noderuntime.core.errors import Internal
+from noderuntime.node.executor.command import TIMEOUT
+from noderuntime.node.executor.oci import Known, OciExecutor
+from noderuntime.node.host.base import ProcessRef
+from noderuntime.node.host.cgroup import path_in_hierarchy
+
+
+class RuncExecutor(OciExecutor):
+    """See :class:`noderuntime.node.executor.base.Executor`."""
+
+    _directory = "runc"
+
+    async def start(self, container_id: str, sandbox_id: str, *, is_root: bool) -> None:
+        """Start what ``create`` prepared: its first process waits for a reader of its fifo.
+
+        Where it does not, ``runc start`` has the words for why.
+        """
+        known, fifo = await self._known(container_id), self._root / container_id / "exec.fifo"
+        init = known.init if known else None
+        if init is not None and await self._host.read_fifo(fifo, init, timeout=TIMEOUT):
+            fifo.unlink(missing_ok=True)
+        else:
+            await super().start(container_id, sandbox_id, is_root=is_root)
+
+    async def _known(self, container_id: str) -> Known | None:
+        """Read what runc keeps of a container; its first process may have ended meanwhile."""
+        file = self._root / container_id / "state.json"
+        try:
+            state = json.loads(await asyncio.to_thread(file.read_bytes))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise Internal(f"runc's state of {container_id} is damaged") from error
+        if not isinstance(state, dict) or not state.get("init_process_pid"):
+            return None
+        init = ProcessRef(int(state["init_process_pid"]), int(state["init_process_start"]))
+        return Known(init, _cgroup(state))
+
+
+def _cgroup(state: Mapping[str, Any]) -> str:
+    paths: Mapping[str, str] = state.get("cgroup_paths") or {}
+    return path_in_hierarchy(paths.get("") or paths.get("memory") or next(iter(paths.values()), ""))

@@ -1,0 +1,60 @@
+"""Addresses of an interface in a pinned network namespace, by rtnetlink(7)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+from noderuntime.core.errors import HostError
+from noderuntime.node.host import syscalls
+from noderuntime.node.host.base import Address
+from noderuntime.node.host.threads import in_own_thread
+
+_RTM_NEWADDR = 20
+_FLAGS = 0x1 | 0x4 | 0x200 | 0x400
+"""REQUEST, ACK, EXCL, CREATE."""
+_IFA_ADDRESS = 1
+_IFA_LOCAL = 2
+_ANSWER = struct.Struct("=IHHIIi")
+"""A netlink header, and the negative errno of the error message that answers every request."""
+
+
+async def add_addresses(pin: Path, interface: str, addresses: Sequence[Address]) -> None:
+    """Give an interface the addresses that it lacks; without such an interface there is nothing to do.
+
+    Raises HostError when the namespace cannot be entered or the kernel refuses an address.
+    """
+    if addresses:
+        await in_own_thread(lambda: _add_all(pin, interface, addresses))
+
+
+def _add_all(pin: Path, interface: str, addresses: Sequence[Address]) -> None:
+    try:
+        with open(pin, "rb", buffering=0) as namespace:
+            syscalls.setns(namespace.fileno(), syscalls.CLONE_NEWNET)
+    except OSError as error:
+        raise HostError(f"enter {pin}", error.errno or 0, error.strerror or "") from error
+    try:
+        index = socket.if_nametoindex(interface)
+    except OSError:
+        return
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC) as kernel:
+        for address in addresses:
+            kernel.send(_request(index, address))
+            refused = -_ANSWER.unpack_from(kernel.recv(1 << 12))[-1]
+            if refused not in (0, errno.EEXIST):
+                raise HostError(f"add {address} to {interface}", refused, os.strerror(refused))
+
+
+def _request(index: int, address: Address) -> bytes:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    packed = address.ip.packed
+    attributes = b"".join(
+        struct.pack("=HH", 4 + len(packed), kind) + packed for kind in (_IFA_LOCAL, _IFA_ADDRESS)
+    )
+    body = struct.pack("=BBBBI", family, address.network.prefixlen, 0, 0, index) + attributes
+    return struct.pack("=IHHII", 16 + len(body), _RTM_NEWADDR, _FLAGS, 0, 0) + body

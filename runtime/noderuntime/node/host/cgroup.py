@@ -1,0 +1,171 @@
+"""Control groups: v1 (every hierarchy, with v2 beside it where systemd is hybrid) and v2.
+
+A path names the same group in all hierarchies. The kubelet makes the pods' groups
+and sets their limits; here they are joined, listed and removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from noderuntime.core.errors import HostError
+from noderuntime.node.host.process import identify, wait
+
+ROOT = Path("/sys/fs/cgroup")
+_LISTED_IN = ("memory", "pids", "systemd")
+_REMOVE_DEADLINE = 5.0
+_SETTLE = 0.01
+
+
+def path_in_hierarchy(directory: str) -> str:
+    """Turn a cgroup's directory into its path: what comes after the mount of its hierarchy."""
+    below = directory.removeprefix(str(ROOT)).lstrip("/")
+    if (ROOT / "cgroup.controllers").exists():
+        return "/" + below
+    return "/" + below.partition("/")[2]
+
+
+class Cgroups:
+    """The hierarchies that are mounted on this node."""
+
+    def __init__(self, root: Path = ROOT) -> None:
+        self._root = root
+        self.version: Literal[1, 2] = 2 if (root / "cgroup.controllers").exists() else 1
+        self.hierarchies = (root,) if self.version == 2 else tuple(_v1_hierarchies(root))
+        self._making = threading.Lock()
+
+    def controllers(self) -> frozenset[str]:
+        """Name the controllers that there are."""
+        if self.version == 2:
+            return frozenset((self._root / "cgroup.controllers").read_text(encoding="ascii").split())
+        return frozenset(name for one in self.hierarchies for name in one.name.split(","))
+
+    def swap_accounting(self) -> bool:
+        """Tell whether memory with swap can be limited."""
+        return self.version == 2 or (self._root / "memory/memory.memsw.limit_in_bytes").exists()
+
+    def swap_file(self) -> bool:
+        """Tell whether groups have ``memory.swap.max``, which a kernel may lack or be told to leave out."""
+        return self.version == 2 and any(self._root.glob("*/memory.swap.max"))
+
+    def make(self, path: str) -> None:
+        """Make the cgroup where it is missing."""
+        with self._making:  # a group that somebody else has made may not be ready to take anyone in
+            for hierarchy in self.hierarchies:
+                _make(hierarchy, _below(hierarchy, path))
+
+    def join(self, path: str, pid: int) -> None:
+        """Make the cgroup where it is missing and move a process in."""
+        self.make(path)
+        for hierarchy in self.hierarchies:
+            _write(_below(hierarchy, path) / "cgroup.procs", str(pid))
+
+    def pids(self, path: str) -> list[int]:
+        """List the processes in the cgroup and below it."""
+        preferred = [self._root / name for name in _LISTED_IN]
+        hierarchy = next((one for one in preferred if one in self.hierarchies), self.hierarchies[0])
+        return [pid for group in _tree(_below(hierarchy, path)) for pid in _pids(group)]
+
+    def oom_kills(self, path: str) -> int:
+        """Count the cgroup's processes that were killed for want of memory; a missing cgroup has none."""
+        group = _below(self._root if self.version == 2 else self._root / "memory", path)
+        file = "memory.events" if self.version == 2 else "memory.oom_control"
+        try:
+            fields = dict(line.split() for line in (group / file).read_text(encoding="ascii").splitlines())
+        except OSError:
+            return 0
+        return int(fields.get("oom_kill", 0))
+
+    async def remove(self, path: str) -> None:
+        """Remove the cgroup and all below it, waiting for processes that are just ending."""
+        deadline = time.monotonic() + _REMOVE_DEADLINE
+        groups = [_below(hierarchy, path) for hierarchy in self.hierarchies]
+        while busy := await asyncio.to_thread(_remove_all, groups):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise HostError(f"remove cgroup {busy}", errno.EBUSY, "processes in it do not end")
+            await _emptied(busy, left)
+
+
+def _remove_all(groups: Sequence[Path]) -> Path | None:
+    """Remove trees of groups; return the first that is still in use, None when all are gone."""
+    for group in (member for top in groups for member in _tree(top)):
+        try:
+            group.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                return group
+            raise HostError(f"remove cgroup {group}", error.errno or 0, error.strerror or "") from error
+    return None
+
+
+async def _emptied(group: Path, timeout: float) -> None:
+    """Wait for the processes in the group, or, when there are none, a moment for the kernel to let go."""
+    running = [process for pid in _pids(group) if (process := identify(pid))]
+    for process in running:
+        await wait(process, timeout)
+    if not running:
+        await asyncio.sleep(_SETTLE)  # it is being taken apart, and no event tells when that is done
+
+
+def _v1_hierarchies(root: Path) -> Iterator[Path]:
+    """Yield the hierarchies below the root, each once: ``cpu`` may be a link to ``cpu,cpuacct``."""
+    with suppress(FileNotFoundError):
+        for entry in sorted(root.iterdir()):
+            if not entry.is_symlink() and (entry / "cgroup.procs").exists():
+                yield entry
+
+
+def _below(hierarchy: Path, path: str) -> Path:
+    return hierarchy / path.lstrip("/")
+
+
+def _make(hierarchy: Path, group: Path) -> None:
+    """Make the group and its parents; in v1 a new cpuset is empty and takes nobody in until it is filled."""
+    if group == hierarchy or group.exists():
+        return
+    _make(hierarchy, group.parent)
+    try:
+        group.mkdir(exist_ok=True)
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            ours = group / name
+            if hierarchy.name == "cpuset" and not ours.read_bytes().strip():
+                ours.write_bytes((group.parent / name).read_bytes())
+    except OSError as error:
+        raise HostError(f"make cgroup {group}", error.errno or 0, error.strerror or "") from error
+
+
+def _tree(group: Path) -> Iterator[Path]:
+    """Yield the groups below and then the group itself."""
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(group) as entries:
+        for entry in list(entries):
+            if entry.is_dir(follow_symlinks=False):
+                yield from _tree(Path(entry.path))
+    yield group
+
+
+def _pids(group: Path) -> list[int]:
+    try:
+        return [int(pid) for pid in (group / "cgroup.procs").read_bytes().split()]
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV):
+            return []
+        raise HostError(f"list cgroup {group}", error.errno or 0, error.strerror or "") from error
+
+
+def _write(file: Path, value: str) -> None:
+    try:
+        with file.open("w", encoding="ascii") as handle:
+            handle.write(value)
+    except OSError as error:
+        raise HostError(f"write {value} to {file}", error.errno or 0, error.strerror or "") from error

@@ -1,0 +1,69 @@
+"""Names of cgroups: what the kubelet calls them, what OCI calls them, where they lie. Pure.
+
+A *path* is absolute within a hierarchy (``/kubepods/burstable/podUID``), the same in
+all v1 hierarchies and in v2. With the systemd driver the kubelet sends a slice's
+name; each dash in it is a step down (systemd.slice(5)).
+
+    pod's cgroup
+    ├── <container ID>                   cgroupfs
+    ├── noderuntime-<container ID>.scope systemd
+    └── noderuntime-monitor              every conmon of the pod: v2 allows no process in an inner node
+"""
+
+from __future__ import annotations
+
+import posixpath
+from typing import Literal
+
+from noderuntime.core.errors import InvalidArgument
+
+CgroupDriver = Literal["cgroupfs", "systemd"]
+
+_PREFIX = "noderuntime"
+
+
+def pod_cgroup(parent: str, sandbox_id: str, driver: CgroupDriver) -> str:
+    """Return the path of a pod's cgroup from CRI's ``cgroup_parent`` (empty: one of our own).
+
+    Raises InvalidArgument for a name that leads elsewhere.
+    """
+    if driver == "systemd":
+        return slice_path(posixpath.basename(parent) if parent else f"{_PREFIX}-{sandbox_id[:12]}.slice")
+    path = parent or f"/{_PREFIX}/{sandbox_id}"
+    if not path.startswith("/") or "\0" in path or ".." in path.split("/") or len(path) > 1024:
+        raise InvalidArgument(f"cgroup parent {path[:80]!r} is not an absolute path")
+    return posixpath.normpath(path)
+
+
+def slice_path(name: str) -> str:
+    """Return where systemd puts a slice: ``a-b.slice`` lies at ``/a.slice/a-b.slice``."""
+    stem = name.removesuffix(".slice")
+    parts = stem.split("-")
+    if not name.endswith(".slice") or "/" in name or "\0" in name or len(name) > 255 or not all(parts):
+        raise InvalidArgument(f"cgroup parent {name[:80]!r} is not the name of a slice")
+    steps = ("-".join(parts[: depth + 1]) + ".slice" for depth in range(len(parts)))
+    return "/" + "/".join(steps)
+
+
+def container_cgroup(pod: str, container_id: str, driver: CgroupDriver) -> str:
+    """Return the path of a container's cgroup below its pod's."""
+    leaf = container_id if driver == "cgroupfs" else f"{_PREFIX}-{container_id}.scope"
+    return posixpath.join(pod, leaf)
+
+
+def oci_cgroups_path(pod: str, container_id: str, driver: CgroupDriver) -> str:
+    """Return the same cgroup as ``linux.cgroupsPath`` wants it: a path, or ``slice:prefix:name``."""
+    if driver == "cgroupfs":
+        return posixpath.join(pod, container_id)
+    return f"{posixpath.basename(pod)}:{_PREFIX}:{container_id}"
+
+
+def scope_path(cgroups_path: str) -> str:
+    """Return where systemd would make the cgroup that OCI calls ``slice:prefix:name``."""
+    parent, prefix, name = cgroups_path.split(":")
+    return posixpath.join(slice_path(parent), f"{prefix}-{name}.scope")
+
+
+def monitor_cgroup(pod: str) -> str:
+    """Return the path of the cgroup that holds the monitors of a pod."""
+    return posixpath.join(pod, f"{_PREFIX}-monitor")

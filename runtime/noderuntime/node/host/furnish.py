@@ -1,0 +1,60 @@
+"""What has to be done from inside new namespaces before a pod moves in. Blocks; imports little."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Collection, Iterable, Mapping
+
+from noderuntime.core.errors import InvalidArgument
+from noderuntime.node.host import syscalls
+
+_CLONE = {
+    "net": syscalls.CLONE_NEWNET,
+    "ipc": syscalls.CLONE_NEWIPC,
+    "uts": syscalls.CLONE_NEWUTS,
+}
+_SIOCGIFFLAGS = 0x8913
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 0x1
+
+
+def clone_flags(kinds: Iterable[str]) -> int:
+    """Return what unshare(2) is to make."""
+    flags = 0
+    for kind in kinds:
+        flags |= _CLONE[kind]
+    return flags
+
+
+def furnish(kinds: Collection[str], hostname: str | None, settings: Mapping[str, str]) -> None:
+    """Bring ``lo`` up, set the hostname, write the sysctls (paths below ``/proc/sys``).
+
+    Raises OSError; InvalidArgument for a sysctl that the kernel does not know or take there.
+    """
+    if "net" in kinds:
+        _bring_up("lo")
+    if "uts" in kinds and hostname:
+        socket.sethostname(hostname)
+    for path, value in settings.items():
+        try:
+            _set(path, value)
+        except OSError as error:
+            raise InvalidArgument(f"sysctl {path} cannot be {value[:80]!r}: {error.strerror}") from error
+
+
+def _set(path: str, value: str) -> None:
+    fd = os.open(f"/proc/sys/{path}", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
+
+
+def _bring_up(interface: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as handle:
+        request = struct.pack("16sh22x", interface.encode(), 0)
+        _, flags = struct.unpack("16sh22x", fcntl.ioctl(handle, _SIOCGIFFLAGS, request))
+        fcntl.ioctl(handle, _SIOCSIFFLAGS, struct.pack("16sh22x", interface.encode(), flags | _IFF_UP))

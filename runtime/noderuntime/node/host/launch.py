@@ -1,0 +1,88 @@
+"""Starting a program that daemonizes, with a gate before and a verdict after.
+
+conmon's way: it waits on one pipe until it may begin (by then it is in its
+cgroup, and everything that it starts will be too), and tells on another how it went.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from noderuntime.core.errors import DeadlineExceeded, HostError
+from noderuntime.node.host.process import readable
+from noderuntime.node.host.spawn import Child, Spawner
+
+
+class GatedChild:
+    """See :class:`noderuntime.node.host.base.Launched`."""
+
+    def __init__(self, child: Child, gate: int, reply: int) -> None:
+        self._child = child
+        self._gate = gate
+        self._reply = reply
+        self._ended = False
+
+    async def release(self) -> None:
+        """Let it pass the gate."""
+        try:
+            os.write(self._gate, b"\0")
+        except OSError as error:
+            raise HostError("release a launched program", error.errno or 0, str(error)) from error
+
+    async def reply(self, *, timeout: float, limit: int = 1 << 16) -> bytes:
+        """Return its first line, or all it wrote until it closed the pipe."""
+        line = b""
+        try:
+            async with asyncio.timeout(timeout):
+                while len(line) < limit and not line.endswith(b"\n"):
+                    await readable(self._reply)
+                    data = os.read(self._reply, limit)
+                    if not data:
+                        break
+                    line += data
+        except TimeoutError:
+            raise DeadlineExceeded(f"no verdict within {timeout:g} s") from None
+        return line.partition(b"\n")[0]
+
+    async def daemonized(self, *, timeout: float) -> int:
+        """Wait for its end and return its exit status."""
+        self._ended = True  # for it is, whatever comes of the wait
+        return await self._child.wait(timeout)
+
+    async def close(self) -> None:
+        """Kill it if it is still there, and close the pipes."""
+        if not self._ended:
+            with suppress(DeadlineExceeded):
+                await self.daemonized(timeout=0)
+        os.close(self._gate)
+        os.close(self._reply)
+
+
+async def launch(
+    spawner: Spawner,
+    argv: Sequence[str],
+    *,
+    gate: str,
+    reply: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> GatedChild:
+    """Start the program; see :meth:`noderuntime.node.host.base.Host.launch`."""
+    gate_read, gate_write = os.pipe2(os.O_CLOEXEC)
+    reply_read, reply_write = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(reply_read, False)
+    environment = {**(os.environ if env is None else env), gate: str(gate_read), reply: str(reply_write)}
+    try:
+        child = await spawner.spawn(argv, env=environment, cwd=cwd, pass_fds=(gate_read, reply_write))
+    except BaseException:
+        os.close(gate_write)
+        os.close(reply_read)
+        raise
+    finally:
+        os.close(gate_read)
+        os.close(reply_write)
+    return GatedChild(child, gate_write, reply_read)

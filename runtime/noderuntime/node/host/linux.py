@@ -1,0 +1,163 @@
+"""The real host: every call of the protocol, handed to the module that makes it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from noderuntime.node.host import addresses as interfaces
+from noderuntime.node.host import connect, converse, launch, namespaces, owned, stdio, trees
+from noderuntime.node.host import fifo as fifos
+from noderuntime.node.host import mount as mounts
+from noderuntime.node.host import process as processes
+from noderuntime.node.host.base import (
+    Address,
+    Completed,
+    Conversation,
+    Launched,
+    Mount,
+    NamespaceKind,
+    ProcessRef,
+    Program,
+    UserNamespace,
+)
+from noderuntime.node.host.cgroup import Cgroups
+from noderuntime.node.host.spawn import Spawner
+
+
+class LinuxHost:
+    """See :class:`noderuntime.node.host.base.Host`, where each method is described."""
+
+    def __init__(self) -> None:
+        self._spawner = Spawner()
+        self._cgroups = Cgroups()
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        output_limit: int = 1 << 20,
+        pass_fds: Sequence[int] = (),
+    ) -> Completed:
+        """Run a program to its end."""
+        return await self._spawner.run(
+            argv,
+            timeout=timeout,
+            stdin=stdin,
+            env=env,
+            cwd=cwd,
+            output_limit=output_limit,
+            pass_fds=pass_fds,
+        )
+
+    async def launch(
+        self,
+        argv: Sequence[str],
+        *,
+        gate: str,
+        reply: str,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> Launched:
+        """Start a program that daemonizes."""
+        return await launch.launch(self._spawner, argv, gate=gate, reply=reply, env=env, cwd=cwd)
+
+    async def converse(self, argv: Sequence[str], *, stdin: bool, terminal: bool) -> Program:
+        """Start a program and hold its stdio."""
+        return await converse.converse(self._spawner, argv, stdin=stdin, terminal=terminal)
+
+    async def connect(self, netns: Path | None, port: int) -> Conversation:
+        """Connect to a TCP port of localhost."""
+        return await connect.connect(netns, port)
+
+    async def mount(self, mount: Mount) -> None:
+        """Mount."""
+        await mounts.mount(mount)
+
+    async def unmount(self, target: Path) -> None:
+        """Detach whatever is mounted there."""
+        await mounts.unmount(target)
+
+    async def is_mount_point(self, path: Path) -> bool:
+        """Tell whether something is mounted there."""
+        return await mounts.is_mount_point(path)
+
+    async def pin_namespaces(
+        self,
+        pins: Mapping[NamespaceKind, Path],
+        *,
+        hostname: str | None = None,
+        sysctls: Mapping[str, str] | None = None,
+        user: UserNamespace | None = None,
+    ) -> None:
+        """Make new namespaces and bind each to its path."""
+        if user is None:
+            await namespaces.pin_namespaces(pins, hostname=hostname, sysctls=sysctls)
+        else:
+            await owned.pin_namespaces(self._spawner, user, pins, hostname=hostname, sysctls=sysctls)
+
+    async def unpin_namespaces(self, pins: Sequence[Path]) -> None:
+        """Unmount and remove the pins."""
+        await namespaces.unpin_namespaces(pins)
+
+    async def add_addresses(self, pin: Path, interface: str, addresses: Sequence[Address]) -> None:
+        """Give an interface the addresses that it lacks."""
+        await interfaces.add_addresses(pin, interface, addresses)
+
+    async def process(self, pid: int) -> ProcessRef | None:
+        """Identify a running process."""
+        return processes.identify(pid)
+
+    async def signal(self, process: ProcessRef, signo: int) -> bool:
+        """Send a signal through a pidfd."""
+        return processes.signal(process, signo)
+
+    async def wait(self, process: ProcessRef, *, timeout: float) -> bool:
+        """Wait until a process has ended."""
+        return await processes.wait(process, timeout)
+
+    async def give_stdio(self, process: ProcessRef, uid: int) -> None:
+        """Make pipes somebody's."""
+        stdio.give_stdio(process, uid)
+
+    async def read_fifo(self, fifo: Path, writer: ProcessRef, *, timeout: float) -> bool:
+        """Be the reader at a fifo."""
+        return await fifos.read_once(fifo, writer, timeout)
+
+    async def kill_tree(self, process: ProcessRef) -> None:
+        """SIGKILL a process and its descendants."""
+        processes.kill_tree(process)
+
+    async def remove_tree(self, path: Path) -> None:
+        """Remove a directory tree."""
+        await trees.remove_tree(path)
+
+    def cgroup_version(self) -> Literal[1, 2]:
+        """Tell which hierarchy carries the memory controller."""
+        return self._cgroups.version
+
+    async def make_cgroup(self, path: str) -> None:
+        """Make a cgroup."""
+        await asyncio.to_thread(self._cgroups.make, path)
+
+    async def join_cgroup(self, path: str, pid: int) -> None:
+        """Move a process into a cgroup."""
+        await asyncio.to_thread(self._cgroups.join, path, pid)
+
+    async def cgroup_pids(self, path: str) -> list[int]:
+        """List the processes in a cgroup and below."""
+        return await asyncio.to_thread(self._cgroups.pids, path)
+
+    async def cgroup_oom_kills(self, path: str) -> int:
+        """Count kills for want of memory."""
+        return await asyncio.to_thread(self._cgroups.oom_kills, path)
+
+    async def remove_cgroup(self, path: str) -> None:
+        """Remove a cgroup and everything below."""
+        await self._cgroups.remove(path)

@@ -1,0 +1,123 @@
+"""Namespaces without a process: a thread makes them, bind mounts keep them.
+
+A thread unshares, binds its own ``/proc/thread-self/ns/*`` to the pins and ends.
+What has to be done from inside (``lo``, hostname, sysctls) it does before.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from noderuntime.core.errors import HostError, InvalidArgument
+from noderuntime.node.host import syscalls
+from noderuntime.node.host.base import NamespaceKind
+from noderuntime.node.host.furnish import clone_flags, furnish
+from noderuntime.node.host.mount import detach
+from noderuntime.node.host.threads import in_own_thread
+
+_SYSCTL_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+_IPC_SYSCTLS = re.compile(r"kernel/(shm[a-z_]+|msg[a-z_]+|sem|sem_next_id|auto_msgmni)|fs/mqueue/[a-z_]+")
+
+
+async def pin_namespaces(
+    pins: Mapping[NamespaceKind, Path],
+    *,
+    hostname: str | None = None,
+    sysctls: Mapping[str, str] | None = None,
+) -> None:
+    """Make new namespaces and bind each to its path, a file that must not exist yet.
+
+    Missing parent directories of the pins are made. InvalidArgument for a sysctl
+    that does not belong to one of the new namespaces: it would change the node.
+    """
+    settings = sysctl_settings(pins, sysctls)
+    await in_own_thread(lambda: _pin(pins, hostname, settings))
+
+
+async def unpin_namespaces(pins: Sequence[Path]) -> None:
+    """Unmount and remove the pins; missing ones are no error."""
+    await in_own_thread(lambda: _unpin(pins))
+
+
+async def read_in_network_namespaces(
+    pins: Iterable[Path], file: str, limit: int = 1 << 16
+) -> dict[Path, bytes]:
+    """Read one ``/proc`` file as each network namespace shows it; those that are gone are left out.
+
+    One thread visits them all, so fifty pods cost fifty setns calls and no spawn.
+    """
+    wanted = tuple(pins)
+    return await in_own_thread(lambda: _visit(wanted, file, limit), abandon=True)
+
+
+def sysctl_settings(pins: Collection[NamespaceKind], sysctls: Mapping[str, str] | None) -> dict[str, str]:
+    """Turn names of sysctls into paths below ``/proc/sys``; InvalidArgument for one of no new namespace."""
+    return {sysctl_path(name, pins): value for name, value in (sysctls or {}).items()}
+
+
+def sysctl_path(name: str, pins: Iterable[NamespaceKind]) -> str:
+    """Turn a sysctl's name into its path below ``/proc/sys``.
+
+    sysctl.d(5): the first separator decides whether dots or slashes separate.
+    """
+    first = re.search(r"[./]", name)
+    path = name.translate(str.maketrans("./", "/.")) if first and first.group() == "." else name
+    if not all(_SYSCTL_PART.fullmatch(part) for part in path.split("/")):
+        raise InvalidArgument(f"sysctl {name[:80]!r} is not a valid name")
+    kinds = set(pins)
+    if (
+        ("net" in kinds and path.startswith("net/"))
+        or ("ipc" in kinds and _IPC_SYSCTLS.fullmatch(path))
+        or ("uts" in kinds and path == "kernel/domainname")
+    ):
+        return path
+    raise InvalidArgument(f"sysctl {name[:80]!r} does not belong to a namespace of the pod")
+
+
+@contextmanager
+def reserved(pins: Iterable[Path]) -> Iterator[None]:
+    """Make the files that namespaces are bound to; if the block fails they go, with what is bound to them."""
+    with ExitStack() as undo:
+        for path in pins:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
+            undo.callback(_unpin, [path])
+        yield
+        undo.pop_all()
+
+
+def _pin(pins: Mapping[NamespaceKind, Path], hostname: str | None, settings: Mapping[str, str]) -> None:
+    try:
+        with reserved(pins.values()):
+            syscalls.unshare(clone_flags(pins))
+            furnish(pins, hostname, settings)
+            for kind, path in pins.items():
+                syscalls.mount(f"/proc/thread-self/ns/{kind}", str(path), "", syscalls.MS_BIND)
+    except OSError as error:
+        raise HostError("make namespaces", error.errno or 0, str(error)) from error
+
+
+def _unpin(pins: Sequence[Path]) -> None:
+    for path in pins:
+        detach(str(path))
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise HostError(f"remove namespace pin {path}", error.errno or 0, error.strerror or "") from error
+
+
+def _visit(pins: Sequence[Path], file: str, limit: int) -> dict[Path, bytes]:
+    seen: dict[Path, bytes] = {}
+    for pin in pins:
+        try:
+            with open(pin, "rb", buffering=0) as namespace:
+                syscalls.setns(namespace.fileno(), syscalls.CLONE_NEWNET)
+            with open(file, "rb") as content:
+                seen[pin] = content.read(limit)
+        except (OSError, HostError):
+            continue
+    return seen

@@ -1,0 +1,34 @@
+"""Reading single small files of a container's root filesystem, whose author is not trusted."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from noderuntime.core.errors import HostError, InvalidArgument
+from noderuntime.node.host.syscalls import open_in_root
+
+_LIMIT = 4 << 20
+
+
+def read_in_rootfs(rootfs: Path, path: str, limit: int = _LIMIT) -> bytes | None:
+    """Return a regular file's content; None if there is none. Blocks: call it in a worker thread.
+
+    InvalidArgument for a file that is larger than the limit or no regular file.
+    """
+    root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = open_in_root(root, path)
+    except HostError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES):
+            return None
+        raise
+    finally:
+        os.close(root)
+    with open(fd, "rb") as file:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > limit:
+            raise InvalidArgument(f"the image's {path} is no regular file of at most {limit >> 20} MiB")
+        return file.read(limit)

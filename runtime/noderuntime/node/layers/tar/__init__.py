@@ -1,0 +1,1 @@
+"""Reading tar archives from untrusted streams."""

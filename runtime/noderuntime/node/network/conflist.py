@@ -1,0 +1,130 @@
+"""The node's network configuration, as CNI plugins and other runtimes read it.
+
+CNI spec 1.1, section 1: a ``.conflist`` names a chain of plugins, a ``.conf`` or
+``.json`` a single one. The first usable file by name counts, the others do not.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from noderuntime.core.errors import InvalidArgument
+
+VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+"""Spec versions whose result format we read, oldest first."""
+
+_SUFFIXES = (".conf", ".conflist", ".json")
+_SIZE_LIMIT = 1 << 20
+
+Plugin = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkList:
+    """A network: the plugins to call, in the order of ADD."""
+
+    name: str
+    version: str
+    plugins: tuple[Plugin, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what :func:`parse` reads back."""
+        return {"name": self.name, "cniVersion": self.version, "plugins": list(self.plugins)}
+
+
+def files(conf_dir: Path) -> list[Path]:
+    """List the configuration files, in the order in which they count."""
+    try:
+        return sorted(path for path in conf_dir.iterdir() if path.suffix in _SUFFIXES and path.is_file())
+    except OSError as error:
+        raise InvalidArgument(f"CNI directory {conf_dir}: {error.strerror}") from error
+
+
+def load(conf_dir: Path) -> NetworkList:
+    """Read the first usable file.
+
+    InvalidArgument, with the first file's fault, when there is none.
+    """
+    fault: InvalidArgument | None = None
+    for path in files(conf_dir):
+        try:
+            return _load_file(path)
+        except InvalidArgument as error:
+            fault = fault or error
+    raise fault or InvalidArgument(f"no CNI configuration in {conf_dir}")
+
+
+def parse(content: Any) -> NetworkList:
+    """Check a network list that was read as JSON."""
+    if not isinstance(content, dict):
+        raise InvalidArgument("not a JSON object")
+    name, plugins = content.get("name"), content.get("plugins")
+    if not isinstance(name, str) or not name:
+        raise InvalidArgument("no name")
+    if not isinstance(plugins, list) or not plugins:
+        raise InvalidArgument("no plugins")
+    for plugin in plugins:
+        _check_plugin(plugin)
+    return NetworkList(name, _version(content), tuple(plugins))
+
+
+def _load_file(path: Path) -> NetworkList:
+    try:
+        content = _read_json(path)
+        if path.suffix != ".conflist":
+            content = _as_list(content)
+        elif _has_folder(content):
+            content = content | {"plugins": [*(content.get("plugins") or []), *_folder(path, content)]}
+        return parse(content)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"CNI configuration {path}: {error}") from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_SIZE_LIMIT + 1)
+        if len(raw) > _SIZE_LIMIT:
+            raise InvalidArgument("larger than 1 MiB")
+        return json.loads(raw)
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidArgument(" ".join(str(error).split())) from error
+
+
+def _as_list(content: Any) -> Any:
+    """Wrap a single plugin's configuration."""
+    _check_plugin(content)
+    return {"plugins": [content], **{key: content[key] for key in ("name", "cniVersion") if key in content}}
+
+
+def _has_folder(content: Any) -> bool:
+    """Tell whether plugins may lie in a directory beside the list (spec 1.1, loadOnlyInlinedPlugins)."""
+    if not isinstance(content, dict) or "/" in str(content.get("name")):
+        return False
+    return content.get("loadOnlyInlinedPlugins") not in (True, "true") and isinstance(
+        content.get("plugins", []), list
+    )
+
+
+def _folder(path: Path, content: dict[str, Any]) -> list[Any]:
+    folder = path.parent / str(content.get("name"))
+    return [_read_json(part) for part in sorted(folder.glob("*.conf"))] if folder.is_dir() else []
+
+
+def _check_plugin(plugin: Any) -> None:
+    kind = plugin.get("type") if isinstance(plugin, dict) else None
+    if not isinstance(kind, str) or not kind or "/" in kind or kind in (".", ".."):
+        raise InvalidArgument("a plugin has no type, or one that is no file name")
+
+
+def _version(content: dict[str, Any]) -> str:
+    """Choose the newest version that the list offers and we know."""
+    offered = content.get("cniVersions")
+    candidates = [*(offered if isinstance(offered, list) else []), content.get("cniVersion", "0.1.0")]
+    known = [version for version in VERSIONS if version in candidates]
+    if not known:
+        raise InvalidArgument(f"cniVersion {candidates[-1]!r} is not among {', '.join(VERSIONS)}")
+    return known[-1]

@@ -1,0 +1,32 @@
+import pytest
+
+from noderuntime.core.database import Database
+from noderuntime.core.errors import HostError
+
+STEPS = ("CREATE TABLE things (name TEXT PRIMARY KEY) STRICT;",)
+PUT = "INSERT INTO things VALUES (?)"
+
+
+async def test_all_statements_are_carried_out_or_none(tmp_path):
+    database = Database(tmp_path / "things.db", "list of things", STEPS, lambda _: None)
+    await database.write((PUT, ["a"]), (PUT, ["b"]))
+    with pytest.raises(HostError, match="writing the list of things: UNIQUE constraint"):
+        await database.write((PUT, ["c"]), (PUT, ["a"]))
+    await database.write()
+    await database.close()
+    seen = []
+    database = Database(
+        tmp_path / "things.db",
+        "list of things",
+        STEPS,
+        lambda c: seen.extend(c.execute("SELECT * FROM things")),
+    )
+    assert seen == [("a",), ("b",)]
+    await database.close()
+
+
+async def test_two_databases_of_one_directory_have_locks_of_their_own(tmp_path):
+    one = Database(tmp_path / "one.db", "first", STEPS, lambda _: None)
+    other = Database(tmp_path / "other.db", "second", STEPS, lambda _: None)
+    await one.close()
+    await other.close()

@@ -1,0 +1,231 @@
+"""Version, Status and RuntimeConfig: one answer made of two."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+import noderuntime
+from noderuntime.core.errors import ToolError
+from noderuntime.cri.v1 import api_pb2
+from noderuntime.edge.router.upstream import Reply, UpstreamStatus
+from noderuntime.edge.server.node_service import NodeService
+from noderuntime.node.executor.base import Features
+from noderuntime.node.executor.probes import Probes
+
+AWAY = UpstreamStatus(grpc.StatusCode.UNAVAILABLE, "the node's own runtime does not answer")
+
+
+class FakeExecutor:
+    """A handler that is broken or not."""
+
+    def __init__(self, name: str, *, broken: bool = False) -> None:
+        self.name = name
+        self.probes = 0
+        self._broken = broken
+
+    async def probe(self) -> Features:
+        self.probes += 1
+        if self._broken:
+            raise ToolError(self.name, "features", 127, "no such tool")
+        return Features("1.0", user_namespaces=True, recursive_read_only_mounts=True)
+
+
+class FakeNetwork:
+    """A network that is ready or not."""
+
+    def __init__(self, reason: str = "") -> None:
+        self._reason = reason
+
+    async def ready(self) -> tuple[bool, str]:
+        return not self._reason, self._reason
+
+
+class FakeUpstream:
+    """Answers every call with the same message or status."""
+
+    def __init__(
+        self, answer: api_pb2.StatusResponse | api_pb2.RuntimeConfigResponse | UpstreamStatus
+    ) -> None:
+        self._answer = answer
+        self.asked: list[tuple[str, bytes]] = []
+
+    def unary(self, path: str, request: bytes, *, timeout: float) -> FakeUpstream:
+        self.asked.append((path, request))
+        return self
+
+    async def reply(self) -> Reply:
+        if isinstance(self._answer, UpstreamStatus):
+            raise self._answer
+        return Reply(self._answer.SerializeToString(), (), ())
+
+
+def _service(
+    upstream: FakeUpstream | None, *, network: FakeNetwork | None = None, broken: bool = False
+) -> NodeService:
+    executors = {name: FakeExecutor(name, broken=broken) for name in ("runc", "gvisor")}
+    probes = Probes(executors, user_namespaces=True)  # type: ignore[arg-type]
+    return NodeService(probes, network or FakeNetwork(), upstream, "systemd")  # type: ignore[arg-type]
+
+
+def _status(**conditions: bool) -> api_pb2.StatusResponse:
+    return api_pb2.StatusResponse(
+        status=api_pb2.RuntimeStatus(
+            conditions=[
+                api_pb2.RuntimeCondition(type=name, status=value, reason="theirs")
+                for name, value in conditions.items()
+            ]
+        ),
+        runtime_handlers=[
+            api_pb2.RuntimeHandler(name=name, features={"user_namespaces": True}) for name in ("", "runc")
+        ],
+        features=api_pb2.RuntimeFeatures(supplemental_groups_policy=True),
+    )
+
+
+def _conditions(status: api_pb2.StatusResponse) -> dict[str, tuple[bool, str]]:
+    return {one.type: (one.status, one.reason) for one in status.status.conditions}
+
+
+async def test_the_version_is_ours() -> None:
+    version = await _service(None).Version(api_pb2.VersionRequest())
+    assert (version.runtime_name, version.runtime_version, version.runtime_api_version) == (
+        "noderuntime",
+        noderuntime.__version__,
+        "v1",
+    )
+
+
+async def test_handlers_of_both_are_told_and_ours_win_by_name() -> None:
+    status = await _service(FakeUpstream(_status(RuntimeReady=True))).Status(api_pb2.StatusRequest())
+    assert [handler.name for handler in status.runtime_handlers] == ["runc", "gvisor", ""]
+    runc, _, default = status.runtime_handlers
+    assert runc.features.recursive_read_only_mounts
+    assert runc.features.user_namespaces
+    assert default.features.user_namespaces
+
+
+async def test_only_what_both_can_is_told_of_the_node() -> None:
+    status = await _service(FakeUpstream(_status())).Status(api_pb2.StatusRequest())
+    assert status.features.supplemental_groups_policy
+    assert not status.features.user_namespaces_host_network
+    theirs = _status()
+    theirs.features.user_namespaces_host_network = True
+    status = await _service(FakeUpstream(theirs)).Status(api_pb2.StatusRequest())
+    assert status.features.user_namespaces_host_network
+
+
+async def test_readiness_is_the_upstreams() -> None:
+    upstream = FakeUpstream(_status(RuntimeReady=True, NetworkReady=False, Peculiar=True))
+    status = await _service(upstream).Status(api_pb2.StatusRequest())
+    assert _conditions(status) == {
+        "RuntimeReady": (True, "theirs"),
+        "NetworkReady": (False, "theirs"),
+        "Peculiar": (True, "theirs"),
+    }
+
+
+async def test_an_upstream_that_is_away_is_a_condition_not_a_failure() -> None:
+    status = await _service(FakeUpstream(AWAY)).Status(api_pb2.StatusRequest())
+    assert _conditions(status) == {
+        "RuntimeReady": (False, "UpstreamNotReady"),
+        "NetworkReady": (True, ""),
+    }
+    assert status.status.conditions[0].message == AWAY.details
+    assert status.features.supplemental_groups_policy
+
+
+async def test_alone_the_network_is_ours_to_tell() -> None:
+    service = _service(None, network=FakeNetwork("no configuration in /etc/cni/net.d"))
+    status = await service.Status(api_pb2.StatusRequest())
+    assert _conditions(status) == {
+        "RuntimeReady": (True, ""),
+        "NetworkReady": (False, "NetworkPluginNotReady"),
+    }
+
+
+async def test_a_broken_handler_is_told_with_its_words_and_without_features() -> None:
+    status = await _service(None, broken=True).Status(api_pb2.StatusRequest(verbose=True))
+    assert "no such tool" in status.info["noderuntime"]
+    assert not status.runtime_handlers[0].features.recursive_read_only_mounts
+
+
+async def test_tools_are_not_started_at_every_look() -> None:
+    executor = FakeExecutor("runc")
+    probes = Probes({"runc": executor}, user_namespaces=True)  # type: ignore[dict-item]
+    service = NodeService(probes, FakeNetwork(), None, "cgroupfs")  # type: ignore[arg-type]
+    for _ in range(5):
+        await service.Status(api_pb2.StatusRequest())
+    assert executor.probes == 1
+
+
+async def test_a_kernel_without_user_namespaces_takes_them_from_every_handler() -> None:
+    probes = Probes({"runc": FakeExecutor("runc")}, user_namespaces=False)  # type: ignore[dict-item]
+    service = NodeService(probes, FakeNetwork(), None, "cgroupfs")  # type: ignore[arg-type]
+    status = await service.Status(api_pb2.StatusRequest())
+    default, runc = status.runtime_handlers
+    assert (default.name, default.features) == ("", runc.features), "alone the first one is the default"
+    assert runc.features.recursive_read_only_mounts
+    assert not runc.features.user_namespaces
+    assert not status.features.user_namespaces_host_network
+
+
+async def test_handlers_that_come_and_go_are_told_at_once() -> None:
+    executors = {"runc": FakeExecutor("runc")}
+    probes = Probes(executors, user_namespaces=True)  # type: ignore[arg-type]
+    service = NodeService(probes, FakeNetwork(), None, "cgroupfs")  # type: ignore[arg-type]
+    await service.Status(api_pb2.StatusRequest())
+    executors["late"] = FakeExecutor("late")
+    status = await service.Status(api_pb2.StatusRequest(verbose=True))
+    assert [handler.name for handler in status.runtime_handlers] == ["", "runc", "late"]
+    assert "late" in status.info["noderuntime"]
+    assert executors["runc"].probes == 1, "the others are not asked again"
+    executors["runc"] = FakeExecutor("runc")
+    await service.Status(api_pb2.StatusRequest())
+    assert executors["runc"].probes == 1, "another program under the same name is"
+    del executors["runc"]
+    status = await service.Status(api_pb2.StatusRequest())
+    assert [handler.name for handler in status.runtime_handlers] == ["", "late"]
+
+
+async def test_the_cgroup_driver_is_the_upstreams() -> None:
+    theirs = api_pb2.RuntimeConfigResponse(linux={"cgroup_driver": api_pb2.CGROUPFS})
+    told = await _service(FakeUpstream(theirs)).RuntimeConfig(api_pb2.RuntimeConfigRequest())
+    assert told.linux.cgroup_driver == api_pb2.CGROUPFS
+
+
+@pytest.mark.parametrize("upstream", [None, FakeUpstream(AWAY)], ids=["alone", "away"])
+async def test_without_an_answer_the_cgroup_driver_is_the_one_we_use(upstream: FakeUpstream | None) -> None:
+    told = await _service(upstream).RuntimeConfig(api_pb2.RuntimeConfigRequest())
+    assert told.linux.cgroup_driver == api_pb2.SYSTEMD
+
+
+async def test_an_upstream_too_old_to_tell_its_driver_leaves_it_to_the_kubelet() -> None:
+    old = FakeUpstream(UpstreamStatus(grpc.StatusCode.UNIMPLEMENTED, "unknown method"))
+    with pytest.raises(UpstreamStatus):
+        await _service(old).RuntimeConfig(api_pb2.RuntimeConfigRequest())
+
+
+async def test_the_pod_cidr_goes_to_the_upstream() -> None:
+    upstream = FakeUpstream(api_pb2.RuntimeConfigResponse())
+    request = api_pb2.UpdateRuntimeConfigRequest(
+        runtime_config={"network_config": {"pod_cidr": "192.0.2.0/24"}}
+    )
+    await _service(upstream).UpdateRuntimeConfig(request)
+    assert upstream.asked == [("/runtime.v1.RuntimeService/UpdateRuntimeConfig", request.SerializeToString())]
+
+
+async def test_handlers_that_come_and_go_while_they_are_asked_do_not_fail_the_call() -> None:
+    class Slow(FakeExecutor):
+        async def probe(self) -> Features:
+            executors["late"] = FakeExecutor("late")
+            executors.pop("gvisor", None)
+            return await super().probe()
+
+    executors = {"runc": Slow("runc"), "gvisor": FakeExecutor("gvisor")}
+    probes = Probes(executors, user_namespaces=True)  # type: ignore[arg-type]
+    service = NodeService(probes, FakeNetwork(), None, "cgroupfs")  # type: ignore[arg-type]
+    status = await service.Status(api_pb2.StatusRequest(verbose=True))
+    assert [handler.name for handler in status.runtime_handlers] == ["", "runc", "gvisor"]
+    status = await service.Status(api_pb2.StatusRequest())
+    assert [handler.name for handler in status.runtime_handlers] == ["", "runc", "late"]

@@ -1,0 +1,39 @@
+"""Every call that is ours to answer has its verb, and every verb its call."""
+
+from __future__ import annotations
+
+import inspect
+
+from noderuntime.edge.router.routes import Route, methods
+from noderuntime.edge.server.dispatch import verbs_of
+from noderuntime.edge.server.image_service import ImageService
+from noderuntime.edge.server.metrics_service import MetricsService
+from noderuntime.edge.server.node_service import NodeService
+from noderuntime.edge.server.runtime_service import RuntimeService
+
+SERVICES = (RuntimeService, NodeService, MetricsService, ImageService)
+
+
+def test_every_call_is_answered() -> None:
+    calls = {method.name for method in methods() if method.route is not Route.EVENTS}
+    assert set(verbs_of(*SERVICES)) == calls
+
+
+def test_every_public_method_of_the_services_is_a_call() -> None:
+    named = {
+        name
+        for service in SERVICES
+        for name, _ in inspect.getmembers(service, inspect.isfunction)
+        if not name.startswith("_") and name != "events"
+    }
+    assert named == set(verbs_of(*SERVICES))
+
+
+def test_verbs_take_and_give_the_messages_of_their_call() -> None:
+    for method in methods():
+        for service in SERVICES:
+            verb = getattr(service, method.name, None)
+            if verb is not None:
+                said = inspect.get_annotations(verb, eval_str=True, globals=verb.__globals__)
+                assert said["request"] is method.request, method.name
+                assert said["return"] is method.response, method.name

@@ -1,0 +1,208 @@
+"""Port-forward as clients speak it: SPDY, SPDY in a WebSocket, and named ports over a WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import pytest
+from spdyclient import RST_STREAM, control
+from streamclient import SpdySession, spdy, tunnel, websocket
+
+from noderuntime.core.errors import Internal
+from noderuntime.core.sessions import Forward, Stdio
+from noderuntime.edge.streaming.server import StreamingServer
+from noderuntime.node.host.base import STDOUT
+
+Peer = Callable[[Stdio], Awaitable[None]]
+
+
+class Pod:
+    """Something that listens on every port but 1."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self.ports: list[int] = []
+        self.left = asyncio.Event()
+
+    async def serve(self, port: int, stdio: Stdio) -> None:
+        if port == 1:
+            raise Internal("connect to port 1: 127.0.0.1: Connection refused")
+        self.ports.append(port)
+        try:
+            await self._peer(stdio)
+        finally:
+            self.left.set()
+
+    def forward(self, *ports: int) -> Forward:
+        return Forward("pod1", ports, self.serve)
+
+
+async def answers_at_the_end(stdio: Stdio) -> None:
+    """Say what was heard, but only when all of it has come."""
+    heard = b""
+    while data := await stdio.read():
+        heard += data
+    await stdio.write(STDOUT, b"heard " + heard)
+
+
+async def echoes(stdio: Stdio) -> None:
+    while data := await stdio.read():
+        await stdio.write(STDOUT, data)
+
+
+async def is_deaf(_stdio: Stdio) -> None:
+    await asyncio.Event().wait()
+
+
+async def pair(client: SpdySession, port: int, request: str = "0") -> tuple[int, int]:
+    """Open both streams as kubectl does; returns (data, error)."""
+    error = await client.open(streamtype="error", port=str(port), requestid=request)
+    await client.send(error, b"", fin=True)
+    return await client.open(streamtype="data", port=str(port), requestid=request), error
+
+
+@pytest.mark.parametrize("tunnelled", [False, True])
+async def test_a_connection_with_both_ends_closed_in_turn(server: StreamingServer, tunnelled: bool) -> None:
+    pod = Pod(answers_at_the_end)
+    url = server.offer(pod.forward())
+    async with await (tunnel(url) if tunnelled else spdy(url, "portforward.k8s.io")) as client:
+        data, error = await pair(client, 8080)
+        await client.send(data, b"question")
+        await client.send(data, b"", fin=True)
+        await client.until(lambda: {data, error} <= client.finished)
+        assert client.heard[data] == b"heard question"
+        assert client.heard[error] == b""
+    assert pod.ports == [8080]
+
+
+async def test_many_connections_at_once(server: StreamingServer) -> None:
+    pod = Pod(echoes)
+    async with await spdy(server.offer(pod.forward()), "portforward.k8s.io") as client:
+        opened = [await pair(client, 8000 + number, str(number)) for number in range(50)]
+        for data, _ in opened:
+            await client.send(data, f"words for {data}".encode())
+        for data, _ in opened:
+            await client.hears(data, f"words for {data}".encode())
+            await client.send(data, b"", fin=True)
+        await client.until(lambda: {data for data, _ in opened} <= client.finished)
+    assert sorted(pod.ports) == [8000 + number for number in range(50)]
+
+
+async def test_connections_one_after_the_other_leave_room(server: StreamingServer) -> None:
+    pod = Pod(answers_at_the_end)
+    async with await spdy(server.offer(pod.forward()), "portforward.k8s.io") as client:
+        for number in range(600):
+            data, error = await pair(client, 80, str(number))
+            await client.send(data, b"", fin=True)
+            await client.until(lambda data=data, error=error: {data, error} <= client.finished)
+    assert len(pod.ports) == 600
+
+
+async def test_the_oldest_clients_name_no_request(server: StreamingServer) -> None:
+    pod = Pod(answers_at_the_end)
+    async with await spdy(server.offer(pod.forward()), "") as client:
+        await client.open(streamtype="error", port="80")
+        data = await client.open(streamtype="data", port="80")
+        await client.send(data, b"", fin=True)
+        await client.hears(data, b"heard ")
+
+
+async def test_where_nobody_listens_the_client_hears_why(server: StreamingServer) -> None:
+    pod = Pod(echoes)
+    async with await spdy(server.offer(pod.forward()), "portforward.k8s.io") as client:
+        data, error = await pair(client, 1)
+        await client.until(lambda: error in client.finished)
+        words = b"error forwarding port 1 to pod pod1: connect to port 1: 127.0.0.1: Connection refused"
+        assert client.heard[error] == words
+        data, error = await pair(client, 2)
+        await client.send(data, b"others go on")
+        await client.hears(data, b"others go on")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"streamtype": "data"},
+        {"streamtype": "data", "port": "0"},
+        {"streamtype": "data", "port": "65536"},
+        {"streamtype": "data", "port": "-1"},
+        {"streamtype": "data", "port": "٣"},
+        {"streamtype": "stdin", "port": "80"},
+        {"port": "80"},
+    ],
+)
+async def test_streams_that_make_no_sense_are_reset(server: StreamingServer, headers: dict[str, str]) -> None:
+    pod = Pod(echoes)
+    async with await spdy(server.offer(pod.forward()), "portforward.k8s.io") as client:
+        assert await client.open(**headers) in client.was_reset
+        data, _ = await pair(client, 80)
+        await client.send(data, b"others go on")
+        await client.hears(data, b"others go on")
+
+
+async def test_a_second_stream_of_the_same_kind_is_reset(server: StreamingServer) -> None:
+    async with await spdy(server.offer(Pod(echoes).forward()), "portforward.k8s.io") as client:
+        await client.open(streamtype="data", port="80", requestid="7")
+        assert await client.open(streamtype="data", port="80", requestid="7") in client.was_reset
+
+
+async def test_a_connection_that_the_client_resets_is_closed(server: StreamingServer) -> None:
+    pod = Pod(echoes)
+    async with await spdy(server.offer(pod.forward()), "portforward.k8s.io") as client:
+        data, error = await pair(client, 80)
+        await client.send(data, b"some")
+        await client.hears(data, b"some")
+        await client.say(control(RST_STREAM, struct.pack(">II", data, 5)))
+        await client.until(lambda: error in client.finished)
+    assert pod.left.is_set()
+
+
+async def test_halves_of_pairs_that_were_reset_are_forgotten(server: StreamingServer) -> None:
+    pod = Pod(echoes)
+    async with await spdy(server.offer(pod.forward()), "portforward.k8s.io") as client:
+        for _ in range(1000):
+            error = await client.open(streamtype="error", port="80", requestid="same")
+            assert error in client.answered
+            await client.say(control(RST_STREAM, struct.pack(">II", error, 5)))
+
+
+async def test_a_client_that_leaves_closes_its_connections(server: StreamingServer) -> None:
+    pod = Pod(echoes)
+    async with await spdy(server.offer(pod.forward()), "portforward.k8s.io") as client:
+        data, _ = await pair(client, 80)
+        await client.send(data, b"some")
+        await client.hears(data, b"some")
+    async with asyncio.timeout(10):
+        await pod.left.wait()
+
+
+async def test_a_pod_that_reads_nothing_makes_the_client_wait(server: StreamingServer) -> None:
+    async with await spdy(server.offer(Pod(is_deaf).forward()), "portforward.k8s.io") as client:
+        data, _ = await pair(client, 80)
+        sent = 0
+        with suppress(TimeoutError):
+            while sent < 64 << 20:
+                async with asyncio.timeout(1):
+                    await client.send(data, bytes(1 << 16))
+                sent += 1 << 16
+        assert sent < 64 << 20
+
+
+async def test_ports_named_beforehand_over_a_websocket(server: StreamingServer) -> None:
+    pod = Pod(echoes)
+    async with await websocket(server.offer(pod.forward(80, 1, 443)), "v4.channel.k8s.io") as client:
+        for number, port in enumerate((80, 80, 1, 1, 443, 443)):
+            await client.hears(number, struct.pack("<H", port))
+        await client.send(0, b"to the first")
+        await client.send(4, b"to the third")
+        await client.hears(0, b"to the first")
+        await client.hears(4, b"to the third")
+        await client.hears(3, b"error forwarding port 1")
+
+
+async def test_without_named_ports_only_the_tunnel_is_spoken(server: StreamingServer) -> None:
+    with pytest.raises(AssertionError, match="403"):
+        await websocket(server.offer(Pod(echoes).forward()), "v4.channel.k8s.io")

@@ -1,0 +1,219 @@
+"""The door of the streaming server: who is let in, and what the others hear."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from spdyclient import SpdyClient
+from streamclient import SpdySession, ask, spdy, websocket_headers
+from streamingsessions import command
+
+from noderuntime.config import StreamingConfig
+from noderuntime.core.errors import HostError, InvalidArgument, ResourceExhausted
+from noderuntime.core.sessions import Forward, Stdio
+from noderuntime.edge.streaming.server import StreamingServer
+from noderuntime.node.host.base import STDOUT
+
+SPDY = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1", "X-Stream-Protocol-Version": "v4.channel.k8s.io"}
+
+
+async def says_hello(stdio: Stdio) -> int:
+    await stdio.write(STDOUT, b"hello")
+    return 0
+
+
+async def hears_hello(client: SpdySession) -> None:
+    async with client:
+        out = await client.open(streamtype="stdout")
+        for name in ("stderr", "error"):
+            await client.open(streamtype=name)
+        await client.until(lambda: client.gone_away)
+    assert client.heard[out] == b"hello"
+
+
+async def test_a_url_is_good_once(server: StreamingServer) -> None:
+    url = server.offer(command(says_hello))
+    assert url.startswith("http://127.0.0.1:")
+    await hears_hello(await spdy(url))
+    again = await ask(url, SPDY)
+    assert (again.status, again.body) == (404, b"there is no such session, or no more\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "method", "status", "words"),
+    [
+        ("/exec/{token}", {}, "POST", 400, b"neither SPDY/3.1 nor websocket"),
+        ("/exec/{token}", SPDY | {"Connection": "keep-alive"}, "POST", 400, b"neither"),
+        ("/exec/{token}", SPDY | {"Upgrade": "h2c"}, "POST", 400, b"neither"),
+        ("/exec/{token}", SPDY | {"X-Stream-Protocol-Version": "v9"}, "POST", 403, b"v4.channel.k8s.io"),
+        ("/exec/{token}", SPDY | {"Content-Length": "3"}, "POST", 400, b"body"),
+        ("/exec/{token}", SPDY | {"Transfer-Encoding": "chunked"}, "POST", 400, b"body"),
+        ("/exec/{token}", SPDY, "DELETE", 405, b"GET or POST"),
+        ("/exec/{token}", websocket_headers("v9.channel.k8s.io"), "GET", 403, b"v5.channel.k8s.io"),
+        ("/exec/{token}", websocket_headers() | {"Sec-WebSocket-Version": "8"}, "GET", 426, b"version 13"),
+        ("/exec/{token}", websocket_headers() | {"Sec-WebSocket-Key": ""}, "GET", 400, b"Key"),
+        ("/exec/{token}", websocket_headers(), "POST", 400, b"GET"),
+        ("/attach/{token}", SPDY, "POST", 404, b"no such session"),
+        ("/portforward/{token}", SPDY, "POST", 404, b"no such session"),
+        ("/exec/{token}/more", SPDY, "POST", 404, b"no such session"),
+        ("/exec/", SPDY, "POST", 404, b"no such session"),
+        ("/", SPDY, "POST", 404, b"no such session"),
+        ("//{token}", SPDY, "POST", 404, b"no such session"),
+        ("/exec/" + "A" * 43, SPDY, "POST", 404, b"no such session"),
+        ("/exec/{token}", SPDY | {"X": "x" * 30_000}, "POST", 400, b""),
+    ],
+)
+async def test_who_is_not_let_in_hears_why(
+    server: StreamingServer, path: str, headers: dict[str, str], method: str, status: int, words: bytes
+) -> None:
+    url = urlsplit(server.offer(command(says_hello)))
+    token = url.path.rsplit("/", 1)[1]
+    target = url._replace(path=path.format(token=token)).geturl()
+    answer = await ask(target, headers, method=method)
+    assert answer.status == status
+    assert words in answer.body
+    assert token.encode() not in answer.body
+
+
+@pytest.mark.parametrize(
+    "raw", [b"\x16\x03\x01\x02\x00\x01", b"GET\r\n\r\n", b"\r\n" * 20_000, b"\0" * 100_000]
+)
+async def test_what_is_no_request_is_answered_or_cut_off(server: StreamingServer, raw: bytes) -> None:
+    port = urlsplit(server.offer(command(says_hello))).port
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(raw)
+    writer.write_eof()
+    async with asyncio.timeout(15):
+        try:
+            answer = await reader.read()
+        except ConnectionResetError:
+            answer = b""
+    writer.close()
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
+
+
+async def test_what_is_sent_behind_the_request_is_not_lost(server: StreamingServer) -> None:
+    client = SpdyClient()
+    early = b"".join(client.open({"streamtype": name}) for name in ("stdout", "stderr", "error"))
+    answer = await ask(server.offer(command(says_hello)), SPDY, tail=early)
+    async with SpdySession(answer, client=client) as session:
+        await session.ends()
+    assert session.heard[1] == b"hello"
+
+
+async def test_a_stranger_that_says_nothing_is_cut_off(
+    server: StreamingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noderuntime.edge.streaming.server._HANDSHAKE", 0.2)
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", urlsplit(server.offer(command(says_hello))).port
+    )
+    writer.write(b"POST /exec/")
+    async with asyncio.timeout(10):
+        with suppress(ConnectionResetError):
+            assert await reader.read() == b""
+    writer.close()
+
+
+async def test_strangers_do_not_pile_up_and_do_not_keep_others_out_for_ever(
+    server: StreamingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noderuntime.edge.streaming.server._MOST_STRANGERS", 20)
+    monkeypatch.setattr("noderuntime.edge.streaming.server._HANDSHAKE", 1.0)
+    url = server.offer(command(says_hello))
+    strangers = [socket.create_connection(("127.0.0.1", urlsplit(url).port or 0)) for _ in range(100)]
+    async with asyncio.timeout(10):
+        while len(server._strangers) < 20:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert len(server._strangers) == 20
+        while server._strangers:
+            await asyncio.sleep(0.01)
+    for stranger in strangers:
+        stranger.close()
+    await hears_hello(await spdy(url))
+
+
+async def test_only_so_many_sessions_are_offered(server: StreamingServer) -> None:
+    async def nobody(_port: int, _stdio: Stdio) -> None:
+        raise NotImplementedError
+
+    for _ in range(1000):
+        server.offer(Forward("pod1", (), nobody))
+    with pytest.raises(ResourceExhausted):
+        server.offer(command(says_hello))
+
+
+async def test_a_bug_in_a_session_ends_that_session_alone(
+    server: StreamingServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def buggy(_stdio: Stdio) -> int:
+        raise KeyError("a bug")
+
+    async with await spdy(server.offer(command(buggy))) as client:
+        for name in ("stdout", "stderr", "error"):
+            await client.open(streamtype=name)
+        await client.ends()
+    assert "a streaming session failed in an unforeseen way" in caplog.messages
+    await hears_hello(await spdy(server.offer(command(says_hello))))
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 and its key."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    request = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1")
+    names = ("-subj", "/CN=node", "-addext", "subjectAltName=IP:127.0.0.1")
+    subprocess.run(
+        ["openssl", *request, *names, "-keyout", key, "-out", cert],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    return cert, key
+
+
+async def test_tls(certificate: tuple[Path, Path]) -> None:
+    cert, key = certificate
+    server = StreamingServer(StreamingConfig(tls_cert=cert, tls_key=key))
+    await server.start()
+    try:
+        url = server.offer(command(says_hello))
+        assert url.startswith("https://127.0.0.1:")
+        trusting = ssl.create_default_context(cafile=str(cert))
+        await hears_hello(SpdySession(await ask(url, SPDY, tls=trusting)))
+    finally:
+        await server.stop()
+
+
+async def test_bad_tls_files_are_named(tmp_path: Path) -> None:
+    missing = StreamingServer(StreamingConfig(tls_cert=tmp_path / "no", tls_key=tmp_path / "none"))
+    with pytest.raises(InvalidArgument, match=r"streaming\.tls_cert, streaming\.tls_key"):
+        await missing.start()
+
+
+async def test_a_port_that_is_taken_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(HostError, match=f"listen on 127.0.0.1 port {port}"):
+            await StreamingServer(StreamingConfig(port=port)).start()
+
+
+async def test_ipv6() -> None:
+    server = StreamingServer(StreamingConfig(address="::1"))
+    await server.start()
+    try:
+        url = server.offer(command(says_hello))
+        assert url.startswith("http://[::1]:")
+        await hears_hello(await spdy(url))
+    finally:
+        await server.stop()

@@ -1,0 +1,58 @@
+"""Tokens: once, not for long, not too many, and nothing that anybody could guess."""
+
+from __future__ import annotations
+
+import pytest
+
+from noderuntime.core.errors import ResourceExhausted
+from noderuntime.core.sessions import Command, Streams
+from noderuntime.edge.streaming.tokens import MOST, Tokens
+
+
+async def _run(_stdio: object) -> int:
+    return 0
+
+
+def session() -> Command:
+    return Command("exec", Streams(False, True, False, False), _run)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_token_is_good_once() -> None:
+    tokens, wanted = Tokens(60), session()
+    token = tokens.put(wanted)
+    assert tokens.take(token) is wanted
+    assert tokens.take(token) is None
+    assert tokens.take("") is None
+
+
+def test_a_token_is_good_for_its_time() -> None:
+    clock = Clock()
+    tokens = Tokens(60, clock)
+    first = tokens.put(session())
+    clock.now += 59.9
+    second = tokens.put(session())
+    assert tokens.take(first) is not None
+    clock.now += 60
+    assert tokens.take(second) is None
+
+
+def test_only_so_many_wait_and_the_old_make_room() -> None:
+    clock = Clock()
+    tokens = Tokens(60, clock)
+    made = {tokens.put(session()) for _ in range(MOST)}
+    assert len(made) == MOST
+    assert min(map(len, made)) >= 43  # 32 random bytes
+    with pytest.raises(ResourceExhausted, match="1000 sessions wait"):
+        tokens.put(session())
+    tokens.take(made.pop())
+    tokens.put(session())
+    clock.now += 61
+    for _ in range(MOST):
+        tokens.put(session())

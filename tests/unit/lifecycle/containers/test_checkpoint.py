@@ -1,0 +1,100 @@
+"""Checkpoints: an archive with all that there is to know, or none."""
+
+import json
+import tarfile
+
+import pytest
+from fakes import container_config, pod_config
+
+from noderuntime.core.errors import FailedPrecondition, Internal, InvalidArgument, NotFound
+from noderuntime.lifecycle.containers.checkpoint import DIRECTORY, checkpoint_container
+from noderuntime.lifecycle.containers.create import create_container
+from noderuntime.lifecycle.containers.start import start_container
+from noderuntime.lifecycle.pods.run import run_pod_sandbox
+from noderuntime.node.host.base import IdRange, UserNamespace
+from noderuntime.node.host.changes import upper_directory, write_changes
+
+
+@pytest.fixture
+async def container(node):
+    sandbox = await run_pod_sandbox(
+        node.parts, pod_config(log_directory=str(node.directory / "logs")), "runc"
+    )
+    made = await create_container(node.parts, sandbox, container_config(log_path="app.log"))
+    (node.directory / "logs/app.log").write_text("said\n")
+    return made
+
+
+async def test_an_archive_tells_which_container_it_was(node, container, tmp_path):
+    await start_container(node.parts, container)
+    target = tmp_path / "checkpoint.tar"
+    await checkpoint_container(node.parts, container, str(target), 0)
+    assert target.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(target) as archive:
+        names = {name.removeprefix("./") for name in archive.getnames()}
+        identity = json.load(archive.extractfile("./config.dump"))
+        assert archive.extractfile("./container.log").read() == b"said\n"
+        assert json.load(archive.extractfile("./spec.dump"))["ociVersion"]
+        assert json.load(archive.extractfile("./status.dump"))["state"] == "CONTAINER_RUNNING"
+    assert names >= {"checkpoint/pages-1.img", "config.dump", "spec.dump", "status.dump", "container.log"}
+    assert (identity["id"], identity["name"], identity["runtime"]) == (container, "app", "runc")
+    assert not list((node.directory / "state" / DIRECTORY).iterdir())
+    assert [path.name for path in tmp_path.glob(".*partial")] == []
+
+
+async def test_what_fails_leaves_nothing(node, container, tmp_path):
+    with pytest.raises(FailedPrecondition, match="not running"):
+        await checkpoint_container(node.parts, container, str(tmp_path / "c.tar"), 0)
+    await start_container(node.parts, container)
+    node.world.fail.add("checkpoint")
+    with pytest.raises(Internal):
+        await checkpoint_container(node.parts, container, str(tmp_path / "c.tar"), 0)
+    assert not (tmp_path / "c.tar").exists()
+    assert not list((node.directory / "state" / DIRECTORY).iterdir())
+    with pytest.raises(NotFound):
+        await checkpoint_container(node.parts, "a" * 64, str(tmp_path / "c.tar"), 0)
+
+
+@pytest.mark.parametrize("location", ["", "c.tar", "/", "/tmp/", "/tmp/../etc/c.tar", "/no/such/place/c.tar"])
+async def test_a_location_is_a_file_in_a_directory_that_there_is(node, container, location):
+    await start_container(node.parts, container)
+    with pytest.raises(InvalidArgument, match="checkpoint location"):
+        await checkpoint_container(node.parts, container, location, 0)
+
+
+def test_what_was_written_is_a_layer_and_links_lead_nowhere(tmp_path):
+    upper = tmp_path / "upper"
+    (upper / "etc").mkdir(parents=True)
+    (upper / "etc/made").write_text("by the container")
+    (upper / "etc/passwd").symlink_to("/etc/shadow")
+    (upper / "to-etc").symlink_to("/etc")
+    write_changes(upper, tmp_path / "layer.tar", None)
+    with tarfile.open(tmp_path / "layer.tar") as layer:
+        entries = {entry.name: entry for entry in layer}
+        assert layer.extractfile("etc/made").read() == b"by the container"
+    assert entries.keys() == {"etc", "etc/made", "etc/passwd", "to-etc"}
+    assert entries["etc/passwd"].issym()
+    assert entries["to-etc"].issym()
+
+
+def test_owners_are_those_that_the_container_sees(tmp_path):
+    (tmp_path / "upper").mkdir()
+    (tmp_path / "upper/file").touch()
+    found = (tmp_path / "upper/file").stat()
+    user = UserNamespace(tmp_path, IdRange(0, found.st_uid, 9), IdRange(0, found.st_gid + 5, 9))
+    write_changes(tmp_path / "upper", tmp_path / "layer.tar", user)
+    with tarfile.open(tmp_path / "layer.tar") as layer:
+        entry = layer.getmember("file")
+    assert (entry.uid, entry.gid) == (0, 0)
+
+
+def test_the_upper_directory_is_that_of_the_last_mount(tmp_path):
+    table = tmp_path / "mountinfo"
+    table.write_text(
+        "1 0 0:1 / /a/rootfs rw - overlay overlay rw,lowerdir=l,upperdir=/old/fs,workdir=/w\n"
+        "2 1 0:2 / /a/rootfs rw - overlay overlay rw,lowerdir=l:m,upperdir=/new/fs,workdir=/w,uuid=on\n"
+        "3 1 8:1 / /b/rootfs rw shared:1 - ext4 /dev/x rw\n"
+    )
+    assert str(upper_directory(tmp_path / "/a/rootfs", table)) == "/new/fs"
+    assert upper_directory(tmp_path / "/b/rootfs", table) is None
+    assert upper_directory(tmp_path / "/c/rootfs", table) is None

@@ -1,0 +1,405 @@
+import asyncio
+import signal
+
+import pytest
+from fakes import IMAGE_ID, container_config, pod_config, told
+
+from noderuntime.core.errors import AlreadyExists, FailedPrecondition, Internal, InvalidArgument, NotFound
+from noderuntime.cri.v1 import api_pb2
+from noderuntime.lifecycle.containers import exits
+from noderuntime.lifecycle.containers.create import create_container
+from noderuntime.lifecycle.containers.exec_sync import exec_sync
+from noderuntime.lifecycle.containers.list import list_containers
+from noderuntime.lifecycle.containers.remove import remove_container
+from noderuntime.lifecycle.containers.reopen_log import reopen_container_log
+from noderuntime.lifecycle.containers.start import start_container
+from noderuntime.lifecycle.containers.status import container_status
+from noderuntime.lifecycle.containers.stop import stop_container
+from noderuntime.lifecycle.containers.update import update_container_resources
+from noderuntime.lifecycle.pods.root import root_ended
+from noderuntime.lifecycle.pods.run import run_pod_sandbox
+from noderuntime.lifecycle.pods.stop import stop_pod_sandbox
+
+
+@pytest.fixture
+async def sandbox(node):
+    return await run_pod_sandbox(node.parts, pod_config(log_directory=str(node.directory / "logs")), "runc")
+
+
+@pytest.fixture
+async def running(node, sandbox):
+    container = await create_container(node.parts, sandbox, container_config(log_path="app/0.log"))
+    await start_container(node.parts, container)
+    return container
+
+
+async def status(node, container):
+    return (await container_status(node.parts, container)).status
+
+
+async def ended(node, container):
+    await exits.settle(node.parts, node.parts.ledger.containers.get(container))
+    return await status(node, container)
+
+
+async def test_a_container_lives_and_leaves_nothing(node, sandbox):
+    before = node.world.left()
+    container = await create_container(node.parts, sandbox, container_config(log_path="app/0.log"))
+    now = await status(node, container)
+    assert now.state == api_pb2.CONTAINER_CREATED
+    assert (now.image_id, now.image_ref) == (IMAGE_ID, IMAGE_ID)
+    assert (now.image.image, now.image.user_specified_image) == ("example.org/app:1", "app:latest")
+    assert now.log_path == str(node.directory / "logs/app/0.log")
+    assert (node.directory / "logs/app").is_dir()
+    assert now.stop_signal == api_pb2.SIGTERM
+
+    await start_container(node.parts, container)
+    now = await status(node, container)
+    assert now.state == api_pb2.CONTAINER_RUNNING
+    assert now.started_at >= now.created_at > 0
+
+    node.world.exit(container, 0)
+    now = await ended(node, container)
+    assert (now.state, now.exit_code, now.reason) == (api_pb2.CONTAINER_EXITED, 0, "Completed")
+    assert now.finished_at >= now.started_at
+    assert container not in node.world.runtime
+
+    await remove_container(node.parts, container)
+    assert {k: v for k, v in node.world.left().items() if k != "cgroups"} == before
+    with pytest.raises(NotFound):
+        await status(node, container)
+
+
+def volume(**fields):
+    wanted = {"container_path": "/data", "image": api_pb2.ImageSpec(image="app"), "readonly": True}
+    return api_pb2.Mount(**(wanted | fields))
+
+
+async def test_images_as_volumes_come_and_go_with_their_container(node, sandbox):
+    config = container_config(mounts=[api_pb2.Mount(container_path="/a", host_path="/tmp"), volume()])
+    container = await create_container(node.parts, sandbox, config)
+    [place] = node.world.volumes[container]
+    assert place.parent == node.parts.paths.container(container).volumes
+    path, image = (await status(node, container)).mounts
+    assert (path.host_path, image.image.image, image.image.image_ref) == ("/tmp", IMAGE_ID, IMAGE_ID)
+    await remove_container(node.parts, container)
+    assert node.world.volumes == {}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"host_path": "/tmp"}, {"propagation": api_pb2.PROPAGATION_BIDIRECTIONAL}, {"readonly": False}],
+    ids=str,
+)
+async def test_an_image_volume_that_can_never_be_leaves_nothing(node, sandbox, bad):
+    before = node.world.left()
+    with pytest.raises(InvalidArgument):
+        await create_container(node.parts, sandbox, container_config(mounts=[volume(**bad)]))
+    assert node.world.left() == before
+
+
+@pytest.mark.parametrize(("code", "oom", "reason"), [(1, False, "Error"), (137, True, "OOMKilled")])
+async def test_reasons(node, running, code, oom, reason):
+    if oom:
+        node.world.oom.add(running)
+    node.world.exit(running, code)
+    now = await ended(node, running)
+    assert (now.exit_code, now.reason) == (code, reason)
+
+
+@pytest.mark.parametrize(("handler", "victim"), [("runc", "container"), ("gvisor", "sandbox")])
+async def test_memory_that_was_wanting_is_told_though_the_monitor_did_not_hear(node, handler, victim):
+    sandbox = await run_pod_sandbox(node.parts, pod_config(), handler)
+    container = await create_container(node.parts, sandbox, container_config())
+    await start_container(node.parts, container)
+    of = {"container": container, "sandbox": sandbox}[victim]
+    node.world.oom_kills[f"/kubepods/pod-web/{of}"] = 1
+    node.world.exit(container, 137)
+    assert (await ended(node, container)).reason == "OOMKilled"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "code", "asked", "reason"),
+    [
+        (2, 3, 137, False, "OOMKilled"),
+        (2, 2, 137, False, "Error"),
+        (2, 3, 1, False, "Error"),
+        (2, 3, 137, True, "Error"),
+        (2, 0, 137, False, "Error"),
+    ],
+    ids=["one more", "somebody else, before", "not killed", "we were asked to", "the pod's is gone as well"],
+)
+async def test_where_a_cgroup_has_gone_its_pod_tells(node, sandbox, before, after, code, asked, reason):
+    node.world.oom_kills["/kubepods/pod-web"] = before
+    container = await create_container(node.parts, sandbox, container_config())
+    await start_container(node.parts, container)
+    await node.restart()
+    node.world.oom_kills["/kubepods/pod-web"] = after
+    if asked:
+        node.parts.ledger.containers.get(container).stopping_at = 1
+    node.world.exit(container, code)
+    assert (await ended(node, container)).reason == reason
+
+
+async def test_an_end_that_nobody_saw(node, running):
+    node.world.exit(running, seen=False)
+    now = await ended(node, running)
+    assert (now.exit_code, now.reason) == (255, "Unknown")
+
+
+async def test_the_exit_watcher_records_ends(node, running):
+    queue = asyncio.Queue()
+    watch = asyncio.create_task(exits.watch(node.parts, told(queue), root_ended))
+    node.world.exit(running, 4)
+    async with asyncio.timeout(5):
+        events = node.parts.events.listen(lambda event: event)
+        event = asyncio.create_task(anext(events))
+        await asyncio.sleep(0)
+        queue.put_nowait(node.world.exits[running])
+        assert (await event).kind == api_pb2.CONTAINER_STOPPED_EVENT
+    assert (await status(node, running)).exit_code == 4
+    await events.aclose()
+    watch.cancel()
+
+
+async def test_a_start_that_fails(node, sandbox):
+    container = await create_container(node.parts, sandbox, container_config())
+    node.world.fail.add("start")
+    with pytest.raises(Internal, match="start fails"):
+        await start_container(node.parts, container)
+    now = await ended(node, container)
+    assert (now.state, now.exit_code, now.reason) == (api_pb2.CONTAINER_EXITED, 128, "StartError")
+    assert (now.message, now.started_at) == ("start fails", 0)
+    with pytest.raises(FailedPrecondition, match="CONTAINER_EXITED"):
+        await start_container(node.parts, container)
+    await remove_container(node.parts, container)
+    await stop_pod_sandbox(node.parts, sandbox)
+    assert not node.world.left()
+
+
+@pytest.mark.parametrize("late", ["", "!"])
+@pytest.mark.parametrize("step", ["image", "prepare", "create"])
+async def test_a_failure_at_any_step_leaves_nothing(node, sandbox, step, late):
+    if (step, late) == ("image", "!"):
+        return
+    before = node.world.left()
+    node.world.fail.add(step + late)
+    with pytest.raises(Internal, match=f"{step} fails"):
+        await create_container(node.parts, sandbox, container_config(log_path="0.log"))
+    assert not list(node.directory.glob("logs/*"))
+    assert {k: v for k, v in node.world.left().items() if k != "cgroups"} == before
+    assert not list(node.parts.ledger.containers)
+    assert not list(node.parts.paths.containers.glob("*"))
+    node.world.fail.clear()
+    await create_container(node.parts, sandbox, container_config())
+
+
+async def test_a_log_with_words_in_it_is_not_removed(node, sandbox):
+    log = node.directory / "logs" / "0.log"
+    log.write_text("last words\n")
+    node.world.fail.add("create")
+    with pytest.raises(Internal, match="create fails"):
+        await create_container(node.parts, sandbox, container_config(log_path="0.log"))
+    assert log.read_text() == "last words\n"
+
+
+async def test_what_cannot_be_undone_is_left_to_the_kubelet(node, sandbox):
+    node.world.fail |= {"create", "release"}
+    with pytest.raises(Internal, match="create fails"):
+        await create_container(node.parts, sandbox, container_config())
+    (left,) = list_containers(node.parts, api_pb2.ContainerFilter())
+    assert left.state == api_pb2.CONTAINER_EXITED
+    node.world.fail.clear()
+    await remove_container(node.parts, left.id)
+    assert not node.world.snapshots
+    assert not list(node.parts.ledger.containers)
+
+
+async def test_a_cancelled_create_is_finished_for_the_retry(node, sandbox):
+    node.world.hold["create"] = asyncio.Event()
+    call = asyncio.create_task(create_container(node.parts, sandbox, container_config()))
+    await node.world.held.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    node.world.hold.pop("create").set()
+    await node.parts.work.drain(5)
+    container = await create_container(node.parts, sandbox, container_config())
+    assert node.world.trace.count("prepare") == 1
+    with pytest.raises(AlreadyExists, match=container):
+        await create_container(node.parts, sandbox, container_config())
+
+
+async def test_a_cancelled_start_is_finished(node, sandbox):
+    container = await create_container(node.parts, sandbox, container_config())
+    node.world.hold["start"] = asyncio.Event()
+    call = asyncio.create_task(start_container(node.parts, container))
+    await node.world.held.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    node.world.hold.pop("start").set()
+    await node.parts.work.drain(5)
+    assert (await status(node, container)).state == api_pb2.CONTAINER_RUNNING
+
+
+async def test_stop_asks_politely(node, running):
+    await stop_container(node.parts, running, 10)
+    assert node.world.signals == [(running, signal.SIGTERM)]
+    now = await status(node, running)
+    assert (now.exit_code, now.reason) == (128 + signal.SIGTERM, "Error")
+    await stop_container(node.parts, running, 10)
+    assert len(node.world.signals) == 1
+
+
+async def test_stop_kills_what_does_not_listen(node, running):
+    node.world.stubborn.add(running)
+    await stop_container(node.parts, running, 0.05)
+    assert [signo for _, signo in node.world.signals] == [signal.SIGTERM, signal.SIGKILL]
+    assert (await status(node, running)).exit_code == 137
+
+
+async def test_stop_without_patience_kills_at_once(node, running):
+    await stop_container(node.parts, running, 0)
+    assert node.world.signals == [(running, signal.SIGKILL)]
+
+
+async def test_stops_at_the_same_time_share_the_signal_and_keep_their_own_patience(node, running):
+    node.world.stubborn.add(running)
+    patient = asyncio.create_task(stop_container(node.parts, running, 3600))
+    again = asyncio.create_task(stop_container(node.parts, running, 3600))
+    while not node.world.signals:
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await stop_container(node.parts, running, 0)
+        await asyncio.gather(patient, again)
+    assert [signo for _, signo in node.world.signals] == [signal.SIGTERM, signal.SIGKILL]
+
+
+async def test_stop_of_a_created_container_ends_it(node, sandbox):
+    container = await create_container(node.parts, sandbox, container_config())
+    await stop_container(node.parts, container, 30)
+    assert (await status(node, container)).state == api_pb2.CONTAINER_EXITED
+
+
+async def test_stop_and_remove_of_nothing(node):
+    await stop_container(node.parts, "a" * 64, 1)
+    await remove_container(node.parts, "a" * 64)
+
+
+async def test_the_signal_of_the_pod_beats_that_of_the_image(node, sandbox):
+    polite = await create_container(node.parts, sandbox, container_config("p", "polite"))
+    wanted = container_config("w", "polite", stop_signal=api_pb2.SIGRTMINPLUS3)
+    chosen = await create_container(node.parts, sandbox, wanted)
+    assert (await status(node, polite)).stop_signal == api_pb2.SIGINT
+    assert (await status(node, chosen)).stop_signal == api_pb2.SIGRTMINPLUS3
+    await start_container(node.parts, chosen)
+    await stop_container(node.parts, chosen, 5)
+    assert node.world.signals == [(chosen, signal.SIGRTMIN + 3)]
+
+
+async def test_remove_kills_a_running_container_and_twice_is_fine(node, running):
+    await asyncio.gather(*(remove_container(node.parts, running) for _ in range(3)))
+    assert running not in node.world.runtime
+    assert not node.world.snapshots
+
+
+async def test_a_removal_that_fails_can_be_repeated(node, running):
+    node.world.fail.add("release")
+    with pytest.raises(Internal):
+        await remove_container(node.parts, running)
+    assert (await status(node, running)).state == api_pb2.CONTAINER_EXITED
+    node.world.fail.clear()
+    await remove_container(node.parts, running)
+    assert not node.world.snapshots
+
+
+async def test_nothing_is_made_in_a_sandbox_that_was_stopped(node, sandbox):
+    created = await create_container(node.parts, sandbox, container_config("early"))
+    await stop_pod_sandbox(node.parts, sandbox)
+    with pytest.raises(FailedPrecondition, match="not ready"):
+        await create_container(node.parts, sandbox, container_config())
+    with pytest.raises(FailedPrecondition):
+        await start_container(node.parts, created)
+
+
+async def test_bad_requests(node, sandbox):
+    with pytest.raises(NotFound, match="missing"):
+        await create_container(node.parts, sandbox, container_config(image="missing"))
+    with pytest.raises(InvalidArgument):
+        await create_container(node.parts, sandbox, container_config(name="x" * 10_000))
+    with pytest.raises(InvalidArgument):
+        await create_container(node.parts, "../../etc", container_config())
+    pod = node.parts.ledger.sandboxes.get(sandbox).config
+    pod.log_directory = str(node.directory)
+    for path in ("../../../etc/passwd", "/etc/passwd", "directory/", "x" * 256):
+        with pytest.raises(InvalidArgument, match="log path"):
+            await create_container(node.parts, sandbox, container_config(log_path=path))
+    with pytest.raises(NotFound):
+        await create_container(node.parts, "b" * 64, container_config())
+    assert not node.world.runtime
+    assert not node.world.snapshots
+
+
+async def test_filters(node, sandbox, running):
+    other = await run_pod_sandbox(node.parts, pod_config("other"), "runc")
+    there = await create_container(node.parts, other, container_config(labels={"a": "b"}))
+
+    def ids(**wanted):
+        return {c.id for c in list_containers(node.parts, api_pb2.ContainerFilter(**wanted))}
+
+    assert ids() == {running, there}
+    assert ids(id=there) == ids(id=there[:12]) == {there}
+    assert ids(pod_sandbox_id=sandbox) == ids(pod_sandbox_id=sandbox[:12]) == {running}
+    assert ids(id=there, pod_sandbox_id=sandbox) == set()
+    assert ids(pod_sandbox_id="none") == set()
+    assert ids(label_selector={"a": "b"}) == {there}
+    assert ids(state=api_pb2.ContainerStateValue(state=api_pb2.CONTAINER_RUNNING)) == {running}
+
+
+async def test_update_lays_new_limits_over_old_ones(node, running):
+    limits = api_pb2.LinuxContainerResources(cpu_shares=512, memory_limit_in_bytes=1 << 26)
+    await update_container_resources(node.parts, running, limits)
+    await update_container_resources(node.parts, running, api_pb2.LinuxContainerResources(cpu_shares=100))
+    linux = (await status(node, running)).resources.linux
+    assert (linux.cpu_shares, linux.memory_limit_in_bytes) == (100, 1 << 26)
+    last = node.parts.executors["runc"].updates[-1]
+    assert last["cpu"]["shares"] == 100
+    assert last["memory"]["checkBeforeUpdate"], "nobody is killed by a limit that is too low"
+    node.world.fail.add("update")
+    with pytest.raises(Internal):
+        await update_container_resources(node.parts, running, api_pb2.LinuxContainerResources(cpu_shares=7))
+    assert (await status(node, running)).resources.linux.cpu_shares == 100
+    await stop_container(node.parts, running, 0)
+    with pytest.raises(FailedPrecondition):
+        await update_container_resources(node.parts, running, limits)
+
+
+async def test_exec_and_reopen_need_a_running_container(node, running):
+    answer = await exec_sync(node.parts, running, ["echo", "hi"], 0)
+    assert (answer.exit_code, answer.stdout, answer.stderr) == (3, b"echo hi", b"None")
+    await reopen_container_log(node.parts, running)
+    with pytest.raises(InvalidArgument):
+        await exec_sync(node.parts, running, [], 0)
+    await stop_container(node.parts, running, 0)
+    with pytest.raises(FailedPrecondition):
+        await exec_sync(node.parts, running, ["true"], 0)
+    with pytest.raises(FailedPrecondition):
+        await reopen_container_log(node.parts, running)
+
+
+async def test_an_end_that_cannot_be_cleaned_up_is_told_all_the_same(node, running, caplog):
+    queue = asyncio.Queue()
+    watch = asyncio.create_task(exits.watch(node.parts, told(queue), root_ended))
+    node.world.fail.add("delete")
+    node.world.exit(running, 4)
+    queue.put_nowait(node.world.exits[running])
+    async with asyncio.timeout(5):
+        while not caplog.records:
+            await asyncio.sleep(0.001)
+    assert caplog.records[-1].getMessage() == "what an ended container had is not given back yet"
+    assert (await status(node, running)).exit_code == 4
+    node.world.fail.clear()
+    await remove_container(node.parts, running)
+    assert running not in node.world.runtime
+    watch.cancel()

@@ -1,0 +1,210 @@
+"""Exec and attach between a client and what runs, on a fake node."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from fakes import FakeExecutor, FakeMonitor, Node, container_config, pod_config
+from fakesessions import FakeClient, FakeConversation
+
+from noderuntime.core.errors import FailedPrecondition, Internal, InvalidArgument, NotFound
+from noderuntime.core.sessions import Streams
+from noderuntime.cri.v1 import api_pb2
+from noderuntime.lifecycle.containers.attach import attach_session
+from noderuntime.lifecycle.containers.create import create_container
+from noderuntime.lifecycle.containers.exec import exec_session
+from noderuntime.lifecycle.containers.start import start_container
+from noderuntime.lifecycle.containers.stop import stop_container
+from noderuntime.lifecycle.pods.run import run_pod_sandbox
+from noderuntime.node.host.base import STDERR, STDOUT
+
+
+@pytest.fixture
+async def pod(node: Node) -> str:
+    return await run_pod_sandbox(node.parts, pod_config(), "runc")
+
+
+async def start(node: Node, pod: str, **fields: object) -> str:
+    container = await create_container(node.parts, pod, container_config(**fields))
+    await start_container(node.parts, container)
+    return container
+
+
+@pytest.fixture
+async def running(node: Node, pod: str) -> str:
+    return await start(node, pod)
+
+
+def program(node: Node) -> FakeConversation:
+    executor = node.parts.executors["runc"]
+    assert isinstance(executor, FakeExecutor)
+    return executor.program
+
+
+def attached(node: Node) -> FakeConversation:
+    monitor = node.parts.monitor
+    assert isinstance(monitor, FakeMonitor)
+    return monitor.conversation
+
+
+def exec_request(container: str, **fields: object) -> api_pb2.ExecRequest:
+    return api_pb2.ExecRequest(container_id=container, cmd=["app"], stdout=True, **fields)
+
+
+def attach_request(container: str, **fields: object) -> api_pb2.AttachRequest:
+    return api_pb2.AttachRequest(container_id=container, stdout=True, **fields)
+
+
+async def test_exec_carries_both_ways_and_gives_the_status(node: Node, running: str) -> None:
+    client, program_ = FakeClient(), program(node)
+    program_.code = 5
+    session = exec_session(node.parts, exec_request(running, stdin=True, stderr=True))
+    assert session.streams == Streams(stdin=True, stdout=True, stderr=True, tty=False)
+    ending = asyncio.create_task(session.run(client))
+    client.typed.put_nowait(b"word")
+    await client.hears((STDOUT, b"heard word"))
+    program_.said.put_nowait((STDERR, b"oops"))
+    client.typed.put_nowait(b"")
+    await client.hears((STDOUT, b"heard word"), (STDERR, b"oops"))
+    program_.end()
+    assert await ending == 5
+    assert program_.input_ended
+    assert program_.closed
+
+
+async def test_a_killed_runtime_has_a_status_too(node: Node, running: str) -> None:
+    program(node).code = -9
+    program(node).end()
+    assert await exec_session(node.parts, exec_request(running)).run(FakeClient()) == 137
+
+
+async def test_exec_on_a_terminal(node: Node, running: str) -> None:
+    client, program_ = FakeClient(), program(node)
+    session = exec_session(node.parts, exec_request(running, stdin=True, tty=True))
+    ending = asyncio.create_task(session.run(client))
+    client.resized.put_nowait((40, 100))
+    client.typed.put_nowait(b"word")
+    await client.hears((STDOUT, b"heard word"))
+    assert program_.size == (40, 100)
+    executor = node.parts.executors["runc"]
+    assert isinstance(executor, FakeExecutor)
+    (process,) = executor.execs
+    assert (process["args"], process["terminal"]) == (["app"], True)
+    assert "TERM=xterm" in process["env"]
+    program_.end()
+    assert await ending == 0
+
+
+async def test_a_program_that_reads_no_more_does_not_stop_its_client(node: Node, running: str) -> None:
+    client, program_ = FakeClient(), program(node)
+    program_.deaf = True
+    session = exec_session(node.parts, exec_request(running, stdin=True))
+    ending = asyncio.create_task(session.run(client))
+    for _ in range(3):
+        client.typed.put_nowait(b"more")
+    client.typed.put_nowait(b"")
+    async with asyncio.timeout(5):
+        while not program_.input_ended:
+            await asyncio.sleep(0)
+    program_.end()
+    assert await ending == 0
+
+
+async def test_a_client_that_leaves_lets_go_of_the_program(node: Node, running: str) -> None:
+    client = FakeClient()
+    ending = asyncio.create_task(exec_session(node.parts, exec_request(running, stdin=True)).run(client))
+    client.typed.put_nowait(b"word")
+    await client.hears((STDOUT, b"heard word"))
+    ending.cancel()
+    await asyncio.gather(ending, return_exceptions=True)
+    assert program(node).closed
+
+
+async def test_a_runtime_that_fails_is_heard(node: Node, running: str) -> None:
+    node.world.fail.add("exec")
+    with pytest.raises(Internal, match="exec fails"):
+        await exec_session(node.parts, exec_request(running)).run(FakeClient())
+
+
+async def test_requests_are_checked_at_once_and_again_when_the_client_comes(node: Node, running: str) -> None:
+    for make, request in ((exec_session, exec_request), (attach_session, attach_request)):
+        with pytest.raises(NotFound):
+            make(node.parts, request("none"))
+        with pytest.raises(InvalidArgument, match="tty and stderr"):
+            make(node.parts, request(running, tty=True, stderr=True))
+    with pytest.raises(InvalidArgument, match="one of stdin"):
+        exec_session(node.parts, api_pb2.ExecRequest(container_id=running, cmd=["app"]))
+    with pytest.raises(InvalidArgument, match="one of stdin"):
+        attach_session(node.parts, api_pb2.AttachRequest(container_id=running))
+    with pytest.raises(InvalidArgument, match="no command"):
+        exec_session(node.parts, api_pb2.ExecRequest(container_id=running, stdout=True))
+    sessions = [
+        exec_session(node.parts, exec_request(running)),
+        attach_session(node.parts, attach_request(running)),
+    ]
+    await stop_container(node.parts, running, 0)
+    for session in sessions:
+        with pytest.raises(FailedPrecondition, match="is not running"):
+            await session.run(FakeClient())
+    with pytest.raises(FailedPrecondition, match="is not running"):
+        exec_session(node.parts, exec_request(running))
+    with pytest.raises(FailedPrecondition, match="is not running"):
+        attach_session(node.parts, attach_request(running))
+
+
+@pytest.mark.parametrize(
+    ("once", "tty", "ends"),
+    [(False, False, True), (True, False, False), (False, True, True), (True, True, True)],
+)
+async def test_the_end_of_a_clients_input(node: Node, pod: str, once: bool, tty: bool, ends: bool) -> None:
+    container = await start(node, pod, stdin=True, stdin_once=once, tty=tty)
+    client, talk = FakeClient(), attached(node)
+    session = attach_session(node.parts, attach_request(container, stdin=True, tty=tty))
+    ending = asyncio.create_task(session.run(client))
+    client.typed.put_nowait(b"word")
+    await client.hears((STDOUT, b"heard word"))
+    client.typed.put_nowait(b"")
+    if not ends:
+        async with asyncio.timeout(5):
+            while not talk.input_ended:
+                await asyncio.sleep(0)
+        talk.said.put_nowait((STDOUT, b"still heard"))
+        await client.hears((STDOUT, b"heard word"), (STDOUT, b"still heard"))
+        talk.end()
+    async with asyncio.timeout(5):
+        assert await ending == 0
+    assert talk.closed
+
+
+async def test_a_container_without_stdin_takes_none(node: Node, running: str) -> None:
+    client, talk = FakeClient(), attached(node)
+    session = attach_session(node.parts, attach_request(running, stdin=True))
+    ending = asyncio.create_task(session.run(client))
+    client.typed.put_nowait(b"")
+    talk.said.put_nowait((STDOUT, b"words"))
+    await client.hears((STDOUT, b"words"))
+    assert not talk.input_ended
+    talk.end()
+    assert await ending == 0
+
+
+async def test_a_client_that_reads_nothing_does_not_hold_an_ended_container(
+    node: Node, running: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noderuntime.lifecycle.containers.attach._LAST_WORDS", 0.05)
+
+    class Slow(FakeClient):
+        async def write(self, stream: int, data: bytes) -> None:
+            await asyncio.Event().wait()
+
+    talk = attached(node)
+    session = attach_session(node.parts, attach_request(running))
+    ending = asyncio.create_task(session.run(Slow()))
+    talk.said.put_nowait((STDOUT, b"words"))
+    await asyncio.sleep(0.01)
+    assert not ending.done()
+    node.world.exit(running)
+    async with asyncio.timeout(5):
+        assert await ending == 0
+    assert talk.closed

@@ -1,0 +1,181 @@
+"""SIGHUP: what changes in a running daemon, what does not, and what the log says of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import Node, pod_config
+
+from noderuntime.config import Config, ImagesConfig
+from noderuntime.core import log
+from noderuntime.core.errors import FailedPrecondition, InvalidArgument
+from noderuntime.lifecycle.pods.remove import remove_pod_sandbox
+from noderuntime.lifecycle.pods.run import run_pod_sandbox
+from noderuntime.lifecycle.reload import reload, reload_on
+from noderuntime.node.executor.gvisor import GvisorExecutor
+from noderuntime.node.executor.runc import RuncExecutor
+
+
+@pytest.fixture(autouse=True)
+def _keep_root_logger(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+def _wanted(node: Node, **tables: Any) -> Config:
+    """Return the configuration in force with other tables."""
+    return Config.model_validate(node.parts.config.model_dump() | tables)
+
+
+def _handlers(node: Node, **changes: dict[str, str] | None) -> dict[str, Any]:
+    handlers = node.parts.config.model_dump()["handlers"] | changes
+    return {name: handler for name, handler in handlers.items() if handler is not None}
+
+
+async def test_a_new_handler_is_there_and_the_others_are_the_same(
+    node: Node, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.configure("info")
+    before = dict(node.parts.executors)
+    reload(node.parts, _wanted(node, handlers=_handlers(node, next={"type": "runc", "path": "/opt/next"})))
+    assert list(node.parts.executors) == ["runc", "gvisor", "next"]
+    assert {name: node.parts.executors[name] for name in before} == before
+    assert isinstance(node.parts.executor("next"), RuncExecutor)
+    assert node.parts.config.handlers["next"].path == Path("/opt/next")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith('msg="configuration reloaded" log_level=info added=next changed="" removed=""')
+
+
+async def test_a_new_handler_works_where_the_daemon_does_now(node: Node) -> None:
+    handlers = _handlers(node, next={"type": "runc", "path": "/opt/next"})
+    reload(node.parts, _wanted(node, handlers=handlers, server={"run_dir": "/run/after/a/restart"}))
+    flags = node.parts.executor("next").monitor_runtime("c", "s", is_root=False).flags
+    assert str(node.parts.config.server.run_dir / "runc") in flags
+
+
+async def test_a_changed_path_counts_for_pods_that_run(node: Node) -> None:
+    await run_pod_sandbox(node.parts, pod_config(), "gvisor")
+    reload(node.parts, _wanted(node, handlers=_handlers(node, gvisor={"type": "gvisor", "path": "/opt/new"})))
+    changed = node.parts.executor("gvisor")
+    assert isinstance(changed, GvisorExecutor)
+    assert changed.monitor_runtime("c", "s", is_root=True).path == Path("/opt/new")
+
+
+@pytest.mark.parametrize("change", [None, {"type": "gvisor", "path": "/bin/fake"}])
+async def test_a_handler_that_pods_use_stays(node: Node, change: dict[str, str] | None) -> None:
+    pod = await run_pod_sandbox(node.parts, pod_config(), "runc")
+    before, executors = node.parts.config, dict(node.parts.executors)
+    wanted = _wanted(node, handlers=_handlers(node, runc=change), log={"level": "debug"})
+    with pytest.raises(FailedPrecondition, match=r"handler runc .* pods use it"):
+        reload(node.parts, wanted)
+    assert node.parts.config is before, "nothing changes, not even the level"
+    assert node.parts.executors == executors
+    await remove_pod_sandbox(node.parts, pod)
+    reload(node.parts, wanted)
+    assert ("runc" in node.parts.executors) == (change is not None)
+
+
+@pytest.mark.parametrize("steps", range(4))
+async def test_a_handler_goes_before_a_pod_begins_with_it_or_not_at_all(node: Node, steps: int) -> None:
+    """A record whose handler is gone could never be undone, at whatever point of a call that happens."""
+    running = asyncio.create_task(run_pod_sandbox(node.parts, pod_config(), "runc"))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    try:
+        reload(node.parts, _wanted(node, handlers=_handlers(node, runc=None)))
+    except FailedPrecondition:
+        await remove_pod_sandbox(node.parts, await running)
+    else:
+        with pytest.raises(InvalidArgument, match="no runtime handler"):
+            await running
+    assert node.left() == {}
+
+
+async def test_the_level_changes_and_the_rest_needs_a_restart(
+    node: Node, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.configure("info")
+    before = node.parts.config
+    wanted = _wanted(
+        node,
+        log={"level": "warning"},
+        upstream={"socket": "/run/up.sock"},
+        network={"conf_dir": "/elsewhere"},
+    )
+    reload(node.parts, wanted)
+    assert logging.getLogger().level == logging.WARNING
+    assert (node.parts.config.network, node.parts.config.upstream) == (before.network, before.upstream)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "need a restart" in line
+    assert "keys=upstream,network.conf_dir" in line
+    reload(node.parts, wanted)
+    assert "need a restart" in capsys.readouterr().err, "as long as they wait"
+
+
+async def test_what_is_said_of_registries_changes(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure("info")
+    taken: list[ImagesConfig] = []
+    node.parts.configure_images = taken.append
+    live = {"certs_dirs": ["/c"], "credentials": "/auths", "search": ["own.example"], "pinned": ["pause"]}
+    reload(node.parts, _wanted(node, images={**live, "namespace": "elsewhere"}))
+    (images,) = taken
+    assert images == node.parts.config.images
+    assert images == ImagesConfig.model_validate(live), "and nothing else"
+    assert "keys=images.namespace" in capsys.readouterr().err
+
+
+async def test_names_that_are_none_change_nothing(node: Node) -> None:
+    def refuse(_: ImagesConfig) -> None:
+        raise InvalidArgument("no such name")
+
+    before, executors = node.parts.config, dict(node.parts.executors)
+    node.parts.configure_images = refuse
+    handlers = _handlers(node, next={"type": "runc", "path": "/opt/next"})
+    with pytest.raises(InvalidArgument, match="no such name"):
+        reload(node.parts, _wanted(node, handlers=handlers, images={"pinned": ["%"]}))
+    assert (node.parts.config, node.parts.executors) == (before, executors)
+
+
+async def test_a_signal_reads_the_file_anew_and_a_bad_file_changes_nothing(
+    node: Node, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.configure("info")
+    path = tmp_path / "config.toml"
+    path.write_text("[handlers.runc]\ntype='runc'\n")
+    hangup = asyncio.Event()
+    before = node.parts.config
+    task = asyncio.create_task(reload_on(hangup, node.parts, path))
+    try:
+        hangup.set()
+        await _told(node, "refused")
+        assert node.parts.config is before
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "level=error" in line
+        assert "handlers.runc.path" in line
+
+        server = json.dumps(str(before.server.run_dir)), json.dumps(str(before.server.state_dir))
+        path.write_text(
+            f"[server]\nrun_dir={server[0]}\nstate_dir={server[1]}\n[handlers.only]\ntype='runc'\npath='/x'\n"
+        )
+        hangup.set()
+        await _told(node, "applied")
+        assert list(node.parts.executors) == ["only"]
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _told(node: Node, outcome: str) -> None:
+    wanted = f'noderuntime_config_reloads_total{{outcome="{outcome}"}} 1.0'.encode()
+    async with asyncio.timeout(10):
+        while wanted not in node.parts.metrics.text():
+            await asyncio.sleep(0.01)

@@ -1,0 +1,40 @@
+"""Handlers that pods use stay when a start finds a configuration without them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import Node, pod_config
+
+from noderuntime.config import Config
+from noderuntime.lifecycle.pods.remove import remove_pod_sandbox
+from noderuntime.lifecycle.pods.run import run_pod_sandbox
+from noderuntime.lifecycle.used_handlers import remember, with_used
+
+
+def _config(node: Node, **handlers: dict[str, Any]) -> Config:
+    return Config.model_validate(node.parts.config.model_dump() | {"handlers": handlers})
+
+
+@pytest.mark.parametrize("now", [{}, {"gvisor": {"type": "runc", "path": "/opt/other"}}])
+async def test_a_handler_of_pods_is_kept_until_they_are_gone(node: Node, now: dict[str, Any]) -> None:
+    await remember(node.parts.config, node.parts.ledger)
+    pod = await run_pod_sandbox(node.parts, pod_config(), "gvisor")
+    wanted = _config(node, crun={"type": "runc", "path": "/opt/crun"}, **now)
+
+    kept = await with_used(wanted, node.parts.ledger)
+    assert kept.handlers.keys() == {"crun", "gvisor"}, "and runc, which nobody uses, is gone"
+    assert kept.handlers["gvisor"] == node.parts.config.handlers["gvisor"]
+    assert await with_used(wanted, node.parts.ledger) == kept, "at the second start as well"
+
+    await remove_pod_sandbox(node.parts, pod)
+    assert await with_used(wanted, node.parts.ledger) == wanted
+
+
+async def test_a_handler_whose_program_has_moved_is_where_the_file_says(node: Node) -> None:
+    await remember(node.parts.config, node.parts.ledger)
+    await run_pod_sandbox(node.parts, pod_config(), "gvisor")
+    wanted = _config(node, gvisor={"type": "gvisor", "path": "/opt/new"})
+    assert (await with_used(wanted, node.parts.ledger)).handlers["gvisor"].path == Path("/opt/new")

@@ -1,0 +1,34 @@
+"""What runsc would ignore or refuse is said in its words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from noderuntime.node.executor.gvisor_spec import translate
+
+
+def _spec(**linux: Any) -> dict[str, Any]:
+    return {"process": {"user": {"uid": 1, "gid": 5}}, "linux": linux}
+
+
+def test_recursively_read_only_is_read_only() -> None:
+    spec = _spec() | {"mounts": [{"options": ["rbind", "rprivate", "rro"]}, {"options": ["rw"]}, {}]}
+    translate(spec)
+    assert [one["options"] for one in spec["mounts"]] == [["rbind", "rprivate", "ro"], ["rw"], []]
+
+
+def test_groups_are_in_the_order_in_which_linux_tells_them() -> None:
+    spec = _spec()
+    spec["process"]["user"]["additionalGids"] = [5, 40, 7]
+    translate(spec)
+    assert spec["process"]["user"] == {"uid": 1, "gid": 5, "additionalGids": [5, 7, 40]}
+
+
+def test_actions_of_a_seccomp_profile_that_others_share() -> None:
+    rule = {"names": ["reboot"], "action": "SCMP_ACT_KILL_PROCESS", "args": []}
+    shared = {"defaultAction": "SCMP_ACT_LOG", "syscalls": [rule]}
+    spec = _spec(seccomp=shared)
+    translate(spec)
+    assert spec["linux"]["seccomp"]["defaultAction"] == "SCMP_ACT_ALLOW"
+    assert spec["linux"]["seccomp"]["syscalls"] == [{**rule, "action": "SCMP_ACT_KILL"}]
+    assert (shared["defaultAction"], rule["action"]) == ("SCMP_ACT_LOG", "SCMP_ACT_KILL_PROCESS")

@@ -1,0 +1,85 @@
+"""What any OCI runtime says of itself and of its containers, and what is made of that."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noderuntime.core.errors import Internal
+from noderuntime.core.ids import new_id
+from noderuntime.node.executor.base import Features
+from noderuntime.node.executor.oci import OciExecutor
+from noderuntime.node.host.linux import LinuxHost
+
+_FEATURES = {
+    "mountOptions": ["ro", "rro"],
+    "linux": {"namespaces": ["user"], "mountExtensions": {"idmap": {"enabled": True}}},
+}
+
+
+def executor(tmp_path: Path, script: str, *, systemd_cgroup: bool = False) -> OciExecutor:
+    """Make the executor of a runtime that is a script; ``$5`` and ``$6`` are verb and container."""
+    binary = tmp_path / "runtime"
+    binary.write_text(f"#!/bin/sh\n[ {int(systemd_cgroup)} = 1 ] && shift\n{script}\n")
+    binary.chmod(0o755)
+    return OciExecutor("other", LinuxHost(), binary, tmp_path, systemd_cgroup=systemd_cgroup)
+
+
+async def test_a_runtime_that_tells_its_features(tmp_path: Path) -> None:
+    script = f"[ $5 = features ] && echo '{json.dumps(_FEATURES)}' || echo other version 2.1"
+    assert await executor(tmp_path, script).probe() == Features("2.1", True, True)
+
+
+async def test_a_runtime_too_old_to_tell_promises_nothing(tmp_path: Path) -> None:
+    script = "[ $5 = --version ] && echo crun version 1.8.1 || exit 1"
+    assert await executor(tmp_path, script).probe() == Features("1.8.1", False, False)
+
+
+@pytest.mark.parametrize("state", ["no JSON", "[]", "{}", '{"bundle": "/nonexistent"}'])
+async def test_a_state_that_makes_no_sense(tmp_path: Path, state: str) -> None:
+    container = new_id()
+    with pytest.raises(Internal, match=f"other's state of {container} is damaged"):
+        await executor(tmp_path, f"echo '{state}'").kill(container, "", signal.SIGKILL, everything=True)
+
+
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [("/kubepods/pod1/c1", "/kubepods/pod1/c1"), ("a-b.slice:nr:c1", "/a.slice/a-b.slice/nr-c1.scope")],
+)
+async def test_the_cgroup_is_what_the_spec_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, asked: str
+) -> None:
+    looked: list[str] = []
+
+    async def cgroup_pids(self: LinuxHost, path: str) -> list[int]:
+        looked.append(path)
+        return []
+
+    monkeypatch.setattr(LinuxHost, "cgroup_pids", cgroup_pids)
+    (tmp_path / "config.json").write_text(json.dumps({"linux": {"cgroupsPath": told}}))
+    state = json.dumps({"pid": 0, "status": "stopped", "bundle": str(tmp_path)})
+    made = executor(tmp_path, f"echo '{state}'", systemd_cgroup=":" in told)
+    assert await made.pids("c1", "") == []
+    assert looked == [asked]
+
+
+async def test_what_the_runtime_does_not_know_is_removed_by_force(tmp_path: Path) -> None:
+    container = new_id()
+    left = tmp_path / "oci" / container
+    left.mkdir(parents=True)
+    await executor(tmp_path, f'echo "$@" >>{tmp_path}/said; exit 1').delete(container, "")
+    assert (tmp_path / "said").read_text().splitlines()[-1].endswith(f"delete --force {container}")
+    assert not left.exists()
+    await executor(tmp_path, "exit 1").delete(container, "")
+
+
+@pytest.mark.parametrize("systemd_cgroup", [False, True])
+def test_a_container_lives_in_its_scope_itself(tmp_path: Path, systemd_cgroup: bool) -> None:
+    spec: dict[str, Any] = {"annotations": {"kept": "as it is"}}
+    executor(tmp_path, "", systemd_cgroup=systemd_cgroup).adapt_spec(spec, "", is_root=False)
+    added = {"run.oci.systemd.subgroup": ""} if systemd_cgroup else {}
+    assert spec["annotations"] == {"kept": "as it is", **added}

@@ -1,0 +1,63 @@
+import pytest
+
+from noderuntime.core.errors import InvalidArgument
+from noderuntime.node.host.mount import parse_options
+from noderuntime.node.host.namespaces import sysctl_path
+
+MS_BIND, MS_REC, MS_RDONLY, MS_SLAVE = 0x1000, 0x4000, 1, 1 << 19
+
+
+def test_words_of_the_kernel_become_flags_and_the_rest_is_data():
+    parsed = parse_options(("nosuid", "nodev", "size=65536k", "mode=1777"))
+    assert (parsed.flags, parsed.propagation, parsed.data) == (0x2 | 0x4, 0, "size=65536k,mode=1777")
+
+
+def test_a_recursive_bind_with_propagation():
+    parsed = parse_options(("rbind", "ro", "rslave"))
+    assert parsed.flags == MS_BIND | MS_REC | MS_RDONLY
+    assert parsed.propagation == MS_SLAVE | MS_REC
+
+
+def test_later_words_win():
+    assert parse_options(("ro", "rw", "defaults")).flags == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
+        ("net/ipv4/conf/eth0.100/rp_filter", "net/ipv4/conf/eth0.100/rp_filter"),
+        ("net.ipv4.conf.eth0/100.rp_filter", "net/ipv4/conf/eth0.100/rp_filter"),
+        ("kernel.shmmax", "kernel/shmmax"),
+        ("kernel.shm_rmid_forced", "kernel/shm_rmid_forced"),
+        ("fs.mqueue.msg_max", "fs/mqueue/msg_max"),
+    ],
+)
+def test_names_of_sysctls(name, path):
+    assert sysctl_path(name, ["net", "ipc"]) == path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "kernel.core_pattern",
+        "net/../kernel/core_pattern",
+        "net.ipv4./..",
+        "/net/ipv4/ip_forward",
+        "net..ipv4",
+        "",
+        "vm.swappiness",
+        "kernel.shmmax\n",
+        "net/ipv4/" + "x/" * 3,
+    ],
+)
+def test_sysctls_that_would_change_the_node_are_refused(name):
+    with pytest.raises(InvalidArgument):
+        sysctl_path(name, ["net", "ipc"])
+
+
+def test_a_sysctl_needs_the_namespace_it_belongs_to():
+    with pytest.raises(InvalidArgument):
+        sysctl_path("net.ipv4.ip_forward", ["ipc"])
+    with pytest.raises(InvalidArgument):
+        sysctl_path("kernel.shmmax", ["net"])

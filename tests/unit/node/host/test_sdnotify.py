@@ -1,0 +1,41 @@
+"""Telling systemd, where there is one to tell."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from noderuntime.node.host import sdnotify
+
+
+@pytest.mark.parametrize("kind", ["path", "abstract"])
+def test_the_state_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    name = str(tmp_path / "notify") if kind == "path" else f"@noderuntime-{uuid.uuid4()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(name.replace("@", "\0", 1))
+        manager.settimeout(5)
+        monkeypatch.setattr(sdnotify, "_ADDRESS", name)
+        sdnotify.notify("READY=1")
+        assert manager.recv(100) == b"READY=1"
+
+
+def test_without_a_manager_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sdnotify, "_ADDRESS", "")
+    sdnotify.notify("READY=1")
+
+
+def test_what_the_daemon_spawns_does_not_hear_of_the_manager() -> None:
+    script = "import os, noderuntime.node.host.sdnotify; print('NOTIFY_SOCKET' in os.environ)"
+    said = subprocess.run(
+        [sys.executable, "-c", script],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "NOTIFY_SOCKET": "/nowhere"},
+    )
+    assert said.stdout == b"False\n"

@@ -1,0 +1,127 @@
+"""Programs are run for real here: /bin/sh is everywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from noderuntime.core.errors import DeadlineExceeded, HostError
+from noderuntime.node.host.base import ProcessRef
+from noderuntime.node.host.linux import LinuxHost
+
+
+@pytest.fixture
+def host() -> LinuxHost:
+    return LinuxHost()
+
+
+async def test_streams_status_and_stdin(host: LinuxHost) -> None:
+    done = await host.run(["sh", "-c", "cat; echo err >&2; exit 3"], timeout=10, stdin=b"in" * 50_000)
+    assert (done.returncode, done.stdout, done.stderr) == (3, b"in" * 50_000, b"err\n")
+
+
+async def test_environment_and_directory(host: LinuxHost, tmp_path: Path) -> None:
+    done = await host.run(["/bin/sh", "-c", "echo $A; pwd"], timeout=10, env={"A": "b"}, cwd=tmp_path)
+    assert done.stdout.decode().split() == ["b", str(tmp_path)]
+
+
+async def test_output_past_the_limit_is_dropped_without_stopping_the_program(host: LinuxHost) -> None:
+    done = await host.run(["head", "-c", "1000000", "/dev/zero"], timeout=10, output_limit=1000)
+    assert (done.returncode, len(done.stdout)) == (0, 1000)
+
+
+async def test_a_program_that_leaves_another_running_is_not_waited_for_twice(host: LinuxHost) -> None:
+    before = time.monotonic()
+    done = await host.run(["sh", "-c", "echo $$; sleep 30 & echo $!"], timeout=20)
+    assert time.monotonic() - before < 10
+    left = await host.process(int(done.stdout.split()[1]))
+    assert left is not None
+    assert await host.signal(left, signal.SIGKILL)
+
+
+async def test_at_the_deadline_the_whole_group_is_killed(host: LinuxHost, tmp_path: Path) -> None:
+    pidfile = tmp_path / "pid"
+    with pytest.raises(DeadlineExceeded, match=r"sh did not finish within 0\.5 s"):
+        await host.run(["sh", "-c", f"sleep 30 & echo $! >{pidfile}; wait"], timeout=0.5)
+    child = await host.process(int(pidfile.read_text()))
+    assert child is None or await host.wait(child, timeout=10)
+
+
+async def test_a_cancelled_run_leaves_no_program(host: LinuxHost, tmp_path: Path) -> None:
+    pidfile = tmp_path / "pid"
+    task = asyncio.create_task(host.run(["sh", "-c", f"echo $$ >{pidfile}; exec sleep 30"], timeout=30))
+    while not (pidfile.exists() and pidfile.read_text()):
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await host.process(int(pidfile.read_text())) is None
+
+
+async def test_a_missing_program_is_an_error_with_its_errno(host: LinuxHost) -> None:
+    with pytest.raises(HostError) as error:
+        await host.run(["/no/such/program"], timeout=10)
+    assert error.value.errno == errno.ENOENT
+
+
+async def test_no_descriptor_leaks(host: LinuxHost) -> None:
+    await host.run(["true"], timeout=10)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        await host.run(["true"], timeout=10)
+        with pytest.raises(HostError):
+            await host.run(["/no/such/program"], timeout=10)
+    assert len(os.listdir("/proc/self/fd")) <= before  # what other tests left may be collected meanwhile
+
+
+async def test_a_gate_holds_until_released_and_the_reply_is_heard(host: LinuxHost) -> None:
+    script = "import os;os.read(int(os.environ['G']),1);os.write(int(os.environ['R']),b'verdict\\nmore')"
+    child = await host.launch([sys.executable, "-c", script], gate="G", reply="R")
+    with pytest.raises(DeadlineExceeded):
+        await child.reply(timeout=0.3)
+    await child.release()
+    assert await child.reply(timeout=10) == b"verdict"
+    assert await child.daemonized(timeout=10) == 0
+    await child.close()
+
+
+async def test_who_is_left_at_the_gate_is_killed(host: LinuxHost) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    script = "import os,time;os.write(int(os.environ['R']),b'%d\\n'%os.getpid());time.sleep(1000)"
+    child = await host.launch([sys.executable, "-c", script], gate="G", reply="R")
+    pid = int(await child.reply(timeout=10))
+    await child.close()
+    assert await host.process(pid) is None
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_another_process_with_the_same_pid_is_not_touched(host: LinuxHost) -> None:
+    me = await host.process(os.getpid())
+    assert me is not None
+    stranger = ProcessRef(me.pid, me.start_time - 1)
+    assert not await host.signal(stranger, 0)
+    assert await host.signal(me, 0)
+    assert await host.wait(stranger, timeout=1)
+    assert not await host.wait(me, timeout=0.01)
+
+
+async def test_a_tree_of_processes_is_killed(host: LinuxHost, tmp_path: Path) -> None:
+    pidfile = tmp_path / "pid"
+    script = f"sh -c 'sleep 30 & echo $! >{pidfile}; wait'; true"
+    running = asyncio.create_task(host.run(["sh", "-c", f"echo $$ >{pidfile}.top; {script}"], timeout=30))
+    while not (pidfile.exists() and pidfile.read_text()):
+        await asyncio.sleep(0.01)
+    top = await host.process(int(Path(f"{pidfile}.top").read_text()))
+    leaf = await host.process(int(pidfile.read_text()))
+    assert top is not None
+    assert leaf is not None
+    await host.kill_tree(top)
+    assert (await running).returncode == -signal.SIGKILL
+    assert await host.wait(leaf, timeout=10)

@@ -1,0 +1,61 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from noderuntime.core.errors import HostError
+from noderuntime.cri.v1 import api_pb2
+from noderuntime.node.host.base import Completed
+
+
+class PluginHost:
+    """Answers for CNI plugins: remembers every call, says what the test told it to."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str, dict, dict]] = []
+        self.answers: dict[tuple[str, str], Completed] = {}
+        self.given_back: list[str] = []
+        self.refuses = False
+
+    async def run(self, argv, *, timeout, stdin=b"", env=None, **_):
+        kind, command = Path(argv[0]).name, env["CNI_COMMAND"]
+        self.calls.append((command, kind, json.loads(stdin), dict(env)))
+        default = {"cniVersion": "1.0.0", "ips": [{"address": "10.9.0.2/24"}], "from": kind}
+        return self.answers.get((command, kind), Completed(0, json.dumps(default).encode(), b""))
+
+    async def add_addresses(self, pin, interface, addresses):
+        if self.refuses:
+            raise HostError("add", 1, "no")
+        self.given_back += [f"{pin.name} {interface} {address}" for address in addresses]
+
+    @property
+    def order(self):
+        return [(command, kind) for command, kind, _, _ in self.calls]
+
+
+@pytest.fixture
+def host():
+    return PluginHost()
+
+
+@pytest.fixture
+def conf_dir(tmp_path):
+    path = tmp_path / "net.d"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def plugin_dir(tmp_path):
+    path = tmp_path / "bin"
+    path.mkdir()
+    for name in ("bridge", "portmap", "bandwidth"):
+        (path / name).touch(mode=0o755)
+    return path
+
+
+@pytest.fixture
+def pod():
+    return api_pb2.PodSandboxConfig(
+        metadata=api_pb2.PodSandboxMetadata(name="web", namespace="shop", uid="u-1", attempt=0)
+    )

@@ -1,0 +1,179 @@
+import json
+
+import pytest
+
+from noderuntime.core.errors import ToolError, Unavailable
+from noderuntime.node.host.base import Completed
+from noderuntime.node.network.cni import CniNetwork
+
+CHAIN = {
+    "name": "pods",
+    "cniVersion": "1.0.0",
+    "plugins": [
+        {"type": "bridge", "ipam": {"type": "host-local"}},
+        {"type": "portmap", "capabilities": {"portMappings": True, "bandwidth": False}},
+        {"type": "bandwidth", "capabilities": {"bandwidth": True}},
+    ],
+}
+
+
+@pytest.fixture
+def network(host, conf_dir, plugin_dir):
+    (conf_dir / "10-pods.conflist").write_text(json.dumps(CHAIN))
+    return CniNetwork(host, conf_dir, [plugin_dir])
+
+
+@pytest.fixture
+def netns(tmp_path):
+    path = tmp_path / "netns"
+    path.touch()
+    return str(path)
+
+
+def failed(words, code=100):
+    return Completed(1, json.dumps({"code": code, "msg": words, "details": "line 1\nline 2"}).encode(), b"")
+
+
+async def test_add_runs_the_chain_and_hands_results_on(network, host, pod, netns):
+    pod.port_mappings.add(container_port=80, host_port=8080)
+    attachment = await network.attach("5b", netns, pod)
+    assert attachment.ips == ("10.9.0.2",)
+    assert host.order == [("ADD", "bridge"), ("ADD", "portmap"), ("ADD", "bandwidth")]
+    (_, _, first, env), (_, _, second, _), (_, _, third, _) = host.calls
+    assert first == {
+        "type": "bridge",
+        "ipam": {"type": "host-local"},
+        "name": "pods",
+        "cniVersion": "1.0.0",
+    }
+    assert second["prevResult"]["from"] == "bridge"
+    assert second["runtimeConfig"] == {
+        "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
+    }
+    assert third["prevResult"]["from"] == "portmap"
+    assert "runtimeConfig" not in third
+    assert env["CNI_NETNS"] == netns
+    assert (env["CNI_CONTAINERID"], env["CNI_IFNAME"]) == ("5b", "eth0")
+    assert "K8S_POD_NAME=web" in env["CNI_ARGS"]
+    assert not [key for key in env if not key.startswith("CNI_") and key != "PATH"]
+
+
+async def test_del_goes_backwards_with_the_last_result_and_the_old_configuration(
+    network, host, conf_dir, pod, netns
+):
+    attachment = await network.attach("5b", netns, pod)
+    host.calls.clear()
+    (conf_dir / "10-pods.conflist").write_text(
+        json.dumps({"name": "new", "cniVersion": "1.0.0", "plugins": [{"type": "bridge"}]})
+    )
+    await network.detach("5b", netns, pod, attachment.result)
+    assert host.order == [("DEL", "bandwidth"), ("DEL", "portmap"), ("DEL", "bridge")]
+    assert {config["name"] for _, _, config, _ in host.calls} == {"pods"}
+    assert {config["prevResult"]["from"] for _, _, config, _ in host.calls} == {"bandwidth"}
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+async def test_plugins_find_the_addresses_that_the_pod_may_have_taken_off(network, host, pod, netns, refuses):
+    attachment = await network.attach("5b", netns, pod)
+    host.refuses = refuses
+    host.calls.clear()
+    await network.detach("5b", netns, pod, attachment.result)
+    assert host.given_back == ([] if refuses else ["netns eth0 10.9.0.2/24"])
+    assert len(host.order) == 3
+
+
+async def test_del_of_a_namespace_that_is_gone_names_none(network, host, pod, tmp_path):
+    await network.detach("5b", str(tmp_path / "gone"), pod, b"")
+    assert [env["CNI_NETNS"] for *_, env in host.calls] == ["", "", ""]
+    assert not any("prevResult" in config for _, _, config, _ in host.calls)
+
+
+async def test_a_failed_add_is_taken_back_and_says_the_plugins_words(network, host, pod, netns):
+    host.answers["ADD", "portmap"] = failed("port 8080 is taken")
+    with pytest.raises(ToolError) as caught:
+        await network.attach("5b", netns, pod)
+    assert str(caught.value) == (
+        "CNI plugin portmap ADD failed with exit status 1: port 8080 is taken: line 1 line 2"
+    )
+    assert host.order[2:] == [("DEL", "bandwidth"), ("DEL", "portmap"), ("DEL", "bridge")]
+    assert host.calls[-1][2]["prevResult"]["from"] == "bridge"
+
+
+async def test_the_error_of_the_add_survives_a_del_that_fails_too(network, host, pod, netns):
+    host.answers["ADD", "bridge"] = failed("no more addresses")
+    host.answers["DEL", "portmap"] = failed("DEL broke")
+    with pytest.raises(ToolError, match="no more addresses"):
+        await network.attach("5b", netns, pod)
+    assert host.order[-1] == ("DEL", "bridge")
+
+
+async def test_a_del_that_fails_still_reaches_every_plugin(network, host, pod, netns):
+    host.answers["DEL", "bandwidth"] = failed("first")
+    host.answers["DEL", "bridge"] = failed("last")
+    with pytest.raises(ToolError, match="first"):
+        await network.detach("5b", netns, pod, b"")
+    assert len(host.calls) == 3
+
+
+async def test_stderr_speaks_where_stdout_is_silent(network, host, pod, netns):
+    host.answers["ADD", "bridge"] = Completed(2, b"", b"panic: oh\n\tno\n" + b"x" * 5000)
+    with pytest.raises(ToolError, match="panic: oh no") as caught:
+        await network.attach("5b", netns, pod)
+    assert len(str(caught.value)) < 1200
+
+
+@pytest.mark.parametrize(
+    "stdout",
+    [b"", b"[]", b"{}", b'{"ips": [{"address": "nonsense"}]}', b'{"ips": 5}', b'{"ips":[{"interface":7}]}'],
+)
+async def test_a_result_without_sense_is_an_error_and_taken_back(network, host, pod, netns, stdout):
+    host.answers["ADD", "bandwidth"] = Completed(0, stdout, b"")
+    with pytest.raises(ToolError, match="result"):
+        await network.attach("5b", netns, pod)
+    assert host.order[-1] == ("DEL", "bridge")
+
+
+async def test_addresses_of_the_pods_interface_only_and_ipv4_first(network, host, pod, netns):
+    result = {
+        "cniVersion": "1.0.0",
+        "interfaces": [
+            {"name": "cni0"},
+            {"name": "eth0", "sandbox": "/ns"},
+            {"name": "net1", "sandbox": "/ns"},
+        ],
+        "ips": [
+            {"interface": 0, "address": "10.9.0.1/24"},
+            {"interface": 1, "address": "fd00::2/64"},
+            {"interface": 1, "address": "10.9.0.2/24"},
+            {"interface": 2, "address": "10.8.0.2/24"},
+        ],
+    }
+    host.answers["ADD", "bandwidth"] = Completed(0, json.dumps(result).encode(), b"")
+    assert (await network.attach("5b", netns, pod)).ips == ("10.9.0.2", "fd00::2")
+
+
+async def test_ready_follows_the_directory(network, conf_dir, plugin_dir):
+    assert await network.ready() == (True, "")
+    (plugin_dir / "portmap").unlink()
+    ready, reason = await network.ready()
+    assert not ready
+    assert reason == f"CNI plugin portmap is not in {plugin_dir}"
+    (conf_dir / "10-pods.conflist").unlink()
+    assert await network.ready() == (
+        False,
+        f"the pod network is not configured: no CNI configuration in {conf_dir}",
+    )
+    (conf_dir / "10-pods.conflist").write_text(
+        json.dumps({"name": "a", "cniVersion": "1.0.0", "plugins": [{"type": "bridge"}]})
+    )
+    assert await network.ready() == (True, "")
+
+
+async def test_without_configuration_add_is_unavailable_and_del_has_nothing_to_do(
+    host, conf_dir, plugin_dir, pod, netns
+):
+    network = CniNetwork(host, conf_dir, [plugin_dir])
+    with pytest.raises(Unavailable, match="not configured"):
+        await network.attach("5b", netns, pod)
+    await network.detach("5b", netns, pod, b"")
+    assert host.calls == []

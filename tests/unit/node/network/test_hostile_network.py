@@ -1,0 +1,88 @@
+"""Whatever a file, a plugin or a pod says: it is understood, or refused in one line."""
+
+import json
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from noderuntime.core.errors import InvalidArgument, NoderuntimeError
+from noderuntime.cri.v1 import api_pb2
+from noderuntime.node.network import conflist
+from noderuntime.node.network.capabilities import capability_args, cni_args
+from noderuntime.node.network.result import Kept, pod_ips
+
+WORDS = st.sampled_from(["10.0.0.2/24", "eth0"])
+KEYS = st.sampled_from(
+    ["ips", "interfaces", "address", "interface", "name", "sandbox", "plugins", "type", "cniVersion"]
+)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20) | WORDS,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "ips",
+                    "interfaces",
+                    "address",
+                    "interface",
+                    "name",
+                    "sandbox",
+                    "plugins",
+                    "type",
+                    "cniVersion",
+                ]
+            ),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+def check_refusal(error):
+    assert "\n" not in str(error)
+    assert len(str(error).encode()) < 2000
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(ANYTHING)
+def test_any_configuration(content):
+    try:
+        network = conflist.parse(content)
+    except InvalidArgument as error:
+        check_refusal(error)
+        return
+    assert all("/" not in plugin["type"] for plugin in network.plugins)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(st.sampled_from(["ips", "interfaces"]), ANYTHING))
+def test_any_result(result):
+    try:
+        assert pod_ips(result, "eth0")
+    except NoderuntimeError as error:
+        check_refusal(error)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(st.binary(max_size=100) | ANYTHING.map(lambda content: json.dumps(content).encode()))
+def test_anything_in_place_of_what_was_kept(raw):
+    try:
+        Kept.from_bytes(raw)
+    except InvalidArgument as error:
+        check_refusal(error)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_any_pod(name, rate):
+    pod = api_pb2.PodSandboxConfig()
+    pod.metadata.name = name.encode("utf-8", "ignore").decode()
+    pod.annotations["kubernetes.io/ingress-bandwidth"] = rate.encode("utf-8", "ignore").decode()
+    try:
+        assert cni_args("id", pod).count(";") == 4
+        capability_args(pod)
+    except InvalidArgument as error:
+        check_refusal(error)
