@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from bench.chart import draw
 from bench.machine import Idle
 
 Side = Literal["noderuntime", "containerd"]
@@ -45,11 +46,15 @@ class Figures:
                 print(self._line(metric), flush=True)
 
     def write(self, name: str, **about: object) -> Path:
-        """Write ``build/bench/NAME``: ``{metric: {noderuntime, containerd, ratio, …}}``, medians each."""
+        """Write ``build/bench/NAME`` and a chart of it beside it; return the path of the JSON.
+
+        The JSON is ``{metric: {noderuntime, containerd, ratio, …}}``; the values are medians.
+        """
         _BUILD.mkdir(parents=True, exist_ok=True)
         path = _BUILD / name
         result = {metric: self._entry(metric) for metric in self._samples}
         path.write_text(json.dumps({**about, **result}, indent=2) + "\n", encoding="utf-8")
+        path.with_suffix(".svg").write_text(draw(result), encoding="utf-8")
         return path
 
     def _entry(self, metric: str) -> dict[str, object]:
