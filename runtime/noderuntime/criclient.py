@@ -1,4 +1,4 @@
-"""A CRI client: the calls with which agent, switch and command line look at a runtime."""
+"""A CRI client: the calls that the agent, the switch and the command line make to a runtime."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from noderuntime.cri.images import images_pb2
 from noderuntime.cri.v1 import api_pb2 as cri
 from noderuntime.cri.v1.api_pb2_grpc import ImageServiceStub, RuntimeServiceStub
 
-_QUICK = 10.0
+_DEFAULT_TIMEOUT = 10.0
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
-    ("grpc.max_receive_message_length", -1),  # a list of both sides may have any size, and comes from root
+    ("grpc.max_receive_message_length", -1),  # merged lists have no size limit; the server is trusted (root)
 )
-_WORDS_LIMIT = 300
+_MESSAGE_LIMIT = 300
 
 M = TypeVar("M")
 
 
 class CriClient:
-    """One connection to a runtime's socket; a context manager.
+    """A connection to a runtime's socket. An async context manager.
 
-    A call raises the NoderuntimeError that the status of its answer stands for, with the
-    runtime's words as one line; Unavailable names the socket.
+    A call that fails raises the NoderuntimeError of its gRPC status, with the runtime's
+    message as one line. Unavailable names the socket.
     """
 
     def __init__(self, socket: Path) -> None:
@@ -49,17 +49,17 @@ class CriClient:
         await self._channel.close()
 
     async def version(self) -> cri.VersionResponse:
-        """Return names and versions (RuntimeService.Version)."""
+        """Return the runtime's name and versions (RuntimeService.Version)."""
         answer: cri.VersionResponse = await self._call("Version", cri.VersionRequest(version="v1"))
         return answer
 
     async def status(self) -> cri.StatusResponse:
-        """Return conditions and handlers (RuntimeService.Status, verbose)."""
+        """Return the runtime's conditions and handlers (RuntimeService.Status, verbose)."""
         answer: cri.StatusResponse = await self._call("Status", cri.StatusRequest(verbose=True))
         return answer
 
     async def sandboxes(self, labels: dict[str, str] | None = None) -> list[cri.PodSandbox]:
-        """List sandboxes, those with all these labels if given."""
+        """Return the sandboxes that have all the given labels (RuntimeService.ListPodSandbox)."""
         request = cri.ListPodSandboxRequest(filter=cri.PodSandboxFilter(label_selector=labels or {}))
         return list((await self._call("ListPodSandbox", request)).items)
 
@@ -70,7 +70,7 @@ class CriClient:
         return answer
 
     async def containers(self) -> list[cri.Container]:
-        """List containers in every state."""
+        """Return the containers in every state (RuntimeService.ListContainers)."""
         return list((await self._call("ListContainers", cri.ListContainersRequest())).containers)
 
     async def container(self, container_id: str) -> cri.ContainerStatusResponse:
@@ -80,49 +80,49 @@ class CriClient:
         return answer
 
     async def images(self) -> list[cri.Image]:
-        """List images."""
+        """Return the images (ImageService.ListImages)."""
         return list((await self._call("ListImages", cri.ListImagesRequest())).images)
 
     async def image(self, reference: str) -> cri.ImageStatusResponse:
-        """Return an image by ID or reference, none in it if there is none (ImageStatus, verbose)."""
+        """Return an image by ID or reference; ``image`` is unset if none exists (ImageStatus, verbose)."""
         request = cri.ImageStatusRequest(image=cri.ImageSpec(image=reference), verbose=True)
         answer: cri.ImageStatusResponse = await self._call("ImageStatus", request)
         return answer
 
     async def image_filesystems(self) -> cri.ImageFsInfoResponse:
-        """Return what images and writable layers use (ImageService.ImageFsInfo)."""
+        """Return the disk usage of images and writable layers (ImageService.ImageFsInfo)."""
         answer: cri.ImageFsInfoResponse = await self._call("ImageFsInfo", cri.ImageFsInfoRequest())
         return answer
 
     async def pull(self, image: str) -> AsyncIterator[images_pb2.PullProgress]:
-        """Pull into a store of our own; the last message has the image's ID (noderuntime.images.v1)."""
+        """Pull into the native image store. The last message has the image's ID (noderuntime.images.v1)."""
         request, parse = images_pb2.PullRequest(image=image), images_pb2.PullProgress.FromString
-        async for told in self._stream("Pull", request, parse):
-            yield told
+        async for progress in self._stream("Pull", request, parse):
+            yield progress
 
     async def load(self, path: Path) -> list[str]:
-        """Load an archive that lies on the daemon's node; return the images' IDs (noderuntime.images.v1)."""
+        """Load an archive on the daemon's node and return the images' IDs (noderuntime.images.v1)."""
         request, parse = images_pb2.LoadRequest(path=str(path)), images_pb2.LoadResponse.FromString
-        return [one async for told in self._stream("Load", request, parse) for one in told.image_ids]
+        return [image async for answer in self._stream("Load", request, parse) for image in answer.image_ids]
 
     async def run(self, config: cri.PodSandboxConfig, handler: str, *, timeout: float) -> str:
-        """Run a sandbox and return its ID."""
+        """Run a sandbox and return its ID (RuntimeService.RunPodSandbox). ``timeout`` is in seconds."""
         request = cri.RunPodSandboxRequest(config=config, runtime_handler=handler)
         return str((await self._call("RunPodSandbox", request, timeout)).pod_sandbox_id)
 
     async def remove(self, sandbox_id: str, *, timeout: float = 60) -> None:
-        """Stop and remove a sandbox; one that is gone is no error."""
+        """Stop and remove a sandbox, if it exists. ``timeout`` is in seconds, for each of the two calls."""
         await self._call("StopPodSandbox", cri.StopPodSandboxRequest(pod_sandbox_id=sandbox_id), timeout)
         await self._call("RemovePodSandbox", cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox_id), timeout)
 
-    async def _call(self, method: str, request: Any, timeout: float = _QUICK) -> Any:
+    async def _call(self, method: str, request: Any, timeout: float = _DEFAULT_TIMEOUT) -> Any:
         stub = self._runtime if hasattr(self._runtime, method) else self._images
         try:
             return await getattr(stub, method)(request, timeout=timeout)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise DeadlineExceeded(f"{self._socket}: {method} took longer than {timeout:g} s") from error
-            raise self._translated(method, error) from error
+            raise self._to_error(method, error) from error
 
     async def _stream(self, method: str, request: Message, parse: Callable[[bytes], M]) -> AsyncIterator[M]:
         send: Any = self._channel.unary_stream(
@@ -133,18 +133,18 @@ class CriClient:
                 yield answer
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                raise Unimplemented(f"{self._socket}: the daemon has no image store of its own") from error
-            raise self._translated(method, error) from error
+                raise Unimplemented(f"{self._socket}: the daemon has no native image store") from error
+            raise self._to_error(method, error) from error
 
-    def _translated(self, method: str, error: grpc.aio.AioRpcError) -> NoderuntimeError:
-        words = " ".join((error.details() or "").split())[:_WORDS_LIMIT]
+    def _to_error(self, method: str, error: grpc.aio.AioRpcError) -> NoderuntimeError:
+        message = " ".join((error.details() or "").split())[:_MESSAGE_LIMIT]
         if error.code() is grpc.StatusCode.UNAVAILABLE:
-            return Unavailable(f"{self._socket}: {_unavailable(words)}")
-        return error_of(error.code())(words or f"{method} failed: {error.code().name}")
+            return Unavailable(f"{self._socket}: {_unavailable(message)}")
+        return error_of(error.code())(message or f"{method} failed: {error.code().name}")
 
 
-def _unavailable(words: str) -> str:
-    """Cut gRPC's account of a connection that failed to the kernel's word; leave the runtime's own words."""
-    if not words.startswith("failed to connect"):
-        return words
-    return f"nobody answers: {words.rpartition('error: ')[2]}"
+def _unavailable(message: str) -> str:
+    """Reduce gRPC's message about a failed connection to the kernel's error. Keep a runtime's message."""
+    if not message.startswith("failed to connect"):
+        return message
+    return f"connection failed: {message.rpartition('error: ')[2]}"

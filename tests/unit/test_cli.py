@@ -1,4 +1,4 @@
-"""The command line: what it prints and how it exits."""
+"""The command line: output and exit status."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import noderuntime
 from noderuntime.cli import run
 
 
-def test_the_version_is_the_distributions(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_prints_the_distributions_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["version"]) == 0
     assert capsys.readouterr().out == f"{noderuntime.__version__}\n" == f"{version('noderuntime')}\n"
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "expected"),
     [
         (None, "No such file"),
         ("not toml", "config.toml"),
@@ -28,8 +28,8 @@ def test_the_version_is_the_distributions(capsys: pytest.CaptureFixture[str]) ->
         ("[server]\n", "handlers"),
     ],
 )
-def test_a_bad_configuration_is_one_line_and_status_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, words: str
+def test_serve_reports_an_invalid_configuration_with_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, expected: str
 ) -> None:
     path = tmp_path / "config.toml"
     if content is not None:
@@ -37,10 +37,10 @@ def test_a_bad_configuration_is_one_line_and_status_2(
     assert run(["serve", "--config", str(path)]) == 2
     written = capsys.readouterr().err
     assert written.count("\n") == 1
-    assert words in written
+    assert expected in written
 
 
-def test_a_daemon_is_not_its_own_upstream(
+def test_serve_refuses_its_own_socket_as_upstream(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("noderuntime.core.log.configure", lambda level: None)
@@ -53,19 +53,19 @@ def test_a_daemon_is_not_its_own_upstream(
     assert "is the socket that we serve" in capsys.readouterr().err
 
 
-def test_an_unknown_command_is_refused() -> None:
+def test_run_refuses_an_unknown_command() -> None:
     with pytest.raises(SystemExit) as caught:
         run(["fly"])
     assert caught.value.code == 2
 
 
-def test_the_switch_does_without_grpc() -> None:
-    """It runs in a unit on which a kubelet waits."""
+def test_cli_does_not_import_grpc() -> None:
+    """The switch runs in a unit that delays the kubelet."""
     script = "import sys, noderuntime.cli; sys.exit('grpc' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False, env=os.environ).returncode == 0
 
 
 @pytest.mark.parametrize("library", ["aiohttp", "prometheus_client"])
-def test_the_daemon_imports_no_library_that_it_may_never_need(library: str) -> None:
+def test_daemon_does_not_import_optional_libraries_at_start(library: str) -> None:
     script = f"import sys, noderuntime.app; sys.exit({library!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], env=os.environ, check=False).returncode == 0

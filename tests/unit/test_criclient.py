@@ -1,4 +1,4 @@
-"""What a runtime's answers are to agent, switch and command line."""
+"""Errors of the CRI client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from noderuntime.criclient import CriClient
 
 
 class Runtime(grpc.GenericRpcHandler):
-    """Answers every call with one status."""
+    """A runtime that answers every call with one status."""
 
     def __init__(self) -> None:
         self.status = (grpc.StatusCode.OK, "")
@@ -55,7 +55,7 @@ async def client(runtime: Runtime, tmp_path: Path) -> AsyncIterator[CriClient]:
         (grpc.StatusCode.UNKNOWN, errors.Internal),
     ],
 )
-async def test_a_status_is_an_error_with_the_runtimes_words_as_one_line(
+async def test_call_raises_the_error_of_the_status_as_one_line(
     client: CriClient, runtime: Runtime, code: grpc.StatusCode, kind: type[errors.NoderuntimeError]
 ) -> None:
     runtime.status = code, "two\nlines" + "x" * 1000
@@ -66,18 +66,18 @@ async def test_a_status_is_an_error_with_the_runtimes_words_as_one_line(
     assert len(str(caught.value)) <= 300
 
 
-async def test_a_status_without_words_names_the_call(client: CriClient, runtime: Runtime) -> None:
+async def test_call_error_without_a_message_names_the_method(client: CriClient, runtime: Runtime) -> None:
     runtime.status = grpc.StatusCode.UNKNOWN, ""
     with pytest.raises(errors.Internal, match="ImageFsInfo failed: UNKNOWN"):
         await client.image_filesystems()
 
 
-async def test_a_runtime_that_says_that_it_cannot_is_told_from_one_that_is_not_there(
+async def test_unavailable_differs_for_a_missing_socket(
     client: CriClient, runtime: Runtime, tmp_path: Path
 ) -> None:
-    runtime.status = grpc.StatusCode.UNAVAILABLE, "the upstream is away"
-    with pytest.raises(errors.Unavailable, match=r"cri\.sock: the upstream is away$"):
+    runtime.status = grpc.StatusCode.UNAVAILABLE, "the upstream is unavailable"
+    with pytest.raises(errors.Unavailable, match=r"cri\.sock: the upstream is unavailable$"):
         await client.sandboxes()
-    async with CriClient(tmp_path / "none.sock") as nobody:
-        with pytest.raises(errors.Unavailable, match=r"none\.sock: nobody answers: No such file"):
-            await nobody.sandboxes()
+    async with CriClient(tmp_path / "none.sock") as disconnected:
+        with pytest.raises(errors.Unavailable, match=r"none\.sock: connection failed: No such file"):
+            await disconnected.sandboxes()

@@ -1,8 +1,8 @@
-"""The command line: one program for the daemon, the agent, the switch, and people; one command, one file.
+"""The command line: one program for the daemon, the agent, the switch and for people; one file per command.
 
-A command's module has ``run(arguments) -> int``, which returns the exit status. It is imported
-when the command runs, with what it needs: the switch works in a host unit that has a second to
-spare, without gRPC; the daemon does without the agent.
+A command's module defines ``run(arguments) -> int``, which returns the exit status. The module and
+its dependencies are imported only when the command runs: the switch runs in a host unit that delays
+the kubelet and must start fast, so it does not import gRPC; the daemon does not import the agent.
 """
 
 from __future__ import annotations
@@ -25,36 +25,36 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 _COMMANDS = {
-    "status": "how the daemon, its network and its handlers are",
-    "pods": "list pods, ours and those of the node's own runtime",
+    "status": "show the state of the daemon, its network and its handlers",
+    "pods": "list pods, including those of the node's upstream runtime",
     "ps": "list containers",
-    "images": "list images and what they take",
-    "inspect": "show everything that is known of a pod, a container or an image",
-    "logs": "print what a container said",
-    "doctor": "look for what is wrong with this node, and say what to do",
+    "images": "list images and their disk usage; pull or load images",
+    "inspect": "show the details of a pod, a container or an image",
+    "logs": "print the log of a container",
+    "doctor": "check this node and suggest a fix for each problem",
     "serve": "run the CRI runtime until SIGTERM",
-    "agent": "be the DaemonSet's pod",
-    "switch": "give the kubelet this runtime, or the one it had before",
+    "agent": "run the node agent (the DaemonSet's pod)",
+    "switch": "switch the kubelet to this runtime or back to its previous one",
     "version": "print the version",
 }
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit status; a failure is one line on stderr."""
+    """Run one command and return its exit status. A failure prints one line to stderr."""
     parser = argparse.ArgumentParser(
         prog="noderuntime",
         description=noderuntime.__doc__,
-        epilog="commands:\n" + "".join(f"  {name:9} {words}\n" for name, words in _COMMANDS.items()),
+        epilog="commands:\n" + "".join(f"  {name:9} {summary}\n" for name, summary in _COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=_COMMANDS, metavar="COMMAND", help="one of those below")
+    parser.add_argument("command", choices=_COMMANDS, metavar="COMMAND", help="one of the commands below")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="see noderuntime COMMAND --help")
     options = parser.parse_args(arguments)
     try:
         return _run(options.command, options.arguments)
     except InvalidArgument as error:
         return _fail(error, EXIT_USAGE)
-    except BrokenPipeError:  # whoever read had enough
+    except BrokenPipeError:  # the reader closed the pipe, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
     except (NoderuntimeError, OSError) as error:
@@ -66,14 +66,14 @@ def run(arguments: Sequence[str]) -> int:
 def _run(command: str, arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name need not fit into the terminal's encoding
+            stream.reconfigure(errors="backslashreplace")  # the terminal may not encode a name
     status: int = _load(command).run(arguments)
     sys.stdout.flush()
     return status
 
 
 def _load(command: str) -> Any:
-    """Import a command and all that it needs; to look for garbage meanwhile takes a tenth of the time."""
+    """Import a command's module. Garbage collection is off meanwhile: it takes a tenth of the import time."""
     gc.disable()
     try:
         return importlib.import_module(f"noderuntime.cli.{command}")

@@ -1,4 +1,4 @@
-"""``noderuntime doctor``: what is wrong with this node, and what to do about it. Needs no daemon."""
+"""``noderuntime doctor``: Check this node and suggest a fix for each problem. Needs no running daemon."""
 
 from __future__ import annotations
 
@@ -16,24 +16,30 @@ from noderuntime.doctor.finding import Finding, State
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Print findings; the exit status is 1 if one of them is a failure."""
-    parser = argparse.ArgumentParser(prog="noderuntime doctor", description=__doc__)
+    """Print the findings. Return 1 if a check failed, else 0."""
+    parser = argparse.ArgumentParser(
+        prog="noderuntime doctor",
+        description="Check this node and suggest a fix for each problem. Needs no running daemon.",
+    )
     parser.add_argument(
-        "--config", type=Path, default=CONFIG_FILE, help="of the daemon; default: %(default)s"
+        "--config",
+        type=Path,
+        default=CONFIG_FILE,
+        help="the daemon's configuration file (default: %(default)s)",
     )
     options.add_output(parser)
-    chosen = parser.parse_args(arguments)
-    findings = asyncio.run(examine(chosen.config))
-    if chosen.output == "json":
-        sys.stdout.write(options.as_json({"findings": [dataclasses.asdict(one) for one in findings]}))
+    args = parser.parse_args(arguments)
+    findings = asyncio.run(examine(args.config))
+    if args.output == "json":
+        sys.stdout.write(options.as_json({"findings": [dataclasses.asdict(finding) for finding in findings]}))
     else:
         sys.stdout.writelines(f"{line}\n" for line in _lines(findings))
-    return int(any(one.state is State.FAIL for one in findings))
+    return int(any(finding.state is State.FAIL for finding in findings))
 
 
 def _lines(findings: Sequence[Finding]) -> Iterable[str]:
-    width = max(len(one.check) for one in findings)
-    for one in findings:
-        yield f"{one.state:4}  {text.printable(one.check):{width}}  {text.printable(one.found)}"
-        if one.advice:
-            yield f"{'':4}  {'':{width}}  → {text.printable(one.advice)}"
+    width = max(len(finding.check) for finding in findings)
+    for finding in findings:
+        yield f"{finding.state:4}  {text.printable(finding.check):{width}}  {text.printable(finding.found)}"
+        if finding.advice:
+            yield f"{'':4}  {'':{width}}  → {text.printable(finding.advice)}"

@@ -1,4 +1,4 @@
-"""From what a person types to the full ID of an object: an ID may be cut as long as only one fits."""
+"""Resolve a prefix that a person typed to the full ID of an object."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ from collections.abc import Iterable
 
 from noderuntime.core.errors import FailedPrecondition, NotFound
 
-_SHOWN = 5
-_MORE = 6
+_SHOWN_MATCHES = 5
+_SHOWN_CHARACTERS = 6
+"""Characters of each match shown after the prefix."""
 
 
-def find(what: str, typed: str, known: Iterable[str]) -> str:
-    """Return the one ID that begins so. NotFound if none does, FailedPrecondition if several do."""
-    matches = sorted({identifier for identifier in known if identifier.startswith(typed)})
-    if typed in matches:
-        return typed
+def find(kind: str, prefix: str, known: Iterable[str]) -> str:
+    """Return the only ID with this prefix. NotFound if no ID has it, FailedPrecondition if several do."""
+    matches = sorted({identifier for identifier in known if identifier.startswith(prefix)})
+    if prefix in matches:
+        return prefix
     if not matches:
-        raise NotFound(f"no {what} {typed[:64]}")
+        raise NotFound(f"no {kind} {prefix[:64]}")
     if len(matches) > 1:
-        shown = ", ".join(identifier[: len(typed) + _MORE] for identifier in matches[:_SHOWN])
-        raise FailedPrecondition(f"more than one {what} fits {typed!r}, type some more: {shown}")
+        shown = ", ".join(
+            identifier[: len(prefix) + _SHOWN_CHARACTERS] for identifier in matches[:_SHOWN_MATCHES]
+        )
+        raise FailedPrecondition(
+            f"more than one {kind} ID begins with {prefix!r}, type a longer prefix: {shown}"
+        )
     return matches[0]

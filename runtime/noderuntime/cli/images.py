@@ -1,6 +1,6 @@
-"""``noderuntime images``: the images of the node, and what their filesystem takes.
+"""``noderuntime images``: List the node's images and the disk usage of their filesystem.
 
-``images pull NAME`` and ``images load PATH`` bring some into a store of the daemon's own.
+The subcommands pull and load add images to the daemon's native image store.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ _HEAD = ("IMAGE", "IMAGE ID", "SIZE", "PINNED")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """List images by name, or do what the first word says."""
+    """List images by name, or run the subcommand that the first argument names."""
     if arguments and (action := _ACTIONS.get(arguments[0])):
         return action(arguments[1:])
     parser = options.parser("images", __doc__)
     options.add_output(parser)
-    chosen = parser.parse_args(arguments)
-    images, filesystems = options.ask(chosen.socket, _listed)
-    if chosen.output == "json":
+    args = parser.parse_args(arguments)
+    images, filesystems = options.call(args.socket, _list)
+    if args.output == "json":
         listed = options.as_dict(cri.ListImagesResponse(images=images))
         sys.stdout.write(options.as_json({**listed, **options.as_dict(filesystems)}))
         return 0
     sys.stdout.write(text.table(_HEAD, sorted(_rows(images))))
-    for one in filesystems.image_filesystems:
-        place = text.printable(one.fs_id.mountpoint)
-        used = text.size(one.used_bytes.value)
-        print(f"\n{place}: {used} in {one.inodes_used.value} files")
+    for filesystem in filesystems.image_filesystems:
+        mountpoint = text.printable(filesystem.fs_id.mountpoint)
+        used = text.size(filesystem.used_bytes.value)
+        print(f"\n{mountpoint}: {used} in {filesystem.inodes_used.value} files")
     return 0
 
 
-async def _listed(client: CriClient) -> tuple[list[cri.Image], cri.ImageFsInfoResponse]:
+async def _list(client: CriClient) -> tuple[list[cri.Image], cri.ImageFsInfoResponse]:
     images, filesystems = await asyncio.gather(client.images(), client.image_filesystems())
     return images, filesystems
 
 
 def _rows(images: Iterable[cri.Image]) -> Iterable[tuple[str, ...]]:
-    """Give a row for each tag; an image without one goes by its digests."""
+    """Return a row for each tag of an image, or for each digest of an image without tags."""
     for image in images:
         for name in image.repo_tags or image.repo_digests or ("",):
             pinned = "yes" if image.pinned else ""

@@ -1,4 +1,4 @@
-"""``noderuntime images load``: the images of a ``docker save`` archive or an OCI layout."""
+"""``noderuntime images load``: Load the images of a ``docker save`` archive or an OCI image layout."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from noderuntime.cli import options
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Have the daemon load an archive; print the images' IDs."""
+    """Load an archive through the daemon and print the images' IDs."""
     parser = options.parser("images load", __doc__)
-    parser.add_argument("path", type=Path, help="of the archive or the layout's directory")
-    chosen = parser.parse_args(arguments)
-    for image in options.ask(chosen.socket, lambda client: client.load(chosen.path.absolute())):
+    parser.add_argument("path", type=Path, help="the archive, or the directory of the layout")
+    args = parser.parse_args(arguments)
+    for image in options.call(args.socket, lambda client: client.load(args.path.absolute())):
         print(image)
     return 0

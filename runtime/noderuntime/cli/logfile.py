@@ -1,8 +1,8 @@
-"""Log files as the kubelet and all CRI runtimes know them: ``TIME STREAM TAG CONTENT``, a line for each.
+"""Reading of log files in the CRI log format: one ``TIME STREAM TAG CONTENT`` entry per line.
 
-The tag is ``F`` for a full line and ``P`` for a part of one: a line that is longer than the
-runtime's buffer, or not ended yet, comes in pieces, those of both streams mixed.
-A log is rotated by renaming the file, whereupon the runtime opens another one.
+The tag is ``F`` for a full line and ``P`` for a partial one: a line that is longer than the runtime's
+buffer, or not ended yet, is written as several entries, and those of both streams can alternate.
+The kubelet rotates a log: it renames the file and calls ReopenContainerLog, and the runtime opens a new file.
 """
 
 from __future__ import annotations
@@ -18,50 +18,53 @@ from noderuntime.node.host.inotify import CREATE, MODIFY, MOVED_TO, DirectoryWat
 
 STREAMS = (b"stdout", b"stderr")
 
-_LONGEST = 1 << 20
-_LOOK_SECONDS = 1.0
-"""After so long without news somebody has to ask whether there will be any."""
+_MAX_ENTRY_BYTES = 1 << 20
+_IDLE_SECONDS = 1.0
+"""After this long without a change of the directory, check whether the container has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A line of a container, or a part of one."""
+    """One log entry: a line of the container's output, or a part of one."""
 
     offset: int
-    """Where it stands in the file."""
+    """Offset of the entry in the file."""
     time: bytes
     stream: bytes
     content: bytes
     ends: bool
-    """Whether the line ends here."""
+    """Whether the line ends with this entry."""
 
 
 class LogReader:
-    """Reads a log from its beginning, and over rotations; to be closed."""
+    """A reader of one log, from its beginning and across rotations. The caller must close it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = path.open("rb")
 
     def pieces(self) -> Iterator[Piece]:
-        """Yield what there is from here on."""
-        while raw := self._file.readline(_LONGEST):
-            if not raw.endswith(b"\n") and len(raw) < _LONGEST:
-                self._file.seek(-len(raw), os.SEEK_CUR)  # it is just being written
+        """Yield the complete entries from the current offset to the end of the file."""
+        while raw := self._file.readline(_MAX_ENTRY_BYTES):
+            if not raw.endswith(b"\n") and len(raw) < _MAX_ENTRY_BYTES:
+                self._file.seek(-len(raw), os.SEEK_CUR)  # the runtime is still writing this entry
                 return
             yield _parse(raw, self.offset - len(raw))
 
     @property
     def offset(self) -> int:
-        """How far it has read in the present file."""
+        """The current offset in the open file."""
         return self._file.tell()
 
     def rewind(self) -> None:
-        """Begin again."""
+        """Continue reading at the beginning of the open file."""
         self._file.seek(0)
 
-    def turn(self) -> bool:
-        """Go to the file that has taken this one's place, if one has; what was to read here was read."""
+    def reopen_if_rotated(self) -> bool:
+        """Open the file that replaced this one, if any, and return whether one did.
+
+        The caller must have read the open file to its end.
+        """
         try:
             if os.path.samestat(os.fstat(self._file.fileno()), self.path.stat()):
                 return False
@@ -73,12 +76,12 @@ class LogReader:
         return True
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the open file."""
         self._file.close()
 
 
 def last_lines(pieces: Iterable[Piece], count: int) -> set[int]:
-    """Return where the last lines begin, one that has not ended yet among them."""
+    """Return the offsets at which the last ``count`` lines begin. A line that has not ended counts."""
     begun: dict[bytes, int] = {}
     lines: deque[int] = deque(maxlen=count)
     for piece in pieces:
@@ -92,25 +95,25 @@ def last_lines(pieces: Iterable[Piece], count: int) -> set[int]:
 
 
 async def follow(reader: LogReader, ended: Callable[[], Awaitable[bool]]) -> AsyncGenerator[Piece, None]:
-    """Yield what is there and what is still to come; ``ended`` is asked when nothing comes for a while."""
+    """Yield the entries to come until ``ended``, which is called while the log is idle, returns True."""
     with DirectoryWatch(reader.path.parent, CREATE | MOVED_TO | MODIFY) as watch:
         over = False
         while True:
             for piece in reader.pieces():
                 yield piece
-            if reader.turn():
+            if reader.reopen_if_rotated():
                 continue
             if over:
                 return
             try:
-                async with asyncio.timeout(_LOOK_SECONDS):
+                async with asyncio.timeout(_IDLE_SECONDS):
                     await watch.changes()
             except TimeoutError:
                 over = await ended()
 
 
 def _parse(raw: bytes, offset: int) -> Piece:
-    """Take a line of the file apart; one of another form is content as it stands."""
+    """Parse an entry. A line that is not in the CRI format is returned as content of stdout."""
     line = raw.removesuffix(b"\n")
     time, stream, tag, content, *_ = (*line.split(b" ", 3), b"", b"", b"", b"")
     if stream not in STREAMS:

@@ -1,4 +1,4 @@
-"""What commands that talk to the daemon have in common: options, the connection, and JSON."""
+"""Options, connection and JSON output shared by the commands that call the daemon."""
 
 from __future__ import annotations
 
@@ -19,41 +19,49 @@ from noderuntime.criclient import CriClient
 T = TypeVar("T")
 
 
-def parser(command: str, description: str | None) -> argparse.ArgumentParser:
-    """Return a parser that knows ``--socket``; the description is a module's, which begins with its name."""
+def parser(command: str, module_docstring: str | None) -> argparse.ArgumentParser:
+    """Return a parser with ``--socket``. Its description is the docstring's text after the command's name."""
     made = argparse.ArgumentParser(
-        prog=f"noderuntime {command}", description=(description or "").partition(": ")[2]
+        prog=f"noderuntime {command}", description=(module_docstring or "").partition(": ")[2]
     )
-    made.add_argument("--socket", type=Path, default=SOCKET, help="of the daemon; default: %(default)s")
+    made.add_argument(
+        "--socket", type=Path, default=SOCKET, help="the daemon's socket (default: %(default)s)"
+    )
     return made
 
 
 def add_output(made: argparse.ArgumentParser) -> None:
-    """Give a parser ``-o``."""
-    made.add_argument("-o", "--output", choices=("text", "json"), default="text", help="default: %(default)s")
+    """Add the option ``-o`` to a parser."""
+    made.add_argument(
+        "-o",
+        "--output",
+        choices=("text", "json"),
+        default="text",
+        help="output format (default: %(default)s)",
+    )
 
 
-def ask(socket: Path, question: Callable[[CriClient], Awaitable[T]]) -> T:
-    """Return what the daemon answers; Unavailable also says where to look."""
+def call(socket: Path, request: Callable[[CriClient], Awaitable[T]]) -> T:
+    """Return the result of a request to the daemon. Unavailable suggests ``noderuntime doctor``."""
 
-    async def asked() -> T:
+    async def called() -> T:
         async with CriClient(socket) as client:
-            return await question(client)
+            return await request(client)
 
     try:
-        return asyncio.run(asked())
+        return asyncio.run(called())
     except Unavailable as error:
-        raise Unavailable(f"{error} (noderuntime doctor, run as root, tells more)") from error
+        raise Unavailable(f"{error} (for the cause, run noderuntime doctor as root)") from error
 
 
 def as_json(value: Message | Mapping[str, Any]) -> str:
-    """Write a message, or messages by name, as proto3 JSON with all fields, safe on any terminal."""
+    """Return a message, or messages by name, as proto3 JSON with all fields, escaped for terminals."""
     plain = as_dict(value) if isinstance(value, Message) else value
     return json.dumps(plain, indent=2).replace("\x7f", "\\u007f") + "\n"
 
 
 def as_dict(message: Message) -> dict[str, Any]:
-    """Return the fields of a message under their JSON names, in ``info`` what is JSON itself taken apart."""
+    """Return the fields of a message by their JSON names. Values of ``info`` that are JSON are parsed."""
     fields: dict[str, Any] = MessageToDict(message, always_print_fields_with_no_presence=True)
     if isinstance(info := fields.get("info"), dict):
         fields["info"] = {key: _parsed(text) for key, text in info.items()}

@@ -1,4 +1,4 @@
-"""``noderuntime pods``: the node's pods, ours and those of its own runtime."""
+"""``noderuntime pods``: List the node's pods, including those of the upstream runtime."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _STATES = {cri.SANDBOX_READY: "Ready", cri.SANDBOX_NOTREADY: "NotReady"}
 
 
 def run(arguments: Sequence[str]) -> int:
-    """List pods, the newest first."""
+    """Print the pods, newest first."""
     parser = options.parser("pods", __doc__)
     options.add_output(parser)
-    chosen = parser.parse_args(arguments)
-    pods = options.ask(chosen.socket, lambda client: client.sandboxes())
+    args = parser.parse_args(arguments)
+    pods = options.call(args.socket, lambda client: client.sandboxes())
     pods.sort(key=lambda pod: pod.created_at, reverse=True)
-    if chosen.output == "json":
+    if args.output == "json":
         sys.stdout.write(options.as_json(cri.ListPodSandboxResponse(items=pods)))
     else:
         sys.stdout.write(text.table(_HEAD, _rows(pods)))

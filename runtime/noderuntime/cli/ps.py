@@ -1,4 +1,4 @@
-"""``noderuntime ps``: the node's containers, ours and those of its own runtime."""
+"""``noderuntime ps``: List the node's containers, including those of the upstream runtime."""
 
 from __future__ import annotations
 
@@ -22,42 +22,45 @@ _Pods = Mapping[str, cri.PodSandboxMetadata]
 
 
 def run(arguments: Sequence[str]) -> int:
-    """List containers, the newest first; without ``-a`` those that run."""
+    """Print the containers, newest first. Without ``-a``, print only running ones."""
     parser = options.parser("ps", __doc__)
     options.add_output(parser)
-    parser.add_argument("-a", "--all", action="store_true", help="also those that do not run")
-    parser.add_argument("--pod", default="", metavar="ID", help="only those of this pod; the ID may be cut")
-    chosen = parser.parse_args(arguments)
-    containers, pods = options.ask(chosen.socket, _listed)
+    parser.add_argument("-a", "--all", action="store_true", help="include containers that are not running")
+    parser.add_argument(
+        "--pod", default="", metavar="ID", help="list only containers of this pod (ID or prefix)"
+    )
+    args = parser.parse_args(arguments)
+    containers, pods = options.call(args.socket, _list)
     shown = [
-        one
-        for one in sorted(containers, key=lambda one: one.created_at, reverse=True)
-        if (chosen.all or one.state == cri.CONTAINER_RUNNING) and one.pod_sandbox_id.startswith(chosen.pod)
+        container
+        for container in sorted(containers, key=lambda container: container.created_at, reverse=True)
+        if (args.all or container.state == cri.CONTAINER_RUNNING)
+        and container.pod_sandbox_id.startswith(args.pod)
     ]
-    if chosen.output == "json":
+    if args.output == "json":
         sys.stdout.write(options.as_json(cri.ListContainersResponse(containers=shown)))
     else:
         sys.stdout.write(text.table(_HEAD, _rows(shown, pods)))
     return 0
 
 
-async def _listed(client: CriClient) -> tuple[list[cri.Container], _Pods]:
+async def _list(client: CriClient) -> tuple[list[cri.Container], _Pods]:
     containers, pods = await asyncio.gather(client.containers(), client.sandboxes())
     return containers, {pod.id: pod.metadata for pod in pods}
 
 
 def _rows(containers: Iterable[cri.Container], pods: _Pods) -> Iterable[Sequence[str]]:
     now = time.time_ns()
-    for one in containers:
-        pod = pods.get(one.pod_sandbox_id, cri.PodSandboxMetadata())
+    for container in containers:
+        pod = pods.get(container.pod_sandbox_id, cri.PodSandboxMetadata())
         yield (
-            text.short_id(one.id),
+            text.short_id(container.id),
             pod.namespace,
             pod.name,
-            one.metadata.name,
-            str(one.metadata.attempt),
-            _STATES.get(one.state, str(one.state)),
-            text.age(one.created_at, now),
-            one.image.user_specified_image or one.image.image,
-            text.short_id(one.pod_sandbox_id),
+            container.metadata.name,
+            str(container.metadata.attempt),
+            _STATES.get(container.state, str(container.state)),
+            text.age(container.created_at, now),
+            container.image.user_specified_image or container.image.image,
+            text.short_id(container.pod_sandbox_id),
         )

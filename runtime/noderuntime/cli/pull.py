@@ -1,4 +1,4 @@
-"""``noderuntime images pull``: an image from its registry, with a bar for each layer."""
+"""``noderuntime images pull``: Pull an image from its registry, with a progress bar for each layer."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ _BAR = 30
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Have the daemon pull an image; print its ID."""
+    """Pull an image through the daemon and print its ID."""
     parser = options.parser("images pull", __doc__)
-    parser.add_argument("image", help="tag or digest")
-    chosen = parser.parse_args(arguments)
+    parser.add_argument("image", help="name of the image, with a tag or a digest")
+    args = parser.parse_args(arguments)
     screen = Screen(shown=sys.stderr.isatty())
 
     async def pull(client: CriClient) -> str:
         image_id = ""
-        async for told in client.pull(chosen.image):
-            screen.show(told)
-            image_id = told.image_id or image_id
+        async for progress in client.pull(args.image):
+            screen.show(progress)
+            image_id = progress.image_id or image_id
         return image_id
 
-    print(options.ask(chosen.socket, pull))
+    print(options.call(args.socket, pull))
     return 0
 
 
 class Screen:
-    """The bars, one below the other, drawn over what was there before; nothing where nobody looks."""
+    """Progress bars on a terminal, redrawn in place. Draws nothing if ``shown`` is false."""
 
     def __init__(self, *, shown: bool) -> None:
         self._shown = shown
         self._drawn = 0
 
-    def show(self, told: images_pb2.PullProgress) -> None:
-        """Draw how far the layers are, as many as fit on the terminal."""
-        if not self._shown or not told.layers:
+    def show(self, progress: images_pb2.PullProgress) -> None:
+        """Draw the progress of the last layers, as many as fit on the terminal."""
+        if not self._shown or not progress.layers:
             return
         fits = max(1, shutil.get_terminal_size().lines - 1)
-        drawn = list(lines(told.layers))[-fits:]
+        drawn = list(lines(progress.layers))[-fits:]
         up = _UP.format(self._drawn) if self._drawn else ""
         sys.stderr.write(up + "".join(f"{line}{_CLEAR}\n" for line in drawn))
         sys.stderr.flush()
@@ -52,7 +52,7 @@ class Screen:
 
 
 def lines(layers: Sequence[images_pb2.Layer]) -> Iterator[str]:
-    """Describe each layer in a line: digest, bar, size, stage."""
+    """Return a line for each layer: digest, bar, size, stage."""
     for layer in layers:
         share = min(1.0, layer.received / layer.size) if layer.size else 1.0
         full = _BAR if layer.stage == "done" else int(share * _BAR)

@@ -1,4 +1,4 @@
-"""``noderuntime serve``: the daemon."""
+"""``noderuntime serve``: Run the CRI runtime until SIGTERM. SIGHUP reloads the configuration."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ from noderuntime.config import CONFIG_FILE
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Serve until SIGTERM."""
-    parser = argparse.ArgumentParser(prog="noderuntime serve", description=app.__doc__)
-    parser.add_argument("--config", type=Path, default=CONFIG_FILE, help="default: %(default)s")
+    """Run the daemon until SIGTERM."""
+    parser = argparse.ArgumentParser(
+        prog="noderuntime serve",
+        description="Run the CRI runtime until SIGTERM. SIGHUP reloads the configuration.",
+    )
+    parser.add_argument(
+        "--config", type=Path, default=CONFIG_FILE, help="configuration file (default: %(default)s)"
+    )
     asyncio.run(app.run(parser.parse_args(arguments).config))
     return 0

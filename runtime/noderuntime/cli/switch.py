@@ -1,4 +1,4 @@
-"""``noderuntime switch``: see :mod:`noderuntime.agent.switch_cli`."""
+"""``noderuntime switch``: See :mod:`noderuntime.agent.switch_cli`."""
 
 from noderuntime.agent.switch_cli import run_switch as run
 

@@ -1,4 +1,4 @@
-"""Text for terminals. What pods and images bring along may hold anything. Pure."""
+"""Formatting for terminals. Strings from pods, images and registries are untrusted. Pure functions."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _SHORT_ID = 13
 
 
 def printable(text: str) -> str:
-    """Write what a terminal might obey, or not show, as Python would: ``\\x1b``, ``\\u202e``."""
+    """Return the text with control and invisible characters escaped as in Python: ``\\x1b``, ``\\u202e``."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lay out a table, a line for each row; an empty field is a dash."""
+    """Return a table with aligned columns and a line for each row. An empty field becomes a dash."""
     lines = [list(head), *([printable(field) or "-" for field in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ("   ".join(map(str.ljust, line, widths)) for line in lines)
@@ -26,12 +26,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def short_id(identifier: str) -> str:
-    """Cut an ID to what tells it apart on one node."""
+    """Return the first 13 characters of an ID, without the prefix ``sha256:``."""
     return identifier.removeprefix("sha256:")[:_SHORT_ID]
 
 
 def age(since: int, now: int) -> str:
-    """Say how long ago something was, both in nanoseconds; empty for what never was."""
+    """Return the time between two moments in nanoseconds, with one unit. Empty if ``since`` is 0."""
     if not since:
         return ""
     seconds = max(0, now - since) // 10**9
@@ -41,13 +41,13 @@ def age(since: int, now: int) -> str:
     return f"{seconds}s"
 
 
-def moment(nanoseconds: int) -> str:
-    """Write a moment, given in nanoseconds since the epoch, as RFC 3339 does."""
+def timestamp(nanoseconds: int) -> str:
+    """Return nanoseconds since the epoch as an RFC 3339 time in UTC."""
     return datetime.fromtimestamp(nanoseconds / 10**9, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def size(number: int) -> str:
-    """Write a number of bytes with three digits or so."""
+    """Return a number of bytes with a binary unit and about three digits."""
     value, unit = float(number), 0
     while value >= 1000 and unit < len(_UNITS) - 1:
         value, unit = value / 1024, unit + 1

@@ -26,11 +26,11 @@ def socket(runtime: FakeRuntime, tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def run(socket: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command against the fake runtime: exit status, standard output, standard error."""
+    """Return a function that runs a command against the fake runtime: (exit status, stdout, stderr)."""
 
     def run(command: str, *arguments: str) -> tuple[int, str, str]:
         status = cli.run([command, "--socket", str(socket), *arguments])
-        said = capsys.readouterr()
-        return status, said.out, said.err
+        output = capsys.readouterr()
+        return status, output.out, output.err
 
     return run

@@ -1,5 +1,5 @@
 # ruff: noqa: N802 - CRI names the methods
-"""A runtime that exists in memory only, behind a real socket in a thread of its own."""
+"""A fake CRI runtime in memory, served at a real socket by threads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HOSTILE = "evil\x1b[2J\u202e\x7f\nname"
 
 
 class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer, api_pb2_grpc.ImageServiceServicer):
-    """Answers what a test put in; remembers nothing."""
+    """A runtime that returns what a test set and keeps no state."""
 
     def __init__(self) -> None:
         self.pods = [
@@ -77,7 +77,7 @@ class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer, api_pb2_grpc.ImageService
             context.abort(grpc.StatusCode.NOT_FOUND, f"no sandbox {request.pod_sandbox_id}")
         return cri.PodSandboxStatusResponse(
             status=cri.PodSandboxStatus(id=request.pod_sandbox_id, created_at=1_000_000_000),
-            info={"info": '{"pid": 7}', "words": "no JSON"},
+            info={"info": '{"pid": 7}', "text": "no JSON"},
         )
 
     def ContainerStatus(
@@ -117,7 +117,7 @@ class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer, api_pb2_grpc.ImageService
 
 
 def serve(runtime: FakeRuntime, socket: Path) -> grpc.Server:
-    """Serve until the server is stopped."""
+    """Return a started server. The caller must stop it."""
     server = grpc.server(ThreadPoolExecutor(4))
     api_pb2_grpc.add_RuntimeServiceServicer_to_server(runtime, server)
     api_pb2_grpc.add_ImageServiceServicer_to_server(runtime, server)

@@ -1,4 +1,4 @@
-"""What people and programs see of a runtime: tables, JSON, one line for an error, and the exit status."""
+"""The commands' output: tables, JSON, one line per error, and the exit status."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _columns(table: str) -> list[list[str]]:
     return [line.split() for line in table.splitlines()]
 
 
-def test_pods_are_a_table_the_newest_first(run: Run, runtime: FakeRuntime) -> None:
+def test_pods_prints_a_table_newest_first(run: Run, runtime: FakeRuntime) -> None:
     runtime.pods.append(
         api_pb2.PodSandbox(
             id="b2" * 32,
@@ -39,33 +39,33 @@ def test_pods_are_a_table_the_newest_first(run: Run, runtime: FakeRuntime) -> No
     assert second.split()[:6] == ["a1a1a1a1a1a1a", "shop", "web", "2", "Ready", "gvisor"]
 
 
-def test_programs_get_every_field_as_json(run: Run) -> None:
+def test_pods_prints_every_field_as_json(run: Run) -> None:
     status, out, _ = run("pods", "-o", "json")
     (pod,) = json.loads(out)["items"]
     assert status == 0
     assert (pod["id"], pod["state"], pod["metadata"]["namespace"]) == (POD, "SANDBOX_READY", "shop")
 
 
-def test_ps_tells_the_pod_of_a_container(run: Run) -> None:
+def test_ps_prints_the_pod_of_a_container(run: Run) -> None:
     _, out, _ = run("ps")
     row = _columns(out)[1]
     assert row[:6] == ["c1c1c1c1c1c1c", "shop", "web", "app", "0", "Running"]
     assert row[-2:] == ["shop/app:1", "a1a1a1a1a1a1a"]
 
 
-def test_ps_shows_what_does_not_run_only_when_asked(run: Run, runtime: FakeRuntime) -> None:
+def test_ps_prints_exited_containers_only_with_all(run: Run, runtime: FakeRuntime) -> None:
     runtime.containers[0].state = api_pb2.CONTAINER_EXITED
     assert len(run("ps")[1].splitlines()) == 1
     assert "Exited" in run("ps", "-a")[1]
     assert json.loads(run("ps", "-o", "json")[1])["containers"] == []
 
 
-def test_ps_of_one_pod(run: Run) -> None:
+def test_ps_filters_by_pod_prefix(run: Run) -> None:
     assert len(run("ps", "--pod", "a1a1")[1].splitlines()) == 2
     assert len(run("ps", "--pod", "b2")[1].splitlines()) == 1
 
 
-def test_images_have_a_row_for_each_name(run: Run) -> None:
+def test_images_prints_a_row_for_each_name(run: Run) -> None:
     _, out, _ = run("images")
     assert _columns(out)[1:4] == [
         ["a:1", "eeeeeeeeeeeee", "4.9", "KiB", "yes"],
@@ -80,7 +80,7 @@ def test_images_have_a_row_for_each_name(run: Run) -> None:
     }
 
 
-def test_status_tells_conditions_and_whose_the_handlers_are(run: Run, runtime: FakeRuntime) -> None:
+def test_status_prints_conditions_and_handlers(run: Run, runtime: FakeRuntime) -> None:
     runtime.conditions.append(
         api_pb2.RuntimeCondition(type="NetworkReady", status=False, reason="NoCNI", message="no file")
     )
@@ -90,26 +90,26 @@ def test_status_tells_conditions_and_whose_the_handlers_are(run: Run, runtime: F
     assert ["NetworkReady", "False", "NoCNI", "no", "file"] in _columns(out)
     assert any(row[:2] == ["runc", "noderuntime"] for row in _columns(out))
     assert ["(default)", "upstream", "-", "-"] in _columns(out)
-    said = json.loads(run("status", "-o", "json")[1])
-    assert said["info"]["noderuntime"]["handlers"]["runc"] == HOSTILE
+    answer = json.loads(run("status", "-o", "json")[1])
+    assert answer["info"]["noderuntime"]["handlers"]["runc"] == HOSTILE
 
 
-def test_inspect_shows_a_pod_by_a_cut_id_with_its_info(run: Run) -> None:
+def test_inspect_prints_a_pod_by_id_prefix_with_its_info(run: Run) -> None:
     _, out, _ = run("inspect", "a1a1")
     assert f"  id: {POD}" in out
     assert "    pid: 7" in out
     assert "createdAt: 1970-01-01T00:00:01Z" in out
-    said = json.loads(run("inspect", "-o", "json", "a1a1")[1])
-    assert said["info"] == {"info": {"pid": 7}, "words": "no JSON"}
+    answer = json.loads(run("inspect", "-o", "json", "a1a1")[1])
+    assert answer["info"] == {"info": {"pid": 7}, "text": "no JSON"}
 
 
-def test_inspect_shows_containers_and_images(run: Run) -> None:
+def test_inspect_prints_containers_and_images(run: Run) -> None:
     assert f"id: {CONTAINER}" in run("inspect", CONTAINER[:5])[1]
     assert "e" * 64 in run("inspect", "b:1")[1]
 
 
-def test_a_full_id_needs_no_lists(run: Run, runtime: FakeRuntime) -> None:
-    """They fail while one side is away."""
+def test_inspect_of_a_full_id_calls_no_list(run: Run, runtime: FakeRuntime) -> None:
+    """Lists fail while the upstream is unavailable."""
     runtime.lists_fail = True
     assert run("inspect", POD)[0] == 0
     status, _, err = run("inspect", POD[:20])
@@ -118,7 +118,7 @@ def test_a_full_id_needs_no_lists(run: Run, runtime: FakeRuntime) -> None:
 
 
 @pytest.mark.parametrize("typed", ["dead", "d" * 64, "no:such", "\x1b[2J"])
-def test_what_is_not_there_is_one_line_and_status_1(run: Run, typed: str) -> None:
+def test_inspect_of_an_unknown_id_fails_with_one_line(run: Run, typed: str) -> None:
     status, out, err = run("inspect", typed)
     assert (status, out) == (1, "")
     assert err.startswith("noderuntime: no pod, container or image ")
@@ -126,7 +126,7 @@ def test_what_is_not_there_is_one_line_and_status_1(run: Run, typed: str) -> Non
     assert "\x1b" not in err
 
 
-def test_an_id_that_fits_two_is_refused_with_both(run: Run, runtime: FakeRuntime) -> None:
+def test_logs_refuses_an_ambiguous_prefix(run: Run, runtime: FakeRuntime) -> None:
     runtime.containers.append(api_pb2.Container(id="c1" * 8 + "d" * 48))
     status, _, err = run("logs", "c1")
     assert status == 1
@@ -134,7 +134,7 @@ def test_an_id_that_fits_two_is_refused_with_both(run: Run, runtime: FakeRuntime
     assert err.count("\n") == 1
 
 
-def test_hostile_names_do_not_reach_the_terminal(run: Run, runtime: FakeRuntime) -> None:
+def test_output_escapes_hostile_names(run: Run, runtime: FakeRuntime) -> None:
     runtime.pods[0].metadata.name = HOSTILE
     runtime.containers[0].image.user_specified_image = HOSTILE
     runtime.conditions[0].message = HOSTILE
@@ -148,7 +148,7 @@ def test_hostile_names_do_not_reach_the_terminal(run: Run, runtime: FakeRuntime)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "expected"),
     [
         (["pods", "--fast"], "--fast"),
         (["pods", "-o", "yaml"], "yaml"),
@@ -156,26 +156,24 @@ def test_hostile_names_do_not_reach_the_terminal(run: Run, runtime: FakeRuntime)
         (["logs", "--tail", "-1", "x"], "--tail"),
     ],
 )
-def test_a_wrong_call_is_status_2(
-    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+def test_run_exits_with_2_for_invalid_arguments(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.run(arguments)
     assert caught.value.code == 2
-    assert words in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
 
 
-def test_without_a_daemon_the_line_says_where_to_look(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_run_without_a_daemon_suggests_the_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["pods", "--socket", str(tmp_path / "none.sock")]) == 1
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert f"{tmp_path}/none.sock: nobody answers: No such file or directory" in err
+    assert f"{tmp_path}/none.sock: connection failed: No such file or directory" in err
     assert "noderuntime doctor" in err
 
 
-def test_a_reader_that_had_enough_is_no_error(socket: Path, runtime: FakeRuntime) -> None:
+def test_run_ignores_a_closed_pipe(socket: Path, runtime: FakeRuntime) -> None:
     runtime.pods *= 5000
     command = [sys.executable, "-m", "noderuntime", "pods", "--socket", str(socket)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ) as process:

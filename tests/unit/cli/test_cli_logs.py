@@ -1,4 +1,4 @@
-"""``noderuntime logs``: parts joined, the last lines, and following over rotations."""
+"""``noderuntime logs``: joined entries, the last lines, following across rotations."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def log(tmp_path: Path, runtime: FakeRuntime) -> Path:
     return path
 
 
-def test_streams_go_to_ours_and_parts_are_joined(run: Run, log: Path) -> None:
+def test_logs_keeps_streams_apart_and_joins_partial_entries(run: Run, log: Path) -> None:
     log.write_text(
         _line("one") + _line("ha", "P") + _line("oops", stream="stderr") + _line("lf") + _line("end", "P")
     )
     assert run("logs", CONTAINER) == (0, "one\nhalf\nend", "oops\n")
 
 
-def test_a_line_has_the_time_of_its_first_part(run: Run, log: Path) -> None:
+def test_timestamps_are_those_of_a_lines_first_entry(run: Run, log: Path) -> None:
     log.write_text(_line("ha", "P", time="T1") + _line("lf", time="T2") + _line("", time="T3"))
     assert run("logs", "--timestamps", CONTAINER)[1] == "T1 half\nT3 \n"
 
@@ -54,24 +54,24 @@ def test_tail_counts_whole_lines(run: Run, log: Path, count: str, shown: str) ->
     assert run("logs", "--tail", count, CONTAINER)[1] == shown
 
 
-def test_tail_keeps_the_head_of_a_line_that_another_stream_interrupts(run: Run, log: Path) -> None:
+def test_tail_joins_a_line_interrupted_by_the_other_stream(run: Run, log: Path) -> None:
     log.write_text(
         _line("no") + _line("a", "P") + _line("x", stream="stderr") + _line("b") + _line("open", "P")
     )
     assert run("logs", "--tail", "2", CONTAINER) == (0, "ab\nopen", "")
 
 
-def test_what_is_no_log_line_is_shown_as_it_is(run: Run, log: Path) -> None:
+def test_logs_prints_malformed_lines_unchanged(run: Run, log: Path) -> None:
     log.write_text("garbage\n" + _line("fine") + "T1 stdout")
     assert run("logs", CONTAINER)[1] == "garbage\nfine\n"
 
 
-def test_a_container_without_a_log(run: Run) -> None:
+def test_logs_fails_for_a_container_without_a_log(run: Run) -> None:
     status, _, err = run("logs", CONTAINER)
-    assert (status, err) == (1, f"noderuntime: container {CONTAINER} keeps no log\n")
+    assert (status, err) == (1, f"noderuntime: container {CONTAINER} has no log file\n")
 
 
-def test_a_log_that_is_gone_is_one_line(run: Run, log: Path) -> None:
+def test_logs_reports_a_missing_file_with_one_line(run: Run, log: Path) -> None:
     log.unlink()
     status, _, err = run("logs", CONTAINER)
     assert status == 1
@@ -79,22 +79,22 @@ def test_a_log_that_is_gone_is_one_line(run: Run, log: Path) -> None:
     assert str(log) in err
 
 
-def test_a_pipe_gets_the_bytes_and_a_terminal_none_that_it_obeys(socket: Path, log: Path) -> None:
+def test_logs_escapes_control_characters_on_terminals_only(socket: Path, log: Path) -> None:
     log.write_bytes(b"T1 stdout F \x1b[31mred\t\xff\r\n")
     command = [sys.executable, "-m", "noderuntime", "logs", "--socket", str(socket), CONTAINER]
     assert subprocess.run(command, capture_output=True, check=True).stdout == b"\x1b[31mred\t\xff\r\n"
     ours, theirs = pty.openpty()
     subprocess.run(command, stdout=theirs, check=True)
     os.close(theirs)
-    said = os.read(ours, 1000).decode()
+    output = os.read(ours, 1000).decode()
     os.close(ours)
-    assert "\\x1b[31mred" in said
-    assert "\x1b" not in said
-    assert said.endswith("\ufffd\r\n")
+    assert "\\x1b[31mred" in output
+    assert "\x1b" not in output
+    assert output.endswith("\ufffd\r\n")
 
 
 class Ended:
-    """Whether the container has ended; counts how often somebody asked."""
+    """A fake of the check whether the container has ended. ``asked`` is set by the first call."""
 
     def __init__(self) -> None:
         self.now = False
@@ -116,7 +116,7 @@ async def _next(pieces: AsyncIterator[Piece]) -> bytes:
     return (await asyncio.wait_for(anext(pieces), 10)).content
 
 
-async def test_following_goes_over_rotations_and_loses_nothing(log: Path, reader: LogReader) -> None:
+async def test_follow_loses_no_line_at_a_rotation(log: Path, reader: LogReader) -> None:
     ended = Ended()
     with log.open("a") as writer:
         async with aclosing(follow(reader, ended)) as pieces:
@@ -138,19 +138,17 @@ async def test_following_goes_over_rotations_and_loses_nothing(log: Path, reader
             assert await _next(pieces) == b"first of the new"
 
 
-async def test_following_ends_when_the_container_has_and_everything_was_read(
-    log: Path, reader: LogReader
-) -> None:
+async def test_follow_reads_to_the_end_after_the_container_ended(log: Path, reader: LogReader) -> None:
     ended = Ended()
     ended.now = True
     log.write_text(_line("one"))
     async with asyncio.timeout(20):
-        said = [piece.content async for piece in _late(follow(reader, ended), log)]
-    assert said == [b"one", b"two"]
+        contents = [piece.content async for piece in _late(follow(reader, ended), log)]
+    assert contents == [b"one", b"two"]
 
 
 async def _late(pieces: AsyncIterator[Piece], log: Path) -> AsyncIterator[Piece]:
-    """Write one more line after the first was read."""
+    """Yield the pieces and write one more line after the first."""
     async for piece in pieces:
         yield piece
         if piece.content == b"one":
@@ -158,13 +156,13 @@ async def _late(pieces: AsyncIterator[Piece], log: Path) -> AsyncIterator[Piece]
                 writer.write(_line("two"))
 
 
-def test_follow_prints_the_past_and_ends(run: Run, log: Path, runtime: FakeRuntime) -> None:
+def test_follow_of_an_exited_container_prints_and_exits(run: Run, log: Path, runtime: FakeRuntime) -> None:
     log.write_text(_line("one") + _line("two"))
     runtime.status.state = api_pb2.CONTAINER_EXITED
     assert run("logs", "-f", "--tail", "1", CONTAINER)[:2] == (0, "two\n")
 
 
-def test_a_line_without_end_takes_no_memory(log: Path, reader: LogReader) -> None:
+def test_reader_splits_an_endless_line(log: Path, reader: LogReader) -> None:
     log.write_bytes(b"T1 stdout F " + b"x" * (3 << 20))
     assert max(len(piece.content) for piece in reader.pieces()) <= 1 << 20
     reader.rewind()
