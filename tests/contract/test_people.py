@@ -157,15 +157,9 @@ def _doctor(daemon: Daemon) -> tuple[int, dict[str, dict[str, str]]]:
 def test_the_doctor_finds_this_node_well_and_names_what_is_not(daemon: Daemon, drop_in: Path) -> None:
     _, found = _doctor(daemon)
     well = [
-        *("configuration", "kernel", "overlayfs", "conmon", "busybox", "pause container", "our socket"),
-        *(
-            "handler runc",
-            "handler crun",
-            "handler gvisor",
-            "CNI configuration",
-            "CNI plugin bridge",
-            "upstream",
-        ),
+        *("configuration", "kernel", "overlayfs", "conmon", "busybox", "pause container"),
+        *("handler runc", "handler crun", "handler gvisor", "noderuntime socket"),
+        *("CNI configuration", "CNI plugin bridge", "upstream"),
     ]
     assert {check: found[check]["state"] for check in well} == dict.fromkeys(well, "ok")
     drop_in.write_text("[handlers.gone]\ntype = 'runc'\npath = '/no/such/runtime'\n")

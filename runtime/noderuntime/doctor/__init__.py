@@ -1,4 +1,4 @@
-"""What is wrong with this node, found without a daemon, and what to do about it.
+"""Checks of a node that need no running daemon: what is wrong and how to fix it.
 
-A check is a function that returns findings; it reads and asks, and changes nothing.
+A check is a function that returns findings. Checks read files and run queries; they change nothing.
 """

@@ -1,4 +1,4 @@
-"""Room on the filesystems that the daemon writes to."""
+"""Checks of free space on the filesystems that the daemon writes to."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from noderuntime.config import ServerConfig
-from noderuntime.doctor.finding import Finding, bad, good, poor
+from noderuntime.doctor.finding import Finding, fail, ok, warn
 
-_LOW = 0.10
-"""Share of room below which kubelets evict pods unless told otherwise (nodefs.available)."""
-_GONE = 0.02
-_ADVICE = "make room: kubelets begin to evict pods at 10 %"
+_WARN_SHARE = 0.10
+"""Free share below which the kubelet evicts pods by default (nodefs.available)."""
+_FAIL_SHARE = 0.02
+_ADVICE = "free space: by default the kubelet evicts pods below 10 %"
 
 
 def disk(server: ServerConfig) -> Iterator[Finding]:
-    """Look at bytes and inodes under the state and the run directory."""
+    """Check the free bytes and inodes of the state directory and the run directory."""
     for name, path in (("state directory", server.state_dir), ("run directory", server.run_dir)):
-        there = next(place for place in (path, *path.parents) if place.exists())
-        facts = os.statvfs(there)
-        yield _room(name, there, "of the bytes", facts.f_bavail, facts.f_blocks)
-        yield _room(f"{name}'s inodes", there, "of the inodes", facts.f_favail, facts.f_files)
+        existing = next(candidate for candidate in (path, *path.parents) if candidate.exists())
+        usage = os.statvfs(existing)
+        yield _free(name, existing, "of the bytes", usage.f_bavail, usage.f_blocks)
+        yield _free(f"{name}'s inodes", existing, "of the inodes", usage.f_favail, usage.f_files)
 
 
-def _room(check: str, place: Path, what: str, free: int, total: int) -> Finding:
-    share = free / total if total else 1.0  # a filesystem that does not count them has enough
-    found = f"{place}: {share:.0%} {what} are free"
-    if share < _GONE:
-        return bad(check, found, _ADVICE)
-    return poor(check, found, _ADVICE) if share < _LOW else good(check, found)
+def _free(check: str, path: Path, unit: str, free: int, total: int) -> Finding:
+    share = free / total if total else 1.0  # some filesystems, such as btrfs, report no inode count
+    found = f"{path}: {share:.0%} {unit} are free"
+    if share < _FAIL_SHARE:
+        return fail(check, found, _ADVICE)
+    return warn(check, found, _ADVICE) if share < _WARN_SHARE else ok(check, found)

@@ -1,4 +1,4 @@
-"""All checks, in the order in which a person would mend what they find."""
+"""All checks, in the order in which to fix what they find."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from noderuntime.core.errors import InvalidArgument
 from noderuntime.doctor import kernel
 from noderuntime.doctor.cgroups import cgroups
 from noderuntime.doctor.disk import disk
-from noderuntime.doctor.finding import Finding, bad, good
+from noderuntime.doctor.finding import Finding, fail, ok
 from noderuntime.doctor.network import network
 from noderuntime.doctor.registries import registries
 from noderuntime.doctor.sockets import sockets
@@ -21,13 +21,13 @@ from noderuntime.node.host.linux import LinuxHost
 
 
 async def examine(path: Path) -> list[Finding]:
-    """Look at this node with the daemon's configuration file; without a valid one at less."""
+    """Return the findings of all checks; if the configuration is invalid, of those that do not need it."""
     try:
-        settings, about = config.load(path), good("configuration", str(path))
+        settings, finding = config.load(path), ok("configuration", str(path))
     except InvalidArgument as error:
         settings = None
-        about = bad("configuration", str(error), "correct the file; what depends on it was not looked at")
-    found = [kernel.user(), about, *await asyncio.to_thread(_kernel, settings)]
+        finding = fail("configuration", str(error), "correct the file; checks that depend on it were skipped")
+    found = [kernel.user(), finding, *await asyncio.to_thread(_kernel, settings)]
     return found if settings is None else [*found, *await _configured(settings)]
 
 

@@ -1,4 +1,4 @@
-"""What a check found."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """How bad it is."""
+    """The severity of a finding."""
 
     OK = "ok"
     WARN = "warn"
-    """Pods run, but something is missing that some of them, or their owner, may want."""
+    """Pods run, but a feature that some of them may need is missing."""
     FAIL = "fail"
-    """Pods of our handlers do not run, or not all of them."""
+    """Some or all pods of noderuntime's handlers cannot run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     check: str
     state: State
     found: str
     advice: str = ""
-    """What to do; empty only when all is well."""
+    """How to fix it. Empty only if the state is OK."""
 
 
-def good(check: str, found: str) -> Finding:
-    """Find nothing wrong."""
+def ok(check: str, found: str) -> Finding:
+    """Return a finding with state OK."""
     return Finding(check, State.OK, found)
 
 
-def poor(check: str, found: str, advice: str) -> Finding:
-    """Find something that may matter."""
+def warn(check: str, found: str, advice: str) -> Finding:
+    """Return a finding with state WARN."""
     return Finding(check, State.WARN, found, advice)
 
 
-def bad(check: str, found: str, advice: str) -> Finding:
-    """Find something that has to be mended."""
+def fail(check: str, found: str, advice: str) -> Finding:
+    """Return a finding with state FAIL."""
     return Finding(check, State.FAIL, found, advice)

@@ -1,4 +1,4 @@
-"""What the native image store reads for every pull; no registry is asked anything."""
+"""Checks of the files that the native image store reads for every pull. No registry is contacted."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ from pathlib import Path
 
 from noderuntime.config import ImagesConfig
 from noderuntime.core.errors import InvalidArgument
-from noderuntime.doctor.finding import Finding, bad, good, poor
+from noderuntime.doctor.finding import Finding, fail, ok, warn
 from noderuntime.images.credentials import CredentialsFile
 from noderuntime.images.registry.hosts import Hosts
 
 _PORT = re.compile(r"_([0-9]+)_$")
 _DEFAULT = "_default"
 _ANY = "registry.invalid"
-"""A registry that nobody has a directory for."""
+"""A registry name that never has a directory of its own (RFC 2606)."""
 
 
 async def registries(images: ImagesConfig) -> list[Finding]:
-    """Read every registry's directory, and the passwords."""
+    """Check every registry's directory and the credentials file."""
     if images.backend != "native":
         return []
-    found = [await _hosts(root, directory) for root in images.certs_dirs for directory in _below(root)]
+    found = [
+        await _hosts(root, directory) for root in images.certs_dirs for directory in _subdirectories(root)
+    ]
     if images.credentials is not None:
         found.append(await _credentials(images.credentials))
     return found
 
 
-def _below(root: Path) -> Iterator[Path]:
+def _subdirectories(root: Path) -> Iterator[Path]:
     if root.is_dir():
         yield from sorted(entry for entry in root.iterdir() if entry.is_dir())
 
@@ -41,8 +43,8 @@ async def _hosts(root: Path, directory: Path) -> Finding:
     try:
         hosts = await Hosts([root]).lookup(registry)
     except InvalidArgument as error:
-        return bad(check, str(error), "correct the file: pulls from there fail as long as it is so")
-    return good(check, f"asks {', '.join(host.authority for host in hosts)}")
+        return fail(check, str(error), "correct the file: until then, pulls from this registry fail")
+    return ok(check, f"hosts tried in order: {', '.join(host.authority for host in hosts)}")
 
 
 async def _credentials(path: Path) -> Finding:
@@ -50,11 +52,13 @@ async def _credentials(path: Path) -> Finding:
     try:
         await CredentialsFile(path).find(_ANY, "image")
     except InvalidArgument as error:
-        return bad(check, str(error), "correct the file, or images.credentials")
+        return fail(check, str(error), "correct the file, or images.credentials")
     try:
         mode = (await asyncio.to_thread(path.stat)).st_mode
     except FileNotFoundError:
-        return poor(check, f"{path} is not there", "write it, or take images.credentials out")
+        return warn(
+            check, f"{path} does not exist", "create it, or remove images.credentials from the configuration"
+        )
     if mode & (stat.S_IRGRP | stat.S_IROTH):
-        return poor(check, f"{path} can be read by others than root", f"chmod 600 {path}")
-    return good(check, str(path))
+        return warn(check, f"{path} can be read by users other than root", f"chmod 600 {path}")
+    return ok(check, str(path))

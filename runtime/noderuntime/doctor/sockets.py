@@ -1,4 +1,4 @@
-"""The sockets: who answers at ours, and at those that we depend on."""
+"""Checks of the daemon's socket and of the sockets that the daemon depends on."""
 
 from __future__ import annotations
 
@@ -10,42 +10,44 @@ from pathlib import Path
 from noderuntime.config import Config
 from noderuntime.core.errors import NoderuntimeError
 from noderuntime.criclient import CriClient
-from noderuntime.doctor.finding import Finding, bad, good, poor
+from noderuntime.doctor.finding import Finding, fail, ok, warn
 
 _SECONDS = 5.0
 
 
 async def sockets(config: Config) -> list[Finding]:
-    """Ask whoever serves each socket who he is."""
-    wanted = [_ours(config.server.socket)]
+    """Check that each socket is served, and report the server's name and version."""
+    checks = [_ours(config.server.socket)]
     if config.upstream is not None:
-        wanted.append(_upstream(config.upstream.socket))
+        checks.append(_upstream(config.upstream.socket))
     if await asyncio.to_thread(_has_own_image_store, config):
-        wanted.append(asyncio.to_thread(_image_store, config.images.containerd_socket))
-    return list(await asyncio.gather(*wanted))
+        checks.append(asyncio.to_thread(_image_store, config.images.containerd_socket))
+    return list(await asyncio.gather(*checks))
 
 
 async def _ours(path: Path) -> Finding:
-    check = "our socket"
+    check = "noderuntime socket"
     if not await asyncio.to_thread(path.exists):
-        return poor(
-            check, f"{path} is not there: the daemon does not run", "systemctl status noderuntime.service"
+        return warn(
+            check,
+            f"{path} does not exist: the daemon is not running",
+            "run systemctl status noderuntime.service",
         )
     try:
-        return good(check, f"{path}: {await _name(path)}")
+        return ok(check, f"{path}: {await _name(path)}")
     except NoderuntimeError as error:
-        return bad(check, str(error), "journalctl -u noderuntime.service tells why")
+        return fail(check, str(error), "see journalctl -u noderuntime.service for the cause")
 
 
 async def _upstream(path: Path) -> Finding:
     check = "upstream"
     try:
-        return good(check, f"{path}: {await _name(path)}")
+        return ok(check, f"{path}: {await _name(path)}")
     except NoderuntimeError as error:
-        return bad(
+        return fail(
             check,
             str(error),
-            "start the node's own runtime, or correct upstream.socket: without it every list fails",
+            "start the upstream runtime, or correct upstream.socket: without it every list call fails",
         )
 
 
@@ -70,5 +72,5 @@ def _image_store(path: Path) -> Finding:
         try:
             probe.connect(str(path))
         except OSError as error:
-            return bad(check, f"{path}: {error}", "start containerd, or correct images.containerd_socket")
-    return good(check, str(path))
+            return fail(check, f"{path}: {error}", "start containerd, or correct images.containerd_socket")
+    return ok(check, str(path))

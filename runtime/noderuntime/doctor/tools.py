@@ -1,4 +1,4 @@
-"""The programs that the configuration names: each is run, and says its version or why it cannot."""
+"""Checks of the programs that the configuration names: each is run and must report its version."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from noderuntime.config import Config
 from noderuntime.core.errors import NoderuntimeError
-from noderuntime.doctor.finding import Finding, bad, good
+from noderuntime.doctor.finding import Finding, fail, ok
 from noderuntime.node.executor.base import Executor
 from noderuntime.node.executor.handlers import executors
 from noderuntime.node.host.base import Host
@@ -19,7 +19,7 @@ _SECONDS = 10.0
 
 
 async def tools(config: Config, host: Host) -> list[Finding]:
-    """Run conmon, busybox and the handlers' runtimes, and look for the pause container."""
+    """Check conmon, busybox, the handlers' runtimes and the pause container."""
     handlers = executors(config, host, systemd_cgroup=False)
     return list(
         await asyncio.gather(
@@ -32,37 +32,37 @@ async def tools(config: Config, host: Host) -> list[Finding]:
 
 
 async def _program(host: Host, name: str, argv: Sequence[str], key: str) -> Finding:
-    advice = f"install {name}, or set {key} to where it is"
+    advice = f"install {name}, or set {key} to its path"
     try:
         done = await host.run(argv, timeout=_SECONDS)
     except NoderuntimeError as error:
-        return bad(name, str(error), advice)
+        return fail(name, str(error), advice)
     if done.returncode:
-        words = one_line((done.stderr or done.stdout).decode(errors="replace"))
-        return bad(name, f"{argv[0]} ends with {done.returncode}: {words}", advice)
+        output = one_line((done.stderr or done.stdout).decode(errors="replace"))
+        return fail(name, f"{argv[0]} exited with status {done.returncode}: {output}", advice)
     first, _, _ = done.stdout.decode(errors="replace").partition("\n")
-    return good(name, f"{argv[0]}: {first}")
+    return ok(name, f"{argv[0]}: {first}")
 
 
 async def _handler(executor: Executor, path: Path) -> Finding:
     check = f"handler {executor.name}"
     try:
-        told = await executor.probe()
+        found = await executor.probe()
     except NoderuntimeError as error:
-        return bad(check, str(error), f"correct handlers.{executor.name}.path, or take the handler out")
-    return good(check, f"{path}: {told.version}")
+        return fail(check, str(error), f"correct handlers.{executor.name}.path, or remove the handler")
+    return ok(check, f"{path}: {found.version}")
 
 
 def _pause(config: Config) -> Finding:
-    """Look for what runs in root containers; gVisor's also connect for port-forward."""
+    """Check the programs of sandboxes' root containers; for gVisor also busybox, which port-forward needs."""
     gvisor = any(handler.type == "gvisor" for handler in config.handlers.values())
     programs = [config.tools.pause_rootfs / name for name in ("pause", *(("busybox",) if gvisor else ()))]
     missing = [str(program) for program in programs if not os.access(program, os.X_OK)]
     if not missing:
-        return good("pause container", str(config.tools.pause_rootfs))
-    return bad(
+        return ok("pause container", str(config.tools.pause_rootfs))
+    return fail(
         "pause container",
-        f"no program {', '.join(missing)}",
-        "set tools.pause_rootfs to a directory with an init as pause, such as catatonit,"
-        " and for gVisor a static busybox",
+        f"missing or not executable: {', '.join(missing)}",
+        "set tools.pause_rootfs to a directory with an init named pause, such as catatonit,"
+        " and, for gVisor, a static busybox",
     )

@@ -1,4 +1,4 @@
-"""What the doctor finds, and that it says what to do."""
+"""The doctor's findings and their advice."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _states(findings: list[Finding]) -> dict[str, State]:
     return {one.check: one.state for one in findings}
 
 
-def test_this_kernel_has_what_it_takes() -> None:
+def test_system_calls_are_ok_on_this_kernel() -> None:
     assert kernel.system_calls().state is State.OK
 
 
@@ -62,7 +62,9 @@ def test_this_kernel_has_what_it_takes() -> None:
         ("nodev\tproc\nnodev\toverlaynot\n", False, State.FAIL),
     ],
 )
-def test_overlayfs(tmp_path: Path, filesystems: str, module: bool, state: State) -> None:
+def test_overlayfs_state_depends_on_kernel_and_module(
+    tmp_path: Path, filesystems: str, module: bool, state: State
+) -> None:
     (tmp_path / "filesystems").write_text(filesystems)
     if module:
         directory = tmp_path / platform.release() / "kernel/fs/overlayfs"
@@ -71,7 +73,7 @@ def test_overlayfs(tmp_path: Path, filesystems: str, module: bool, state: State)
     assert kernel.overlayfs(proc=tmp_path, modules=tmp_path).state is state
 
 
-def test_seccomp_wants_a_kernel_and_a_profile(tmp_path: Path) -> None:
+def test_seccomp_needs_kernel_support_and_a_profile(tmp_path: Path) -> None:
     (tmp_path / "sys/kernel/seccomp").mkdir(parents=True)
     profile = tmp_path / "profile.json"
     assert _states(list(kernel.seccomp(profile, tmp_path))) == {
@@ -87,7 +89,7 @@ def test_seccomp_wants_a_kernel_and_a_profile(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("value", "state"), [("1\n", State.OK), ("0\n", State.WARN)])
-def test_forwarding(tmp_path: Path, value: str, state: State) -> None:
+def test_forwarding_warns_when_disabled(tmp_path: Path, value: str, state: State) -> None:
     (tmp_path / "sys/net/ipv4").mkdir(parents=True)
     (tmp_path / "sys/net/ipv4/ip_forward").write_text(value)
     assert kernel.forwarding(tmp_path).state is state
@@ -101,12 +103,12 @@ def test_forwarding(tmp_path: Path, value: str, state: State) -> None:
         ("cpuset cpu io hugetlb pids", State.FAIL),
     ],
 )
-def test_cgroups_of_version_2(tmp_path: Path, controllers: str, state: State) -> None:
+def test_cgroups_v2_require_controllers(tmp_path: Path, controllers: str, state: State) -> None:
     (tmp_path / "cgroup.controllers").write_text(controllers)
     assert _states(list(cgroups(Cgroups(tmp_path)))) == {"cgroups": State.OK, "cgroup controllers": state}
 
 
-def test_cgroups_of_version_1_work_and_are_old(tmp_path: Path) -> None:
+def test_cgroups_v1_warn(tmp_path: Path) -> None:
     for name in ("cpu,cpuacct", "memory", "pids", "cpuset", "blkio", "hugetlb"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "cgroup.procs").touch()
@@ -116,7 +118,7 @@ def test_cgroups_of_version_1_work_and_are_old(tmp_path: Path) -> None:
     }
 
 
-def test_no_cgroups_at_all(tmp_path: Path) -> None:
+def test_cgroups_fail_when_not_mounted(tmp_path: Path) -> None:
     assert _states(list(cgroups(Cgroups(tmp_path)))) == {"cgroups": State.FAIL}
 
 
@@ -125,7 +127,7 @@ def _config(tmp_path: Path, **tables: object) -> Config:
     return Config.model_validate({"handlers": {"r": handler}, **tables})
 
 
-async def test_tools_say_their_version(tmp_path: Path, script: Script) -> None:
+async def test_tools_report_their_version(tmp_path: Path, script: Script) -> None:
     (tmp_path / "pause").touch(mode=0o755)
     script("runc", "echo runc version 7.7")
     config = _config(
@@ -138,12 +140,12 @@ async def test_tools_say_their_version(tmp_path: Path, script: Script) -> None:
     )
     found = await tools(config, LinuxHost())
     assert set(_states(found).values()) == {State.OK}
-    said = {one.check: one.found for one in found}
-    assert said["conmon"].endswith("/conmon: conmon version 6")
-    assert said["handler r"].endswith("/runc: 7.7")
+    by_check = {one.check: one.found for one in found}
+    assert by_check["conmon"].endswith("/conmon: conmon version 6")
+    assert by_check["handler r"].endswith("/runc: 7.7")
 
 
-async def test_tools_that_do_not_run_are_named_with_their_words(tmp_path: Path, script: Script) -> None:
+async def test_tools_that_fail_are_named_with_their_output(tmp_path: Path, script: Script) -> None:
     script("runc", "echo cannot do it >&2; exit 3")
     config = _config(
         tmp_path,
@@ -153,16 +155,16 @@ async def test_tools_that_do_not_run_are_named_with_their_words(tmp_path: Path, 
     )
     found = await tools(config, LinuxHost())
     assert set(_states(found).values()) == {State.FAIL}
-    said = {one.check: one for one in found}
-    assert "none" in said["conmon"].found
-    assert "tools.conmon" in said["conmon"].advice
-    assert "ends with 9" in said["busybox"].found
-    assert "cannot do it" in said["handler r"].found
-    assert "handlers.r.path" in said["handler r"].advice
+    by_check = {one.check: one for one in found}
+    assert "none" in by_check["conmon"].found
+    assert "tools.conmon" in by_check["conmon"].advice
+    assert "exited with status 9" in by_check["busybox"].found
+    assert "cannot do it" in by_check["handler r"].found
+    assert "handlers.r.path" in by_check["handler r"].advice
 
 
 @pytest.mark.parametrize(("kind", "state"), [("runc", State.OK), ("gvisor", State.FAIL)])
-async def test_gvisors_root_containers_need_a_busybox(tmp_path: Path, kind: str, state: State) -> None:
+async def test_pause_container_of_gvisor_needs_busybox(tmp_path: Path, kind: str, state: State) -> None:
     (tmp_path / "pause").touch(mode=0o755)
     config = Config.model_validate(
         {"handlers": {"h": {"type": kind, "path": "/none"}}, "tools": {"pause_rootfs": tmp_path}}
@@ -172,7 +174,7 @@ async def test_gvisors_root_containers_need_a_busybox(tmp_path: Path, kind: str,
     assert ("busybox" in found.found) is (kind == "gvisor")
 
 
-def test_the_network_wants_a_configuration_and_every_plugin(tmp_path: Path) -> None:
+def test_network_needs_a_configuration_and_every_plugin(tmp_path: Path) -> None:
     settings = NetworkConfig(conf_dir=tmp_path / "net.d", plugin_dirs=(tmp_path,))
     assert _states(list(network(settings, LinuxHost()))) == {"CNI configuration": State.FAIL}
     (tmp_path / "net.d").mkdir()
@@ -187,19 +189,19 @@ def test_the_network_wants_a_configuration_and_every_plugin(tmp_path: Path) -> N
     }
 
 
-async def test_sockets_that_nobody_serves(tmp_path: Path) -> None:
+async def test_sockets_that_are_not_served_are_reported(tmp_path: Path) -> None:
     config = _config(
         tmp_path,
         server=ServerConfig(socket=tmp_path / "ours.sock"),
         upstream=UpstreamConfig(socket=tmp_path / "up.sock"),
         images=ImagesConfig(containerd_socket=tmp_path / "up.sock"),
     )
-    assert _states(await sockets(config)) == {"our socket": State.WARN, "upstream": State.FAIL}
+    assert _states(await sockets(config)) == {"noderuntime socket": State.WARN, "upstream": State.FAIL}
     (tmp_path / "ours.sock").touch()
-    assert _states(await sockets(config))["our socket"] is State.FAIL
+    assert _states(await sockets(config))["noderuntime socket"] is State.FAIL
 
 
-async def test_an_image_store_of_its_own_is_tried_too(tmp_path: Path) -> None:
+async def test_sockets_include_a_separate_image_store(tmp_path: Path) -> None:
     config = _config(
         tmp_path,
         server=ServerConfig(socket=tmp_path / "ours.sock"),
@@ -212,7 +214,7 @@ async def test_an_image_store_of_its_own_is_tried_too(tmp_path: Path) -> None:
         assert _states(await sockets(config))["image store"] is State.OK
 
 
-async def test_registries_are_read_as_for_a_pull(tmp_path: Path) -> None:
+async def test_registries_report_broken_files_and_loose_modes(tmp_path: Path) -> None:
     certs, credentials = tmp_path / "certs.d", tmp_path / "auth.json"
     images = ImagesConfig(backend="native", certs_dirs=(certs, tmp_path / "none"), credentials=credentials)
     assert _states(await registries(images)) == {"registry credentials": State.WARN}
@@ -229,34 +231,39 @@ async def test_registries_are_read_as_for_a_pull(tmp_path: Path) -> None:
         "registry broken.example": State.FAIL,
         "registry credentials": State.WARN,
     }
-    said = {one.check: one for one in found}
-    assert said["registry registry.example_5000_"].found == "asks mirror.example, registry.example:5000"
-    assert "hosts.toml" in said["registry broken.example"].found
-    assert "chmod 600" in said["registry credentials"].advice
+    by_check = {one.check: one for one in found}
+    assert (
+        by_check["registry registry.example_5000_"].found
+        == "hosts tried in order: mirror.example, registry.example:5000"
+    )
+    assert "hosts.toml" in by_check["registry broken.example"].found
+    assert "chmod 600" in by_check["registry credentials"].advice
     credentials.chmod(0o600)
     assert _states(await registries(images))["registry credentials"] is State.OK
     credentials.write_text("[]")
     assert _states(await registries(images))["registry credentials"] is State.FAIL
 
 
-async def test_registries_of_the_nodes_own_runtime_are_its_business(tmp_path: Path) -> None:
+async def test_registries_are_skipped_for_containerds_images(tmp_path: Path) -> None:
     assert await registries(ImagesConfig(credentials=tmp_path / "none")) == []
 
 
 @pytest.mark.parametrize(
     ("free", "state"), [(50, State.OK), (9, State.WARN), (1, State.FAIL), (0, State.FAIL)]
 )
-def test_room_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, state: State) -> None:
-    facts = SimpleNamespace(f_bavail=free, f_blocks=100, f_favail=0, f_files=0)
-    monkeypatch.setattr("os.statvfs", lambda path: facts)
+def test_disk_state_depends_on_free_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, state: State
+) -> None:
+    usage = SimpleNamespace(f_bavail=free, f_blocks=100, f_favail=0, f_files=0)
+    monkeypatch.setattr("os.statvfs", lambda path: usage)
     found = list(disk.disk(ServerConfig(state_dir=tmp_path / "not/there/yet", run_dir=tmp_path)))
     states = _states(found)
     assert states["state directory"] is states["run directory"] is state
-    assert states["state directory's inodes"] is State.OK, "btrfs counts none"
+    assert states["state directory's inodes"] is State.OK, "btrfs reports no inode count"
     assert f"{tmp_path}: {free}%" in found[0].found
 
 
-def test_a_failure_is_status_1_and_names_the_configuration(
+def test_doctor_exits_with_1_for_an_invalid_configuration(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "config.toml"
