@@ -1,7 +1,7 @@
 """The daemon's configuration: ``/etc/noderuntime/config.toml`` and its drop-ins as one model.
 
-Drop-ins (``conf.d/*.toml``) are merged in the order of their names; tables merge
-key by key, everything else is replaced. Unknown keys are errors.
+Drop-ins (``conf.d/*.toml``) are merged in the order of their names. Tables are merged
+key by key; all other values are replaced. Unknown keys are errors.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def _pinned(path: Path) -> Path:
 
 
 PinnedPath = Annotated[Path, AfterValidator(_pinned)]
-"""Links are followed once: a daemon that runs on while ``current`` moves must not mix two bundles."""
+"""Symlinks are resolved at load time: a running daemon must not mix bundles when ``current`` moves."""
 
 
 def _split(address: str) -> tuple[str, int]:
-    """Take ``IP:PORT`` apart; ValueError for anything else."""
+    """Return host and port of ``IP:PORT``. ValueError if it is malformed."""
     host, _, port = address.rpartition(":")
     return str(ip_address(host.removeprefix("[").removesuffix("]"))), int(port)
 
@@ -50,7 +50,7 @@ def _checked_address(address: str) -> str:
     except ValueError:
         port = 0
     if not 0 < port < 1 << 16:
-        raise ValueError(f"{address!r} is not an IP address and a port, as in 127.0.0.1:9464")
+        raise ValueError(f"{address!r} is not an IP address and port (example: 127.0.0.1:9464)")
     return address
 
 
@@ -59,88 +59,87 @@ class _Table(BaseModel):
 
 
 class ServerConfig(_Table):
-    """Where the daemon listens and keeps its files."""
+    """The daemon's socket and directories."""
 
     socket: Path = SOCKET
     run_dir: Path = Path("/run/noderuntime")
     state_dir: Path = Path("/var/lib/noderuntime")
     cgroup_driver: Literal["systemd", "cgroupfs"] | None = None
-    """Only for a node whose upstream cannot tell it; it must be the kubelet's."""
+    """Needed only if the upstream does not report it. Must match the kubelet's cgroupDriver."""
 
 
 class UpstreamConfig(_Table):
-    """The CRI socket that the node already had; calls for its pods go there as they came."""
+    """The CRI socket of the node's previous runtime. Calls for its pods are forwarded to it unchanged."""
 
     socket: Path
 
 
 class ImagesConfig(_Table):
-    """Where root filesystems come from: the node's containerd, or a store of our own."""
+    """The source of root filesystems: the node's containerd or the native image store."""
 
     backend: Literal["containerd", "native"] = "containerd"
     containerd_socket: Path = Path("/run/containerd/containerd.sock")
     namespace: str = "k8s.io"
     snapshotter: str = "overlayfs"
     certs_dirs: tuple[Path, ...] = (Path("/etc/containerd/certs.d"), Path("/etc/docker/certs.d"))
-    """Native: whom to ask for a registry's images, ``<registry>/hosts.toml`` in each; read for every pull."""
+    """Native only: directories with ``<registry>/hosts.toml``, which names mirrors. Read for every pull."""
     credentials: Path | None = None
-    """Native: passwords of registries in the form of Docker's ``config.json``; read for every pull."""
+    """Native only: registry credentials in the format of Docker's ``config.json``. Read for every pull."""
     search: tuple[str, ...] = ("docker.io",)
-    """Native: the registries that a name without one may mean."""
+    """Native only: registries to search for an image name that has no registry."""
     pinned: tuple[str, ...] = ()
-    """Native: images that the kubelet should not remove to make room."""
+    """Native only: images that the kubelet must not garbage-collect."""
 
 
 class NetworkConfig(_Table):
-    """CNI: the node's own configuration and plugins."""
+    """Directories of the node's CNI configuration and plugins."""
 
     conf_dir: Path = Path("/etc/cni/net.d")
     plugin_dirs: tuple[Path, ...] = (Path("/opt/cni/bin"), Path("/usr/lib/cni"))
 
 
 class StreamingConfig(_Table):
-    """Where the kubelet, or crictl, collects exec, attach and port-forward."""
+    """The streaming server, which the kubelet or crictl connects to for exec, attach and port-forward."""
 
     address: IPvAnyAddress = IPv4Address("127.0.0.1")
-    """Of the node itself: clients come from other nodes only where no kubelet is between."""
+    """An address of the node. Loopback suffices for the kubelet, which proxies for remote clients."""
     port: int = Field(default=0, ge=0, lt=1 << 16)
-    """0 takes any that is free; it is part of every URL."""
+    """0 selects a free port. Every URL contains the port."""
     tls_cert: Path | None = None
-    """PEM files; both or none. The kubelet has to trust the certificate for the address."""
+    """PEM file. Set with ``tls_key``. The kubelet must trust the certificate for the address."""
     tls_key: Path | None = None
     token_ttl: float = Field(default=60, gt=0, le=3600)
-    """Seconds that a client has to come."""
+    """Seconds within which a client must connect."""
 
     @model_validator(mode="after")
     def _both_or_none(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("tls_cert and tls_key belong together")
+            raise ValueError("tls_cert and tls_key must be set together")
         return self
 
 
 class ToolsConfig(_Table):
-    """Programs and files of the bundle."""
+    """Programs and files of the bundle. A program without a directory is searched in PATH."""
 
     conmon: PinnedPath = Path("conmon")
     busybox: PinnedPath = Path("busybox")
-    """A static one: its shell holds the stdio of gVisor's containers."""
+    """A statically linked busybox. Its shell holds the stdio of gVisor's containers."""
     pause_rootfs: PinnedPath = Path("/opt/noderuntime/current/share/pause")
-    """Root of sandboxes' own containers: an init as ``pause``, and ``busybox``, which connects into gVisor.
-
-    runc refuses one behind a link.
+    """Root filesystem of sandboxes' root containers: an init named ``pause``, and ``busybox``, which
+    connects port-forward to pods in gVisor. runc refuses a path that contains a symlink.
     """
     seccomp_profile: PinnedPath | None = None
 
 
 class DevicesConfig(_Table):
-    """Devices of third parties."""
+    """The Container Device Interface (CDI)."""
 
     cdi_dirs: tuple[Path, ...] = (Path("/etc/cdi"), Path("/var/run/cdi"))
-    """Where their CDI files are; later ones come before earlier ones."""
+    """Directories of CDI files. Later directories take precedence."""
 
 
 class HandlerConfig(_Table):
-    """One OCI runtime that pods may choose by name."""
+    """An OCI runtime that pods select by the handler of their RuntimeClass."""
 
     type: Literal["runc", "gvisor", "oci"]
     """``oci`` is any other runtime with runc's command line, such as crun."""
@@ -148,20 +147,20 @@ class HandlerConfig(_Table):
 
 
 class LogConfig(_Table):
-    """The daemon's own log."""
+    """The daemon's log."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class MetricsConfig(_Table):
-    """Where Prometheus finds the daemon's metrics; nowhere unless it is said."""
+    """The endpoint of the daemon's Prometheus metrics. Without an address, metrics are not served."""
 
     address: Annotated[str, AfterValidator(_checked_address)] | None = None
-    """IP address and port: ``127.0.0.1:9464``, ``[::1]:9464``. Whoever reaches it may read."""
+    """IP address and port: ``127.0.0.1:9464``, ``[::1]:9464``. There is no authentication."""
 
     @property
     def endpoint(self) -> tuple[str, int] | None:
-        """The address, taken apart."""
+        """The address as (host, port), or None if it is not set."""
         return None if self.address is None else _split(self.address)
 
 
@@ -182,12 +181,14 @@ class Config(_Table):
     @model_validator(mode="after")
     def _one_image_store(self) -> Config:
         if self.upstream is not None and self.images.backend == "native":
-            raise ValueError("images.backend native is for nodes without an upstream, which keeps the images")
+            raise ValueError(
+                "images.backend native needs a node without an upstream, which manages the images"
+            )
         return self
 
 
 def load(path: Path = CONFIG_FILE) -> Config:
-    """Read the file and its drop-ins.
+    """Return the configuration of the file and its drop-ins.
 
     Raises InvalidArgument with one line that names the file or the key.
     """
@@ -208,7 +209,7 @@ def load(path: Path = CONFIG_FILE) -> Config:
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Return base with over laid on top, table by table."""
+    """Return ``base`` with the keys of ``over`` merged in, table by table."""
     merged = dict(base)
     for key, value in over.items():
         known = merged.get(key)

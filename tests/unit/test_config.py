@@ -1,4 +1,4 @@
-"""The daemon's configuration as a file."""
+"""The daemon's configuration file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from noderuntime.config import Config, MetricsConfig, load
 
 @pytest.fixture
 def bundles(tmp_path: Path) -> Path:
-    """Two versions of a bundle, and the link to the one that is current."""
+    """Return a directory with two versions of a bundle, and a symlink ``current`` to the old one."""
     for version in ("old", "new"):
         for directory in ("bin", "share/pause"):
             (tmp_path / version / directory).mkdir(parents=True)
@@ -32,16 +32,16 @@ def _configuration(bundles: Path) -> Config:
     return load(file)
 
 
-def test_a_daemon_stays_with_the_bundle_that_it_was_started_with(bundles: Path) -> None:
+def test_load_resolves_the_current_bundle_once(bundles: Path) -> None:
     config = _configuration(bundles)
     (bundles / "current").unlink()
     (bundles / "current").symlink_to("new")
-    told = (config.tools.conmon, config.tools.pause_rootfs, config.handlers["runc"].path)
-    assert [path.relative_to(bundles).parts[0] for path in told] == ["old"] * 3
+    paths = (config.tools.conmon, config.tools.pause_rootfs, config.handlers["runc"].path)
+    assert [path.relative_to(bundles).parts[0] for path in paths] == ["old"] * 3
     assert _configuration(bundles).tools.conmon == bundles / "new/bin/conmon"
 
 
-def test_a_program_without_a_directory_is_looked_up_later(tmp_path: Path) -> None:
+def test_load_keeps_a_program_without_a_directory(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('[handlers.runc]\ntype = "runc"\npath = "runc"\n')
     config = load(tmp_path / "config.toml")
     assert (config.handlers["runc"].path, config.tools.conmon) == (Path("runc"), Path("conmon"))
@@ -56,13 +56,13 @@ def test_a_program_without_a_directory_is_looked_up_later(tmp_path: Path) -> Non
         ("0.0.0.0:65535", ("0.0.0.0", 65535)),
     ],
 )
-def test_an_address_is_taken_apart(address: str | None, endpoint: tuple[str, int] | None) -> None:
+def test_metrics_endpoint_is_host_and_port(address: str | None, endpoint: tuple[str, int] | None) -> None:
     assert MetricsConfig(address=address).endpoint == endpoint
 
 
 @pytest.mark.parametrize(
     "address", ["", "9464", ":9464", "localhost:9464", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:65536", "::1:x"]
 )
-def test_anything_else_is_refused_with_an_example(address: str) -> None:
-    with pytest.raises(ValidationError, match=r"as in 127\.0\.0\.1:9464"):
+def test_metrics_address_is_refused_with_an_example(address: str) -> None:
+    with pytest.raises(ValidationError, match=r"example: 127\.0\.0\.1:9464"):
         MetricsConfig(address=address)
