@@ -47,6 +47,7 @@ def run(arguments: Sequence[str]) -> int:
         epilog="commands:\n" + "".join(f"  {name:9} {summary}\n" for name, summary in _COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {noderuntime.__version__}")
     parser.add_argument("command", choices=_COMMANDS, metavar="COMMAND", help="one of the commands below")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="see noderuntime COMMAND --help")
     options = parser.parse_args(arguments)
