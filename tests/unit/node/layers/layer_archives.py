@@ -90,7 +90,9 @@ def directory(name: bytes | str, mode: int = 0o755, **fields: object) -> bytes:
 
 
 def symlink(name: bytes | str, target: bytes, **fields: object) -> bytes:
-    return entry(name, SYMLINK, target=target, mode=0o777, **fields)
+    """A symbolic link; a target that is longer than the header's field comes before it."""
+    before = pax((b"linkpath", target)) if len(target) > 100 else b""
+    return before + entry(name, SYMLINK, target=target[:100], mode=0o777, **fields)
 
 
 def link(name: bytes | str, target: bytes) -> bytes:
