@@ -1,12 +1,12 @@
 """The resources of noderuntime.dev/v1alpha1: these models are the only source of the CRDs.
 
 ``NodeRuntime`` is what the user writes: which nodes, which handlers. ``NodeRuntimeInstance``
-is one small object per node: its spec is the operator's order to that node's agent, its
-status is the agent's answer. ``crdgen`` turns both into structural schemas; docstrings and
-descriptions become what ``kubectl explain`` prints.
+is one small object per node: the operator writes its spec, the node's agent reports in its
+status. ``crdgen`` generates structural schemas from both; ``kubectl explain`` prints their
+docstrings and descriptions.
 
 Every string, list and map is bounded: the API server refuses CEL rules whose cost it cannot
-bound, and an instance has to stay small (there is one for each node of the cluster).
+bound, and an instance must stay small (there is one for each node of the cluster).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 
 OWNER_LABEL = f"{GROUP}/runtime"
-"""On a node: the NodeRuntime that claimed it. On an object: the NodeRuntime it was made for."""
+"""On a node: the NodeRuntime that claimed it. On an object: the NodeRuntime that it belongs to."""
 
 HANDLER_LABEL_PREFIX = f"handler.{GROUP}/"
-"""On a node, ``handler.noderuntime.dev/<name>=true``: this handler was proven there."""
+"""On a node, ``handler.noderuntime.dev/<name>=true``: a canary sandbox of this handler started there."""
 
 FINALIZER = f"{GROUP}/finalizer"
 
@@ -57,22 +57,22 @@ Quantity = Annotated[
 
 
 def list_map(*keys: str) -> dict[str, Any]:
-    """Return the schema extension of a list whose items are told apart by these keys."""
+    """Return the schema extension of a list whose items are identified by these keys."""
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
 
 
 def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
-    """Return the schema extension for CEL rules, each with the message a user reads."""
+    """Return the schema extension for CEL rules: pairs of a rule and its error message."""
     return {"x-kubernetes-validations": [{"rule": rule, "message": text} for rule, text in pairs]}
 
 
 class Model(BaseModel):
-    """camelCase on the wire; unknown fields are left to the API server to prune."""
+    """An object of the API: camelCase in JSON. The API server prunes unknown fields."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
 
     def dump(self) -> dict[str, Any]:
-        """Return the JSON form, without the fields that are not set."""
+        """Return the JSON form, without unset fields."""
         return self.model_dump(by_alias=True, exclude_none=True, mode="json")
 
 
@@ -95,7 +95,7 @@ class SelectorRequirement(Model):
             (
                 "self.operator in ['In', 'NotIn'] ? has(self.values) && self.values.size() > 0"
                 " : !has(self.values) || self.values.size() == 0",
-                "In and NotIn need values; Exists and DoesNotExist take none",
+                "In and NotIn need values; Exists and DoesNotExist must not have values",
             )
         )
     )
@@ -106,14 +106,14 @@ class SelectorRequirement(Model):
 
 
 class LabelSelector(Model):
-    """Which nodes, by their labels; both parts have to hold. It cannot be empty."""
+    """Selects nodes by their labels; a node must match both parts. The selector must not be empty."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
                 "(has(self.matchLabels) && self.matchLabels.size() > 0)"
                 " || (has(self.matchExpressions) && self.matchExpressions.size() > 0)",
-                "selector is empty: name at least one label,"
+                "selector is empty: give at least one label,"
                 " for example matchLabels: {kubernetes.io/os: linux}",
             )
         )
@@ -124,14 +124,14 @@ class LabelSelector(Model):
 
 
 class KubeletSpec(Model):
-    """How the runtime stands beside the kubelet."""
+    """How the kubelet is connected to noderuntime."""
 
     mode: Annotated[
         KubeletMode,
         Field(
             description="Delegate: the kubelet talks to noderuntime, which passes the calls for all other "
-            "pods to the runtime the node already had. Replace: noderuntime is the node's only runtime. "
-            "Manual: the socket is served and the kubelet is left alone."
+            "pods to the runtime that the node already had. Replace (not offered yet): noderuntime is the "
+            "node's only runtime. Manual: noderuntime serves its socket and the kubelet is not changed."
         ),
     ] = "Delegate"
     switch_timeout_seconds: Annotated[
@@ -139,27 +139,27 @@ class KubeletSpec(Model):
         Field(
             ge=10,
             le=3600,
-            description="How long the node may take to be Ready again after its kubelet was switched. "
-            "Later than that everything is put back.",
+            description="Seconds within which the node must be Ready again after the switch of its kubelet. "
+            "If it is not, the kubelet's old settings are restored.",
         ),
     ] = 120
 
 
 class Overhead(Model):
-    """What a sandbox of this handler costs beside its containers (RuntimeClass overhead.podFixed)."""
+    """What a sandbox needs besides its containers, per pod (RuntimeClass overhead.podFixed)."""
 
     cpu: Quantity | None = None
     memory: Quantity | None = None
 
 
 class Handler(Model):
-    """One OCI runtime that pods choose by RuntimeClass."""
+    """An OCI runtime that pods select by RuntimeClass."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
                 "self.type == oldSelf.type",
-                "the type of a handler cannot change; add a handler of another name",
+                "the type of a handler cannot change; add a handler with another name",
             )
         )
     )
@@ -192,7 +192,7 @@ class UpdateStrategy(Model):
 
     max_unavailable: Annotated[
         int,
-        Field(ge=1, le=5000, description="How many nodes may be changing or failed at the same time."),
+        Field(ge=1, le=5000, description="Maximum number of nodes that are changing or failed at a time."),
     ] = 1
 
 
@@ -221,7 +221,7 @@ class NodeRuntimeSpec(Model):
 
 
 class FailingNode(Model):
-    """A node that does not have what the spec asks for, and why."""
+    """A node that does not match the spec, and why."""
 
     name: ObjectName
     reason: ShortText
@@ -229,15 +229,15 @@ class FailingNode(Model):
 
 
 class NodeRuntimeStatus(Model):
-    """What became of the spec, over all nodes."""
+    """The state of all selected nodes, as the operator observed it."""
 
     observed_generation: Annotated[int, Field(ge=0)] | None = None
     desired_nodes: Annotated[int, Field(ge=0, description="Nodes that the selector matches.")] | None = None
-    ready_nodes: Annotated[int, Field(ge=0, description="Nodes on which every handler is proven.")] | None = (
-        None
-    )
+    ready_nodes: (
+        Annotated[int, Field(ge=0, description="Nodes on which pods of every handler can start.")] | None
+    ) = None
     updated_nodes: (
-        Annotated[int, Field(ge=0, description="Nodes whose agent has acted on the newest spec.")] | None
+        Annotated[int, Field(ge=0, description="Nodes whose agent has applied the newest spec.")] | None
     ) = None
     conditions: (
         Annotated[list[Condition], Field(max_length=16, json_schema_extra=list_map("type"))] | None
@@ -248,7 +248,7 @@ class NodeRuntimeStatus(Model):
             Field(
                 max_length=10,
                 json_schema_extra=list_map("name"),
-                description="At most ten nodes; readyNodes and desiredNodes tell how many there are.",
+                description="At most ten failing nodes; readyNodes and desiredNodes count all nodes.",
             ),
         ]
         | None
@@ -256,11 +256,11 @@ class NodeRuntimeStatus(Model):
 
 
 class NodeRuntime(Model):
-    """A container runtime for a set of nodes: pods on them choose runc or gVisor by RuntimeClass."""
+    """A container runtime for a set of nodes: their pods select runc or gVisor by RuntimeClass."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            ("self.metadata.name.size() <= 63", "the name becomes a label's value: at most 63 characters")
+            ("self.metadata.name.size() <= 63", "the name is used as a label value: at most 63 characters")
         )
     )
 
@@ -269,21 +269,21 @@ class NodeRuntime(Model):
 
 
 class InstanceHandler(Model):
-    """A handler the node has to offer."""
+    """A handler that the node must offer."""
 
     name: HandlerName
     type: HandlerType
 
 
 class InstanceKubelet(Model):
-    """How the runtime stands beside this node's kubelet."""
+    """How this node's kubelet is connected to noderuntime."""
 
     mode: KubeletMode
     switch_timeout_seconds: Annotated[int, Field(ge=10, le=3600)]
 
 
 class InstanceSpec(Model):
-    """The operator's order to the agent of one node."""
+    """The desired state of one node, written by the operator for the node's agent."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -296,7 +296,10 @@ class InstanceSpec(Model):
     runtime_name: Annotated[str, Field(max_length=63, description="The NodeRuntime that claimed the node.")]
     state: Annotated[
         InstanceState,
-        Field(description="Removed: give the kubelet back, take everything off the node, say phase Removed."),
+        Field(
+            description="Removed: restore the kubelet's settings, remove noderuntime from the node, then "
+            "report phase Removed."
+        ),
     ] = "Installed"
     kubelet: InstanceKubelet
     handlers: Annotated[list[InstanceHandler], Field(max_length=16, json_schema_extra=list_map("name"))]
@@ -305,7 +308,7 @@ class InstanceSpec(Model):
             str,
             Field(
                 max_length=108,
-                description="CRI socket the node had before; found by the agent when not given.",
+                description="CRI socket that the kubelet used before. Default: the agent detects it.",
             ),
         ]
         | None
@@ -313,7 +316,7 @@ class InstanceSpec(Model):
 
 
 class HandlerStatus(Model):
-    """Whether a pod of this handler can start on the node now, as a canary sandbox showed."""
+    """Whether pods of this handler can start on the node, according to the last canary sandbox."""
 
     name: HandlerName
     state: Literal["Ready", "Broken", "Unknown"]
@@ -324,7 +327,7 @@ class HandlerStatus(Model):
 
 
 class KubeletStatus(Model):
-    """Whom the node's kubelet talks to."""
+    """Which runtime the node's kubelet talks to, and where that is configured."""
 
     state: Literal["Upstream", "Noderuntime"]
     configured_by: Literal["FlagsFile", "ConfigFile", "DropIn"] | None = None
@@ -332,7 +335,7 @@ class KubeletStatus(Model):
 
 
 class InstanceStatus(Model):
-    """The agent's answer; it changes on transitions and on a slow heartbeat only."""
+    """The state of the node, reported by its agent on changes and with a heartbeat every ten minutes."""
 
     observed_generation: Annotated[int, Field(ge=0)] | None = None
     phase: Phase | None = None
@@ -349,11 +352,11 @@ class InstanceStatus(Model):
 
 
 class NodeRuntimeInstance(Model):
-    """The runtime on one node; its name is the node's. The operator writes it, users only read it."""
+    """The runtime on one node, with the node's name. The operator writes it; users only read it."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            ("self.metadata.name == self.spec.nodeName", "an instance is named after its node")
+            ("self.metadata.name == self.spec.nodeName", "metadata.name must equal spec.nodeName")
         )
     )
 

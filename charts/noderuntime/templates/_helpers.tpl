@@ -1,4 +1,4 @@
-{{/* Labels of everything the chart makes. */}}
+{{/* Labels of all objects of the chart. */}}
 {{- define "noderuntime.labels" -}}
 app.kubernetes.io/name: noderuntime
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -7,16 +7,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
-{{/* Labels by which the operator's pod is found. */}}
+{{/* Labels that select the operator's pod. */}}
 {{- define "noderuntime.operatorLabels" -}}
 app.kubernetes.io/name: noderuntime
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: operator
 {{- end }}
 
-{{/* The image, by digest where one is given. */}}
+{{/* The image, by digest if one is set. */}}
 {{- define "noderuntime.image" -}}
-{{- $repository := required "image.repository is required: build an image with `make image IMAGE=<repository>:<tag>` and name it with --set image.repository=<repository>,image.tag=<tag>" .Values.image.repository -}}
+{{- $repository := required "image.repository is required: build an image with `make image IMAGE=<repository>:<tag>` and pass --set image.repository=<repository>,image.tag=<tag>" .Values.image.repository -}}
 {{- if .Values.image.digest -}}
 {{ $repository }}@{{ .Values.image.digest }}
 {{- else -}}
@@ -24,7 +24,7 @@ app.kubernetes.io/component: operator
 {{- end -}}
 {{- end }}
 
-{{/* What the operator puts into the agents' pods. */}}
+{{/* The operator's settings for the agents' pods (JSON). */}}
 {{- define "noderuntime.agentSettings" -}}
 {{- dict
   "namespace" .Release.Namespace

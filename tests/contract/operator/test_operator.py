@@ -314,13 +314,13 @@ def test_an_agent_reports_for_its_own_node_only(cluster: Cluster) -> None:
         assert status == 200, answer
         status, answer = cluster.plane.raw("PATCH", f"{path}/p2/status", token, patch)
         assert status == 403
-        assert "the agent of node p1 may not report about node p2" in answer["message"]
+        assert "the agent of node p1 cannot report about node p2" in answer["message"]
         status, _ = cluster.plane.raw("PATCH", f"{path}/p1", token, {"spec": {"state": "Removed"}})
         assert status == 403
         unbound = cluster.plane.kubectl("create", "token", "noderuntime-agent", "-n", NAMESPACE).strip()
         status, answer = cluster.plane.raw("PATCH", f"{path}/p1/status", unbound, patch)
         assert status == 403
-        assert "token names no node" in answer["message"]
+        assert "token is not bound to a node" in answer["message"]
     finally:
         cluster.plane.kubectl("delete", "pod", "agent-p1", "-n", NAMESPACE, "--grace-period=0", "--force")
 
@@ -331,7 +331,7 @@ def test_the_operator_may_not_change_more_of_a_node_than_its_labels(cluster: Clu
     for patch in ({"metadata": {"labels": {"pool": "x"}}}, {"spec": {"unschedulable": True}}):
         status, answer = cluster.plane.raw("PATCH", "/api/v1/nodes/o1", token, patch)
         assert status == 403
-        assert "operator of noderuntime changes labels" in answer["message"]
+        assert "noderuntime operator can change only" in answer["message"]
 
 
 def test_admission_policies_have_no_type_errors(installed: ControlPlane) -> None:
