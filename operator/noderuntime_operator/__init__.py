@@ -1,1 +1,1 @@
-"""The operator: a NodeRuntime becomes a runtime on every selected node."""
+"""The operator: installs the runtime on every node that a NodeRuntime selects."""

@@ -1,4 +1,4 @@
-"""``noderuntime-operator``: run the operator until it is told to stop."""
+"""``noderuntime-operator``: run the operator until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from noderuntime_operator.settings import AgentSettings
 
 
 class _KeyValues(logging.Formatter):
-    """A constant message, followed by what it is about as key=value."""
+    """A log line: a constant message, then its values as key=value."""
 
     _standard = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -25,7 +25,7 @@ class _KeyValues(logging.Formatter):
 
 
 def main() -> None:
-    """Parse the arguments and serve. The chart gives the agents' settings in ``NODERUNTIME_AGENT`` (JSON)."""
+    """Run the operator. The environment variable NODERUNTIME_AGENT holds the agents' settings as JSON."""
     parser = argparse.ArgumentParser(prog="noderuntime-operator", description=main.__doc__)
     parser.add_argument("--health-port", type=int, default=8080, help="port of /healthz (default: 8080)")
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
@@ -40,12 +40,12 @@ def main() -> None:
 
 
 def _set_up_logging(level: str) -> None:
-    """Log to stderr. A line for every event seen and every probe answered says nothing."""
+    """Log to stderr, without kopf's lines for every event and aiohttp's for every probe."""
     handler = logging.StreamHandler()
     handler.setFormatter(_KeyValues("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    for chatty in ("kopf.objects", "kopf.activities.probe", "aiohttp.access"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for noisy in ("kopf.objects", "kopf.activities.probe", "aiohttp.access"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":

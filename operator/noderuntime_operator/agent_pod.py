@@ -1,6 +1,6 @@
-"""The agent's pod: what it may touch on its node, each privilege with its reason beside it.
+"""The agent's pod: what it can access on its node, with a reason for each privilege.
 
-The reasons are also annotations of the pod, so that whoever reviews it in a cluster reads them there.
+The reasons are also annotations of the pod, for reviewers of a running cluster.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _TOKEN_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a d
 
 @dataclass(frozen=True)
 class HostMount:
-    """A host directory that the agent's pod sees, and why it has to."""
+    """A host directory that the agent's pod mounts, and the reason."""
 
     name: str
     path: str
@@ -33,7 +33,7 @@ class HostMount:
 
     @property
     def mount(self) -> dict[str, Any]:
-        """The container's mount: below /host, because the image has an /opt/noderuntime of its own."""
+        """The container's mount, below /host because the image has its own /opt/noderuntime."""
         return {
             "name": self.name,
             "mountPath": self.target or f"/host{self.path}",
@@ -56,13 +56,13 @@ HOST_MOUNTS = (
         False,
         "writes the daemon's and the switch's configuration",
     ),
-    HostMount("units", "/etc/systemd/system", "Directory", False, "writes the units of the host service"),
+    HostMount("units", "/etc/systemd/system", "Directory", False, "writes the host service's unit files"),
     HostMount(
         "dbus",
         "/run/dbus",
         "Directory",
         True,
-        "systemctl asks systemd over the system bus to reload and start these units",
+        "reloads and starts these units through systemctl and the system bus",
         target="/run/dbus",
     ),
     HostMount(
@@ -70,19 +70,19 @@ HOST_MOUNTS = (
         "/run/noderuntime",
         "DirectoryOrCreate",
         True,
-        "calls the CRI socket for the canary of each handler",
+        "runs a canary sandbox of each handler through the CRI socket",
     ),
     HostMount(
         "state",
         "/var/lib/noderuntime",
         "DirectoryOrCreate",
         True,
-        "reads the results that the switch leaves there",
+        "reads the results of the kubelet's switch",
     ),
 )
 
 SECURITY_CONTEXT: dict[str, Any] = {
-    # systemd and the CRI socket (mode 0600) answer uid 0 only; no capability goes with it.
+    # systemd and the CRI socket (mode 0600) accept only uid 0; it has no capability here.
     "runAsUser": 0,
     "runAsGroup": 0,
     "privileged": False,
@@ -91,7 +91,7 @@ SECURITY_CONTEXT: dict[str, Any] = {
     "capabilities": {"drop": ["ALL"]},
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-_UID_REASON = "uid 0 without capabilities: systemd and the CRI socket answer no other"
+_UID_REASON = "uid 0 without capabilities: systemd and the CRI socket accept no other uid"
 
 
 def agent_pod(labels: dict[str, str], node_selector: dict[str, str], agent: AgentSettings) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def agent_pod(labels: dict[str, str], node_selector: dict[str, str], agent: Agen
         "metadata": {"labels": labels, "annotations": {**reasons, f"why.{GROUP}/root": _UID_REASON}},
         "spec": {
             "nodeSelector": node_selector,
-            # A node is served whatever its taints say: its own pods depend on this one.
+            # The agent tolerates all taints, because the node's pods depend on it.
             "tolerations": [{"operator": "Exists"}],
             "priorityClassName": agent.priority_class,
             "serviceAccountName": agent.service_account,
@@ -134,7 +134,7 @@ def _container(agent: AgentSettings) -> dict[str, Any]:
         "volumeMounts": [
             *(mount.mount for mount in HOST_MOUNTS),
             {"name": "token", "mountPath": _TOKEN_DIR, "readOnly": True},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the container's own, an emptyDir
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - an emptyDir of the pod
         ],
     }
 
@@ -149,7 +149,7 @@ def _probe(path: str, *, period: int, failures: int) -> dict[str, Any]:
 
 
 def _token_sources() -> list[dict[str, Any]]:
-    """Return a token that names its node (the admission policy compares it) and lasts an hour."""
+    """Return the sources of a token that names its node (for the admission policy) and lasts an hour."""
     namespace = {"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}
     return [
         {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},

@@ -1,25 +1,25 @@
-"""From a Plan to the cluster. Server-side apply, in an order that survives a stop at any point.
+"""Apply a Plan to the cluster, in an order that can be interrupted at any point.
 
-New things first (RuntimeClasses, DaemonSet, instances), then labels, then what has to go.
+First create and update RuntimeClasses, DaemonSet and instances, then change labels, then delete.
 """
 
 from __future__ import annotations
 
 from noderuntime_operator.api import API_VERSION, FINALIZER, NodeRuntimeStatus
+from noderuntime_operator.cluster_state import ClusterState, RuntimeView
 from noderuntime_operator.desired import daemon_set, daemon_set_name, instance, runtime_class
 from noderuntime_operator.kube import Json, Kube, KubeError
-from noderuntime_operator.observation import Observation, RuntimeView
 from noderuntime_operator.rollout import Plan
 from noderuntime_operator.settings import AgentSettings
 
 
 async def add_finalizer(kube: Kube, runtime: RuntimeView) -> None:
-    """Hold the NodeRuntime until its nodes are clean."""
+    """Add the finalizer, which keeps the NodeRuntime until its nodes are cleaned up."""
     await _set_finalizers(kube, runtime, [*runtime.finalizers, FINALIZER])
 
 
 async def drop_finalizer(kube: Kube, runtime: RuntimeView) -> None:
-    """Let the NodeRuntime go."""
+    """Remove the finalizer, which ends the deletion of the NodeRuntime."""
     await _set_finalizers(kube, runtime, [name for name in runtime.finalizers if name != FINALIZER])
 
 
@@ -29,45 +29,47 @@ async def _set_finalizers(kube: Kube, runtime: RuntimeView, finalizers: list[str
 
 
 async def apply(
-    kube: Kube, runtime: RuntimeView, seen: Observation, plan: Plan, agent: AgentSettings
+    kube: Kube, runtime: RuntimeView, cluster: ClusterState, plan: Plan, agent: AgentSettings
 ) -> dict[str, int]:
-    """Do what the plan says. Returns the generation of each instance written.
+    """Apply the plan; return the generation of each written instance.
 
-    Raises KubeError at the first refusal; what is left is found again by the next reconcile.
+    Raises KubeError at the first refused request; the next reconciliation plans the rest again.
     """
     if plan.serve:
-        await _apply_shared(kube, runtime, seen, agent)
-    written = await _write_instances(kube, seen, plan)
+        await _apply_shared(kube, runtime, cluster, agent)
+    written = await _write_instances(kube, cluster, plan)
     for name, labels in plan.labels.items():
         await _patch_labels(kube, name, dict(labels))
     await _prune(kube, runtime, plan)
     return written
 
 
-async def _apply_shared(kube: Kube, runtime: RuntimeView, seen: Observation, agent: AgentSettings) -> None:
+async def _apply_shared(
+    kube: Kube, runtime: RuntimeView, cluster: ClusterState, agent: AgentSettings
+) -> None:
     """Apply the DaemonSet and the RuntimeClasses.
 
-    A class of the right name that is somebody else's stays as it is. So does one of ours that leads
-    to another handler: that cannot be changed, it goes when no pod uses it, and is made anew then.
+    A RuntimeClass that this NodeRuntime does not own is not changed. Neither is one with another
+    handler, because that field is immutable: it is deleted when no pod uses it, then created again.
     """
     for handler in runtime.spec.handlers:
-        known = seen.runtime_classes.get(handler.runtime_class)
+        known = cluster.runtime_classes.get(handler.runtime_class)
         if known is None or (known.owner, known.handler) == (runtime.name, handler.name):
             await kube.apply(runtime_class(runtime.name, handler))
     await kube.apply(daemon_set(runtime.name, runtime.spec, agent))
 
 
-async def _write_instances(kube: Kube, seen: Observation, plan: Plan) -> dict[str, int]:
-    """Create and update instances. Should a cache have been late, the API server refuses a second owner."""
+async def _write_instances(kube: Kube, cluster: ClusterState, plan: Plan) -> dict[str, int]:
+    """Create and update instances. The API server refuses a second owner if the cache is out of date."""
     written = {}
     for name, spec in {**plan.create, **plan.update}.items():
-        answer = await kube.apply(instance(seen.nodes[name], spec))
+        answer = await kube.apply(instance(cluster.nodes[name], spec))
         written[name] = int(answer["metadata"]["generation"])
     return written
 
 
 async def _patch_labels(kube: Kube, node: str, labels: Json) -> None:
-    """Change labels of a node that may be gone by now."""
+    """Change the labels of a node, if it still exists."""
     try:
         await kube.patch("Node", node, {"metadata": {"labels": labels}})
     except KubeError as error:
@@ -76,7 +78,7 @@ async def _patch_labels(kube: Kube, node: str, labels: Json) -> None:
 
 
 async def _prune(kube: Kube, runtime: RuntimeView, plan: Plan) -> None:
-    """Delete what the plan says. The DaemonSet is seen until its pods are gone: it holds the finalizer."""
+    """Delete what the plan names. The DaemonSet exists until its pods are gone (foreground deletion)."""
     for name in plan.delete_instances:
         await kube.delete("NodeRuntimeInstance", name)
     for name in plan.delete_classes:
@@ -86,7 +88,7 @@ async def _prune(kube: Kube, runtime: RuntimeView, plan: Plan) -> None:
 
 
 async def write_status(kube: Kube, runtime: RuntimeView, status: NodeRuntimeStatus) -> bool:
-    """Write the status if it is new; says whether it was."""
+    """Write the status if it differs from the current one; return whether it did."""
     if status == runtime.status:
         return False
     patch = {

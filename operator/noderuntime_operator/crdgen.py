@@ -1,7 +1,7 @@
-"""From the pydantic models to CustomResourceDefinitions with structural schemas.
+"""Generate CustomResourceDefinitions with structural schemas from the pydantic models.
 
-A structural schema knows no ``$ref``, no ``null`` alternative and no ``title``: references
-are inlined, optional fields lose the alternative, everything else is kept as pydantic says it.
+A structural schema has no ``$ref``, no ``null`` alternative and no ``title``: references are
+inlined, ``null`` alternatives of optional fields are removed, the rest of pydantic's schema is kept.
 ``python -m noderuntime_operator.crdgen`` writes ``crds/`` and the chart's copies.
 """
 
@@ -24,7 +24,7 @@ _CONDITION = ".status.conditions[?(@.type=='{}')].{}"
 
 @dataclass(frozen=True)
 class Resource:
-    """What a CRD says beside its schema. Columns are (name, type, JSONPath, priority)."""
+    """A CRD's model, names and printer columns; a column is (name, type, JSONPath, priority)."""
 
     model: type[Model]
     plural: str
@@ -97,7 +97,7 @@ def crd(resource: Resource) -> Schema:
 
 
 def structural(model: type[Model]) -> Schema:
-    """Return the model's schema as the API server wants it: no references, no null, no titles."""
+    """Return the model's structural schema: without references, null and titles."""
     raw = model.model_json_schema(by_alias=True)
     root = _convert(raw, raw.get("$defs", {}))
     root["properties"] = {
@@ -110,7 +110,7 @@ def structural(model: type[Model]) -> Schema:
 
 
 def _convert(node: Schema, definitions: Schema) -> Schema:
-    """Return one schema node with its references inlined, and so on down."""
+    """Return the structural form of a schema node and of all nodes below it."""
     node = _without_null(_inlined(node, definitions), definitions)
     result = {key: value for key, value in node.items() if key not in _DROPPED}
     if "description" in result:
@@ -131,7 +131,7 @@ def _convert(node: Schema, definitions: Schema) -> Schema:
 
 
 def _inlined(node: Schema, definitions: Schema) -> Schema:
-    """Return the node with what it refers to; what stands beside the reference wins."""
+    """Return the node with its reference replaced by the definition; keys beside the reference win."""
     reference = node.get("$ref")
     if reference is None:
         return node
@@ -140,7 +140,7 @@ def _inlined(node: Schema, definitions: Schema) -> Schema:
 
 
 def _without_null(node: Schema, definitions: Schema) -> Schema:
-    """Return an optional field's schema as that of the field: a missing key says it, null is not needed."""
+    """Return the schema of an optional field without its null alternative: the key can be absent instead."""
     choices = node.get("anyOf")
     if choices is None or {"type": "null"} not in choices:
         return node
@@ -163,7 +163,7 @@ def rendered() -> dict[str, str]:
 
 
 def main() -> None:
-    """Write the CRDs to each directory given."""
+    """Write the CRDs to each given directory."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument(
         "directory", nargs="*", type=Path, default=[Path("crds"), Path("charts/noderuntime/files/crds")]

@@ -1,4 +1,4 @@
-"""From a spec to manifests. Pure: the same spec gives the same objects, whatever the cluster holds."""
+"""Build the desired manifests from a spec. Pure: the result does not depend on the cluster's state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from noderuntime_operator.api import (
     InstanceSpec,
     NodeRuntimeSpec,
 )
-from noderuntime_operator.observation import NodeView
+from noderuntime_operator.cluster_state import NodeView
 from noderuntime_operator.settings import AgentSettings
 
 Manifest = dict[str, Any]
@@ -26,16 +26,16 @@ MANAGER = "noderuntime-operator"
 
 
 def owned(runtime: str) -> dict[str, str]:
-    """Return the labels by which an object is known as made for this NodeRuntime.
+    """Return the labels that mark an object as belonging to this NodeRuntime.
 
-    They are labels and no ownerReferences, because a foreground deletion of the owner
-    would take the agents away before they have cleaned their nodes.
+    ownerReferences would not do: a foreground deletion of the NodeRuntime would delete the agents
+    before they have cleaned up their nodes.
     """
     return {MANAGED_BY: MANAGER, OWNER_LABEL: runtime}
 
 
 def runtime_class(runtime: str, handler: Handler) -> Manifest:
-    """Return the RuntimeClass of a handler: its pods go only where this NodeRuntime proved the handler."""
+    """Return the RuntimeClass of a handler, which selects the nodes where the handler was proven."""
     manifest: Manifest = {
         "apiVersion": "node.k8s.io/v1",
         "kind": "RuntimeClass",
@@ -48,7 +48,7 @@ def runtime_class(runtime: str, handler: Handler) -> Manifest:
 
 
 def daemon_set(runtime: str, spec: NodeRuntimeSpec, agent: AgentSettings) -> Manifest:
-    """Return the DaemonSet of the agents: one on each node that this NodeRuntime claimed."""
+    """Return the DaemonSet of the agents, which selects the nodes that this NodeRuntime claimed."""
     found_by = {OWNER_LABEL: runtime, "app.kubernetes.io/component": "agent"}
     labels = {**owned(runtime), **found_by, "app.kubernetes.io/name": "noderuntime"}
     return {
@@ -67,7 +67,7 @@ def daemon_set(runtime: str, spec: NodeRuntimeSpec, agent: AgentSettings) -> Man
 
 
 def daemon_set_name(runtime: str) -> str:
-    """Return the name of a NodeRuntime's DaemonSet."""
+    """Return the name of the DaemonSet of a NodeRuntime's agents."""
     return f"noderuntime-agent-{runtime}"
 
 
@@ -77,9 +77,9 @@ def instance_spec(
     spec: NodeRuntimeSpec,
     retained: Iterable[InstanceHandler] = (),
 ) -> InstanceSpec:
-    """Return the order to one node's agent.
+    """Return the desired state of one node.
 
-    Retained handlers are no longer in the spec, but pods still use them.
+    Retained handlers are no longer in the NodeRuntime's spec, but pods still use them.
     """
     handlers = {
         handler.name: InstanceHandler(name=handler.name, type=handler.type) for handler in spec.handlers
@@ -97,7 +97,7 @@ def instance_spec(
 
 
 def instance(node: NodeView, spec: InstanceSpec) -> Manifest:
-    """Return the NodeRuntimeInstance of a node; it goes when its Node goes."""
+    """Return the NodeRuntimeInstance of a node; Kubernetes deletes it with its Node."""
     return {
         "apiVersion": API_VERSION,
         "kind": "NodeRuntimeInstance",

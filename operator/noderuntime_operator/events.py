@@ -1,4 +1,4 @@
-"""Events of NodeRuntimes: a condition that says something new is also told as an Event."""
+"""Events of NodeRuntimes: changes of conditions are also posted as Events."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from noderuntime_operator.api import API_VERSION, Condition, NodeRuntimeStatus
+from noderuntime_operator.cluster_state import RuntimeView
 from noderuntime_operator.kube import FIELD_MANAGER, Json, Kube, KubeError
-from noderuntime_operator.observation import RuntimeView
 
 log = logging.getLogger(__name__)
 
 NAMESPACE = "default"
-"""Where Kubernetes keeps the events of objects that have no namespace."""
+"""The namespace in which Kubernetes keeps the Events of cluster-scoped objects."""
 
 _MESSAGE_LIMIT = 1024
 
 
-async def announce(kube: Kube, runtime: RuntimeView, new: NodeRuntimeStatus) -> None:
-    """Post what is new in the conditions. An event that cannot be posted stops nothing."""
-    for condition in news(runtime.status, new):
+async def post_events(kube: Kube, runtime: RuntimeView, new: NodeRuntimeStatus) -> None:
+    """Post an Event for each changed condition; a failure is only logged."""
+    for condition in changed_conditions(runtime.status, new):
         try:
             await kube.create(event(runtime, condition, datetime.now(UTC)))
         except KubeError as error:
-            log.warning("event not posted", extra={"noderuntime": runtime.name, "error": str(error)})
+            log.warning("posting an event failed", extra={"noderuntime": runtime.name, "error": str(error)})
 
 
-def news(old: NodeRuntimeStatus, new: NodeRuntimeStatus) -> Iterator[Condition]:
-    """Yield the conditions with a new status or reason. Progress and "not degraded" are no news."""
-    told = {condition.type: (condition.status, condition.reason) for condition in old.conditions or ()}
+def changed_conditions(old: NodeRuntimeStatus, new: NodeRuntimeStatus) -> Iterator[Condition]:
+    """Yield the conditions with a new status or reason, except Progressing and Degraded=False."""
+    known = {condition.type: (condition.status, condition.reason) for condition in old.conditions or ()}
     for condition in new.conditions or ():
         quiet = condition.type == "Progressing" or (condition.type, condition.status) == ("Degraded", "False")
-        if not quiet and told.get(condition.type) != (condition.status, condition.reason):
+        if not quiet and known.get(condition.type) != (condition.status, condition.reason):
             yield condition
 
 

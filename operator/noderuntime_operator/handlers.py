@@ -1,8 +1,8 @@
-"""kopf wiring only: watches feed the indices, events wake the reconciler, and that is all.
+"""kopf's wiring: watches fill the indices, events wake the reconciler.
 
-There are no ``on.create`` or ``on.update`` handlers: kopf would write its bookkeeping into annotations
-of every Node and NodeRuntime. The finalizer is ours as well, because only the world knows when it may go.
-All of them are coroutines: kopf would run anything else in threads.
+There are no ``on.create`` or ``on.update`` handlers: kopf would store its progress in annotations
+of every Node and NodeRuntime. The reconciler also manages the finalizer, because the whole cluster's
+state decides when it can be removed. All handlers are coroutines: kopf would run functions in threads.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 import kopf
 
 from noderuntime_operator import observe
+from noderuntime_operator.cluster_state import NodeView
 from noderuntime_operator.desired import MANAGED_BY, MANAGER
 from noderuntime_operator.kube import PAGE, Kube
-from noderuntime_operator.observation import NodeView
 from noderuntime_operator.reconcile import Reconciler
 from noderuntime_operator.settings import AgentSettings
 
@@ -32,13 +32,15 @@ RUNTIME_CLASSES = ("node.k8s.io", "v1", "runtimeclasses")
 DAEMON_SETS = ("apps", "v1", "daemonsets")
 
 HUNG_SECONDS = 300.0
-"""A loop that has not turned for so long hangs: every request has a shorter timeout."""
+"""A loop without an iteration for this long hangs: every request has a shorter timeout."""
 
 
 @kopf.on.startup()
 async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **indices: Any) -> None:
-    """Wait for the CRDs, then start the loop. It sleeps until the first event, and kopf
-    sends none before all indices are complete."""
+    """Wait for the CRDs, then start the loop, which sleeps until the first event.
+
+    kopf sends no event before all indices are complete.
+    """
     settings.scanning.disabled = True
     settings.watching.chunk_size = PAGE
     settings.watching.label_selectors[DAEMON_SETS[2]] = f"{MANAGED_BY}={MANAGER}"
@@ -47,7 +49,7 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **indices: Any
     memo.kube = await Kube.connect(agent.namespace)
     for kind in ("NodeRuntime", "NodeRuntimeInstance"):
         while not await memo.kube.is_served(kind):
-            log.info("waiting for the CRD", extra={"kind": kind})
+            log.info("waiting for a CRD", extra={"kind": kind})
             await asyncio.sleep(2)
     caches = observe.Caches(**{name: indices[name] for name in observe.Caches.__dataclass_fields__})
     memo.seen_nodes = {}
@@ -57,7 +59,7 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **indices: Any
 
 @kopf.on.cleanup()
 async def stop(memo: kopf.Memo, **_: Any) -> None:
-    """Stop the loop. Whatever it was doing is found again by the next start."""
+    """Stop the loop. The next start repeats an interrupted reconciliation."""
     memo.loop.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await memo.loop
@@ -66,19 +68,19 @@ async def stop(memo: kopf.Memo, **_: Any) -> None:
 
 @kopf.on.probe(id="reconciler", errors=kopf.ErrorsMode.PERMANENT)
 async def alive(memo: kopf.Memo, **_: Any) -> str:
-    """Fail the liveness probe when the loop hangs. Dead watches kopf notices and reopens by itself."""
+    """Fail the liveness probe if the loop hangs. kopf itself reopens broken watches."""
     age = asyncio.get_running_loop().time() - memo.reconciler.alive_at
     if memo.loop.done() or age > HUNG_SECONDS:
-        raise RuntimeError("the reconcile loop hangs")
+        raise RuntimeError(f"the reconcile loop has not run for {age:.0f} s")
     return "ok"
 
 
 @kopf.on.login()
 async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-    """Log in as the pod's ServiceAccount, else as the kubeconfig says; without loading a second client.
+    """Return the pod's ServiceAccount as credentials, outside of a cluster those of the kubeconfig.
 
-    The API server is asked by the address that the kubelet gives: cluster DNS may run on the nodes
-    that this operator is about to repair.
+    kopf connects to the address in the pod's environment instead of a name: cluster DNS may run on
+    nodes that this operator is about to repair.
     """
     pod = kopf.login_with_service_account(**kwargs)
     if pod is None:
@@ -113,13 +115,13 @@ async def runtime_classes(name: str, body: kopf.Body, **_: Any) -> dict[str, Any
 
 @kopf.index(*DAEMON_SETS)
 async def daemon_sets(name: str, body: kopf.Body, **_: Any) -> dict[str, Any]:
-    """Index our DaemonSets by name."""
+    """Index the agents' DaemonSets by name."""
     return {name: observe.daemon_set_view(body)}
 
 
 @kopf.on.event(*RUNTIMES)
 async def runtime_changed(memo: kopf.Memo, **_: Any) -> None:
-    """Look at all: what one NodeRuntime leaves another may take."""
+    """Reconcile all NodeRuntimes: one can claim the nodes that another has released."""
     memo.reconciler.wake_all()
 
 
@@ -127,16 +129,16 @@ async def runtime_changed(memo: kopf.Memo, **_: Any) -> None:
 @kopf.on.event(*RUNTIME_CLASSES)
 @kopf.on.event(*DAEMON_SETS)
 async def object_changed(memo: kopf.Memo, **_: Any) -> None:
-    """Look again: an agent reported, or somebody touched an object of ours."""
+    """Reconcile all NodeRuntimes: an agent reported, or an object of the operator changed."""
     memo.reconciler.wake_all()
 
 
 @kopf.on.event(*NODES)
 async def node_changed(name: str, type: str | None, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:  # noqa: A002
-    """Look again when a node came, went, or changed in labels or readiness; heartbeats do not count."""
+    """Reconcile all NodeRuntimes if a node was added, deleted, or changed its labels or readiness."""
     view: NodeView | None = None if type == "DELETED" else observe.node_view(body)
     if memo.seen_nodes.get(name) == view:
-        return
+        return  # a heartbeat
     memo.seen_nodes[name] = view
     if view is None:
         del memo.seen_nodes[name]

@@ -1,6 +1,6 @@
-"""Requests to the API server: JSON in, JSON out, on top of the official asyncio client's transport.
+"""Requests to the API server, as JSON, through the transport of the official asyncio client.
 
-The generated models are not used: they cost memory and drop fields that they do not know.
+The client's generated models are not used: they cost memory and drop unknown fields.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _COLLECTIONS = {
 
 
 class KubeError(Exception):
-    """The API server refused a request, or could not be reached (status 0)."""
+    """The API server refused a request, or is unreachable (status 0)."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -42,12 +42,12 @@ class KubeError(Exception):
 
     @property
     def is_lasting(self) -> bool:
-        """Whether the same request would be refused again: somebody has to change something."""
+        """Whether the API server would refuse the same request again: a user must change something."""
         return self.status in (400, 401, 403, 404, 422)
 
 
 class Kube:
-    """The few verbs the operator needs, by kind."""
+    """A client with the verbs and kinds that the operator needs."""
 
     def __init__(self, client: ApiClient, namespace: str) -> None:
         self._client = client
@@ -55,7 +55,7 @@ class Kube:
 
     @classmethod
     async def connect(cls, namespace: str) -> Self:
-        """Connect as the pod's ServiceAccount, or outside of a cluster as the kubeconfig says."""
+        """Return a client with the pod's ServiceAccount, outside of a cluster with the kubeconfig."""
         configuration = Configuration()
         try:
             load_incluster_config(client_configuration=configuration)
@@ -76,7 +76,7 @@ class Kube:
         await self._client.close()
 
     async def list(self, kind: str, field_selector: str = "") -> AsyncIterator[Json]:
-        """Yield every object of a kind, page by page, as the store has it now and not as a cache had it."""
+        """Yield every object of a kind, page by page, from the store and not from the watch cache."""
         query = {"limit": str(PAGE)} | ({"fieldSelector": field_selector} if field_selector else {})
         while True:
             page = await self._request("GET", self._path(kind), query=query)
@@ -88,7 +88,7 @@ class Kube:
             query["continue"] = token
 
     async def is_served(self, kind: str) -> bool:
-        """Say whether the API server knows the kind."""
+        """Return whether the API server serves the kind."""
         try:
             await self._request("GET", self._path(kind), query={"limit": "1"})
         except KubeError as error:
@@ -98,24 +98,24 @@ class Kube:
         return True
 
     async def create(self, manifest: Json) -> Json:
-        """Create an object. KubeError 409: it exists."""
+        """Create an object and return it. Raises KubeError 409 if it exists."""
         query = {"fieldManager": FIELD_MANAGER}
         return await self._request("POST", self._path(manifest["kind"]), manifest, query=query)
 
     async def apply(self, manifest: Json) -> Json:
-        """Apply an object's fields as ours; what others set in other fields stays."""
+        """Apply an object's fields (server-side apply) and return it; fields of other managers stay."""
         path = self._path(manifest["kind"], manifest["metadata"]["name"])
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
         return await self._request("PATCH", path, manifest, "application/apply-patch+yaml", query)
 
     async def patch(self, kind: str, name: str, patch: Json, subresource: str = "") -> Json:
-        """Merge a patch into an object; a resourceVersion or uid in it has to be the object's."""
+        """Merge a patch into an object and return it. A resourceVersion or uid in the patch must match."""
         path = self._path(kind, name) + (f"/{subresource}" if subresource else "")
         query = {"fieldManager": FIELD_MANAGER}
         return await self._request("PATCH", path, patch, "application/merge-patch+json", query)
 
     async def delete(self, kind: str, name: str, propagation: str = "Background") -> None:
-        """Delete an object; one that is gone already is fine."""
+        """Delete an object, if it exists."""
         try:
             await self._request("DELETE", self._path(kind, name), {"propagationPolicy": propagation})
         except KubeError as error:
@@ -147,7 +147,7 @@ class Kube:
             response = await self._client.call_api(*request, _request_timeout=TIMEOUT_SECONDS)
             data = await response.read()
         except ApiException as error:
-            raise KubeError(error.status or 0, _words(error)) from error
+            raise KubeError(error.status or 0, _message(error.body) or str(error.reason)) from error
         except (OSError, TimeoutError) as error:
             raise KubeError(0, f"{method} {path}: {error!r}") from error
         if not 200 <= response.status <= 299:
@@ -156,13 +156,8 @@ class Kube:
         return answer
 
 
-def _words(error: ApiException) -> str:
-    """Return what the API server said, without headers and wrapping."""
-    return _message(error.body) or str(error.reason)
-
-
 def _message(body: bytes | str | None) -> str:
-    """Return the message of a metav1.Status."""
+    """Return the message of a metav1.Status, or an empty string."""
     try:
         return str(json.loads(body or "")["message"])
     except (ValueError, KeyError, TypeError):

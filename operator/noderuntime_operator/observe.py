@@ -1,8 +1,8 @@
-"""The cluster as an Observation.
+"""Observe the cluster: build a ClusterState from kopf's indices and the API server.
 
-kopf's indices hold a view of every object, cut down when it arrives; kopf runs no handler before
-the first listing of all of them is complete, so an index is never taken for empty because it is
-young. Pods are too many to be cached for the rare moment in which they count: they are listed then.
+kopf's indices hold a view of every object, built when the object arrives. kopf runs no handler before
+the first listing of all of them is complete, so an index that is not yet filled is never taken for an
+empty one. Pods are too many to cache; they are listed only when they matter.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from noderuntime_operator.api import (
     NodeRuntimeSpec,
     NodeRuntimeStatus,
 )
-from noderuntime_operator.kube import Kube
-from noderuntime_operator.observation import (
+from noderuntime_operator.cluster_state import (
+    ClusterState,
     DaemonSetView,
     InstanceView,
     NodeView,
-    Observation,
     PodView,
     RuntimeClassView,
     RuntimeView,
 )
+from noderuntime_operator.kube import Kube
 from noderuntime_operator.rollout import nodes_to_search
 
 Body = Mapping[str, Any]
 View = TypeVar("View")
 Index = Mapping[str, Collection[View]]
-"""A kopf index by name: every name has one view."""
+"""A kopf index by name, with one view per name."""
 
 ONE_BY_ONE = 20
-"""Up to so many nodes have their pods listed by node, more of them all at once."""
+"""For at most this many nodes the pods are listed node by node; for more, all pods are listed at once."""
 
 _FINISHED = frozenset({"Succeeded", "Failed"})
 
 
 @dataclass(frozen=True)
 class Caches:
-    """The live indices."""
+    """The indices that kopf keeps up to date."""
 
     runtimes: Index[RuntimeView]
     nodes: Index[NodeView]
@@ -53,28 +53,28 @@ class Caches:
     daemon_sets: Index[DaemonSetView]
 
     def runtime(self, name: str) -> RuntimeView | None:
-        """Return a NodeRuntime, or None when it is gone."""
+        """Return a NodeRuntime, or None if it does not exist."""
         return next(iter(self.runtimes.get(name, ())), None)
 
     def instance(self, name: str) -> InstanceView | None:
-        """Return a NodeRuntimeInstance, or None when there is none."""
+        """Return a NodeRuntimeInstance, or None if it does not exist."""
         return next(iter(self.instances.get(name, ())), None)
 
 
-async def observe(kube: Kube, caches: Caches, runtime: RuntimeView) -> Observation:
-    """Return the cluster as it matters to one NodeRuntime."""
-    seen = Observation(
+async def observe(kube: Kube, caches: Caches, runtime: RuntimeView) -> ClusterState:
+    """Return the state of the cluster, with the pods that matter to one NodeRuntime."""
+    cluster = ClusterState(
         nodes=_views(caches.nodes),
         instances=_views(caches.instances),
         runtime_classes=_views(caches.runtime_classes),
         daemon_sets=_views(caches.daemon_sets),
     )
-    nodes = nodes_to_search(runtime, seen)
+    nodes = nodes_to_search(runtime, cluster)
     selectors = [f"spec.nodeName={name}" for name in nodes] if len(nodes) <= ONE_BY_ONE else [""]
     pods: list[PodView] = []
     for selector in selectors:
         pods += [view async for body in kube.list("Pod", selector) if (view := pod_view(body))]
-    return seen.with_pods(pods)
+    return cluster.with_pods(pods)
 
 
 def _views(index: Index[View]) -> dict[str, View]:
@@ -112,7 +112,7 @@ def node_view(body: Body) -> NodeView:
 
 
 def instance_view(body: Body) -> InstanceView:
-    """Return the view of a NodeRuntimeInstance. An upstreamSocket that somebody set is theirs, and stays."""
+    """Return the view of a NodeRuntimeInstance, without upstreamSocket: users own that field."""
     meta = body["metadata"]
     spec = InstanceSpec.model_validate(dict(body["spec"])).model_copy(update={"upstream_socket": None})
     status = InstanceStatus.model_validate(dict(body.get("status") or {}))
@@ -127,13 +127,13 @@ def runtime_class_view(body: Body) -> RuntimeClassView:
 
 
 def daemon_set_view(body: Body) -> DaemonSetView:
-    """Return the view of one of our DaemonSets."""
+    """Return the view of a DaemonSet of agents."""
     meta = body["metadata"]
     return DaemonSetView(meta["name"], (meta.get("labels") or {}).get(OWNER_LABEL, ""))
 
 
 def pod_view(body: Body) -> PodView | None:
-    """Return the view of a pod that a node runs by a RuntimeClass, or None for any other pod."""
+    """Return the view of an unfinished pod that has a RuntimeClass and a node, else None."""
     spec, meta = body["spec"], body["metadata"]
     if not spec.get("runtimeClassName") or not spec.get("nodeName"):
         return None

@@ -1,7 +1,7 @@
-"""One level-based loop: whatever happened, look at the world and do what is missing.
+"""The level-based reconcile loop: observe the cluster, plan, apply what is missing.
 
-Events only say which NodeRuntime to look at. Wakes for one name are coalesced, looks at it never
-overlap and keep a distance; a failed look is repeated with growing delays.
+Events only select which NodeRuntime is reconciled. Wake-ups for one name are coalesced, reconciliations
+never overlap and keep a minimum distance; a failed one is retried with growing delays.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 
 from noderuntime_operator.api import FINALIZER, NodeRuntimeStatus
 from noderuntime_operator.apply import add_finalizer, apply, drop_finalizer, write_status
-from noderuntime_operator.events import announce
+from noderuntime_operator.cluster_state import ClusterState, RuntimeView
+from noderuntime_operator.events import post_events
 from noderuntime_operator.kube import Kube, KubeError
-from noderuntime_operator.observation import Observation, RuntimeView
 from noderuntime_operator.observe import Caches, observe
 from noderuntime_operator.rollout import Plan, nodes_to_search, plan
 from noderuntime_operator.settings import AgentSettings
@@ -25,16 +25,16 @@ log = logging.getLogger(__name__)
 
 DISTANCE = 0.5
 HELD_SECONDS = 5.0
-"""How often the pods are listed while something has to go: their end wakes nobody."""
+"""Interval while something waits for pods to end: pods are not watched."""
 UNSETTLED_SECONDS = 60.0
-"""How often a NodeRuntime that is not Ready is looked at: that time passes is no event."""
+"""Interval while a NodeRuntime is not Ready: timeouts cause no event."""
 RESYNC_SECONDS = 600.0
 RETRY_SECONDS = (1.0, 60.0)
 CACHE_SECONDS = 5.0
 
 
 class Reconciler:
-    """Looks at NodeRuntimes, one at a time."""
+    """Reconciles NodeRuntimes, one at a time."""
 
     def __init__(self, kube: Kube, caches: Caches, agent: AgentSettings) -> None:
         self._kube = kube
@@ -47,18 +47,18 @@ class Reconciler:
         self.alive_at = self._clock()
 
     def wake(self, name: str, delay: float = DISTANCE) -> None:
-        """Look at a NodeRuntime after the delay, or earlier when that was planned."""
+        """Reconcile a NodeRuntime after the delay (seconds), or earlier if that was already planned."""
         due = self._clock() + delay
         self._due[name] = min(due, self._due.get(name, due))
         self._woken.set()
 
     def wake_all(self) -> None:
-        """Look at every NodeRuntime."""
+        """Reconcile every NodeRuntime."""
         for name in self._caches.runtimes:
             self.wake(name)
 
     async def run(self) -> None:
-        """Look at what is due, for ever."""
+        """Reconcile NodeRuntimes when they are due, until cancelled."""
         while True:
             self.alive_at = now = self._clock()
             name = min(self._due, key=self._due.__getitem__, default=None)
@@ -74,17 +74,17 @@ class Reconciler:
                 continue
 
     async def _attempt(self, name: str) -> None:
-        """Reconcile once; whatever goes wrong is logged and tried again later."""
+        """Reconcile once; log a failure and schedule a retry."""
         try:
             self.wake(name, await self.reconcile(name))
             self._failures.pop(name, None)
         except _Gone:
             self._failures.pop(name, None)
         except KubeError as error:
-            log.warning("reconcile refused", extra={"noderuntime": name, "error": str(error)})
+            log.warning("reconciliation failed", extra={"noderuntime": name, "error": str(error)})
             self._retry(name)
         except Exception:
-            log.exception("reconcile failed", extra={"noderuntime": name})
+            log.exception("reconciliation failed", extra={"noderuntime": name})
             self._retry(name)
 
     def _retry(self, name: str) -> None:
@@ -94,40 +94,40 @@ class Reconciler:
         self.wake(name, min(last, first * 2 ** min(count, 10)) * random.uniform(0.8, 1.2))  # noqa: S311
 
     async def reconcile(self, name: str) -> float:
-        """Bring the world one step nearer to the spec. Returns the seconds until the next look."""
+        """Move the cluster one step towards the spec; return the seconds until the next reconciliation."""
         runtime = self._caches.runtime(name)
         if runtime is None or (runtime.deleting and FINALIZER not in runtime.finalizers):
             raise _Gone
         if not runtime.deleting and FINALIZER not in runtime.finalizers:
             await add_finalizer(self._kube, runtime)
             return DISTANCE
-        seen = await observe(self._kube, self._caches, runtime)
-        todo = plan(runtime, seen)
+        cluster = await observe(self._kube, self._caches, runtime)
+        todo = plan(runtime, cluster)
         try:
-            written = await apply(self._kube, runtime, seen, todo, self._agent)
+            written = await apply(self._kube, runtime, cluster, todo, self._agent)
         except KubeError as error:
             if error.is_lasting:
-                await self._report(runtime, seen, todo, refusal=str(error))
+                await self._report(runtime, cluster, todo, refusal=str(error))
             raise
-        new = await self._report(runtime, seen, todo)
+        new = await self._report(runtime, cluster, todo)
         if todo.finished:
             await drop_finalizer(self._kube, runtime)
         await self._catch_up(written)
         settled = RESYNC_SECONDS if new.ready_nodes == new.desired_nodes else UNSETTLED_SECONDS
-        pause = HELD_SECONDS if nodes_to_search(runtime, seen) else settled
-        return pause * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, hides nothing
+        pause = HELD_SECONDS if nodes_to_search(runtime, cluster) else settled
+        return pause * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, needs no secrecy
 
     async def _report(
-        self, runtime: RuntimeView, seen: Observation, todo: Plan, refusal: str = ""
+        self, runtime: RuntimeView, cluster: ClusterState, todo: Plan, refusal: str = ""
     ) -> NodeRuntimeStatus:
-        """Write the status, and announce what is new in it."""
-        new = status(runtime, seen, todo, datetime.now(UTC), refusal)
+        """Write the status, post its changes as Events, and return it."""
+        new = status(runtime, cluster, todo, datetime.now(UTC), refusal)
         if await write_status(self._kube, runtime, new):
-            await announce(self._kube, runtime, new)
+            await post_events(self._kube, runtime, new)
         return new
 
     async def _catch_up(self, written: dict[str, int]) -> None:
-        """Wait until the cache shows what was written: the next look must count these nodes as moving."""
+        """Wait until the cache holds the written instances: the next plan must count them as moving."""
         deadline = self._clock() + CACHE_SECONDS
         for name, generation in written.items():
             while self._clock() < deadline:
@@ -138,4 +138,4 @@ class Reconciler:
 
 
 class _Gone(Exception):
-    """There is nothing to look at any more."""
+    """The NodeRuntime no longer exists."""

@@ -1,15 +1,15 @@
-"""Which nodes may move next. Pure: a NodeRuntime and an Observation give a Plan.
+"""Plan which nodes change next. Pure: a Plan is computed from a NodeRuntime and a ClusterState.
 
-A node goes through these steps; each is derived from what is seen, none is stored:
+A node goes through these steps; each is derived from the cluster's state, none is stored:
 
-    selected ──► instance Installed ──► claimed label ──► handler labels as handlers are proven
-                                                                 │ no longer selected
-    free ◄── instance deleted ◄── claimed label off ◄── instance Removed ◄── handler labels off
-                                 (agent said Removed)    (no pods of ours)   (no pods of ours)
+    selected ──► instance Installed ──► claim label set ──► handler labels set as handlers are proven
+                                                                  │ no longer selected
+    free ◄── instance deleted ◄── claim label removed ◄── instance Removed ◄── handler labels removed
+                                  (agent reports Removed)  (no pods use it)     (no pods use it)
 
-The pods are looked at twice, before the handler labels go and after, so that a pod which was
-scheduled in between is still seen. At most ``maxUnavailable`` nodes move at the same time;
-a node whose switch failed keeps counting, so a bad change stops where it first fails.
+Pods are checked twice, before and after the handler labels are removed, so that a pod which was
+scheduled in between is found. At most ``maxUnavailable`` nodes change at a time. A node whose
+switch failed still counts, so a bad change stops at the first nodes that it breaks.
 """
 
 from __future__ import annotations
@@ -23,156 +23,160 @@ from noderuntime_operator.api import (
     InstanceHandler,
     InstanceSpec,
 )
-from noderuntime_operator.desired import daemon_set_name, instance_spec
-from noderuntime_operator.observation import (
+from noderuntime_operator.cluster_state import (
+    ClusterState,
     InstanceView,
     NodeView,
-    Observation,
     PodView,
     RuntimeView,
     matches,
 )
+from noderuntime_operator.desired import daemon_set_name, instance_spec
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one reconcile has to do, and what it found on the way."""
+    """The changes that one reconciliation makes, and the obstacles it found."""
 
     selected: frozenset[str] = frozenset()
     conflicts: Mapping[str, str] = field(default_factory=dict)
-    """Selected nodes that another NodeRuntime has, and its name."""
+    """Selected nodes that belong to another NodeRuntime, and its name."""
     foreign_classes: tuple[str, ...] = ()
-    """RuntimeClasses of wanted names that are not ours."""
+    """RuntimeClasses of the required names that this NodeRuntime does not own."""
     holding: tuple[PodView, ...] = ()
-    """Pods that keep a node, a handler or the whole NodeRuntime from going."""
+    """Pods that block the removal of a node, a handler or the NodeRuntime."""
     create: Mapping[str, InstanceSpec] = field(default_factory=dict)
     update: Mapping[str, InstanceSpec] = field(default_factory=dict)
     waiting: frozenset[str] = frozenset()
-    """Nodes that have to move but may not yet."""
+    """Nodes that must change but exceed maxUnavailable or are not Ready."""
     labels: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
     delete_instances: tuple[str, ...] = ()
     delete_classes: tuple[str, ...] = ()
     serve: bool = True
-    """Whether RuntimeClasses and DaemonSet have to be there."""
+    """Whether the RuntimeClasses and the DaemonSet must exist."""
     delete_daemon_set: bool = False
     finished: bool = False
-    """Nothing of ours is left: the finalizer can go."""
+    """Whether nothing of this NodeRuntime is left, so the finalizer can be removed."""
 
 
-def nodes_to_search(runtime: RuntimeView, seen: Observation) -> frozenset[str]:
-    """Return the nodes whose pods have to be known, because something there has to go."""
-    mine = seen.instances_of(runtime.name)
-    if runtime.deleting or _leaving_classes(runtime, seen) or _leaving_handlers(runtime, mine):
+def nodes_to_search(runtime: RuntimeView, cluster: ClusterState) -> frozenset[str]:
+    """Return the nodes whose pods must be listed, because something must be removed there."""
+    mine = cluster.instances_of(runtime.name)
+    if runtime.deleting or _leaving_classes(runtime, cluster) or _leaving_handlers(runtime, mine):
         return frozenset(mine)
-    return frozenset(mine.keys() - _selected(runtime, seen))
+    return frozenset(mine.keys() - _selected(runtime, cluster))
 
 
-def plan(runtime: RuntimeView, seen: Observation) -> Plan:
-    """Return what has to be done for one NodeRuntime."""
-    mine = seen.instances_of(runtime.name)
+def plan(runtime: RuntimeView, cluster: ClusterState) -> Plan:
+    """Return the Plan for one NodeRuntime."""
+    mine = cluster.instances_of(runtime.name)
     offered = {h.name for h in runtime.spec.handlers} | _leaving_handlers(runtime, mine).keys()
-    pods = seen.pods_on(mine, offered)
+    pods = cluster.pods_on(mine, offered)
     if runtime.deleting and pods:
-        labels = _staying_labels(mine, seen, offered)
+        labels = _staying_labels(mine, cluster, offered)
         return Plan(selected=frozenset(mine), holding=tuple(pods), labels=labels)
-    selected = frozenset() if runtime.deleting else _selected(runtime, seen)
+    selected = frozenset() if runtime.deleting else _selected(runtime, cluster)
     held = {pod.node for pod in pods} - selected
     leaving = mine.keys() - selected - held
-    retained, kept_pods = _retained(runtime, mine, seen)
-    conflicts = _conflicts(runtime.name, selected, seen)
+    retained, kept_pods = _retained(runtime, mine, cluster)
+    conflicts = _conflicts(runtime.name, selected, cluster)
     wanted = _wanted(runtime, selected - conflicts.keys(), retained)
-    wanted |= _removals(mine, leaving, seen)
-    create, update, waiting = _within_budget(runtime, wanted, mine, seen)
+    wanted |= _removals(mine, leaving, cluster)
+    create, update, waiting = _within_budget(runtime, wanted, mine, cluster)
     staying = {name: instance for name, instance in mine.items() if name not in leaving}
     offers = {h.name for h in runtime.spec.handlers} | {h.name for h in retained}
-    labels = _staying_labels(staying, seen, offers)
+    labels = _staying_labels(staying, cluster, offers)
     used = {pod.runtime_class for pod in kept_pods}
     return Plan(
         selected=selected,
         conflicts=conflicts,
-        foreign_classes=_foreign_classes(runtime, seen),
+        foreign_classes=_foreign_classes(runtime, cluster),
         holding=tuple(pod for pod in pods if pod.node in held or pod in kept_pods),
         create=create,
         update=update,
         waiting=waiting,
-        labels=labels | _leaving_labels(mine, leaving, seen) | _stale_labels(runtime.name, selected, seen),
+        labels=labels
+        | _leaving_labels(mine, leaving, cluster)
+        | _stale_labels(runtime.name, selected, cluster),
         delete_instances=tuple(sorted(name for name in leaving if mine[name].removed)),
-        delete_classes=tuple(name for name in _leaving_classes(runtime, seen) if name not in used),
+        delete_classes=tuple(name for name in _leaving_classes(runtime, cluster) if name not in used),
         serve=not runtime.deleting,
         delete_daemon_set=runtime.deleting and not mine,
-        finished=runtime.deleting and _nothing_left(runtime.name, mine, seen),
+        finished=runtime.deleting and _nothing_left(runtime.name, mine, cluster),
     )
 
 
-def _selected(runtime: RuntimeView, seen: Observation) -> frozenset[str]:
+def _selected(runtime: RuntimeView, cluster: ClusterState) -> frozenset[str]:
     """Return the nodes that the selector matches."""
-    return frozenset(name for name, node in seen.nodes.items() if matches(runtime.spec.selector, node.labels))
+    return frozenset(
+        name for name, node in cluster.nodes.items() if matches(runtime.spec.selector, node.labels)
+    )
 
 
-def _conflicts(runtime: str, selected: Iterable[str], seen: Observation) -> dict[str, str]:
-    """Return the selected nodes that another NodeRuntime has, and its name. First come, first served."""
+def _conflicts(runtime: str, selected: Iterable[str], cluster: ClusterState) -> dict[str, str]:
+    """Return the selected nodes that another NodeRuntime claimed first, and its name."""
     found = {}
     for name in sorted(selected):
-        instance = seen.instances.get(name)
-        holder = instance.spec.runtime_name if instance else seen.nodes[name].claimed_by
+        instance = cluster.instances.get(name)
+        holder = instance.spec.runtime_name if instance else cluster.nodes[name].claimed_by
         if holder not in (None, runtime):
             found[name] = str(holder)
     return found
 
 
 def _leaving_handlers(runtime: RuntimeView, mine: Mapping[str, InstanceView]) -> dict[str, InstanceHandler]:
-    """Return the handlers that nodes still have to offer but the spec no longer names."""
+    """Return the handlers in the instances that the spec no longer contains."""
     wanted = {handler.name for handler in runtime.spec.handlers}
     offered = {handler.name: handler for instance in mine.values() for handler in instance.spec.handlers}
     return {name: handler for name, handler in offered.items() if name not in wanted}
 
 
-def _leaving_classes(runtime: RuntimeView, seen: Observation) -> list[str]:
-    """Return our RuntimeClasses that the spec no longer asks for."""
+def _leaving_classes(runtime: RuntimeView, cluster: ClusterState) -> list[str]:
+    """Return this NodeRuntime's RuntimeClasses that the spec no longer requires."""
     wanted = set() if runtime.deleting else {(h.runtime_class, h.name) for h in runtime.spec.handlers}
     return [
         known.name
-        for known in seen.runtime_classes.values()
+        for known in cluster.runtime_classes.values()
         if known.owner == runtime.name and (known.name, known.handler) not in wanted
     ]
 
 
-def _foreign_classes(runtime: RuntimeView, seen: Observation) -> tuple[str, ...]:
-    """Return the wanted RuntimeClasses that somebody else made. They are left as they are."""
+def _foreign_classes(runtime: RuntimeView, cluster: ClusterState) -> tuple[str, ...]:
+    """Return the required RuntimeClasses that this NodeRuntime does not own; they are not changed."""
     if runtime.deleting:
         return ()
-    known = (seen.runtime_classes.get(handler.runtime_class) for handler in runtime.spec.handlers)
+    known = (cluster.runtime_classes.get(handler.runtime_class) for handler in runtime.spec.handlers)
     return tuple(found.name for found in known if found and found.owner != runtime.name)
 
 
 def _retained(
-    runtime: RuntimeView, mine: Mapping[str, InstanceView], seen: Observation
+    runtime: RuntimeView, mine: Mapping[str, InstanceView], cluster: ClusterState
 ) -> tuple[list[InstanceHandler], list[PodView]]:
-    """Return the leaving handlers that pods still use, and the pods that use them or a leaving class."""
+    """Return the leaving handlers that pods still use, and the pods of leaving handlers and classes."""
     leaving = _leaving_handlers(runtime, mine)
-    classes = set(_leaving_classes(runtime, seen))
-    by_handler = seen.pods_on(mine, leaving)
-    by_class = [pod for pod in seen.pods if pod.node in mine and pod.runtime_class in classes]
-    used = {seen.handler_of(pod.runtime_class) for pod in by_handler}
+    classes = set(_leaving_classes(runtime, cluster))
+    by_handler = cluster.pods_on(mine, leaving)
+    by_class = [pod for pod in cluster.pods if pod.node in mine and pod.runtime_class in classes]
+    used = {cluster.handler_of(pod.runtime_class) for pod in by_handler}
     return [leaving[name] for name in sorted(used)], sorted({*by_handler, *by_class}, key=str)
 
 
 def _wanted(
     runtime: RuntimeView, nodes: Iterable[str], retained: Iterable[InstanceHandler]
 ) -> dict[str, InstanceSpec]:
-    """Return the orders to the nodes that this NodeRuntime serves."""
-    order = instance_spec("any", runtime.name, runtime.spec, retained)
-    return {name: order.model_copy(update={"node_name": name}) for name in nodes}
+    """Return the desired state of the nodes that this NodeRuntime serves."""
+    template = instance_spec("any", runtime.name, runtime.spec, retained)
+    return {name: template.model_copy(update={"node_name": name}) for name in nodes}
 
 
 def _removals(
-    mine: Mapping[str, InstanceView], leaving: Iterable[str], seen: Observation
+    mine: Mapping[str, InstanceView], leaving: Iterable[str], cluster: ClusterState
 ) -> dict[str, InstanceSpec]:
-    """Return the orders to the nodes that leave, once the scheduler brings them no more pods of ours."""
+    """Return the desired state of leaving nodes, once they have no handler labels for the scheduler."""
     return {
         name: mine[name].spec.model_copy(update={"state": "Removed"})
         for name in leaving
-        if not seen.nodes[name].handler_labels
+        if not cluster.nodes[name].handler_labels
     }
 
 
@@ -180,41 +184,41 @@ def _within_budget(
     runtime: RuntimeView,
     wanted: Mapping[str, InstanceSpec],
     mine: Mapping[str, InstanceView],
-    seen: Observation,
+    cluster: ClusterState,
 ) -> tuple[dict[str, InstanceSpec], dict[str, InstanceSpec], frozenset[str]]:
     """Split the instances to write into (create, update, waiting).
 
-    Nodes that already move are free to be told anew. Among the others those that are Ready go first,
-    and a node that is not Ready is not started at all: it may be gone for good.
+    A node that is already changing can be updated again. Of the others Ready nodes come first, and no
+    instance is created for a node that is not Ready: it may never come back.
     """
     changed = {name for name, spec in wanted.items() if name not in mine or mine[name].spec != spec}
     moving = {name for name, instance in mine.items() if instance.moving}
     budget = max(0, runtime.spec.update_strategy.max_unavailable - len(moving))
     queue = sorted(
-        (not seen.nodes[name].ready, name)
+        (not cluster.nodes[name].ready, name)
         for name in changed - moving
-        if name in mine or seen.nodes[name].ready
+        if name in mine or cluster.nodes[name].ready
     )
-    go = (changed & moving) | {name for _, name in queue[:budget]}
+    chosen = (changed & moving) | {name for _, name in queue[:budget]}
     return (
-        {name: wanted[name] for name in sorted(go - mine.keys())},
-        {name: wanted[name] for name in sorted(go & mine.keys())},
-        frozenset(changed - go),
+        {name: wanted[name] for name in sorted(chosen - mine.keys())},
+        {name: wanted[name] for name in sorted(chosen & mine.keys())},
+        frozenset(changed - chosen),
     )
 
 
 def _staying_labels(
-    instances: Mapping[str, InstanceView], seen: Observation, handlers: Iterable[str]
+    instances: Mapping[str, InstanceView], cluster: ClusterState, handlers: Iterable[str]
 ) -> dict[str, dict[str, str | None]]:
-    """Return the label changes of nodes that stay: claimed, and one label for each handler once proven.
+    """Return the label changes of nodes that stay: the claim, and a label for each handler once proven.
 
-    A proven handler keeps its label through failures: a restarted kubelet admits running pods
-    anew against it, and would reject them.
+    A proven handler keeps its label while it fails: a restarted kubelet checks running pods against
+    the RuntimeClass's node selector again, and would reject them.
     """
     allowed = set(handlers)
     changes = {}
     for name, instance in instances.items():
-        node = seen.nodes[name]
+        node = cluster.nodes[name]
         proven = {status.name for status in instance.status.handlers or () if status.state == "Ready"}
         change = _label_change(node, (node.handler_labels | proven) & allowed)
         if node.claimed_by != instance.spec.runtime_name:
@@ -225,13 +229,13 @@ def _staying_labels(
 
 
 def _leaving_labels(
-    mine: Mapping[str, InstanceView], leaving: Iterable[str], seen: Observation
+    mine: Mapping[str, InstanceView], leaving: Iterable[str], cluster: ClusterState
 ) -> dict[str, dict[str, str | None]]:
-    """Return the label changes of nodes that leave: the handlers' first, the claim when the agent is done."""
+    """Return the label changes of leaving nodes: first the handlers', the claim once the agent is done."""
     changes = {}
     for name in leaving:
-        change = _label_change(seen.nodes[name], frozenset())
-        if mine[name].removed and seen.nodes[name].claimed_by == mine[name].spec.runtime_name:
+        change = _label_change(cluster.nodes[name], frozenset())
+        if mine[name].removed and cluster.nodes[name].claimed_by == mine[name].spec.runtime_name:
             change[OWNER_LABEL] = None
         if change:
             changes[name] = change
@@ -239,29 +243,29 @@ def _leaving_labels(
 
 
 def _stale_labels(
-    runtime: str, selected: Iterable[str], seen: Observation
+    runtime: str, selected: Iterable[str], cluster: ClusterState
 ) -> dict[str, dict[str, str | None]]:
-    """Return the label changes of nodes that carry our claim, but no instance stands behind it."""
+    """Return the label changes of nodes that have this NodeRuntime's claim, but no instance."""
     return {
         name: {**_label_change(node, frozenset()), OWNER_LABEL: None}
-        for name, node in seen.nodes.items()
-        if node.claimed_by == runtime and name not in seen.instances and name not in selected
+        for name, node in cluster.nodes.items()
+        if node.claimed_by == runtime and name not in cluster.instances and name not in selected
     }
 
 
 def _label_change(node: NodeView, handlers: frozenset[str]) -> dict[str, str | None]:
-    """Return what turns the node's handler labels into these."""
+    """Return the changes that make the node's handler labels match these handlers."""
     off: dict[str, str | None] = {
         HANDLER_LABEL_PREFIX + name: None for name in node.handler_labels - handlers
     }
     return off | {HANDLER_LABEL_PREFIX + name: "true" for name in handlers - node.handler_labels}
 
 
-def _nothing_left(runtime: str, mine: Mapping[str, InstanceView], seen: Observation) -> bool:
-    """Say whether no node, instance, class or agent of this NodeRuntime is left."""
+def _nothing_left(runtime: str, mine: Mapping[str, InstanceView], cluster: ClusterState) -> bool:
+    """Return whether no node, instance, RuntimeClass or agent of this NodeRuntime is left."""
     return not (
         mine
-        or daemon_set_name(runtime) in seen.daemon_sets
-        or any(known.owner == runtime for known in seen.runtime_classes.values())
-        or any(node.claimed_by == runtime for node in seen.nodes.values())
+        or daemon_set_name(runtime) in cluster.daemon_sets
+        or any(known.owner == runtime for known in cluster.runtime_classes.values())
+        or any(node.claimed_by == runtime for node in cluster.nodes.values())
     )

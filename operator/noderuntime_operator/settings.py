@@ -1,4 +1,4 @@
-"""What the chart tells the operator about the agents it makes."""
+"""The agents' settings, which the chart passes to the operator."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from noderuntime_operator.api import Model
 
 
 class AgentSettings(Model):
-    """The cluster-wide half of an agent's pod; the other half comes from its NodeRuntime."""
+    """The cluster-wide settings of the agents' pods; the other settings come from their NodeRuntime."""
 
     namespace: str
     image: str

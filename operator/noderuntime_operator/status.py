@@ -1,8 +1,8 @@
-"""From a Plan and an Observation to the status a user reads. Pure, but for the time it is given.
+"""Compute a NodeRuntime's status from a Plan and a ClusterState. Pure: the time is an argument.
 
-Three conditions: Ready (every selected node offers every handler), Progressing (something still
-moves by itself) and Degraded (something needs somebody to look at it). A message never names
-more than ten nodes, pods or classes.
+Three conditions: Ready (every selected node offers every handler), Progressing (changes are under
+way or wait) and Degraded (something needs a user's attention). A message names at most ten nodes,
+pods or RuntimeClasses.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from noderuntime_operator.api import Condition, FailingNode, NodeRuntimeStatus
-from noderuntime_operator.observation import InstanceView, NodeView, Observation, RuntimeView
+from noderuntime_operator.cluster_state import ClusterState, InstanceView, NodeView, RuntimeView
 from noderuntime_operator.rollout import Plan
 
 NAMED = 10
 SILENT_AFTER = timedelta(minutes=30)
-"""Three missed heartbeats of an agent that refreshes its status every ten minutes."""
+"""Three missed heartbeats: an agent refreshes its status every ten minutes."""
 ABSENT_AFTER = timedelta(seconds=60)
-"""Longer than the switch's restart of a kubelet keeps its node from being Ready."""
+"""Longer than a node is not Ready while the switch restarts its kubelet."""
 
 STARTS_WITHIN = timedelta(minutes=5)
-"""From the order to an agent's first report; its image may have to be pulled."""
+"""Time from the instance's creation to the agent's first report, pulling its image included."""
 
 _REASON_LIMIT, _MESSAGE_LIMIT = 256, 1024
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One condition without its times."""
+    """One condition without its transition time."""
 
     type: str
     status: bool
@@ -39,16 +39,16 @@ class Verdict:
 
 
 def status(
-    runtime: RuntimeView, seen: Observation, plan: Plan, now: datetime, refusal: str = ""
+    runtime: RuntimeView, cluster: ClusterState, plan: Plan, now: datetime, refusal: str = ""
 ) -> NodeRuntimeStatus:
-    """Return the status of one NodeRuntime; times of conditions that did not change stay.
+    """Return the status of one NodeRuntime; a condition keeps its transition time while its status stays.
 
-    A refusal is what the API server said to the plan's execution.
+    refusal is the API server's error message if it refused to apply the plan.
     """
-    mine = seen.instances_of(runtime.name)
+    mine = cluster.instances_of(runtime.name)
     nodes = sorted(plan.selected)
-    failing = [found for name in nodes if (found := _failure(name, plan, seen, now))]
-    broken = {found.name for found in failing} | {name for name in nodes if not seen.nodes[name].ready}
+    failing = [found for name in nodes if (found := _failure(name, plan, cluster, now))]
+    broken = {found.name for found in failing} | {name for name in nodes if not cluster.nodes[name].ready}
     updated = [name for name in nodes if name in mine and mine[name].observed and name not in plan.update]
     ready = [name for name in updated if mine[name].status.phase == "Ready" and name not in broken]
     counts = (len(ready), len(updated), len(nodes))
@@ -67,26 +67,26 @@ def status(
     )
 
 
-def _failure(name: str, plan: Plan, seen: Observation, now: datetime) -> FailingNode | None:
-    """Return why a selected node cannot serve, or None when it does or is on its way."""
+def _failure(name: str, plan: Plan, cluster: ClusterState, now: datetime) -> FailingNode | None:
+    """Return why a selected node fails, or None if it is Ready or still changing."""
     if name in plan.conflicts:
         other = plan.conflicts[name]
         return _failing(name, "ClaimedByOther", f"node {name} belongs to NodeRuntime {other}")
-    instance = seen.instances.get(name)
+    instance = cluster.instances.get(name)
     if instance and instance.status.phase in ("Failed", "Degraded"):
-        return _failing(name, *_words_of(instance))
-    if _is_absent(seen.nodes[name], now):
+        return _failing(name, *_reported_failure(instance))
+    if _is_absent(cluster.nodes[name], now):
         return _failing(name, "NodeNotReady", f"node {name} is not Ready")
     return _silence(instance, now) if instance else None
 
 
-def _words_of(instance: InstanceView) -> tuple[str, str]:
-    """Return reason and message of a node that failed: those of its broken handlers, else its own."""
+def _reported_failure(instance: InstanceView) -> tuple[str, str]:
+    """Return the reason and message that an agent reports: of its broken handlers, else of its node."""
     broken = [h for h in instance.status.handlers or () if h.state == "Broken"]
     if instance.status.phase == "Degraded" and broken:
         first = broken[0]
-        words = "; ".join(f"handler {h.name}: {h.message or h.reason or 'broken'}" for h in broken)
-        return first.reason or "HandlerBroken", words
+        message = "; ".join(f"handler {h.name}: {h.message or h.reason or 'broken'}" for h in broken)
+        return first.reason or "HandlerBroken", message
     for condition in instance.status.conditions or ():
         if condition.type == "Ready" and condition.status != "True":
             return condition.reason, condition.message
@@ -94,18 +94,18 @@ def _words_of(instance: InstanceView) -> tuple[str, str]:
 
 
 def _is_absent(node: NodeView, now: datetime) -> bool:
-    """Say whether a node is not Ready for longer than the restart of its kubelet takes."""
+    """Return whether a node has not been Ready for longer than the restart of its kubelet takes."""
     return not node.ready and (node.since is None or now - node.since > ABSENT_AFTER)
 
 
 def _silence(instance: InstanceView, now: datetime) -> FailingNode | None:
-    """Return the failure of an agent that missed its heartbeats, or never said anything."""
+    """Return the failure of an agent that missed its heartbeats or never reported."""
     last = instance.status.last_heartbeat_time
     if last and now - datetime.fromisoformat(last) > SILENT_AFTER:
-        text = f"the agent of node {instance.name} was last heard of at {last}"
+        text = f"the agent of node {instance.name} has not reported since {last}"
         return _failing(instance.name, "AgentSilent", text)
     if not instance.status.phase and now - instance.created > STARTS_WITHIN:
-        text = f"no agent has reported from node {instance.name}: look at the DaemonSet of the agents"
+        text = f"no agent has reported from node {instance.name}: check the pods of the agents' DaemonSet"
         return _failing(instance.name, "NoAgent", text)
     return None
 
@@ -117,17 +117,17 @@ def _failing(name: str, reason: str, message: str) -> FailingNode:
 def _ready(
     runtime: RuntimeView, plan: Plan, counts: tuple[int, int, int], failing: Sequence[FailingNode]
 ) -> Verdict:
-    """Say whether every selected node offers every handler."""
+    """Return the condition Ready: whether every selected node offers every handler."""
     ready, updated, desired = counts
     summary = f"{ready} of {desired} nodes are ready"
     if runtime.deleting and plan.holding:
         reason, message = "PodsStillRunning", _held(plan)
     elif runtime.deleting:
-        reason, message = "Deleting", "the nodes are given back"
+        reason, message = "Deleting", "noderuntime is being removed from the nodes"
     elif plan.foreign_classes:
         reason, message = "RuntimeClassConflict", _foreign(plan)
     elif not desired:
-        reason, message = "NoNodes", "no node matches the selector"
+        reason, message = "NoNodes", "no node matches spec.selector"
     elif ready == updated == desired:
         return Verdict("Ready", True, "AllNodesReady", summary)
     elif failing:
@@ -138,43 +138,45 @@ def _ready(
 
 
 def _progressing(runtime: RuntimeView, plan: Plan, instances: Iterable[InstanceView]) -> Verdict:
-    """Say what still moves by itself, or waits to."""
+    """Return the condition Progressing: what is changing, or waits to change."""
     if plan.holding:
         return Verdict("Progressing", True, "PodsStillRunning", _held(plan))
-    told = {*plan.create, *plan.update}
-    moving = sorted(told | {i.name for i in instances if i.moving and i.status.phase != "Failed"})
+    written = {*plan.create, *plan.update}
+    moving = sorted(written | {i.name for i in instances if i.moving and i.status.phase != "Failed"})
     if runtime.deleting:
         names = _list([*moving, *sorted(plan.waiting)])
-        return Verdict("Progressing", True, "Removing", f"nodes to be given back: {names or 'none'}")
+        return Verdict("Progressing", True, "Removing", f"removing noderuntime from nodes: {names or 'none'}")
     if moving:
         wait = f"; {len(plan.waiting)} more wait" if plan.waiting else ""
         return Verdict("Progressing", True, "NodesChanging", f"changing: {_list(moving)}{wait}")
     if plan.waiting:
-        text = f"waiting for failed or absent nodes: {_list(sorted(plan.waiting))}"
-        return Verdict("Progressing", False, "Stopped", text)
-    return Verdict("Progressing", False, "Complete", "nothing left to do")
+        names = _list(sorted(plan.waiting))
+        message = f"not changed, because maxUnavailable nodes have failed or the nodes are not Ready: {names}"
+        return Verdict("Progressing", False, "Stopped", message)
+    return Verdict("Progressing", False, "Complete", "all nodes are up to date")
 
 
 def _degraded(plan: Plan, failing: Sequence[FailingNode], refusal: str) -> Verdict:
-    """Say what needs a look: a refusal, a class not ours, nodes that fail or that another NodeRuntime has."""
+    """Return the condition Degraded: a refused request, a foreign RuntimeClass, or failing nodes."""
     if refusal:
-        return Verdict("Degraded", True, "Refused", f"the API server refuses: {_one_line(refusal)}")
+        message = f"the API server refused a request: {_one_line(refusal)}"
+        return Verdict("Degraded", True, "Refused", message)
     if plan.foreign_classes:
         return Verdict("Degraded", True, "RuntimeClassConflict", _foreign(plan))
     if failing:
         ((reason, _),) = Counter(node.reason for node in failing).most_common(1)
         return Verdict("Degraded", True, reason, _nodes(failing))
-    return Verdict("Degraded", False, "AsExpected", "no node fails")
+    return Verdict("Degraded", False, "AsExpected", "no node has failed")
 
 
 def _held(plan: Plan) -> str:
     pods = sorted(map(str, plan.holding))
-    return f"{len(pods)} pods still run on our handlers, delete them first: {_list(pods)}"
+    return f"{len(pods)} pods still use handlers of this NodeRuntime; delete them first: {_list(pods)}"
 
 
 def _foreign(plan: Plan) -> str:
     names = _list(sorted(plan.foreign_classes))
-    return f"RuntimeClass {names} exists and was not made for this NodeRuntime; it is left as it is"
+    return f"RuntimeClass {names} exists and does not belong to this NodeRuntime; it is not changed"
 
 
 def _nodes(failing: Sequence[FailingNode]) -> str:
@@ -182,18 +184,18 @@ def _nodes(failing: Sequence[FailingNode]) -> str:
 
 
 def _list(names: Sequence[str], separator: str = ", ") -> str:
-    """Return at most ten names, and how many more there are."""
+    """Return at most ten names, and the number of the others."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return separator.join(names[:NAMED]) + more
 
 
 def _one_line(text: str) -> str:
-    """Return an agent's words as one line of bounded length."""
+    """Return a message as one line of bounded length."""
     return " ".join(text.split())[:_MESSAGE_LIMIT]
 
 
 def _condition(verdict: Verdict, runtime: RuntimeView, now: datetime) -> Condition:
-    """Return the condition; its transition time is the old one while its status stays."""
+    """Return the condition; it keeps its transition time while its status stays."""
     value = "True" if verdict.status else "False"
     old = next((c for c in runtime.status.conditions or () if c.type == verdict.type), None)
     same = old is not None and old.status == value

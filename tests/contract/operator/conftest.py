@@ -13,7 +13,7 @@ from release import NAMESPACE, ROOT, Operator, render
 
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A real control plane with our CRDs established."""
+    """A real control plane with the CRDs established."""
     with running(tmp_path_factory.mktemp("control-plane")) as control_plane:
         control_plane.kubectl("apply", "-f", str(ROOT / "crds"))
         control_plane.kubectl(
@@ -24,7 +24,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="session")
 def installed(plane: ControlPlane) -> ControlPlane:
-    """The chart's objects in the cluster: the operator then works with their RBAC and no more."""
+    """The control plane with the chart's objects, whose RBAC the operator gets."""
     plane.kubectl("create", "namespace", NAMESPACE)
     manifests = render()
     plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=manifests)
@@ -33,7 +33,7 @@ def installed(plane: ControlPlane) -> ControlPlane:
 
 @pytest.fixture(scope="session")
 def operator(installed: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    """The operator as its own process, with the token of its ServiceAccount."""
+    """The operator as a process, with the token of its ServiceAccount."""
     directory = tmp_path_factory.mktemp("operator")
     token = installed.kubectl("create", "token", "noderuntime-operator", "-n", NAMESPACE).strip()
     kubeconfig = directory / "kubeconfig"

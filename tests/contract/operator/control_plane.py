@@ -21,7 +21,7 @@ import yaml
 
 BIN = Path(os.environ.get("NODERUNTIME_CACHE", Path.home() / ".cache/noderuntime")) / "bin"
 ADMIN_TOKEN = "admin"
-# Nodes here have no kubelet: whatever judges nodes by their heartbeats stays out.
+# The nodes have no kubelet, so controllers that depend on their heartbeats are not started.
 CONTROLLERS = (
     "daemonset-controller,garbage-collector-controller,serviceaccount-controller,"
     "root-ca-certificate-publisher-controller,validatingadmissionpolicy-status-controller"
@@ -29,7 +29,7 @@ CONTROLLERS = (
 
 
 def tool(name: str) -> str:
-    """Return the path of a program; a missing one fails the test by its name."""
+    """Return the path of a program; fail the test with its name if it is missing."""
     found = shutil.which(name, path=f"{BIN}:{os.environ['PATH']}")
     assert found, f"{name} is neither in {BIN} nor on PATH"
     return found
@@ -44,7 +44,7 @@ class ControlPlane:
     kubeconfig: Path
 
     def kubectl(self, *args: str, stdin: str | None = None, check: bool = True) -> str:
-        """Run kubectl as admin and return its output; with check=False also its words on failure."""
+        """Run kubectl as admin and return its output; with check=False return its error on failure."""
         done = subprocess.run(
             [tool("kubectl"), f"--kubeconfig={self.kubeconfig}", *args],
             input=stdin,
@@ -59,7 +59,7 @@ class ControlPlane:
         return self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects), check=check)
 
     def get(self, kind: str, name: str = "", *args: str) -> dict[str, Any]:
-        """Return the object, or the list; an absent one is an empty dict."""
+        """Return the object or the list; an empty dict if it does not exist."""
         answer = self.kubectl(
             "get", kind, *([name] if name else []), "-o", "json", "--ignore-not-found", *args
         )
@@ -70,7 +70,7 @@ class ControlPlane:
         self.kubectl("patch", kind, name, "--subresource=status", "--type=merge", "-p", patch)
 
     def raw(self, method: str, path: str, token: str, body: Any = None) -> tuple[int, dict[str, Any]]:
-        """Send one request with this bearer token; returns the HTTP status and the answer."""
+        """Send a request with this bearer token; return the HTTP status and the response."""
         request = urllib.request.Request(self.url + path, method=method)
         request.add_header("Authorization", f"Bearer {token}")
         request.add_header(
@@ -93,7 +93,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(directory: Path) -> Iterator[ControlPlane]:
-    """Start a control plane that keeps its files in directory; it is gone when the block ends."""
+    """Run a control plane with its files in directory; stop it when the block ends."""
     with contextlib.ExitStack() as stack:
         etcd_url = _start_etcd(stack, directory)
         port = free_port()
@@ -114,7 +114,7 @@ def running(directory: Path) -> Iterator[ControlPlane]:
         )
         eventually(
             lambda: plane.get("serviceaccount", "default"),
-            "no default ServiceAccount: controllers do not run",
+            "no default ServiceAccount: the controllers do not run",
         )
         yield plane
 
@@ -181,7 +181,7 @@ def _write_kubeconfig(plane: ControlPlane) -> None:
 
 
 def _spawn(stack: contextlib.ExitStack, directory: Path, *command: str) -> None:
-    """Start a process that ends with the stack; its log lies beside its data."""
+    """Start a process that the stack stops; its log is beside its data."""
     log = stack.enter_context((directory / f"{Path(command[0]).name}.log").open("wb"))
     process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=directory)
     stack.callback(stop, process)
@@ -197,7 +197,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def eventually(condition: Callable[[], Any], failure: str, seconds: float = 60) -> None:
-    """Wait until the condition holds; the failure says what did not happen."""
+    """Wait until the condition is true; failure is the message if it does not become true."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, failure

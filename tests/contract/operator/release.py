@@ -1,4 +1,4 @@
-"""The chart as it is installed here, and the operator as a process."""
+"""The chart's rendered manifests, and the operator as a process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMESPACE = "noderuntime-system"
 
 
 def render(*args: str) -> str:
-    """Return what the chart installs."""
+    """Return the chart's manifests."""
     chart = str(ROOT / "charts/noderuntime")
     command = [tool("helm"), "template", "noderuntime", chart, "--kube-version=1.36.3", "-n", NAMESPACE]
     image = ["--set", "image.repository=example.test/noderuntime"]

@@ -1,4 +1,4 @@
-"""The chart, as helm renders it."""
+"""The chart's manifests, as Helm renders them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def helm(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([tool("helm"), *args], capture_output=True, text=True, check=False)
 
 
-def test_lint_is_clean() -> None:
+def test_helm_lint_reports_no_warning() -> None:
     done = helm("lint", "--strict", CHART, "--set", "image.repository=example.test/noderuntime")
     assert done.returncode == 0, done.stdout
     assert "WARNING" not in done.stdout
 
 
-def test_the_image_is_required_in_words() -> None:
+def test_chart_without_an_image_fails_with_its_name() -> None:
     done = helm("template", CHART, "--kube-version=1.36.3")
     assert done.returncode != 0
     assert "image.repository is required" in done.stderr
@@ -40,13 +40,13 @@ def test_the_image_is_required_in_words() -> None:
 @pytest.mark.parametrize(
     "value", ["image.pullPolicy=Sometimes", "operator.replicas=2", "image.digest=sha256:1", "crds.keep=maybe"]
 )
-def test_bad_values_are_refused(value: str) -> None:
+def test_chart_refuses_bad_values_by_name(value: str) -> None:
     done = helm("template", CHART, "--kube-version=1.36.3", "--set", f"image.repository=a.b/c,{value}")
     assert done.returncode != 0
     assert value.split("=", maxsplit=1)[0].rsplit(".", maxsplit=1)[-1] in done.stderr
 
 
-def test_crds_are_those_of_the_models_and_kept() -> None:
+def test_chart_installs_and_keeps_the_models_crds() -> None:
     crds = {o["metadata"]["name"]: o for o in objects() if o["kind"] == "CustomResourceDefinition"}
     for resource in RESOURCES:
         wanted = crd(resource)
@@ -57,7 +57,7 @@ def test_crds_are_those_of_the_models_and_kept() -> None:
     assert not [o for o in objects("--set=crds.install=false") if o["kind"] == "CustomResourceDefinition"]
 
 
-def test_the_operator_understands_its_settings() -> None:
+def test_operator_accepts_the_charts_settings() -> None:
     digest = "sha256:" + "0" * 64
     args = ("--set", f"image.digest={digest}", "--set", "image.pullSecrets={one,two}")
     (deployment,) = [o for o in objects(*args) if o["kind"] == "Deployment"]
@@ -73,7 +73,7 @@ def test_the_operator_understands_its_settings() -> None:
     }
 
 
-def test_the_operator_is_confined() -> None:
+def test_operator_pod_is_confined() -> None:
     (deployment,) = [o for o in objects() if o["kind"] == "Deployment"]
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
@@ -88,7 +88,7 @@ def test_the_operator_is_confined() -> None:
     assert deployment["spec"]["strategy"] == {"type": "Recreate"}
 
 
-def test_nobody_may_grant_anything() -> None:
+def test_roles_grant_no_wildcard_rbac_or_secrets() -> None:
     for role in objects():
         for rule in role.get("rules", []) if role["kind"] in ("Role", "ClusterRole") else []:
             assert "*" not in {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
@@ -96,7 +96,7 @@ def test_nobody_may_grant_anything() -> None:
             assert not {"secrets", "serviceaccounts", "pods/exec"} & set(rule["resources"])
 
 
-def test_the_agents_rights() -> None:
+def test_agent_role_has_exactly_these_rights() -> None:
     (role,) = [
         o for o in objects() if o["kind"] == "ClusterRole" and o["metadata"]["name"] == "noderuntime-agent"
     ]
@@ -110,7 +110,7 @@ def test_the_agents_rights() -> None:
     }
 
 
-def test_the_examples_are_valid(plane: ControlPlane) -> None:
+def test_examples_pass_the_api_servers_validation(plane: ControlPlane) -> None:
     example = str(ROOT / "examples/noderuntime.yaml")
     assert "created (server dry run)" in plane.kubectl("create", "--dry-run=server", "-f", example)
     spec = yaml.safe_load((ROOT / "examples/noderuntime.yaml").read_text())["spec"]

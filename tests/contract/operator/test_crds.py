@@ -1,4 +1,4 @@
-"""The CRDs as a real API server sees them."""
+"""The CRDs in a real API server: schemas, defaults, CEL rules."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def dry_run(plane: ControlPlane, obj: dict[str, Any]) -> str:
     return plane.kubectl("create", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(obj), check=False)
 
 
-def test_schemas_are_structural_and_serve_explain(plane: ControlPlane) -> None:
+def test_crds_are_structural_and_kubectl_explains_them(plane: ControlPlane) -> None:
     for name in ("noderuntimes", "noderuntimeinstances"):
         conditions = plane.get("crd", f"{name}.noderuntime.dev")["status"]["conditions"]
         assert not [c for c in conditions if c["type"] == "NonStructuralSchema"]
-    mode = ("explain", "noderuntime.node.spec.kubelet.mode")
-    # A new CRD's schema is published a moment after the CRD is served.
+    mode = ("explain", "noderuntime.spec.kubelet.mode")
+    # The API server publishes the schema a moment after it serves the CRD.
     eventually(
         lambda: "kubelet is not changed" in " ".join(plane.kubectl(*mode, check=False).split()),
         "kubectl explain does not print the field's description",
     )
 
 
-def test_a_good_object_is_accepted_and_defaulted(plane: ControlPlane) -> None:
+def test_valid_noderuntime_is_accepted_with_defaults(plane: ControlPlane) -> None:
     plane.apply(node_runtime("good", handlers=[RUNC, {"name": "gvisor", "type": "GVisor"}]))
     try:
         spec = plane.get("nr", "good")["spec"]
@@ -49,7 +49,7 @@ def test_a_good_object_is_accepted_and_defaulted(plane: ControlPlane) -> None:
 
 
 @pytest.mark.parametrize(
-    ("obj", "words"),
+    ("obj", "message"),
     [
         (node_runtime(handlers=[RUNC, RUNC]), 'Duplicate value: {"name":"runc"}'),
         (node_runtime(handlers=[{"name": "kata", "type": "Kata"}]), 'supported values: "Runc", "GVisor"'),
@@ -73,13 +73,15 @@ def test_a_good_object_is_accepted_and_defaulted(plane: ControlPlane) -> None:
         (node_runtime(handlers=[{**RUNC, "overhead": {"cpu": "lots"}}]), "overhead.cpu"),
     ],
 )
-def test_bad_objects_are_rejected_in_words(plane: ControlPlane, obj: dict[str, Any], words: str) -> None:
+def test_invalid_noderuntime_is_rejected_with_a_reason(
+    plane: ControlPlane, obj: dict[str, Any], message: str
+) -> None:
     answer = dry_run(plane, obj)
     assert "created" not in answer
-    assert words in answer
+    assert message in answer
 
 
-def test_the_type_of_a_handler_cannot_change(plane: ControlPlane) -> None:
+def test_handler_type_is_immutable(plane: ControlPlane) -> None:
     plane.apply(node_runtime("fixed"))
     try:
         changed = node_runtime("fixed", handlers=[{"name": "runc", "type": "GVisor"}])
@@ -88,7 +90,7 @@ def test_the_type_of_a_handler_cannot_change(plane: ControlPlane) -> None:
         plane.kubectl("delete", "nr", "fixed")
 
 
-def test_an_instance_is_named_after_its_node(plane: ControlPlane) -> None:
+def test_instance_must_have_its_nodes_name(plane: ControlPlane) -> None:
     instance = {
         "apiVersion": "noderuntime.dev/v1alpha1",
         "kind": "NodeRuntimeInstance",

@@ -1,4 +1,4 @@
-"""The operator as a process against a real API server; the test plays the nodes and their agents."""
+"""The operator as a process against a real API server; the tests simulate the nodes and their agents."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DETERMINED = "2026-01-01T00:00:00Z"
 
 
 class Cluster:
-    """The control plane with a few nodes that exist on paper; cleaned up by close()."""
+    """The control plane with Node objects that no kubelet stands behind; close() removes them."""
 
     def __init__(self, plane: ControlPlane) -> None:
         self.plane = plane
@@ -50,7 +50,7 @@ class Cluster:
         self._runtimes.append(name)
 
     def report(self, node: str, phase: str, **handlers: tuple[str, str]) -> None:
-        """Answer as the node's agent would."""
+        """Write the instance's status as the node's agent would."""
         instance = self.plane.get("nri", node)
         statuses = [
             {"name": name.replace("_", "-"), "state": state, "reason": "HandlerBroken", "message": message}
@@ -84,7 +84,7 @@ class Cluster:
             )
         for name in self._nodes:
             self.plane.kubectl("delete", "node", name, "--ignore-not-found")
-            eventually(lambda name=name: not self.instance(name), f"instance {name} outlives its node")
+            eventually(lambda name=name: not self.instance(name), f"instance {name} exists without its node")
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def cluster(installed: ControlPlane, operator: Operator) -> Iterator[Cluster]:
     made.close()
 
 
-def test_from_apply_to_ready(cluster: Cluster) -> None:
+def test_noderuntime_becomes_ready_as_handlers_are_proven(cluster: Cluster) -> None:
     cluster.node("a1", "a")
     cluster.runtime("a", "a", ("runc", "gvisor"))
 
@@ -143,7 +143,7 @@ def test_from_apply_to_ready(cluster: Cluster) -> None:
         "no event",
     )
 
-    # A short failure leaves the label: a restarted kubelet admits running pods against it.
+    # The label stays during a failure: a restarted kubelet admits running pods against it.
     cluster.report("a1", "Degraded", a_runc=("Ready", ""), a_gvisor=("Broken", "gone"))
     eventually(lambda: cluster.has("a", "Degraded", "True", "HandlerBroken"), "no Degraded condition")
     assert cluster.labels("a1")["handler.noderuntime.dev/a-gvisor"] == "true"
@@ -165,7 +165,7 @@ def pod(cluster: Cluster, name: str, node: str, runtime_class: str) -> None:
     )
 
 
-def test_delete_waits_for_pods_and_leaves_nothing(cluster: Cluster) -> None:
+def test_deletion_waits_for_pods_and_leaves_nothing(cluster: Cluster) -> None:
     cluster.node("d1", "d")
     cluster.runtime("d", "d")
     eventually(lambda: cluster.instance("d1"), "no instance")
@@ -175,7 +175,7 @@ def test_delete_waits_for_pods_and_leaves_nothing(cluster: Cluster) -> None:
 
     cluster.plane.kubectl("delete", "nr", "d", "--wait=false")
     eventually(
-        lambda: cluster.has("d", "Progressing", "True", "PodsStillRunning"), "deletion is not held back"
+        lambda: cluster.has("d", "Progressing", "True", "PodsStillRunning"), "pods do not block the deletion"
     )
     assert "default/user" in cluster.condition("d", "Progressing")["message"]
     assert cluster.has("d", "Ready", "False", "PodsStillRunning")
@@ -185,23 +185,23 @@ def test_delete_waits_for_pods_and_leaves_nothing(cluster: Cluster) -> None:
     assert cluster.plane.get("runtimeclass", "d-runc")
 
     cluster.plane.kubectl("delete", "pod", "user", "--grace-period=0", "--force")
-    eventually(lambda: cluster.instance("d1")["spec"]["state"] == "Removed", "the agent is not told")
+    eventually(lambda: cluster.instance("d1")["spec"]["state"] == "Removed", "the state is not Removed")
     assert not cluster.plane.get("runtimeclass", "d-runc")
     assert cluster.labels("d1")[RUNTIME_LABEL] == "d"
     assert "handler.noderuntime.dev/d-runc" not in cluster.labels("d1")
     assert cluster.plane.get("nr", "d")
 
     cluster.report("d1", "Removed")
-    # No kubelet ends the agent's pod here.
+    # There is no kubelet that ends the agent's pod.
     agents = ("-n", NAMESPACE, "-l", f"{RUNTIME_LABEL}=d", "--grace-period=0", "--force")
     cluster.plane.kubectl("delete", "pods", *agents)
-    eventually(lambda: not cluster.plane.get("nr", "d"), "the NodeRuntime is not released")
+    eventually(lambda: not cluster.plane.get("nr", "d"), "the NodeRuntime keeps its finalizer")
     assert not cluster.instance("d1")
     assert RUNTIME_LABEL not in cluster.labels("d1")
     assert not cluster.plane.get("daemonset", "noderuntime-agent-d", "-n", NAMESPACE)
 
 
-def test_a_handler_leaves_after_its_pods(cluster: Cluster) -> None:
+def test_handler_is_removed_after_its_pods(cluster: Cluster) -> None:
     cluster.node("h1", "h")
     cluster.runtime("h", "h", ("runc", "gvisor"))
     eventually(lambda: cluster.instance("h1"), "no instance")
@@ -209,16 +209,16 @@ def test_a_handler_leaves_after_its_pods(cluster: Cluster) -> None:
     eventually(lambda: cluster.labels("h1").get("handler.noderuntime.dev/h-gvisor"), "no handler label")
     pod(cluster, "guest", "h1", "h-gvisor")
     cluster.runtime("h", "h", ("runc",))
-    eventually(lambda: cluster.has("h", "Progressing", "True", "PodsStillRunning"), "the handler is not held")
+    eventually(lambda: cluster.has("h", "Progressing", "True", "PodsStillRunning"), "pods do not block it")
     assert cluster.plane.get("runtimeclass", "h-gvisor")
     assert len(cluster.instance("h1")["spec"]["handlers"]) == 2
     cluster.plane.kubectl("delete", "pod", "guest", "--grace-period=0", "--force")
-    eventually(lambda: len(cluster.instance("h1")["spec"]["handlers"]) == 1, "the handler does not leave")
-    eventually(lambda: not cluster.plane.get("runtimeclass", "h-gvisor"), "the RuntimeClass stays")
+    eventually(lambda: len(cluster.instance("h1")["spec"]["handlers"]) == 1, "the handler is not removed")
+    eventually(lambda: not cluster.plane.get("runtimeclass", "h-gvisor"), "the RuntimeClass is not removed")
     assert "handler.noderuntime.dev/h-gvisor" not in cluster.labels("h1")
 
 
-def test_a_node_of_another_is_left_alone(cluster: Cluster) -> None:
+def test_node_of_another_noderuntime_is_not_changed(cluster: Cluster) -> None:
     cluster.node("c1", "c")
     cluster.runtime("c", "c")
     eventually(lambda: cluster.instance("c1"), "no instance")
@@ -228,7 +228,7 @@ def test_a_node_of_another_is_left_alone(cluster: Cluster) -> None:
     assert cluster.instance("c1")["spec"]["runtimeName"] == "c"
 
 
-def test_a_foreign_runtime_class_is_left_alone(cluster: Cluster) -> None:
+def test_foreign_runtime_class_is_not_changed(cluster: Cluster) -> None:
     foreign = {
         "apiVersion": "node.k8s.io/v1",
         "kind": "RuntimeClass",
@@ -242,11 +242,11 @@ def test_a_foreign_runtime_class_is_left_alone(cluster: Cluster) -> None:
         assert cluster.plane.get("runtimeclass", "f-runc")["handler"] == "x"
     finally:
         cluster.plane.kubectl("delete", "runtimeclass", "f-runc")
-    eventually(lambda: cluster.has("f", "Degraded", "False", "AsExpected"), "the conflict does not heal")
-    eventually(lambda: cluster.plane.get("runtimeclass", "f-runc")["handler"] == "f-runc", "not made")
+    eventually(lambda: cluster.has("f", "Degraded", "False", "AsExpected"), "the conflict is not resolved")
+    eventually(lambda: cluster.plane.get("runtimeclass", "f-runc")["handler"] == "f-runc", "not created")
 
 
-def test_nodes_change_one_after_the_other(cluster: Cluster) -> None:
+def test_rollout_changes_one_node_at_a_time(cluster: Cluster) -> None:
     for name in ("r1", "r2"):
         cluster.node(name, "r")
     cluster.runtime("r", "r")
@@ -257,19 +257,21 @@ def test_nodes_change_one_after_the_other(cluster: Cluster) -> None:
     eventually(lambda: cluster.instance("r2"), "the second node never starts")
     cluster.report("r2", "Failed")
     eventually(lambda: cluster.has("r", "Degraded", "True", "Failed"), "no Degraded condition")
-    # A changed spec goes to the failed node, and no further.
+    # A changed spec goes to the failed node and no other.
     cluster.runtime("r", "r", kubelet={"mode": "Manual"})
     eventually(
-        lambda: cluster.instance("r2")["spec"]["kubelet"]["mode"] == "Manual", "the failed node is not told"
+        lambda: cluster.instance("r2")["spec"]["kubelet"]["mode"] == "Manual",
+        "the failed node does not get the new spec",
     )
     assert cluster.instance("r1")["spec"]["kubelet"]["mode"] == "Delegate"
     cluster.report("r2", "Ready", r_runc=("Ready", ""))
     eventually(
-        lambda: cluster.instance("r1")["spec"]["kubelet"]["mode"] == "Manual", "the rollout does not go on"
+        lambda: cluster.instance("r1")["spec"]["kubelet"]["mode"] == "Manual",
+        "the rollout does not continue",
     )
 
 
-def test_a_touched_object_is_repaired_and_nothing_is_written_for_nothing(cluster: Cluster) -> None:
+def test_changed_object_is_repaired_without_other_writes(cluster: Cluster) -> None:
     cluster.node("t1", "t")
     cluster.runtime("t", "t")
     eventually(lambda: cluster.instance("t1"), "no instance")
@@ -284,7 +286,7 @@ def test_a_touched_object_is_repaired_and_nothing_is_written_for_nothing(cluster
 
 
 def agent_token(plane: ControlPlane, node: str) -> str:
-    """Return a token as the kubelet of a node gets it for an agent's pod."""
+    """Return a token bound to an agent's pod, as the node's kubelet requests it."""
     agent = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -301,7 +303,7 @@ def agent_token(plane: ControlPlane, node: str) -> str:
     return plane.kubectl("create", "token", "noderuntime-agent", "-n", NAMESPACE, *bound).strip()
 
 
-def test_an_agent_reports_for_its_own_node_only(cluster: Cluster) -> None:
+def test_agent_can_report_only_about_its_own_node(cluster: Cluster) -> None:
     for name in ("p1", "p2"):
         cluster.node(name, "p")
     cluster.runtime("p", "p", updateStrategy={"maxUnavailable": 2})
@@ -325,7 +327,7 @@ def test_an_agent_reports_for_its_own_node_only(cluster: Cluster) -> None:
         cluster.plane.kubectl("delete", "pod", "agent-p1", "-n", NAMESPACE, "--grace-period=0", "--force")
 
 
-def test_the_operator_may_not_change_more_of_a_node_than_its_labels(cluster: Cluster) -> None:
+def test_operator_can_change_only_its_labels_of_a_node(cluster: Cluster) -> None:
     cluster.node("o1", "o")
     token = cluster.plane.kubectl("create", "token", "noderuntime-operator", "-n", NAMESPACE).strip()
     for patch in ({"metadata": {"labels": {"pool": "x"}}}, {"spec": {"unschedulable": True}}):
@@ -346,5 +348,5 @@ def test_admission_policies_have_no_type_errors(installed: ControlPlane) -> None
         assert not checked.get("expressionWarnings"), json.dumps(checked)
 
 
-def test_the_operator_is_alive(operator: Operator) -> None:
+def test_operator_health_reports_the_reconciler(operator: Operator) -> None:
     assert operator.health() == {"reconciler": "ok"}

@@ -1,4 +1,4 @@
-"""Small worlds for the tests of decisions."""
+"""Builders of small cluster states for the tests of pure decisions."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from noderuntime_operator.api import (
     NodeRuntimeSpec,
     NodeRuntimeStatus,
 )
-from noderuntime_operator.desired import daemon_set_name, instance_spec
-from noderuntime_operator.observation import (
+from noderuntime_operator.cluster_state import (
+    ClusterState,
     DaemonSetView,
     InstanceView,
     NodeView,
-    Observation,
     PodView,
     RuntimeClassView,
     RuntimeView,
 )
+from noderuntime_operator.desired import daemon_set_name, instance_spec
 
 CREATED = datetime(2026, 1, 1, 23, 58, tzinfo=UTC)
 
@@ -69,8 +69,8 @@ def instance(
     **status: Any,
 ) -> InstanceView:
     wanted: InstanceSpec = instance_spec(name, runtime_name, of or spec()).model_copy(update={"state": state})
-    answer = {"observedGeneration": 1, "phase": phase, **status} if phase else {}
-    return InstanceView(name, generation, CREATED, wanted, InstanceStatus.model_validate(answer))
+    report = {"observedGeneration": 1, "phase": phase, **status} if phase else {}
+    return InstanceView(name, generation, CREATED, wanted, InstanceStatus.model_validate(report))
 
 
 def proven(*names: str, state: str = "Ready", **more: Any) -> list[dict[str, Any]]:
@@ -79,13 +79,13 @@ def proven(*names: str, state: str = "Ready", **more: Any) -> list[dict[str, Any
 
 def world(
     *objects: NodeView | InstanceView | PodView | RuntimeClassView, daemon_set: bool = False
-) -> Observation:
+) -> ClusterState:
     def of(kind: type) -> dict[str, Any]:
         return {o.name: o for o in objects if isinstance(o, kind)}
 
     agents = {daemon_set_name("rt"): DaemonSetView(daemon_set_name("rt"), "rt")} if daemon_set else {}
     pods = tuple(o for o in objects if isinstance(o, PodView))
-    return Observation(of(NodeView), of(InstanceView), of(RuntimeClassView), agents, pods)
+    return ClusterState(of(NodeView), of(InstanceView), of(RuntimeClassView), agents, pods)
 
 
 def runtime_class(name: str = "runc", handler: str = "runc", owner: str | None = "rt") -> RuntimeClassView:

@@ -22,7 +22,7 @@ def walk(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str
 
 
 @pytest.mark.parametrize("directory", ["crds", "charts/noderuntime/files/crds"])
-def test_the_committed_crds_are_those_of_the_models(directory: str) -> None:
+def test_committed_crds_match_the_models(directory: str) -> None:
     files = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / directory).glob("*.yaml")}
     assert files == rendered(), "run `make crds`"
 
@@ -36,7 +36,7 @@ def test_schemas_are_structural(resource: Resource) -> None:
 
 
 @resources
-def test_everything_that_can_grow_is_bounded(resource: Resource) -> None:
+def test_schemas_bound_strings_lists_and_maps(resource: Resource) -> None:
     for path, schema in walk(structural(resource.model)):
         if path in ("", ".apiVersion", ".kind", ".metadata"):
             continue
@@ -50,7 +50,7 @@ def test_everything_that_can_grow_is_bounded(resource: Resource) -> None:
 
 
 @resources
-def test_every_column_points_at_a_field(resource: Resource) -> None:
+def test_printer_columns_refer_to_existing_fields(resource: Resource) -> None:
     schema = structural(resource.model)
     for column in crd(resource)["spec"]["versions"][0]["additionalPrinterColumns"]:
         node = schema

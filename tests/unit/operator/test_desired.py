@@ -5,14 +5,14 @@ from builders import node, spec
 
 from noderuntime_operator.agent_pod import HOST_MOUNTS
 from noderuntime_operator.api import Handler, LabelSelector
+from noderuntime_operator.cluster_state import matches
 from noderuntime_operator.desired import daemon_set, instance, instance_spec, runtime_class
-from noderuntime_operator.observation import matches
 from noderuntime_operator.settings import AgentSettings
 
 AGENT = AgentSettings(namespace="ns", image="image:1", image_pull_secrets=("secret",))
 
 
-def test_a_runtime_class_selects_proven_nodes() -> None:
+def test_runtime_class_selects_proven_nodes() -> None:
     handler = Handler.model_validate(
         {"name": "gvisor", "type": "GVisor", "runtimeClassName": "safe", "overhead": {"memory": "32Mi"}}
     )
@@ -26,7 +26,7 @@ def test_a_runtime_class_selects_proven_nodes() -> None:
     assert "overhead" not in runtime_class("rt", Handler(name="runc", type="Runc"))
 
 
-def test_the_agent_has_no_capability_and_each_privilege_has_its_reason() -> None:
+def test_agent_pod_has_no_capability_and_explains_each_mount() -> None:
     template = daemon_set("rt", spec(), AGENT)["spec"]["template"]
     (container,) = template["spec"]["containers"]
     context = container["securityContext"]
@@ -39,7 +39,7 @@ def test_the_agent_has_no_capability_and_each_privilege_has_its_reason() -> None
     assert {mount.path for mount in HOST_MOUNTS} == set(host_paths)
 
 
-def test_the_agent_goes_to_claimed_nodes_at_the_users_pace() -> None:
+def test_daemon_set_selects_claimed_nodes_with_max_unavailable() -> None:
     found = daemon_set("rt", spec(limit=7), AGENT)
     assert found["spec"]["template"]["spec"]["nodeSelector"] == {"noderuntime.dev/runtime": "rt"}
     assert found["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"] == 7
@@ -47,7 +47,7 @@ def test_the_agent_goes_to_claimed_nodes_at_the_users_pace() -> None:
     assert found["spec"]["selector"]["matchLabels"].items() <= labels.items()
 
 
-def test_an_instance_goes_with_its_node() -> None:
+def test_instance_is_owned_by_its_node() -> None:
     found = instance(node("n1"), instance_spec("n1", "rt", spec()))
     assert found["metadata"]["name"] == "n1"
     assert found["metadata"]["ownerReferences"] == [
@@ -73,5 +73,5 @@ def test_an_instance_goes_with_its_node() -> None:
         ({"matchLabels": {"a": "1"}, "matchExpressions": [{"key": "b", "operator": "DoesNotExist"}]}, False),
     ],
 )
-def test_selectors_select_as_kubernetes_says(selector: dict[str, object], selected: bool) -> None:
+def test_selector_matches_as_in_kubernetes(selector: dict[str, object], selected: bool) -> None:
     assert matches(LabelSelector.model_validate(selector), {"a": "1", "b": ""}) is selected

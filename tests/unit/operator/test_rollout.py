@@ -8,7 +8,7 @@ from noderuntime_operator.rollout import nodes_to_search, plan
 RUNC_LABEL = HANDLER_LABEL_PREFIX + "runc"
 
 
-def test_a_selected_node_gets_an_instance() -> None:
+def test_plan_creates_an_instance_for_a_selected_node() -> None:
     found = plan(runtime(), world(node("n1", claimed=None), node("n2", claimed=None, pool="b")))
     assert found.selected == {"n1"}
     assert list(found.create) == ["n1"]
@@ -16,12 +16,12 @@ def test_a_selected_node_gets_an_instance() -> None:
     assert not found.labels
 
 
-def test_a_node_with_an_instance_is_claimed() -> None:
+def test_plan_claims_a_node_with_an_instance() -> None:
     found = plan(runtime(), world(node("n1", claimed=None), instance("n1", phase=None)))
     assert found.labels == {"n1": {OWNER_LABEL: "rt"}}
 
 
-def test_a_proven_handler_is_labelled_and_stays_so_through_failures() -> None:
+def test_proven_handler_keeps_its_label_while_it_fails() -> None:
     ready = instance("n1", handlers=proven("runc"))
     assert plan(runtime(), world(node("n1"), ready)).labels == {"n1": {RUNC_LABEL: "true"}}
     broken = instance("n1", "Degraded", handlers=proven("runc", state="Broken"))
@@ -29,16 +29,16 @@ def test_a_proven_handler_is_labelled_and_stays_so_through_failures() -> None:
     assert plan(runtime(), world(node("n1", "runc"), broken)).labels == {}
 
 
-def test_a_settled_world_needs_nothing() -> None:
-    seen = world(node("n1", "runc"), instance("n1", handlers=proven("runc")), runtime_class())
-    found = plan(runtime(), seen)
-    assert not nodes_to_search(runtime(), seen)
+def test_plan_of_a_settled_cluster_is_empty() -> None:
+    state = world(node("n1", "runc"), instance("n1", handlers=proven("runc")), runtime_class())
+    found = plan(runtime(), state)
+    assert not nodes_to_search(runtime(), state)
     assert (found.create, found.update, found.labels) == ({}, {}, {})
     assert not found.delete_classes
     assert not found.waiting
 
 
-def test_at_most_max_unavailable_nodes_move() -> None:
+def test_plan_changes_at_most_max_unavailable_nodes() -> None:
     nodes = [node(f"n{i}", claimed=None) for i in range(4)]
     found = plan(runtime(spec(limit=2)), world(*nodes))
     assert list(found.create) == ["n0", "n1"]
@@ -47,44 +47,44 @@ def test_at_most_max_unavailable_nodes_move() -> None:
     assert list(plan(runtime(spec(limit=2)), world(*nodes, moving)).create) == ["n1"]
 
 
-def test_a_failed_node_stops_the_rollout_and_a_degraded_one_does_not() -> None:
+def test_failed_node_stops_the_rollout_but_degraded_does_not() -> None:
     nodes = (node("n1"), node("n2", claimed=None))
     assert plan(runtime(), world(*nodes, instance("n1", "Failed"))).create == {}
     assert list(plan(runtime(), world(*nodes, instance("n1", "Degraded"))).create) == ["n2"]
 
 
-def test_a_changed_spec_goes_first_to_nodes_that_move_already() -> None:
+def test_changed_spec_goes_first_to_nodes_already_changing() -> None:
     changed = runtime(spec(kubelet={"mode": "Manual"}))
-    seen = world(node("n1"), node("n2"), instance("n1"), instance("n2", "Failed"))
-    assert list(plan(changed, seen).update) == ["n2"]
-    unseen = world(node("n1"), node("n2"), instance("n1"), instance("n2", generation=2))
-    assert list(plan(changed, unseen).update) == ["n2"]
+    state = world(node("n1"), node("n2"), instance("n1"), instance("n2", "Failed"))
+    assert list(plan(changed, state).update) == ["n2"]
+    unobserved = world(node("n1"), node("n2"), instance("n1"), instance("n2", generation=2))
+    assert list(plan(changed, unobserved).update) == ["n2"]
 
 
-def test_a_node_that_is_not_ready_is_not_started_but_an_old_one_goes_last() -> None:
+def test_node_not_ready_is_not_started_and_is_updated_last() -> None:
     assert plan(runtime(), world(node("n1", claimed=None, ready=False))).create == {}
     changed = runtime(spec(kubelet={"mode": "Manual"}))
-    seen = world(node("n1", ready=False), node("n2"), instance("n1"), instance("n2"))
-    assert list(plan(changed, seen).update) == ["n2"]
+    state = world(node("n1", ready=False), node("n2"), instance("n1"), instance("n2"))
+    assert list(plan(changed, state).update) == ["n2"]
 
 
-def test_a_node_of_another_runtime_is_a_conflict() -> None:
-    seen = world(
+def test_node_of_another_noderuntime_is_a_conflict() -> None:
+    state = world(
         node("n1", claimed="other"), instance("n1", runtime_name="other"), node("n2", claimed="third")
     )
-    found = plan(runtime(), seen)
+    found = plan(runtime(), state)
     assert found.conflicts == {"n1": "other", "n2": "third"}
     assert not found.create
     assert not found.labels
 
 
-def test_a_foreign_runtime_class_is_found_and_not_deleted() -> None:
+def test_foreign_runtime_class_is_reported_and_not_deleted() -> None:
     found = plan(runtime(), world(runtime_class(owner=None)))
     assert found.foreign_classes == ("runc",)
     assert not found.delete_classes
 
 
-def test_a_node_leaves_in_steps() -> None:
+def test_deselected_node_is_removed_in_steps() -> None:
     left = instance("n1", handlers=proven("runc"))
     held = plan(runtime(), world(node("n1", "runc", pool="b"), left, runtime_class(), pod()))
     assert (held.holding, held.labels, held.update) == ((pod(),), {}, {})
@@ -105,20 +105,20 @@ def test_a_node_leaves_in_steps() -> None:
     assert freed.delete_instances == ("n1",)
 
 
-def test_a_pod_that_came_between_puts_the_labels_back() -> None:
+def test_pod_scheduled_meanwhile_restores_the_labels() -> None:
     left = instance("n1", handlers=proven("runc"))
     found = plan(runtime(), world(node("n1", pool="b"), left, runtime_class(), pod()))
     assert found.labels == {"n1": {RUNC_LABEL: "true"}}
     assert not found.update
 
 
-def test_a_removed_node_that_is_selected_again_is_installed_again() -> None:
+def test_removed_node_selected_again_is_installed_again() -> None:
     found = plan(runtime(), world(node("n1"), instance("n1", "Removed", state="Removed")))
     assert found.update["n1"].state == "Installed"
     assert not found.delete_instances
 
 
-def test_a_handler_leaves_when_no_pod_uses_it() -> None:
+def test_handler_is_removed_when_no_pod_uses_it() -> None:
     two = instance("n1", of=spec("runc", "gvisor"), handlers=proven("runc", "gvisor"))
     classes = (runtime_class(), runtime_class("gvisor", "gvisor"))
     labelled = node("n1", "runc", "gvisor")
@@ -135,8 +135,8 @@ def test_a_handler_leaves_when_no_pod_uses_it() -> None:
     assert free.delete_classes == ("gvisor",)
 
 
-def test_deletion_is_held_back_by_pods_whoever_wrote_their_class() -> None:
-    seen = world(
+def test_pods_of_any_runtime_class_block_the_deletion() -> None:
+    state = world(
         node("n1", "runc"),
         instance("n1", handlers=proven("runc")),
         runtime_class(),
@@ -144,13 +144,13 @@ def test_deletion_is_held_back_by_pods_whoever_wrote_their_class() -> None:
         pod(of="mine"),
         pod("elsewhere", on="n9"),
     )
-    found = plan(runtime(deleting=True), seen)
+    found = plan(runtime(deleting=True), state)
     assert found.holding == (pod(of="mine"),)
     assert found.serve
     assert (found.update, found.delete_classes, found.labels) == ({}, (), {})
 
 
-def test_deletion_ends_with_nothing_left() -> None:
+def test_deletion_removes_everything_in_order() -> None:
     going = runtime(deleting=True)
     left = instance("n1", handlers=proven("runc"))
     first = plan(going, world(node("n1", "runc"), left, runtime_class(), daemon_set=True))
@@ -169,16 +169,16 @@ def test_deletion_ends_with_nothing_left() -> None:
     assert plan(going, world(node("n1", claimed=None))).finished
 
 
-def test_deletion_does_not_wait_for_an_agent_that_never_was() -> None:
+def test_deletion_does_not_wait_for_an_agent_that_never_ran() -> None:
     never = instance("n1", phase=None, state="Removed")
     assert plan(runtime(deleting=True), world(node("n1"), never)).delete_instances == ("n1",)
 
 
-def test_deletion_reaches_nodes_that_are_not_ready() -> None:
+def test_deletion_includes_nodes_that_are_not_ready() -> None:
     found = plan(runtime(deleting=True), world(node("n1", ready=False), instance("n1", "Failed")))
     assert found.update["n1"].state == "Removed"
 
 
-def test_a_claim_without_an_instance_is_cleared() -> None:
+def test_claim_without_an_instance_is_removed() -> None:
     found = plan(runtime(), world(node("n1", "runc", pool="b")))
     assert found.labels == {"n1": {RUNC_LABEL: None, OWNER_LABEL: None}}

@@ -1,6 +1,6 @@
-"""What the operator sees of the cluster: small frozen views, cut down to what decisions need.
+"""The state of the cluster as frozen views, which hold only the fields that decisions need.
 
-Thousands of nodes are held in memory, so a view keeps no object it came from.
+The operator holds thousands of nodes in memory, so a view keeps no reference to the object it was built from.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from noderuntime_operator.api import (
 )
 
 SETTLED = frozenset({"Ready", "Degraded"})
-"""Phases in which an agent has done what it can do: a broken handler holds up no other node."""
+"""Phases in which an agent has finished: a broken handler does not block the rollout to other nodes."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class RuntimeView:
 
 @dataclass(frozen=True)
 class NodeView:
-    """One node: its labels, and whether the cluster trusts it, and since when."""
+    """One Node: its labels, its Ready condition and since when the condition has its value."""
 
     name: str
     uid: str
@@ -50,12 +50,12 @@ class NodeView:
 
     @property
     def claimed_by(self) -> str | None:
-        """The NodeRuntime whose label the node carries."""
+        """The NodeRuntime named by the node's label, or None."""
         return self.labels.get(OWNER_LABEL)
 
     @property
     def handler_labels(self) -> frozenset[str]:
-        """The handlers that this node's labels offer to the scheduler."""
+        """The handlers that the node's labels offer to the scheduler."""
         return frozenset(
             key.removeprefix(HANDLER_LABEL_PREFIX)
             for key in self.labels
@@ -75,18 +75,18 @@ class InstanceView:
 
     @property
     def observed(self) -> bool:
-        """Whether the agent has acted on the newest spec."""
+        """Whether the agent has applied the newest spec."""
         return self.status.observed_generation == self.generation
 
     @property
     def moving(self) -> bool:
-        """Whether the node is changing, or failed to: it counts against maxUnavailable."""
+        """Whether the node is changing or has failed to: it counts against maxUnavailable."""
         done = {"Removed"} if self.spec.state == "Removed" else SETTLED
         return not self.observed or self.status.phase not in done
 
     @property
     def removed(self) -> bool:
-        """Whether nothing of ours is on the node: taken away, or never put there."""
+        """Whether noderuntime is removed from the node, or was never installed there."""
         if self.spec.state != "Removed":
             return False
         return self.status.phase is None or (self.observed and self.status.phase == "Removed")
@@ -94,7 +94,7 @@ class InstanceView:
 
 @dataclass(frozen=True)
 class RuntimeClassView:
-    """One RuntimeClass of the cluster, ours or not."""
+    """One RuntimeClass of the cluster; owner is the NodeRuntime that it belongs to, if any."""
 
     name: str
     handler: str
@@ -103,7 +103,7 @@ class RuntimeClassView:
 
 @dataclass(frozen=True)
 class DaemonSetView:
-    """The agents of one NodeRuntime."""
+    """The DaemonSet of one NodeRuntime's agents."""
 
     name: str
     owner: str
@@ -111,7 +111,7 @@ class DaemonSetView:
 
 @dataclass(frozen=True)
 class PodView:
-    """A pod that is bound to a node, not finished, and chose a RuntimeClass."""
+    """A pod with a RuntimeClass that is bound to a node and has not finished."""
 
     namespace: str
     name: str
@@ -123,8 +123,8 @@ class PodView:
 
 
 @dataclass(frozen=True)
-class Observation:
-    """The cluster as one reconcile sees it. Pods are listed only when something has to go."""
+class ClusterState:
+    """The cluster as one reconciliation observes it. Pods are listed only if something must be removed."""
 
     nodes: Mapping[str, NodeView] = field(default_factory=dict)
     instances: Mapping[str, InstanceView] = field(default_factory=dict)
@@ -132,12 +132,12 @@ class Observation:
     daemon_sets: Mapping[str, DaemonSetView] = field(default_factory=dict)
     pods: tuple[PodView, ...] = ()
 
-    def with_pods(self, pods: Iterable[PodView]) -> Observation:
-        """Return the same cluster with its pods."""
+    def with_pods(self, pods: Iterable[PodView]) -> ClusterState:
+        """Return this state with the pods."""
         return replace(self, pods=tuple(pods))
 
     def instances_of(self, runtime: str) -> dict[str, InstanceView]:
-        """Return this NodeRuntime's instances whose node still exists, by node."""
+        """Return a NodeRuntime's instances whose node still exists, by node."""
         return {
             name: instance
             for name, instance in self.instances.items()
@@ -145,7 +145,7 @@ class Observation:
         }
 
     def pods_on(self, nodes: Iterable[str], handlers: Iterable[str]) -> list[PodView]:
-        """Return the pods on these nodes whose RuntimeClass, whoever wrote it, leads to these handlers."""
+        """Return the pods on these nodes that use these handlers, through any RuntimeClass of the cluster."""
         wanted_nodes, wanted_handlers = set(nodes), set(handlers)
         return [
             pod
@@ -154,24 +154,24 @@ class Observation:
         ]
 
     def handler_of(self, runtime_class: str) -> str:
-        """Return the handler behind a class; of a class just deleted, its likely name."""
+        """Return the handler of a RuntimeClass; for a deleted class assume a handler of the same name."""
         known = self.runtime_classes.get(runtime_class)
         return known.handler if known else runtime_class
 
 
 def matches(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
-    """Say whether a label selector selects an object with these labels. An empty one selects nothing."""
+    """Return whether a label selector matches these labels. An empty selector matches nothing."""
     exact = selector.match_labels or {}
     terms = selector.match_expressions or []
     if not exact and not terms:
         return False
     return all(labels.get(key) == value for key, value in exact.items()) and all(
-        _holds(term, labels) for term in terms
+        _matches_term(term, labels) for term in terms
     )
 
 
-def _holds(term: SelectorRequirement, labels: Mapping[str, str]) -> bool:
-    """Say whether one term of a label selector holds; NotIn holds for an absent label too."""
+def _matches_term(term: SelectorRequirement, labels: Mapping[str, str]) -> bool:
+    """Return whether one term of a label selector matches; NotIn also matches an absent label."""
     present, values = term.key in labels, term.values or []
     match term.operator:
         case "Exists":
