@@ -7,7 +7,6 @@ the Debian packages goes to $NODERUNTIME_CACHE (default ~/.cache/noderuntime). A
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import subprocess
@@ -17,10 +16,8 @@ from pathlib import Path
 
 import debian
 import goprograms
+from environment import CACHE, REPO, make_venv
 
-REPO = Path(__file__).resolve().parent.parent
-CACHE = Path(os.environ.get("NODERUNTIME_CACHE") or Path.home() / ".cache" / "noderuntime")
-EXTRAS = "runtime,operator,dev"
 PACKAGES = (
     "buildah", "busybox-static", "ca-certificates", "catatonit", "conmon", "crun", "curl",
     "debian-archive-keyring", "gcc", "git", "golang-github-containers-common", "iproute2", "iptables",
@@ -56,20 +53,6 @@ def check_machine() -> None:
         raise SystemExit(f"only x86_64 is tried, this is {platform.machine()}")
     if not Path("/etc/debian_version").exists():
         raise SystemExit("packages come from apt: run this on Debian 12")
-
-
-def make_venv() -> None:
-    """Make the venv, or bring it up to the project's pins when they changed."""
-    venv, pins = CACHE / "venv", REPO / "pyproject.toml"
-    stamp, key = venv / ".pins", hashlib.sha256(pins.read_bytes() + str(REPO).encode()).hexdigest()
-    if stamp.exists() and stamp.read_text() == key:
-        return
-    print(f"setup: Python packages into {venv}", flush=True)
-    if not (venv / "bin/pip").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-    command = [str(venv / "bin/pip"), "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*command, "--editable", f"{REPO}[{EXTRAS}]"], check=True, stdin=subprocess.DEVNULL)
-    stamp.write_text(key)
 
 
 if __name__ == "__main__":

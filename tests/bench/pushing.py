@@ -8,12 +8,13 @@ import json
 import tarfile
 from collections.abc import Sequence
 
-from backports import zstd
 from realnode.containerd import IMAGE
 from realnode.image import busybox_layer
 from realnode.tools import tool
 from registries.content import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Content, described, digest
 from registries.real import RealRegistry
+
+from noderuntime.node.layers.zstandard import zstd
 
 PAUSE = "noderuntime.test/pause:1"
 ZSTD_LAYER = f"{OCI_LAYER.removesuffix('+gzip')}+zstd"

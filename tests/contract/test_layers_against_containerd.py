@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backports import zstd
 from layer_trees import differences, looks, make_everything
 from realnode.containerd import Containerd
 from realnode.layout import Layout
@@ -23,6 +22,7 @@ from realnode.tools import tool
 from noderuntime.node.layers.growth import Growth
 from noderuntime.node.layers.pool import Unpackers
 from noderuntime.node.layers.tar.limits import Unpacked
+from noderuntime.node.layers.zstandard import zstd
 
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 NAME = "noderuntime.test/layers:1"

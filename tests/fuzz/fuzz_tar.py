@@ -20,11 +20,10 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from backports import zstd
-
 from noderuntime.core.errors import NoderuntimeError
 from noderuntime.node.layers import job
 from noderuntime.node.layers.tar.limits import Limits
+from noderuntime.node.layers.zstandard import zstd
 
 LIMITS = Limits(size=1 << 20, ratio=100, ratio_from=1 << 16, entries=300, devices=5, depth=40, kept=1 << 16)
 RECORD = 512

@@ -35,3 +35,28 @@ def test_pyproject_reads_the_version_from_the_package() -> None:
 @pytest.mark.parametrize("package", ["runtime/noderuntime", "operator/noderuntime_operator"])
 def test_packages_declare_that_they_are_typed(package: str) -> None:
     assert (ROOT / package / "py.typed").is_file()
+
+
+def _normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_lock_and_pyproject_pin_the_same_versions() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    wanted = {requirement.partition(";")[0].strip() for extra in extras.values() for requirement in extra}
+    lock = re.findall(r"^(\S+)==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    locked = dict(lock)
+    assert len(locked) == len(lock)
+    assert {one: locked.get(_normalized(one.partition("==")[0])) for one in wanted} == {
+        one: one.partition("==")[2] for one in wanted
+    }
+
+
+def test_lock_has_hashes_for_every_package_and_names_no_host() -> None:
+    lines = (ROOT / "requirements.lock").read_text().replace("\\\n", " ").splitlines()
+    pins = [line for line in lines if re.match(r"\w", line)]
+    assert len(pins) > 60
+    assert [pin.split()[0] for pin in pins if not re.search(r" --hash=sha256:[0-9a-f]{64}( |$)", pin)] == []
+    others = [line for line in lines if line not in pins and not re.match(r"\s*#", line)]
+    assert others == []
+    assert not re.search(r"://|@|--(?!hash)", "\n".join(pins))

@@ -98,7 +98,7 @@ def _gzip_decoder() -> tuple[Callable[[], _Decoder], type[Exception]]:
 
 
 def _zstd_decoder() -> tuple[Callable[[], _Decoder], type[Exception]]:
-    from backports import zstd  # noqa: PLC0415 - as above
+    from noderuntime.node.layers.zstandard import zstd  # noqa: PLC0415 - as above
 
     options = {int(zstd.DecompressionParameter.window_log_max): _WINDOW_LOG}
     return lambda: zstd.ZstdDecompressor(options=options), zstd.ZstdError

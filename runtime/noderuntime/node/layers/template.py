@@ -19,10 +19,10 @@ import select
 import socket
 from contextlib import suppress
 
-from backports import zstd  # noqa: F401 - so that no worker has to load it, as the next one
 from isal import igzip_lib  # noqa: F401
 
 from noderuntime.node.layers import worker
+from noderuntime.node.layers.zstandard import zstd  # noqa: F401 - so that no worker has to load it, as the next one
 
 
 def main() -> None:

@@ -3,11 +3,11 @@
 import gzip
 
 import pytest
-from backports import zstd
 from layer_archives import TAR
 
 from noderuntime.core.errors import InvalidArgument
 from noderuntime.node.layers.decompress import BLOCK, check_media_type, decompressed
+from noderuntime.node.layers.zstandard import zstd
 
 CONTENT = b"".join(b"%d," % number for number in range(200_000))
 HALF = len(CONTENT) // 2

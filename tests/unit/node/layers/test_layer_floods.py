@@ -3,7 +3,6 @@
 import os
 
 import pytest
-from backports import zstd
 from layer_archives import (
     CHARACTER,
     directory,
@@ -18,6 +17,7 @@ from layer_archives import (
 
 from noderuntime.core.errors import ResourceExhausted
 from noderuntime.node.layers.tar.limits import DEFAULT_LIMITS
+from noderuntime.node.layers.zstandard import zstd
 
 
 def test_long_ways_again_and_again(node, target):

@@ -12,12 +12,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from backports import zstd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from layer_archives import unpack
 
 from noderuntime.core.errors import InvalidArgument, NoderuntimeError
+from noderuntime.node.layers.zstandard import zstd
 
 FUZZER = Path(__file__).parents[3] / "fuzz/fuzz_tar.py"
 OFTEN = settings(
