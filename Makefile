@@ -1,4 +1,4 @@
-# make demo shows the whole story on a cluster of its own; make test asserts it.
+# make check: the fast checks, for any user on any Linux. make test: everything. make demo: see it run.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 export NODERUNTIME_CACHE ?= $(HOME)/.cache/noderuntime
@@ -12,37 +12,43 @@ IMAGE ?= noderuntime:dev
 KEEP ?=
 RUNS ?= 5000
 QUICK ?=
+K ?=
+UPGRADE ?=
 PYTEST := $(VENV)/pytest
+# A daemon keeps what mypy found out for the next run; CI has no next run.
+MYPY := $(VENV)/$(if $(CI),mypy,dmypy run --timeout 3600 --)
 CRITEST := PYTHONPATH=tests:tests/contract $(VENV)/python -m critest
 
-.PHONY: help setup lint types imports unit fuzz contract critest critest-gvisor critest-delegate critest-websocket \
-	cluster-test kubelet-test vm-test test bench bench-images demo demo-down image proto crds
+.NOTPARALLEL:
+.PHONY: help venv setup check lint types imports unit fuzz contract critest critest-gvisor critest-delegate \
+	critest-websocket cluster-test kubelet-test vm-test test bench bench-images demo demo-down image lock proto crds
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-setup: ## bring what is missing on this machine: packages, venv, programs
+venv: ## the Python packages of requirements.lock; needs Python 3.11 or newer with venv, and no root
+	@test -n "$(SYSTEM_PYTHON)" || { echo 'venv: Python 3.11 or newer is needed' >&2; exit 1; }
+	@$(SYSTEM_PYTHON) scripts/environment.py
+
+setup: ## everything else that is missing on this machine: Debian packages, programs; needs root
 	@test -n "$(SYSTEM_PYTHON)" || { echo 'setup: Python 3.11 or newer is needed' >&2; exit 1; }
 	@$(SYSTEM_PYTHON) scripts/setup.py
 
-lint: setup ## ruff
+check: lint types imports unit ## the fast checks: no root, no Debian packages, no Go
+
+lint: venv ## ruff: rules and format
 	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
 
-types: setup ## mypy --strict on everything
-	$(VENV)/mypy
-	MYPYPATH=tests/cluster:runtime $(VENV)/mypy --strict -p harness -p story
-	MYPYPATH=tests/cluster:runtime $(VENV)/mypy --strict tests/cluster/*.py
-	MYPYPATH=tests/cluster:tests/kubelet:runtime $(VENV)/mypy --strict tests/kubelet/*.py tests/kubelet/kit/*.py
-	MYPYPATH=scripts $(VENV)/mypy --strict scripts/*.py
-	MYPYPATH=image $(VENV)/mypy --strict image/*.py
-	MYPYPATH=tests:tests/contract:runtime $(VENV)/mypy --strict --follow-imports=silent -p bench -p critest
-	MYPYPATH=tests:tests/contract:tests/cluster:runtime $(VENV)/mypy --strict --follow-imports=silent -p vm
+types: venv ## mypy --strict on everything but unit and contract tests
+	$(MYPY)
 
-imports: setup ## the layer rules
+imports: venv ## the layer rules of .importlinter
 	$(VENV)/lint-imports --no-cache
 
-unit: setup ## unit tests: no root, no tools
-	$(PYTEST) tests/unit
+unit: venv ## unit tests and their coverage; K=expression selects tests
+	$(PYTEST) tests/unit --numprocesses auto --timeout 60 $(if $(K),-k '$(K)',--cov --cov-report=)
+	@$(if $(K),,$(VENV)/coverage report | tail -n 1)
 
 fuzz: setup ## hostile layers, and hostile clients of exec; RUNS=N for more
 	$(VENV)/python tests/fuzz/fuzz_tar.py --runs $(RUNS)
@@ -76,7 +82,7 @@ vm-test: setup ## cgroup v2 and systemd's driver, in an emulated machine; some f
 	@$(SYSTEM_PYTHON) scripts/setup.py qemu-system-x86 e2fsprogs
 	PYTHONPATH=tests:tests/contract:tests/cluster $(VENV)/python -m vm
 
-test: lint types imports unit contract critest critest-gvisor critest-delegate critest-websocket cluster-test kubelet-test ## all of it
+test: setup check contract critest critest-gvisor critest-delegate critest-websocket cluster-test kubelet-test ## all of it
 
 bench: setup ## beside containerd on this machine, pods: times, CPU, memory; QUICK=1 for five minutes of it
 	QUICK=$(QUICK) PYTHONPATH=tests:tests/contract $(VENV)/python -m bench.cri
@@ -93,8 +99,12 @@ demo-down: ## remove the demo's cluster
 image: setup ## build the image and push it: make image IMAGE=registry.example/noderuntime:1
 	$(VENV)/python image/build.py --image $(IMAGE) $(if $(findstring /,$(IMAGE)),--push)
 
-proto: setup ## regenerate the gRPC stubs from the schemas
+lock: venv ## regenerate requirements.lock from pyproject.toml; UPGRADE=1 raises what pyproject.toml does not pin
+	$(VENV)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+		$(if $(UPGRADE),--upgrade) --custom-compile-command 'make lock' --quiet --output-file requirements.lock
+
+proto: venv ## regenerate the gRPC stubs from the schemas
 	PYTHON=$(VENV)/python scripts/proto
 
-crds: setup ## regenerate the CRDs from the models
+crds: venv ## regenerate the CRDs from the models
 	$(VENV)/python -m noderuntime_operator.crdgen

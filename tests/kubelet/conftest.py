@@ -5,30 +5,21 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from kit import traces
-from kit.pods import runtime_class
-from kit.workloads import Workloads
+from kubelet.kit import traces
+from kubelet.kit.pods import runtime_class
+from kubelet.kit.workloads import Workloads
+from kubelet.kit.world import World
 
 from harness.cluster import Cluster
-from harness.node import Node
 from harness.paths import REPO
 from harness.run import run
 from story import steps
 
 _IMAGE = "localhost/noderuntime:kubelet-test"
 _BUILD_SECONDS = 1200
-
-
-@dataclass(frozen=True)
-class World:
-    """A cluster with its node."""
-
-    cluster: Cluster
-    node: Node
 
 
 @pytest.fixture(scope="session")

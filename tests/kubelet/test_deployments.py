@@ -6,11 +6,11 @@ import signal
 from functools import partial
 
 import pytest
-from kit.pods import CLASSES, SERVE, SLEEP, container, deployment, named, pod, service, spec, variants
-from kit.settings import kubelet_settings
-from kit.workloads import Workloads
+from kubelet.kit.pods import CLASSES, SERVE, SLEEP, container, deployment, named, pod, service, spec, variants
+from kubelet.kit.settings import kubelet_settings
+from kubelet.kit.workloads import Workloads
+from kubelet.kit.world import World
 
-from conftest import World
 from harness.kubectl import Manifest
 from harness.paths import tool
 from harness.run import run, wait_for

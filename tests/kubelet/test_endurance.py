@@ -7,11 +7,11 @@ from functools import partial
 
 import grpc
 import pytest
-from kit import traces
-from kit.pods import SERVE, SLEEP, container, deployment, job, once, pod, service, spec, variants
-from kit.workloads import Workloads, completes, gone
+from kubelet.kit import traces
+from kubelet.kit.pods import SERVE, SLEEP, container, deployment, job, once, pod, service, spec, variants
+from kubelet.kit.workloads import Workloads, completes, gone
+from kubelet.kit.world import World
 
-from conftest import World
 from harness.run import wait_for
 from story import cri
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from kit.pods import IMAGE, SLEEP, container, pod
-from kit.registries import PASSWORD, PORT, Closed, closed_registry, only_there
-from kit.settings import kubelet_settings
-from kit.workloads import Workloads
+from kubelet.kit.pods import IMAGE, SLEEP, container, pod
+from kubelet.kit.registries import PASSWORD, PORT, Closed, closed_registry, only_there
+from kubelet.kit.settings import kubelet_settings
+from kubelet.kit.workloads import Workloads
+from kubelet.kit.world import World
 
-from conftest import World
 from harness.kubectl import Manifest
 from harness.run import wait_for
 from noderuntime.cri.v1 import api_pb2 as pb

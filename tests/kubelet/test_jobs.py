@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from kit.pods import CLASSES, SLEEP, container, job, named, once, pod, spec, variants
-from kit.workloads import Workloads, completes
+from kubelet.kit.pods import CLASSES, SLEEP, container, job, named, once, pod, spec, variants
+from kubelet.kit.workloads import Workloads, completes
 
 from harness.kubectl import Manifest
 from harness.run import wait_for

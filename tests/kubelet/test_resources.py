@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any
 
 import pytest
-from kit.pods import SERVE, SLEEP, container, once, pod, variants
-from kit.settings import kubelet_settings
-from kit.workloads import Workloads
+from kubelet.kit.pods import SERVE, SLEEP, container, once, pod, variants
+from kubelet.kit.settings import kubelet_settings
+from kubelet.kit.workloads import Workloads
+from kubelet.kit.world import World
 
-from conftest import World
 from harness.kubectl import Manifest
 from harness.run import wait_for
 

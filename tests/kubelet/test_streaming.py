@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from kit.pods import CLASSES, IMAGE, SERVE, SLEEP, container, named, pod
-from kit.workloads import Workloads
+from kubelet.kit.pods import CLASSES, IMAGE, SERVE, SLEEP, container, named, pod
+from kubelet.kit.workloads import Workloads
 
 from harness.paths import tool
 from harness.run import CommandError

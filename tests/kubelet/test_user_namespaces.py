@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kit.pods import SLEEP, container, once, pod, secret
-from kit.workloads import Workloads
+from kubelet.kit.pods import SLEEP, container, once, pod, secret
+from kubelet.kit.workloads import Workloads
+from kubelet.kit.world import World
 
-from conftest import World
 from harness.kubectl import Manifest
 
 _ALL = 2**32 - 1

@@ -6,10 +6,21 @@ import base64
 import json
 
 import pytest
-from kit.pods import CLASSES, SLEEP, config_map, container, named, once, pod, secret, spec, stateful_set
-from kit.workloads import Workloads
+from kubelet.kit.pods import (
+    CLASSES,
+    SLEEP,
+    config_map,
+    container,
+    named,
+    once,
+    pod,
+    secret,
+    spec,
+    stateful_set,
+)
+from kubelet.kit.workloads import Workloads
+from kubelet.kit.world import World
 
-from conftest import World
 from harness.kubectl import Manifest
 from harness.run import wait_for
 

@@ -1,0 +1,16 @@
+"""What one module's tests share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.cluster import Cluster
+from harness.node import Node
+
+
+@dataclass(frozen=True)
+class World:
+    """A cluster with its node."""
+
+    cluster: Cluster
+    node: Node
