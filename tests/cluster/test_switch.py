@@ -57,7 +57,7 @@ def test_reverted_when_the_kubelet_does_not_come_back(world: World) -> None:
         return status if status.get("phase") == "Failed" else None
 
     status = wait_for("phase Failed", failed, timeout=180, every=1)
-    assert "everything was put back" in str(status["conditions"])
+    assert "was rolled back" in str(status["conditions"])
     assert status["kubelet"]["state"] == "Upstream"
     assert _files(node) == files
     kubectl.wait_node_ready(node.name)

@@ -18,7 +18,7 @@ from harness.cluster import Cluster
 from harness.node import Node
 from harness.nodefiles import EndpointStyle
 from harness.run import CommandError, wait_for
-from noderuntime.agent import bundle, layout, order, units
+from noderuntime.agent import bundle, desired, layout, units
 from noderuntime.agent import durable_files as files
 from noderuntime.agent.instance import InstanceSpec
 from noderuntime.agent.layout import Layout
@@ -47,9 +47,9 @@ class SwitchNode:
         parsed = InstanceSpec.model_validate({"handlers": HANDLERS, **spec})
         bundle.install(self._source, self.layout, verify=False)
         digest = bundle.digest_of(self._source)
-        config = order.daemon_config(parsed, digest)
+        config = desired.daemon_config(parsed, digest)
         files.write(self.layout.config, config.encode())
-        files.write(self.layout.order, order.render(order.switch_order(parsed, digest)).encode())
+        files.write(self.layout.switch_config, desired.render(desired.switch_config(parsed, digest)).encode())
         revision = units.daemon_revision(digest, config)
         timeout = parsed.kubelet.switch_timeout_seconds
         for name, text in units.render(revision=revision, timeout_seconds=timeout).items():

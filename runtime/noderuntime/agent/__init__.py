@@ -1,1 +1,1 @@
-"""The DaemonSet's pod: delivers the bundle, asks for the switch, probes, reports."""
+"""The agent in the DaemonSet's pod: installs the bundle, runs the switch, probes handlers, reports status."""

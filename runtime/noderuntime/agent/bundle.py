@@ -1,8 +1,8 @@
-"""The bundle, from the agent's image into a directory of the node that is named after its digest.
+"""Installation of the bundle from the agent's image into a directory on the node named after its digest.
 
-A version appears under its name only when all of it is there, verified and on disk;
-what a power cut left half copied has another name and is started over. A version
-that was damaged later is mended file by file, so that whatever runs from it goes on.
+A version is renamed to its final name only after all files are copied, verified and synced to disk. A
+copy that a power cut interrupted has a temporary name and is started over. A version that was damaged
+later is repaired file by file, so that processes that run from it are not interrupted.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ _DIGEST = re.compile(r"[0-9a-f]{16,64}")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What makes one path of a tree what it is: mode bits with type, and content or link target."""
+    """A path's mode bits with the file type, and the content's SHA-256 or the symlink's target."""
 
     mode: int
     content: str
 
 
 def digest_of(source: Path) -> str:
-    """Return the digest that a bundle says it has."""
+    """Return the digest in the bundle's file BUNDLE. Internal if it is invalid."""
     with files.host_errors(f"read {source}/BUNDLE"):
         digest = (source / "BUNDLE").read_text(encoding="ascii").strip()
     if not _DIGEST.fullmatch(digest):
-        raise Internal(f"{source}/BUNDLE holds no digest")
+        raise Internal(f"{source}/BUNDLE does not contain a digest")
     return digest
 
 
 def install(source: Path, layout: Layout, *, verify: bool) -> bool:
-    """Have the bundle on the node and ``current`` point at it; return whether anything was changed.
+    """Install the bundle, point ``current`` at it, and return whether anything was changed.
 
-    With ``verify`` a version that is there is compared, contents and all, and mended.
-    Blocks for seconds when there is much to copy. ResourceExhausted when the disk is
-    full, with nothing half-made left.
+    With ``verify``, compare the content of an installed version with the source and repair it.
+    Blocks for seconds while files are copied. Raises ResourceExhausted when the disk is
+    full, after it has removed the partial copy.
     """
     digest = digest_of(source)
     target = layout.versions / digest
     with files.host_errors(f"install {target}"):
         if target.is_dir():
-            changed = verify and _mend(source, target)
+            changed = verify and _repair(source, target)
         else:
             _copy(source, target)
             changed = True
@@ -61,7 +61,7 @@ def install(source: Path, layout: Layout, *, verify: bool) -> bool:
 
 
 def manifest(tree: Path) -> dict[str, Entry]:
-    """Return every path below tree; of files the SHA-256."""
+    """Return the entry of every path below the tree, by relative path."""
     found: dict[str, Entry] = {}
     for directory, names, leaves in os.walk(tree):
         for name in (*names, *leaves):
@@ -81,7 +81,7 @@ def _entry(path: Path) -> Entry:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy under another name, make it durable, verify, rename."""
+    """Copy to a temporary name, sync, verify and rename."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     _log.info("installing the bundle", digest=target.name)
@@ -90,7 +90,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copytree(source, partial, symlinks=True)
         _sync_tree(partial)
         if manifest(partial) != manifest(source):
-            raise Internal(f"{partial} is not what was copied: the disk or the memory of this node is bad")
+            raise Internal(f"{partial} differs from its source: check the disk and the memory of this node")
         partial.rename(target)
     except shutil.Error as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -102,19 +102,19 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _raise_first(error: shutil.Error) -> None:
-    """copytree collects its failures as texts; a full disk has to be told from the rest."""
-    words = str(error.args[0][0][2]) if error.args and error.args[0] else str(error)
-    number = re.search(r"\[Errno (\d+)\]", words)
-    raise OSError(int(number[1]) if number else 0, words) from error
+    """Raise the first failure that copytree collected, as an OSError with its errno."""
+    message = str(error.args[0][0][2]) if error.args and error.args[0] else str(error)
+    number = re.search(r"\[Errno (\d+)\]", message)
+    raise OSError(int(number[1]) if number else 0, message) from error
 
 
-def _mend(source: Path, target: Path) -> bool:
-    """Replace whatever differs; extra files do no harm and stay."""
-    wanted = manifest(source)
-    present = manifest(target)
-    differing = [name for name, entry in sorted(wanted.items()) if present.get(name) != entry]
+def _repair(source: Path, target: Path) -> bool:
+    """Replace every path that differs and return whether one did. Extra files are harmless and stay."""
+    expected = manifest(source)
+    actual = manifest(target)
+    differing = [name for name, entry in sorted(expected.items()) if actual.get(name) != entry]
     for name in differing:
-        _log.warning("mending a file of the bundle", path=target / name)
+        _log.warning("repairing a file of the bundle", path=target / name)
         _replace(source / name, target / name)
     if differing:
         _sync_tree(target)
@@ -137,6 +137,6 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def _sync_tree(tree: Path) -> None:
-    """Make everything below durable. One sync of all filesystems is far cheaper than 5,000 fsyncs."""
+    """Sync the tree to disk. One sync of all filesystems is much cheaper than 5,000 fsyncs."""
     os.sync()
     files.sync_directory(tree)

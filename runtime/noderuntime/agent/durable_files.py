@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the new ones, never half of each, even after a power cut."""
+"""Atomic and durable changes of files: after a power cut a file has its old or its new content."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from noderuntime.core.errors import HostError, ResourceExhausted
 
 
 def read(path: Path) -> bytes | None:
-    """Return the content, or None if there is no such file."""
+    """Return the content, or None if the file does not exist."""
     try:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -20,25 +20,25 @@ def read(path: Path) -> bytes | None:
 
 
 def write(path: Path, content: bytes, *, mode: int | None = None) -> bool:
-    """Make the file have this content (and mode); return False if it had it already.
+    """Set the file's content (and mode), and return whether it changed.
 
-    A file that is replaced keeps its mode and owner unless a mode is given; a new one
-    gets 0644. Missing directories are made. Raises ResourceExhausted when the disk is
-    full, HostError otherwise; the old file is then still there.
+    An existing file keeps its owner, and its mode unless one is given. A new file gets
+    mode 0644. Missing directories are created. Raises ResourceExhausted when the disk is
+    full, HostError otherwise; the old file is unchanged then.
     """
     with host_errors(f"write {path}"):
         path = path.resolve()
-        known = path.stat() if path.exists() else None
-        wanted = mode if mode is not None else (known.st_mode & 0o7777 if known else 0o644)
-        if known and known.st_mode & 0o7777 == wanted and path.read_bytes() == content:
+        existing = path.stat() if path.exists() else None
+        new_mode = mode if mode is not None else (existing.st_mode & 0o7777 if existing else 0o644)
+        if existing and existing.st_mode & 0o7777 == new_mode and path.read_bytes() == content:
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, content, wanted, known)
+        _replace(path, content, new_mode, existing)
     return True
 
 
 def remove(path: Path) -> bool:
-    """Remove the file; return False if there was none."""
+    """Remove the file and return whether it existed."""
     with host_errors(f"remove {path}"):
         try:
             path.unlink()
@@ -49,7 +49,7 @@ def remove(path: Path) -> bool:
 
 
 def link(path: Path, target: str) -> bool:
-    """Make path a symbolic link to target, in one step; return False if it was one already."""
+    """Make the path a symlink to the target, atomically, and return whether it changed."""
     with host_errors(f"link {path}"):
         if path.is_symlink() and os.readlink(path) == target:
             return False
@@ -62,7 +62,7 @@ def link(path: Path, target: str) -> bool:
 
 
 def sync_directory(path: Path) -> None:
-    """Make renames and removals in a directory durable."""
+    """Sync a directory, so that renames and removals in it survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -72,7 +72,7 @@ def sync_directory(path: Path) -> None:
 
 @contextlib.contextmanager
 def host_errors(action: str) -> Iterator[None]:
-    """Turn OSError into one line: ResourceExhausted for a full disk, HostError for the rest."""
+    """Convert OSError to ResourceExhausted if the disk is full, else to HostError."""
     try:
         yield
     except OSError as error:
@@ -81,13 +81,13 @@ def host_errors(action: str) -> Iterator[None]:
         raise HostError(action, error.errno or 0, error.strerror or str(error)) from error
 
 
-def _replace(path: Path, content: bytes, mode: int, known: os.stat_result | None) -> None:
+def _replace(path: Path, content: bytes, mode: int, existing: os.stat_result | None) -> None:
     temporary = path.with_name(f".{path.name}.noderuntime-new")
     try:
         with temporary.open("wb") as file:
             os.fchmod(file.fileno(), mode)
-            if known and (known.st_uid, known.st_gid) != (os.geteuid(), os.getegid()):
-                os.fchown(file.fileno(), known.st_uid, known.st_gid)
+            if existing and (existing.st_uid, existing.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(file.fileno(), existing.st_uid, existing.st_gid)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -1,7 +1,7 @@
-"""The part of a NodeRuntimeInstance's spec that its agent acts on.
+"""The part of a NodeRuntimeInstance that the agent uses.
 
-The operator's models are the schema's source; the node does not carry them, so this
-reads leniently what they wrote: unknown fields are ignored.
+The schema is defined by the operator's models, which are not installed on the node. These models
+therefore ignore unknown fields.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ class _Model(BaseModel):
 
 
 class InstanceHandler(_Model):
-    """A handler the node has to offer."""
+    """A handler that the node must offer."""
 
     name: HandlerName
     type: Literal["Runc", "GVisor"]
 
 
 class InstanceKubelet(_Model):
-    """How the runtime stands beside this node's kubelet."""
+    """How the runtime is connected to this node's kubelet."""
 
     mode: Literal["Delegate", "Replace", "Manual"] = "Delegate"
     switch_timeout_seconds: int = 120
 
 
 class InstanceSpec(_Model):
-    """The operator's order to the agent of one node."""
+    """The desired state of one node, written by the operator."""
 
     state: Literal["Installed", "Removed"] = "Installed"
     kubelet: InstanceKubelet = InstanceKubelet()
@@ -43,7 +43,7 @@ class InstanceSpec(_Model):
 
 
 class Instance(_Model):
-    """One NodeRuntimeInstance as the API server has it."""
+    """A NodeRuntimeInstance as the API server returned it."""
 
     generation: int
     spec: InstanceSpec
@@ -51,7 +51,7 @@ class Instance(_Model):
 
 
 def parse(body: dict[str, Any]) -> Instance:
-    """Read an object of the API; InvalidArgument says which field this version does not understand."""
+    """Parse an API object. InvalidArgument names the field that this version does not support."""
     try:
         return Instance(
             generation=body.get("metadata", {}).get("generation", 0),

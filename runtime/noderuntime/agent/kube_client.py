@@ -1,4 +1,4 @@
-"""The agent's side of the Kubernetes API: one object read and watched, one status patched."""
+"""A client of the Kubernetes API that reads, watches and patches the instance of this node."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ _LINE_LIMIT = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How a pod reaches the API server. Token and CA are read anew for every use: both are rotated."""
+    """A pod's access to the API server. Token and CA are read for every use, because both are rotated."""
 
     url: str
     directory: Path = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
     @classmethod
     def of_pod(cls, environment: Mapping[str, str]) -> Access:
-        """Read what the kubelet told the pod; Internal outside of a pod."""
+        """Return the access that the kubelet set in the environment. Internal if it is not set."""
         host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT")
         if not host or not port:
-            raise Internal("KUBERNETES_SERVICE_HOST and _PORT are not set: the agent runs as a pod")
+            raise Internal("KUBERNETES_SERVICE_HOST and _PORT are not set: run the agent in a pod")
         return cls(f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}")
 
     def headers(self) -> dict[str, str]:
-        """Return the authorization."""
+        """Return the Authorization header."""
         return {"Authorization": f"Bearer {(self.directory / 'token').read_text().strip()}"}
 
     def tls(self) -> ssl.SSLContext | None:
-        """Return trust in the cluster's CA; None where the URL is plain (tests)."""
+        """Return a TLS context that trusts the cluster's CA, or None for a plain HTTP URL (tests)."""
         if not self.url.startswith("https://"):
             return None
         return ssl.create_default_context(cafile=self.directory / "ca.crt")
 
 
 class InstanceApi:
-    """The instance of this node. Calls raise NotFound, Unavailable or Internal with the server's words."""
+    """The API of this node's instance. Calls raise NotFound, Unavailable or Internal."""
 
     def __init__(self, access: Access, node: str) -> None:
         self._access = access
         self._node = node
 
     async def get(self) -> dict[str, Any]:
-        """Return the object."""
+        """Return the instance."""
         found: dict[str, Any] = await self._send("GET", f"{_RESOURCE}/{self._node}")
         return found
 
     async def patch_status(self, status: dict[str, Any]) -> dict[str, Any]:
-        """Merge into the status and return the object."""
+        """Apply a merge patch to the status and return the instance."""
         found: dict[str, Any] = await self._send(
             "PATCH",
             f"{_RESOURCE}/{self._node}/status",
@@ -67,9 +67,10 @@ class InstanceApi:
         return found
 
     async def watch(self, resource_version: str) -> AsyncIterator[dict[str, Any]]:
-        """Yield the object whenever it changes; ends after some minutes, or when the server wants a new get.
+        """Yield the instance whenever it changes.
 
-        Raises NotFound when it is deleted.
+        Ends after some minutes, or when the server requires a new get (event ERROR).
+        Raises NotFound when the instance is deleted.
         """
         query = {
             "watch": "1",
@@ -78,7 +79,10 @@ class InstanceApi:
             "timeoutSeconds": str(_WATCH_SECONDS),
         }
         timeout = aiohttp.ClientTimeout(total=_WATCH_SECONDS + 30, connect=10)
-        async with self._session(timeout) as session, _sent(session.get(_RESOURCE, params=query)) as answer:
+        async with (
+            self._session(timeout) as session,
+            _checked(session.get(_RESOURCE, params=query)) as answer,
+        ):
             async for line in answer.content:
                 event = json.loads(line)
                 if event["type"] == "DELETED":
@@ -92,7 +96,7 @@ class InstanceApi:
         timeout = aiohttp.ClientTimeout(total=20, connect=10)
         async with (
             self._session(timeout) as session,
-            _sent(session.request(method, path, data=body, headers=headers)) as answer,
+            _checked(session.request(method, path, data=body, headers=headers)) as answer,
         ):
             return await answer.json()
 
@@ -107,8 +111,8 @@ class InstanceApi:
         )
 
 
-class _sent:  # noqa: N801 - reads as a function where it is used
-    """A request whose failures are errors of ours."""
+class _checked:  # noqa: N801 - reads as a function where it is used
+    """A request whose failures are raised as NoderuntimeErrors."""
 
     def __init__(self, request: Any) -> None:
         self._request = request
@@ -119,25 +123,25 @@ class _sent:  # noqa: N801 - reads as a function where it is used
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Unavailable(f"API server: {error or type(error).__name__}") from error
         if answer.status >= 400:
-            await self._refuse(answer)
+            await self._raise(answer)
         return answer
 
     async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         await self._request.__aexit__(kind, error, trace)
         if isinstance(error, TimeoutError):
-            raise DeadlineExceeded("API server: no answer in time") from error
+            raise DeadlineExceeded("API server: the request timed out") from error
         if isinstance(error, aiohttp.ClientError | OSError | json.JSONDecodeError):
             raise Unavailable(f"API server: {error}") from error
 
-    async def _refuse(self, answer: aiohttp.ClientResponse) -> None:
+    async def _raise(self, answer: aiohttp.ClientResponse) -> None:
         text = (await answer.content.read(4096)).decode(errors="replace")
         await self._request.__aexit__(None, None, None)
         try:
-            words = json.loads(text)["message"]
+            message = json.loads(text)["message"]
         except (ValueError, KeyError, TypeError):
-            words = " ".join(text.split())[:200]
+            message = " ".join(text.split())[:200]
         if answer.status == 404:
-            raise NotFound(f"API server: {words}")
+            raise NotFound(f"API server: {message}")
         if answer.status == 429 or answer.status >= 500 or answer.status == 410:
-            raise Unavailable(f"API server: {answer.status} {words}")
-        raise Internal(f"API server: {answer.status} {words}")
+            raise Unavailable(f"API server: {answer.status} {message}")
+        raise Internal(f"API server: {answer.status} {message}")

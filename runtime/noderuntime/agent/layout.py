@@ -1,4 +1,4 @@
-"""Where things lie on the node; the agent's pod sees the node below ``/host``."""
+"""Paths and unit names on the node. The agent's pod sees the node's filesystem at ``/host``."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ SWITCH = "noderuntime-switch.service"
 REVERT = "noderuntime-switch-revert.service"
 REVERT_TIMER = "noderuntime-switch-revert.timer"
 SLICE = "noderuntime.slice"
-"""Holds canaries where systemd manages cgroups."""
+"""The slice of canaries, when systemd manages cgroups."""
 UNITS = (SERVICE, SWITCH, REVERT, REVERT_TIMER)
 
 ENDPOINT = "unix:///run/noderuntime/noderuntime.sock"
-"""What the kubelet is told; a path of the node, whoever looks at it."""
+"""The kubelet's endpoint. Always a path on the node, also within the agent's pod."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The node's paths below ``root``: ``/`` on the node, ``/host`` in the agent's pod."""
+    """The node's paths. ``root`` is ``/`` on the node and ``/host`` in the agent's pod."""
 
     root: Path = Path("/")
 
     def at(self, path: str | Path) -> Path:
-        """Return where an absolute path of the node is found from here."""
+        """Return the path below ``root`` of an absolute path on the node."""
         return self.root / str(path).lstrip("/")
 
     @property
     def opt(self) -> Path:
-        """Holds the versions and the link ``current``."""
+        """The directory of the versions and of the symlink ``current``."""
         return self.at("/opt/noderuntime")
 
     @property
     def versions(self) -> Path:
-        """Holds a directory for each version of the bundle."""
+        """The directory with a subdirectory for each version of the bundle."""
         return self.opt / "versions"
 
     @property
     def current(self) -> Path:
-        """Link to the version that the units run."""
+        """The symlink to the version that the units run."""
         return self.opt / "current"
 
     @property
     def etc(self) -> Path:
-        """Holds the daemon's and the switch's configuration."""
+        """The directory of the daemon's and the switch's configuration."""
         return self.at("/etc/noderuntime")
 
     @property
@@ -54,17 +54,17 @@ class Layout:
 
     @property
     def upstream_config(self) -> Path:
-        """The daemon's upstream, written by the switch: only the node knows it."""
+        """The daemon's upstream, written by the switch, which finds it on the node."""
         return self.etc / "conf.d" / "10-upstream.toml"
 
     @property
-    def order(self) -> Path:
-        """What is wanted of the node, written by the agent for the switch."""
+    def switch_config(self) -> Path:
+        """The switch's configuration, written by the agent."""
         return self.etc / "switch.toml"
 
     @property
     def units(self) -> Path:
-        """Where systemd reads an administrator's units."""
+        """The directory of an administrator's systemd units."""
         return self.at("/etc/systemd/system")
 
     @property
@@ -84,25 +84,25 @@ class Layout:
 
     @property
     def journal(self) -> Path:
-        """The old settings of the kubelet, while it is or becomes ours."""
+        """The journal with the kubelet's previous settings, during and after a switch."""
         return self.state / "switch" / "journal.json"
 
     @property
     def result(self) -> Path:
-        """How the last run of the switch ended."""
+        """The result of the switch's last run."""
         return self.state / "switch" / "result.json"
 
     @property
     def lock(self) -> Path:
-        """Held by whoever changes the kubelet."""
+        """The lock file of the switch. Held while the kubelet's settings are changed."""
         return self.state / "switch" / "lock"
 
     @property
     def proc(self) -> Path:
-        """The node's processes; only host units look at them."""
+        """The node's processes. Read by the switch only, which runs on the host."""
         return self.at("/proc")
 
     def is_empty(self) -> bool:
-        """Tell whether nothing of ours is installed on the node."""
-        leftovers = (self.current, self.config, self.order, self.units / SERVICE, self.units / SWITCH)
+        """Return whether noderuntime is not installed on the node."""
+        leftovers = (self.current, self.config, self.switch_config, self.units / SERVICE, self.units / SWITCH)
         return not any(path.is_symlink() or path.exists() for path in leftovers)

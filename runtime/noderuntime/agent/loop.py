@@ -1,7 +1,7 @@
-"""The agent's loop: follow the instance, turn the node, report. None of it needs the others to work.
+"""The agent's loop: watches the instance, reconciles the node and reports the status.
 
-The API server away: the node stays as it is, turns go on with the last spec that was seen.
-The node broken: it is reported, and tried again.
+A failure of one task does not stop the others. While the API server is unavailable, the node is
+reconciled with the last known spec. When reconciling fails, it is reported and retried.
 """
 
 from __future__ import annotations
@@ -30,98 +30,100 @@ _BACKOFF_SECONDS = 5.0
 
 
 class Loop:
-    """One agent."""
+    """The loop of one agent."""
 
     def __init__(self, api: InstanceApi, node: Node) -> None:
         self._api = api
         self._node = node
         self._instance: Instance | None = None
         self._status: dict[str, Any] = {}
-        self._news = asyncio.Event()
-        self._said: NodeState | None = None
+        self._changed = asyncio.Event()
+        self._reported: NodeState | None = None
         self._refresh_due = 0.0
-        self.turned = time.monotonic()
-        """When a turn ended last, in seconds of time.monotonic(); for the liveness probe."""
+        self.progressed = time.monotonic()
+        """Time of the last progress, in seconds of time.monotonic(). For the liveness probe."""
         self.settled = False
-        """Whether the last turn left the node as its instance asks; for the readiness probe."""
+        """Whether the last reconciliation ended in the desired state. For the readiness probe."""
 
     async def run(self) -> None:
-        """Run until cancelled; everything on the node stays as it is then."""
+        """Run until cancelled. The node stays unchanged then."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow())
-            group.create_task(self._turn_forever())
+            group.create_task(self._watch())
+            group.create_task(self._reconcile_forever())
 
-    async def _follow(self) -> None:
-        """Keep the instance up to date: get, then watch, then again."""
+    async def _watch(self) -> None:
+        """Keep the instance up to date: get and watch, in a loop."""
         while True:
             try:
                 body = await self._api.get()
-                self._take(body)
+                self._store(body)
                 async for changed in self._api.watch(body["metadata"]["resourceVersion"]):
-                    self._take(changed)
+                    self._store(changed)
             except NotFound:
                 if self._instance is not None:
-                    _log.info("the instance is gone; the node stays as it is")
+                    _log.info("the instance was deleted; the node stays unchanged")
                 self._instance = None
             except NoderuntimeError as error:
-                _log.warning("the instance cannot be followed", error=error)
+                _log.warning("watching the instance failed", error=error)
             await asyncio.sleep(_jittered(_BACKOFF_SECONDS))
 
-    def _take(self, body: dict[str, Any]) -> None:
-        """Remember an object; wake the loop when it asks for something else than before."""
+    def _store(self, body: dict[str, Any]) -> None:
+        """Store the instance, and wake the reconcile loop if the desired state changed."""
         try:
             instance = parse(body)
         except InvalidArgument as error:
-            _log.error("the instance is not understood", error=error)
+            _log.error("the instance is not supported", error=error)
             return
         known = self._instance
         self._instance, self._status = instance, instance.status
         if known is None or known.spec != instance.spec or known.generation != instance.generation:
-            self._news.set()
+            self._changed.set()
 
-    async def _turn_forever(self) -> None:
+    async def _reconcile_forever(self) -> None:
         while True:
-            self._news.clear()
+            self._changed.clear()
             pause = _UNSETTLED_SECONDS
             if self._instance is not None:
-                state = await self._turn(self._instance)
+                state = await self._reconcile(self._instance)
                 pause = _PROBE_SECONDS.get(state.phase, _UNSETTLED_SECONDS)
-            self.turned = time.monotonic()
+            self.progressed = time.monotonic()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), _jittered(pause))
+                await asyncio.wait_for(self._changed.wait(), _jittered(pause))
 
-    async def _turn(self, instance: Instance) -> NodeState:
+    async def _reconcile(self, instance: Instance) -> NodeState:
         try:
-            state = await self._node.turn(instance, self._tell)
+            state = await self._node.reconcile(instance, self._report)
         except Exception:
-            _log.exception("the turn failed in an unforeseen way")
+            _log.exception("reconciling failed with an unexpected error")
             state = NodeState(instance.generation, "Failed", "InternalError", "see the agent's log")
         self.settled = state.phase in ("Ready", "Removed")
-        await self._tell(state)
+        await self._report(state)
         return state
 
-    async def _tell(self, state: NodeState) -> None:
-        """Report a transition, or the refresh that is due; what cannot be sent is sent next time."""
-        self.turned = time.monotonic()
+    async def _report(self, state: NodeState) -> None:
+        """Patch the status after a transition or when a refresh is due. The next call retries a failure."""
+        self.progressed = time.monotonic()
         outline = state.outline()
-        if outline == self._said and time.monotonic() < self._refresh_due:
+        if outline == self._reported and time.monotonic() < self._refresh_due:
             return
-        if outline != self._said:
-            _log.info("the node", phase=state.phase, reason=state.reason, message=state.message)
+        if outline != self._reported:
+            _log.info(
+                "the node's state changed", phase=state.phase, reason=state.reason, message=state.message
+            )
         try:
             body = await self._api.patch_status(status(state, self._status, now()))
         except NoderuntimeError as error:
-            _log.warning("the status cannot be reported", error=error)
+            _log.warning("reporting the status failed", error=error)
             return
         self._status = body.get("status") or {}
-        self._said = outline
+        self._reported = outline
         self._refresh_due = time.monotonic() + _jittered(REFRESH_SECONDS)
 
 
 def is_alive(loop: Loop, clock: Callable[[], float] = time.monotonic) -> bool:
-    """Tell whether the loop turns: a switch may take its time, and an hour is the longest it is given."""
-    return clock() - loop.turned < 3900
+    """Return whether the loop makes progress. A switch may take an hour (switchTimeoutSeconds <= 3600)."""
+    return clock() - loop.progressed < 3900
 
 
 def _jittered(seconds: float) -> float:
-    return seconds * random.uniform(0.85, 1.15)  # noqa: S311 - spreads load, hides nothing
+    return seconds * random.uniform(0.85, 1.15)  # noqa: S311 - spreads load; not a secret

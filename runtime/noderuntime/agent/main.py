@@ -1,4 +1,4 @@
-"""``noderuntime agent``: the DaemonSet's pod."""
+"""The entry point of ``noderuntime agent``: options, the loop, and the kubelet's probes over HTTP."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from noderuntime.node.host.linux import LinuxHost
 
 
 def run_agent(argv: Sequence[str]) -> int:
-    """Run until SIGTERM, which leaves everything on the node as it is."""
+    """Run the agent until SIGTERM. The node stays unchanged then."""
     options = _options(argv)
     log.configure("info")
     asyncio.run(_run(options))
@@ -30,20 +30,30 @@ def run_agent(argv: Sequence[str]) -> int:
 
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="noderuntime agent", description=__doc__)
-    parser.add_argument("--node", default=os.environ.get("NODE_NAME", ""), help="default: $NODE_NAME")
-    parser.add_argument(
-        "--root", type=Path, default=Path("/host"), help="the node's root; default: %(default)s"
+    parser = argparse.ArgumentParser(
+        prog="noderuntime agent", description="Run the node agent until SIGTERM."
     )
     parser.add_argument(
-        "--bundle", type=Path, default=Path("/opt/noderuntime/bundle"), help="default: %(default)s"
+        "--node", default=os.environ.get("NODE_NAME", ""), help="name of this node (default: $NODE_NAME)"
     )
     parser.add_argument(
-        "--port", type=int, default=8081, help="of /healthz and /readyz; default: %(default)s"
+        "--root",
+        type=Path,
+        default=Path("/host"),
+        help="where the node's root filesystem is mounted (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        default=Path("/opt/noderuntime/bundle"),
+        help="the bundle to install (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--port", type=int, default=8081, help="port of /healthz and /readyz (default: %(default)s)"
     )
     options = parser.parse_args(argv)
     if not options.node:
-        raise InvalidArgument("no node: set NODE_NAME or give --node")
+        raise InvalidArgument("the node's name is unknown: set NODE_NAME or --node")
     return options
 
 
@@ -59,7 +69,7 @@ async def _run(options: argparse.Namespace) -> None:
     try:
         await work
     except asyncio.CancelledError:
-        log.get(__name__).info("asked to stop; the node stays as it is")
+        log.get(__name__).info("the agent was stopped; the node stays unchanged")
     finally:
         await runner.cleanup()
 

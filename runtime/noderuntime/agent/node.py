@@ -1,7 +1,7 @@
-"""One turn of the agent: the node brought towards its instance's spec, and what was seen on the way.
+"""Reconciliation of the node with its instance's spec, and the observed state.
 
-By level: every turn looks at the spec and at the node, never at what an event said, and
-a turn on a node that is as it should be writes nothing and starts nothing.
+Level-based: each reconciliation compares the spec with the node, regardless of events. If the node is in
+the desired state, nothing is written and nothing is started.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-from noderuntime.agent import bundle, layout, order, units
+from noderuntime.agent import bundle, desired, layout, units
 from noderuntime.agent import durable_files as files
 from noderuntime.agent.instance import Instance
 from noderuntime.agent.layout import Layout
@@ -36,28 +36,28 @@ from noderuntime.criclient import CriClient
 _log = log.get(__name__)
 
 CHECK_SECONDS = 600
-"""So often the switch looks whether the kubelet and its files are still as it left them."""
+"""Seconds between runs of the switch that check the kubelet and its files for changes."""
 _VERIFY_SECONDS = 3600
-_AGAIN_SECONDS = 1.0
+_REPROBE_SECONDS = 1.0
 _SWITCH_SECONDS = 7500.0
 _RETRY_SECONDS = (60, 3600)
 
-Tell = Callable[[NodeState], Awaitable[None]]
+Report = Callable[[NodeState], Awaitable[None]]
 Probe = Callable[[Path, list[str]], Awaitable[list[Finding]]]
 
 
 @dataclass(slots=True)
 class _Memory:
-    """What is known only since this agent runs; all of it can be lost."""
+    """State of this agent process. It can be lost without harm."""
 
     verified_until: float = 0.0
-    troubled: bool = False
+    unhealthy: bool = False
     checked_until: float = 0.0
     version: str | None = None
 
 
 class Node:
-    """The node, below ``layout``; ``source`` is the bundle in the agent's image."""
+    """The reconciler of one node. ``source`` is the bundle in the agent's image."""
 
     def __init__(self, layout: Layout, systemd: Systemd, source: Path, probe: Probe = probe) -> None:
         self._layout = layout
@@ -66,94 +66,96 @@ class Node:
         self._probe = probe
         self._memory = _Memory()
         self.restart_seconds = 5.0
-        """What a daemon that does not answer is given before it counts as down."""
+        """Seconds to wait for a daemon that does not respond, before it is reported as down."""
 
-    async def turn(self, instance: Instance, tell: Tell) -> NodeState:
-        """Bring the node one turn further; ``tell`` is called for what takes a while. Returns the state.
+    async def reconcile(self, instance: Instance, report: Report) -> NodeState:
+        """Reconcile the node once and return its state. ``report`` is called before steps that take long.
 
-        New trouble is reported as it was seen; the next turn looks whether the bundle was damaged.
+        After the node became unhealthy, the next call verifies the bundle and repairs it.
         """
-        state = await self._turn(instance, tell)
-        troubled = state.phase in ("Degraded", "Failed")
-        if troubled and not self._memory.troubled:
+        state = await self._reconcile(instance, report)
+        unhealthy = state.phase in ("Degraded", "Failed")
+        if unhealthy and not self._memory.unhealthy:
             self._memory.verified_until = 0.0
-        self._memory.troubled = troubled
+        self._memory.unhealthy = unhealthy
         return state
 
-    async def _turn(self, instance: Instance, tell: Tell) -> NodeState:
+    async def _reconcile(self, instance: Instance, report: Report) -> NodeState:
         state = NodeState(
             generation=instance.generation,
             phase="Pending",
             reason="Pending",
-            handlers=tuple(HandlerState(one.name) for one in instance.spec.handlers),
+            handlers=tuple(HandlerState(handler.name) for handler in instance.spec.handlers),
         )
         try:
             state = replace(state, digest=bundle.digest_of(self._source))
             if instance.spec.state == "Removed":
-                return await self._remove(instance, state, tell)
-            return await self._install(instance, state, tell)
+                return await self._remove(instance, state, report)
+            return await self._install(instance, state, report)
         except Unimplemented as error:
             return replace(state, phase="Failed", reason="ModeNotOffered", message=str(error))
         except NoderuntimeError as error:
-            _log.warning("the turn failed", error=error)
+            _log.warning("reconciling failed", error=error)
             return replace(state, phase="Failed", reason="InstallFailed", message=str(error))
 
-    async def _install(self, instance: Instance, state: NodeState, tell: Tell) -> NodeState:
+    async def _install(self, instance: Instance, state: NodeState, report: Report) -> NodeState:
         if instance.spec.kubelet.mode == "Replace":
-            raise Unimplemented("kubelet.mode Replace is not offered yet: choose Delegate or Manual")
+            raise Unimplemented("kubelet.mode Replace is not supported yet: set Delegate or Manual")
         if not (self._layout.versions / (state.digest or "")).is_dir():
-            await tell(replace(state, phase="Installing", reason="CopyingBundle"))
-        wanted = await self._place(instance)
+            await report(replace(state, phase="Installing", reason="CopyingBundle"))
+        config = await self._write_files(instance)
         result = load_result(self._layout.result)
-        if self._is_due(result, wanted.revision):
-            await tell(_with_result(replace(state, phase="Switching", reason="Switching"), result))
-            result = await self._run_switch(wanted.revision)
+        if self._is_due(result, config.revision):
+            await report(_with_result(replace(state, phase="Switching", reason="Switching"), result))
+            result = await self._run_switch(config.revision)
         state = _with_result(state, result)
         if result is None or result.outcome != "Failed":
             return await self._observe(state)
         failed = replace(state, phase="Failed", reason=result.reason, message=result.message)
         if result.kubelet == "Upstream":
             return failed
-        # The node is ours and lives on; what failed was to make it as it is asked for now.
-        seen = await self._observe(state)
-        phase = "Degraded" if seen.phase == "Ready" else seen.phase
-        return replace(seen, phase=phase, reason=result.reason, message=result.message)
+        # The kubelet still uses noderuntime; only the change to the new desired state failed.
+        observed = await self._observe(state)
+        phase = "Degraded" if observed.phase == "Ready" else observed.phase
+        return replace(observed, phase=phase, reason=result.reason, message=result.message)
 
-    async def _place(self, instance: Instance) -> order.Order:
-        """Have everything of ours on the node's disk as it should be; systemd told of new units."""
+    async def _write_files(self, instance: Instance) -> desired.SwitchConfig:
+        """Write the bundle, configurations and units that differ; return the switch's configuration."""
         verify = time.monotonic() >= self._memory.verified_until
         changed = await asyncio.to_thread(bundle.install, self._source, self._layout, verify=verify)
         if verify:
             self._memory.verified_until = time.monotonic() + _jittered(_VERIFY_SECONDS)
         digest = bundle.digest_of(self._source)
-        wanted = order.switch_order(instance.spec, digest)
-        config = self._config(instance, digest)
-        changed |= files.write(self._layout.config, config.encode(), mode=0o600)
-        changed |= await self._place_units(units.daemon_revision(digest, config), wanted.timeout_seconds)
-        changed |= files.write(self._layout.order, order.render(wanted).encode(), mode=0o600)
+        config = desired.switch_config(instance.spec, digest)
+        daemon_config = self._daemon_config(instance, digest)
+        changed |= files.write(self._layout.config, daemon_config.encode(), mode=0o600)
+        changed |= await self._write_units(
+            units.daemon_revision(digest, daemon_config), config.timeout_seconds
+        )
+        changed |= files.write(self._layout.switch_config, desired.render(config).encode(), mode=0o600)
         if changed:
             self._memory.checked_until = 0
-        return wanted
+        return config
 
-    def _config(self, instance: Instance, digest: str) -> str:
-        """Return the daemon's configuration; who orders a removal need not name the handlers again."""
-        known = files.read(self._layout.config)
+    def _daemon_config(self, instance: Instance, digest: str) -> str:
+        """Return the daemon's configuration. A removal without handlers keeps the installed one."""
+        installed = files.read(self._layout.config)
         if instance.spec.handlers:
-            return order.daemon_config(instance.spec, digest)
-        if instance.spec.state == "Removed" and known is not None:
-            return known.decode(errors="replace")
-        raise FailedPrecondition("the instance names no handler")
+            return desired.daemon_config(instance.spec, digest)
+        if instance.spec.state == "Removed" and installed is not None:
+            return installed.decode(errors="replace")
+        raise FailedPrecondition("the instance names no handler: set spec.handlers")
 
-    async def _place_units(self, revision: str, timeout_seconds: int) -> bool:
+    async def _write_units(self, revision: str, timeout_seconds: int) -> bool:
         texts = units.render(revision=revision, timeout_seconds=timeout_seconds)
         written = [files.write(self._layout.units / name, text.encode()) for name, text in texts.items()]
         if any(written):
-            _log.info("units were written", units=sum(written))
+            _log.info("systemd units changed", units=sum(written))
             await self._systemd.reload()
         return any(written)
 
     def _is_due(self, result: Result | None, revision: str) -> bool:
-        """Tell whether the switch has something to do: new orders, a failure to retry, or a look to take."""
+        """Return whether to run the switch: a new revision, a retry or the periodic check is due."""
         if result is None or result.revision != revision:
             return True
         if result.outcome == "Failed":
@@ -161,67 +163,67 @@ class Node:
         return time.monotonic() >= self._memory.checked_until
 
     async def _run_switch(self, revision: str) -> Result | None:
-        """Run the host's unit to its end, however long it takes; return its result.
+        """Run the switch's unit on the host to completion and return its result, or None after a removal.
 
-        None when nothing of us is left, as after a removal. The unit does not care if this agent dies.
+        The unit completes even if this agent dies.
         """
         try:
             await self._systemd.start(layout.SWITCH, timeout=_SWITCH_SECONDS)
-            trouble = f"{layout.SWITCH} left no result: see its journal"
+            problem = f"{layout.SWITCH} wrote no result: see journalctl -u {layout.SWITCH}"
         except ToolError as error:
-            trouble = str(error)
+            problem = str(error)
         self._memory.checked_until = time.monotonic() + _jittered(CHECK_SECONDS)
         result = load_result(self._layout.result)
         if self._layout.is_empty() or (result and result.revision == revision):
             return result
-        raise Internal(trouble)
+        raise Internal(problem)
 
     async def _observe(self, state: NodeState) -> NodeState:
-        """Ask the daemon for its version and prove each handler."""
+        """Return the state with the daemon's version and the result of a probe of each handler."""
         try:
-            version, findings = await self._ask([one.name for one in state.handlers])
+            version, findings = await self._query([handler.name for handler in state.handlers])
         except NoderuntimeError as error:
-            self._memory.checked_until = 0  # the switch starts it again
+            self._memory.checked_until = 0  # the next switch restarts the daemon
             return replace(state, phase="Failed", reason="RuntimeDown", message=str(error))
         handlers = tuple(_handler(finding) for finding in findings)
-        broken = [one for one in handlers if one.state == "Broken"]
+        broken = [handler for handler in handlers if handler.state == "Broken"]
         return replace(
             state,
             version=version,
             handlers=handlers,
             phase="Degraded" if broken else "Ready",
             reason="HandlerBroken" if broken else "Proven",
-            message="; ".join(f"{one.name}: {one.message}" for one in broken),
+            message="; ".join(f"{handler.name}: {handler.message}" for handler in broken),
         )
 
-    async def _ask(self, names: list[str]) -> tuple[str, list[Finding]]:
-        """Return the daemon's version and a finding for each handler; bridges a restart of the daemon."""
+    async def _query(self, names: list[str]) -> tuple[str, list[Finding]]:
+        """Return the daemon's version and a finding for each handler. Retry once, in case of a restart."""
         try:
-            return await self._version(), await self._prove(names)
+            return await self._version(), await self._probe_twice(names)
         except Unavailable:
             await asyncio.sleep(self.restart_seconds)
-            return await self._version(), await self._prove(names)
+            return await self._version(), await self._probe_twice(names)
 
     async def _version(self) -> str:
         async with CriClient(self._layout.socket) as client:
             return (await client.version()).runtime_version
 
-    async def _prove(self, names: list[str]) -> list[Finding]:
-        """Probe; what failed gets a second chance before it is called broken."""
-        findings = {one.handler: one for one in await self._probe(self._layout.socket, names)}
+    async def _probe_twice(self, names: list[str]) -> list[Finding]:
+        """Return a finding for each handler. A handler whose probe failed is probed once more."""
+        findings = {found.handler: found for found in await self._probe(self._layout.socket, names)}
         failed = [name for name, finding in findings.items() if not finding.ready]
         if failed:
-            await asyncio.sleep(_AGAIN_SECONDS)
-            findings |= {one.handler: one for one in await self._probe(self._layout.socket, failed)}
+            await asyncio.sleep(_REPROBE_SECONDS)
+            findings |= {found.handler: found for found in await self._probe(self._layout.socket, failed)}
         return [findings[name] for name in names]
 
-    async def _remove(self, instance: Instance, state: NodeState, tell: Tell) -> NodeState:
+    async def _remove(self, instance: Instance, state: NodeState, report: Report) -> NodeState:
         state = replace(state, handlers=())
         if self._layout.is_empty():
             return replace(state, digest=None, phase="Removed", reason="Removed")
-        await tell(_with_result(replace(state, phase="Removing", reason="Removing"), None))
-        wanted = await self._place(instance)
-        result = await self._run_switch(wanted.revision)
+        await report(_with_result(replace(state, phase="Removing", reason="Removing"), None))
+        config = await self._write_files(instance)
+        result = await self._run_switch(config.revision)
         if self._layout.is_empty() or result is None:
             return replace(state, digest=None, phase="Removed", reason="Removed")
         state = _with_result(state, result)
@@ -229,9 +231,9 @@ class Node:
 
 
 def retry_after(failures: int) -> int:
-    """Return the seconds to wait after so many failures in a row: a try may restart the kubelet twice."""
-    first, longest = _RETRY_SECONDS
-    return int(min(first * 2 ** min(failures - 1, 10), longest))
+    """Return the seconds to wait after consecutive failures. An attempt can restart the kubelet twice."""
+    first, maximum = _RETRY_SECONDS
+    return int(min(first * 2 ** min(failures - 1, 10), maximum))
 
 
 def _with_result(state: NodeState, result: Result | None) -> NodeState:
@@ -249,8 +251,8 @@ def _with_result(state: NodeState, result: Result | None) -> NodeState:
 def _handler(finding: Finding) -> HandlerState:
     if finding.ready:
         return HandlerState(finding.handler, "Ready", "Proven", probed=now())
-    return HandlerState(finding.handler, "Broken", "HandlerBroken", finding.trouble, probed=now())
+    return HandlerState(finding.handler, "Broken", "HandlerBroken", finding.message, probed=now())
 
 
 def _jittered(seconds: float) -> float:
-    return seconds * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, hides nothing
+    return seconds * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load; not a secret

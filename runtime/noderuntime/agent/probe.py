@@ -1,13 +1,13 @@
-"""Canaries: can a pod of this handler start here now?
+"""Canary sandboxes, which show whether a pod of a handler can start on this node.
 
-A canary is a sandbox in the host's network that asks for a PID namespace of the pod, so
-that every handler has to run its root container: image-less, without CNI (whose
-plugins may cost an address or ask the API for a pod that does not exist; the network is
-the kubelet's NetworkReady). "Ready" means: the handler's runtime created and started a
-container under its monitor, it was running, and it could be stopped and removed.
+A canary is a sandbox in the host's network with a PID namespace of its own, so that every handler must
+run a root container. It needs no image and no CNI plugin: a plugin might allocate an address, or look
+up a pod that does not exist. The network is covered by the kubelet's NetworkReady condition. A handler is
+ready if its runtime created and started a container under a monitor, the container was running, and it
+was stopped and removed.
 
-Canaries carry :data:`LABEL`; the runtime shows them only to those who ask for that
-label, so the kubelet never takes one for an orphan of a pod.
+Canaries have the label :data:`LABEL`. The daemon lists them only for a filter with that label, so
+that the kubelet never mistakes one for an orphaned pod.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ _STALE_NS = 300 * 10**9
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a canary showed; ``trouble`` is one line in the tool's own words."""
+    """The result of a canary. ``message`` is the runtime's error, one line, if it is not ready."""
 
     handler: str
     ready: bool
-    trouble: str = ""
+    message: str = ""
     milliseconds: int = 0
 
 
 async def probe(socket: Path, handlers: Iterable[str]) -> list[Finding]:
-    """Try each handler in turn. Raises Unavailable when the runtime itself is away."""
+    """Probe the handlers one after the other. Raises Unavailable when the daemon cannot be reached."""
     async with CriClient(socket) as client:
         await client.version()
         await _remove_stale(client)
@@ -57,20 +57,20 @@ async def _probe_one(client: CriClient, handler: str) -> Finding:
     except Unavailable:
         raise
     except NoderuntimeError as error:
-        return Finding(handler, ready=False, trouble=str(error))
+        return Finding(handler, ready=False, message=str(error))
     if state != cri.SANDBOX_READY:
-        return Finding(handler, ready=False, trouble="the canary sandbox ended as soon as it had started")
+        return Finding(handler, ready=False, message="the canary sandbox exited right after its start")
     return Finding(handler, ready=True, milliseconds=round((time.monotonic() - began) * 1000))
 
 
 async def _remove_stale(client: CriClient) -> None:
-    """Remove canaries of a prober that died; younger ones may be somebody's who probes right now."""
+    """Remove canaries of a prober that died. Younger ones may belong to a probe that is running."""
     for sandbox in await client.sandboxes({LABEL: "true"}):
         if time.time_ns() - sandbox.created_at > _STALE_NS:
             try:
                 await client.remove(sandbox.id)
             except NoderuntimeError as error:
-                _log.warning("stale canary stays", sandbox=sandbox.id, error=error)
+                _log.warning("removing a stale canary failed", sandbox=sandbox.id, error=error)
 
 
 def _canary(handler: str) -> cri.PodSandboxConfig:

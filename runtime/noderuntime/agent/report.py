@@ -1,7 +1,7 @@
-"""What the agent says of its node: the instance's status. Pure.
+"""The status of the instance, built from the observed state of the node. Pure functions.
 
-At most :data:`LIMIT` bytes, however long the tools' words are. Conditions keep their
-``lastTransitionTime`` as long as their status stays the same.
+A status has at most :data:`LIMIT` bytes; long messages are shortened. A condition keeps its
+``lastTransitionTime`` as long as its status stays the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Phase = Literal["Pending", "Installing", "Switching", "Ready", "Degraded", "Remo
 
 @dataclass(frozen=True, slots=True)
 class HandlerState:
-    """A handler, as its last canary showed it."""
+    """The state of a handler after its last canary."""
 
     name: str
     state: Literal["Ready", "Broken", "Unknown"] = "Unknown"
@@ -31,7 +31,7 @@ class HandlerState:
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """All that the agent knows of its node."""
+    """The observed state of a node."""
 
     generation: int
     phase: Phase
@@ -46,12 +46,12 @@ class NodeState:
     handlers: tuple[HandlerState, ...] = ()
 
     def outline(self) -> NodeState:
-        """Return what makes a transition: everything but the times of probes."""
-        return replace(self, handlers=tuple(replace(one, probed=None) for one in self.handlers))
+        """Return the state without the times of probes. A transition is a change of the outline."""
+        return replace(self, handlers=tuple(replace(handler, probed=None) for handler in self.handlers))
 
 
 def status(node: NodeState, before: dict[str, Any], now: datetime) -> dict[str, Any]:
-    """Return the whole status as a merge patch (null clears a field); before is the API server's."""
+    """Return the whole status as a merge patch (null clears a field). ``before`` is the current status."""
     limit = _MESSAGE_LIMIT
     while True:
         found = _status(node, before, now, limit)
@@ -61,18 +61,18 @@ def status(node: NodeState, before: dict[str, Any], now: datetime) -> dict[str, 
 
 
 def _status(node: NodeState, before: dict[str, Any], now: datetime, limit: int) -> dict[str, Any]:
-    known = {one.get("type"): one for one in before.get("conditions") or []}
-    said = {
+    known = {condition.get("type"): condition for condition in before.get("conditions") or []}
+    observed = {
         "Ready": (node.phase == "Ready", node.reason, _short(node.message, limit)),
         "Switched": (node.kubelet == "Noderuntime", node.switched_reason, ""),
     }
     conditions = []
-    for kind, (value, reason, message) in said.items():
-        word = "True" if value else "False"
+    for kind, (value, reason, message) in observed.items():
+        state = "True" if value else "False"
         last = known.get(kind, {})
-        since = last.get("lastTransitionTime") if last.get("status") == word else None
+        since = last.get("lastTransitionTime") if last.get("status") == state else None
         common = {"observedGeneration": node.generation, "lastTransitionTime": since or _time(now)}
-        conditions.append({"type": kind, "status": word, **common, "reason": reason, "message": message})
+        conditions.append({"type": kind, "status": state, **common, "reason": reason, "message": message})
     return {
         "observedGeneration": node.generation,
         "phase": node.phase,
@@ -83,22 +83,22 @@ def _status(node: NodeState, before: dict[str, Any], now: datetime, limit: int) 
             "configuredBy": node.configured_by,
             "upstreamSocket": node.upstream_socket,
         },
-        "handlers": [_handler(one, limit) for one in node.handlers],
+        "handlers": [_handler(handler, limit) for handler in node.handlers],
         "conditions": conditions,
         "lastHeartbeatTime": _time(now),
     }
 
 
-def _handler(one: HandlerState, limit: int) -> dict[str, Any]:
+def _handler(handler: HandlerState, limit: int) -> dict[str, Any]:
     found = {
-        "name": one.name,
-        "state": one.state,
-        "reason": one.reason,
-        "message": _short(one.message, limit) or None,
-        "version": one.version,
-        "lastProbeTime": _time(one.probed) if one.probed else None,
+        "name": handler.name,
+        "state": handler.state,
+        "reason": handler.reason,
+        "message": _short(handler.message, limit) or None,
+        "version": handler.version,
+        "lastProbeTime": _time(handler.probed) if handler.probed else None,
     }
-    # A list is replaced as a whole by a merge patch: what is not set is left out.
+    # A merge patch replaces a list as a whole, so unset fields are omitted instead of null.
     return {key: value for key, value in found.items() if value is not None}
 
 

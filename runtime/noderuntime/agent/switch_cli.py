@@ -1,4 +1,4 @@
-"""``noderuntime switch VERB``: run on the node by units of systemd, or by hand."""
+"""The entry point of ``noderuntime switch VERB``, which systemd units or people run on the node."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from noderuntime.agent import durable_files as files
 from noderuntime.agent.layout import Layout
 from noderuntime.agent.switch.context import Context, locked
 from noderuntime.agent.switch.revert import revert
-from noderuntime.agent.switch.run import apply, finish
+from noderuntime.agent.switch.run import apply, resume
 from noderuntime.agent.switch.status import status
 from noderuntime.agent.switch.uninstall import uninstall
 from noderuntime.agent.systemd import Systemd
@@ -20,30 +20,32 @@ from noderuntime.core.errors import FailedPrecondition
 from noderuntime.node.host.linux import LinuxHost
 
 _VERBS = {
-    "apply": "bring the node to where /etc/noderuntime/switch.toml wants it",
-    "revert": "give the kubelet the runtime that it had before",
-    "resume": "finish or undo what a crash or a reboot cut off",
-    "uninstall": "revert, and remove everything of noderuntime from this node",
-    "status": "print what the switch knows, as JSON",
+    "apply": "bring the node to the state that /etc/noderuntime/switch.toml describes",
+    "revert": "switch the kubelet back to its previous runtime",
+    "resume": "complete or roll back a switch that a crash or reboot interrupted",
+    "uninstall": "revert, and remove noderuntime from this node",
+    "status": "print the state of the switch as JSON",
 }
 
 
 def run_switch(argv: Sequence[str]) -> int:
-    """Run one verb; errors are raised for the command line to print."""
-    parser = argparse.ArgumentParser(prog="noderuntime switch", description=__doc__)
+    """Run one verb and return 0. Raises NoderuntimeError, which the command line prints."""
+    parser = argparse.ArgumentParser(
+        prog="noderuntime switch", description="Switch the kubelet of this node to noderuntime, or back."
+    )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name, words in _VERBS.items():
-        verb = verbs.add_parser(name, help=words)
+    for name, summary in _VERBS.items():
+        verb = verbs.add_parser(name, help=summary)
         if name == "revert":
-            verb.add_argument("--expired", action="store_true", help="only if a switch is not finished")
+            verb.add_argument("--expired", action="store_true", help="revert only an incomplete switch")
     options = parser.parse_args(argv)
     if os.geteuid() != 0:
-        raise FailedPrecondition("the switch changes the kubelet's settings: it must run as root")
+        raise FailedPrecondition("the switch changes the kubelet's settings: run it as root")
     log.configure("info")
     with files.host_errors(f"switch {options.verb}"):
-        said = asyncio.run(_run(options))
-    if said:
-        print(said)
+        output = asyncio.run(_run(options))
+    if output:
+        print(output)
     return 0
 
 
@@ -59,8 +61,8 @@ async def _run(options: argparse.Namespace) -> str:
         return await status(context)
     async with locked(context):
         if options.verb == "uninstall":
-            await finish(context)
+            await resume(context)
             await uninstall(context)
             return "removed from this node"
-        await finish(context)
+        await resume(context)
         return ""

@@ -1,4 +1,4 @@
-"""The systemd units, as text. Pure."""
+"""The contents of the systemd units. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from noderuntime.agent import layout
 _PROGRAM = "/opt/noderuntime/current/bin/noderuntime"
 
 TIMER_SLACK = 15
-"""Seconds that the timer leaves the switch to put everything back by itself first."""
+"""Seconds after the switch's timeout in which the switch can roll back by itself, before the timer fires."""
 
 _SERVICE = f"""\
 [Unit]
@@ -21,16 +21,16 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 ExecStart={_PROGRAM} serve
-# What can change in the running daemon does; the log names what needs a restart.
+# Applies the settings that a running daemon can change; the log names those that need a restart.
 ExecReload=/bin/kill -HUP $MAINPID
-# What this process was started with: the switch restarts it when that is no longer what is wanted.
+# Identifies bundle, configuration and unit of this process: the switch restarts it when they change.
 Environment=NODERUNTIME_REVISION=@REVISION@
-# A fork handler of gRPC would run at each of our many spawns.
+# gRPC's fork handlers would run for every process that the daemon spawns.
 Environment=GRPC_ENABLE_FORK_SUPPORT=0
 Restart=always
 RestartSec=1
 TimeoutStartSec=90
-# The end of the daemon is nobody else's: monitors and containers live on.
+# Monitors and containers keep running when the daemon stops.
 KillMode=process
 Delegate=yes
 OOMScoreAdjust=-999
@@ -48,7 +48,7 @@ WantedBy=multi-user.target
 
 _SWITCH = f"""\
 [Unit]
-Description=noderuntime: bring the kubelet to where /etc/noderuntime/switch.toml wants it
+Description=noderuntime: switch the kubelet as /etc/noderuntime/switch.toml describes
 After={layout.SERVICE} kubelet.service
 
 [Service]
@@ -57,18 +57,18 @@ ExecStart={_PROGRAM} switch apply
 TimeoutStartSec=2h
 TimeoutStopSec=10
 
-# At boot it finishes or undoes what a reboot interrupted.
+# At boot, completes or rolls back a switch that a reboot interrupted.
 [Install]
 WantedBy=multi-user.target
 """
 
 _REVERT = f"""\
 [Unit]
-Description=noderuntime: put the kubelet's old settings back
+Description=noderuntime: roll back the kubelet's settings
 
 [Service]
 Type=oneshot
-# The switch had its time; if it still runs, it hangs.
+# A switch that still runs at its deadline hangs.
 ExecStartPre=-/usr/bin/env systemctl stop {layout.SWITCH}
 ExecStart={_PROGRAM} switch revert --expired
 TimeoutStartSec=30min
@@ -76,7 +76,7 @@ TimeoutStartSec=30min
 
 _TIMER = f"""\
 [Unit]
-Description=noderuntime: deadline of the kubelet's switch
+Description=noderuntime: deadline for switching the kubelet
 
 [Timer]
 OnActiveSec=@SECONDS@
@@ -87,7 +87,7 @@ Unit={layout.REVERT}
 
 
 def render(*, revision: str, timeout_seconds: int) -> dict[str, str]:
-    """Return the units by name; revision says what the daemon is started with."""
+    """Return the units' contents by name. ``revision`` is that of :func:`daemon_revision`."""
     return {
         layout.SERVICE: _SERVICE.replace("@REVISION@", revision),
         layout.SWITCH: _SWITCH,
@@ -97,5 +97,5 @@ def render(*, revision: str, timeout_seconds: int) -> dict[str, str]:
 
 
 def daemon_revision(digest: str, config: str) -> str:
-    """Return what tells two ways to start the daemon apart: its bundle, its configuration, its unit."""
+    """Return a hash of what requires a restart of the daemon: its bundle, configuration and unit."""
     return hashlib.sha256("\0".join((digest, config, _SERVICE)).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""``noderuntime agent``: See :mod:`noderuntime.agent.main`."""
+"""``noderuntime agent``, implemented in :mod:`noderuntime.agent.main`."""
 
 from noderuntime.agent.main import run_agent as run
 

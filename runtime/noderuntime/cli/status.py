@@ -45,11 +45,11 @@ def _conditions(status: cri.StatusResponse) -> Iterable[Sequence[str]]:
 
 def _handlers(status: cri.StatusResponse) -> Iterable[Sequence[str]]:
     """Return a row for each handler. Those of noderuntime show the binary's version, or the probe's error."""
-    ours = _versions(status)
+    versions = _versions(status)
     for handler in status.runtime_handlers:
         features = [field.name for field, value in handler.features.ListFields() if value is True]
-        side = "noderuntime" if handler.name in ours else "upstream"
-        yield handler.name or "(default)", side, ours.get(handler.name, ""), ", ".join(features)
+        side = "noderuntime" if handler.name in versions else "upstream"
+        yield handler.name or "(default)", side, versions.get(handler.name, ""), ", ".join(features)
 
 
 def _versions(status: cri.StatusResponse) -> Mapping[str, str]:

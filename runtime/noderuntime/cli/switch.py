@@ -1,4 +1,4 @@
-"""``noderuntime switch``: See :mod:`noderuntime.agent.switch_cli`."""
+"""``noderuntime switch``, implemented in :mod:`noderuntime.agent.switch_cli`."""
 
 from noderuntime.agent.switch_cli import run_switch as run
 

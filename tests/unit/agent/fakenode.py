@@ -1,9 +1,8 @@
 # ruff: noqa: N802 - CRI names the methods
-"""A node in a directory: systemd and the kubelet are played, sockets and CRI calls are real.
+"""A node in a directory: systemd and the kubelet are fakes, sockets and CRI calls are real.
 
-The played kubelet reads its files as a kubelet does and connects to the socket that they
-name, so the switch sees what it would see on a node: a command line, an environment
-file, a connection that the kernel knows.
+The fake kubelet reads its files as a kubelet does and connects to the socket that they name, so that the
+switch observes the same as on a node: a command line, an environment file, a connection in the kernel.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from pathlib import Path
 
 import grpc
 
-from noderuntime.agent import layout, order, units
+from noderuntime.agent import desired, layout, units
 from noderuntime.agent.instance import InstanceSpec
 from noderuntime.agent.layout import Layout
 from noderuntime.agent.switch.context import Context
-from noderuntime.agent.switch.health import talks_to_us
+from noderuntime.agent.switch.health import is_connected
 from noderuntime.agent.switch.plan import DEFAULT_ENDPOINT
 from noderuntime.agent.systemd import Systemd
 from noderuntime.cri.v1 import api_pb2 as cri
@@ -50,7 +49,7 @@ SPEC = InstanceSpec.model_validate(
 
 
 class FakeRuntime(RuntimeServiceServicer):
-    """A CRI runtime with sandboxes in memory; ``broken`` maps a handler to what its tool says."""
+    """A CRI runtime with sandboxes in memory. ``broken`` maps a handler to its runtime's error."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -79,9 +78,9 @@ class FakeRuntime(RuntimeServiceServicer):
 
     async def ListPodSandbox(self, request, context):
         wanted = dict(request.filter.label_selector)
-        listed = [one for one in self.sandboxes.values() if wanted.items() <= dict(one.labels).items()]
+        listed = [found for found in self.sandboxes.values() if wanted.items() <= dict(found.labels).items()]
         if not wanted:
-            listed = [one for one in listed if "noderuntime.dev/canary" not in one.labels]
+            listed = [found for found in listed if "noderuntime.dev/canary" not in found.labels]
             listed += list(self.upstream.sandboxes.values()) if self.upstream else []
         return cri.ListPodSandboxResponse(items=listed)
 
@@ -105,15 +104,15 @@ class FakeRuntime(RuntimeServiceServicer):
 
 
 class FakeHost:
-    """Plays ``systemctl`` and the kubelet below a directory; counts what was restarted."""
+    """A fake of ``systemctl`` and the kubelet in a directory. Records the calls of systemctl."""
 
     def __init__(self, place: Layout) -> None:
         self.layout = place
         self.calls: list[str] = []
-        self.ours = FakeRuntime("noderuntime")
+        self.daemon = FakeRuntime("noderuntime")
         self.containerd = FakeRuntime("containerd")
-        self.ours.upstream = self.containerd
-        self.kubelet_refuses_us = False
+        self.daemon.upstream = self.containerd
+        self.kubelet_fails_on_noderuntime = False
         self.active: set[str] = set()
         self.oneshots: dict[str, Callable[[], Awaitable[tuple[int, bytes, bytes]]]] = {}
         self.unit_argv: tuple[str, ...] = ()
@@ -123,7 +122,7 @@ class FakeHost:
 
     @property
     def restarts(self) -> list[str]:
-        """What was restarted, in order."""
+        """The restarted units, in order."""
         return [call.split()[-1] for call in self.calls if call.startswith("restart")]
 
     async def run(self, argv: Sequence[str], *, timeout: float, **_: object) -> Completed:
@@ -181,7 +180,7 @@ class FakeHost:
         return [path.read_text() for path in paths if path.exists()]
 
     async def restart_kubelet(self) -> None:
-        """Read the files as systemd and a kubelet do, and connect to what they name."""
+        """Read the files as systemd and a kubelet do, and connect to the configured endpoint."""
         if self._connection:
             self._connection.close()
             self._connection = None
@@ -191,7 +190,7 @@ class FakeHost:
         argv = self._argv()
         (process / "cmdline").write_bytes(b"".join(part.encode() + b"\0" for part in argv))
         endpoint = self.layout.at(self._endpoint(argv).removeprefix("unix://"))
-        if self.kubelet_refuses_us and endpoint == self.layout.socket:
+        if self.kubelet_fails_on_noderuntime and endpoint == self.layout.socket:
             self.pid = 0
             return
         self._connection = socket.socket(socket.AF_UNIX)
@@ -237,7 +236,7 @@ class FakeHost:
         revision = re.search(r"NODERUNTIME_REVISION=\S+", unit)
         assert revision
         (process / "environ").write_bytes(b"A=b\0" + revision[0].encode() + b"\0")
-        await self.serve(self.ours, self.layout.socket)
+        await self.serve(self.daemon, self.layout.socket)
 
     async def serve(self, runtime: FakeRuntime, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -279,7 +278,7 @@ class FakeHost:
 
 
 class FakeNode:
-    """A node with containerd and a kubelet of one style; what the agent installs is there already."""
+    """A node with containerd and a kubelet that is configured in one of several styles."""
 
     def __init__(self, root: Path) -> None:
         self.layout = Layout(root)
@@ -293,7 +292,7 @@ class FakeNode:
         return here
 
     async def boot(self, style: str) -> None:
-        """Start containerd and a kubelet that finds its endpoint where the style says."""
+        """Start containerd and a kubelet whose endpoint is configured in this style."""
         (self.layout.proc / "self").mkdir(parents=True)
         self.write("/etc/systemd/system/kubelet.service", UNIT)
         config = CONFIG_HEAD
@@ -320,10 +319,10 @@ class FakeNode:
         await self.host.restart_kubelet()
 
     def install(self, spec: InstanceSpec = SPEC) -> None:
-        """Write what the agent would write."""
-        config = order.daemon_config(spec, "d" * 16)
+        """Write the files that the agent would write."""
+        config = desired.daemon_config(spec, "d" * 16)
         self.write("/etc/noderuntime/config.toml", config)
-        self.write("/etc/noderuntime/switch.toml", order.render(order.switch_order(spec, "d" * 16)))
+        self.write("/etc/noderuntime/switch.toml", desired.render(desired.switch_config(spec, "d" * 16)))
         (self.layout.state / "switch").mkdir(parents=True, exist_ok=True)
         self.write("/opt/noderuntime/versions/dddddddddddddddd/BUNDLE", "d" * 16)
         if not self.layout.current.is_symlink():
@@ -333,7 +332,7 @@ class FakeNode:
             self.write(f"/etc/systemd/system/{name}", text)
 
     def files(self) -> dict[str, str]:
-        """Return every file of the kubelet with its content."""
+        """Return the content of every file of the kubelet, by path."""
         found = {}
         for directory in ("var/lib/kubelet", "etc/kubernetes", "etc/systemd/system"):
             for path in sorted((self.layout.root / directory).rglob("*")):
@@ -343,6 +342,6 @@ class FakeNode:
         return found
 
     @property
-    def kubelet_is_ours(self) -> bool:
-        """Tell what the kubelet is connected to."""
-        return talks_to_us(self.layout, self.host.pid) is True
+    def kubelet_is_switched(self) -> bool:
+        """Whether the kubelet is connected to noderuntime."""
+        return is_connected(self.layout, self.host.pid) is True

@@ -1,4 +1,4 @@
-"""The loop against a played API server over real HTTP."""
+"""The agent's loop against a fake API server over real HTTP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATH = "/apis/noderuntime.dev/v1alpha1/noderuntimeinstances"
 
 
 class FakeApi:
-    """One instance, its watch, and its status."""
+    """A fake API server with one instance, its watch and its status."""
 
     def __init__(self) -> None:
         self.body: dict[str, Any] = {
@@ -63,14 +63,14 @@ class FakeApi:
 
 
 class FakeNode:
-    """Answers every turn with one state."""
+    """A node whose reconciliation returns a fixed state."""
 
     def __init__(self) -> None:
         self.state = NodeState(1, "Ready", "Proven")
-        self.turns: asyncio.Queue[Instance] = asyncio.Queue()
+        self.reconciled: asyncio.Queue[Instance] = asyncio.Queue()
 
-    async def turn(self, instance: Instance, tell: Any) -> NodeState:
-        self.turns.put_nowait(instance)
+    async def reconcile(self, instance: Instance, report: Any) -> NodeState:
+        self.reconciled.put_nowait(instance)
         return self.state
 
 
@@ -88,30 +88,30 @@ async def served(tmp_path: Path) -> AsyncIterator[tuple[FakeApi, InstanceApi]]:
     await runner.cleanup()
 
 
-async def test_turns_follow_the_spec_and_transitions_are_reported_once(
+async def test_loop_reconciles_new_specs_and_reports_transitions_once(
     served: tuple[FakeApi, InstanceApi],
 ) -> None:
     fake, api = served
     node = FakeNode()
     task = asyncio.create_task(Loop(api, node).run())  # type: ignore[arg-type]
     async with asyncio.timeout(10):
-        assert (await node.turns.get()).generation == 1
+        assert (await node.reconciled.get()).generation == 1
         await fake.patched.wait()
         changed = {**fake.body, "metadata": {**fake.body["metadata"], "generation": 2}}
         fake.events.put_nowait({"type": "MODIFIED", "object": changed})
-        assert (await node.turns.get()).generation == 2
-        # A status of its own making is no reason for a turn.
+        assert (await node.reconciled.get()).generation == 2
+        # A status that the agent patched itself does not cause a reconciliation.
         fake.events.put_nowait({"type": "MODIFIED", "object": {**changed, "status": {"phase": "Ready"}}})
         await asyncio.sleep(0.05)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert node.turns.empty()
+    assert node.reconciled.empty()
     assert len(fake.patches) == 1
     assert fake.patches[0]["phase"] == "Ready"
 
 
-async def test_token_is_read_for_every_request(served: tuple[FakeApi, InstanceApi], tmp_path: Path) -> None:
+async def test_api_rereads_the_token_every_time(served: tuple[FakeApi, InstanceApi], tmp_path: Path) -> None:
     fake, api = served
     await api.get()
     (tmp_path / "token").write_text("second\n")
@@ -120,7 +120,7 @@ async def test_token_is_read_for_every_request(served: tuple[FakeApi, InstanceAp
 
 
 @pytest.mark.parametrize(("status", "error"), [(404, NotFound), (503, Unavailable), (403, Internal)])
-async def test_refusals_carry_the_servers_words(
+async def test_api_errors_contain_the_servers_message(
     served: tuple[FakeApi, InstanceApi], status: int, error: type[Exception]
 ) -> None:
     fake, api = served
@@ -129,13 +129,13 @@ async def test_refusals_carry_the_servers_words(
         await api.get()
 
 
-async def test_server_that_is_away_is_unavailable(tmp_path: Path) -> None:
+async def test_api_without_a_server_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("x")
     with pytest.raises(Unavailable):
         await InstanceApi(Access("http://127.0.0.1:1", tmp_path), "n1").get()
 
 
-async def test_deleted_instance_ends_the_watch(served: tuple[FakeApi, InstanceApi]) -> None:
+async def test_watch_ends_when_the_instance_is_deleted(served: tuple[FakeApi, InstanceApi]) -> None:
     fake, api = served
     fake.events.put_nowait({"type": "DELETED", "object": fake.body})
     with pytest.raises(NotFound):

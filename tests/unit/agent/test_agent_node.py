@@ -1,4 +1,4 @@
-"""Turns of the agent on a played node whose unit runs the real switch."""
+"""Reconciliation on a fake node whose switch unit runs the real switch."""
 
 from __future__ import annotations
 
@@ -35,130 +35,133 @@ async def agent(node: FakeNode, tmp_path: Path) -> Node:
     return Node(node.layout, Systemd(node.host), tmp_path)  # type: ignore[arg-type]
 
 
-async def turn(agent: Node, spec: InstanceSpec = SPEC) -> tuple[NodeState, list[str]]:
-    told: list[str] = []
+async def reconcile(agent: Node, spec: InstanceSpec = SPEC) -> tuple[NodeState, list[str]]:
+    phases: list[str] = []
 
-    async def tell(state: NodeState) -> None:
-        told.append(state.phase)
+    async def report(state: NodeState) -> None:
+        phases.append(state.phase)
 
-    return await agent.turn(Instance(generation=1, spec=spec, status={}), tell), told
+    return await agent.reconcile(Instance(generation=1, spec=spec, status={}), report), phases
 
 
-async def test_first_turn_installs_switches_and_proves(node: FakeNode, agent: Node) -> None:
-    state, told = await turn(agent)
-    assert told == ["Installing", "Switching"]
+async def test_reconcile_installs_switches_and_probes(node: FakeNode, agent: Node) -> None:
+    state, phases = await reconcile(agent)
+    assert phases == ["Installing", "Switching"]
     assert (state.phase, state.kubelet, state.configured_by) == ("Ready", "Noderuntime", "FlagsFile")
     assert (state.digest, state.version, state.upstream_socket) == (
         DIGEST, "9.9", "/run/containerd/containerd.sock",
     )  # fmt: skip
-    assert {one.name: one.state for one in state.handlers} == {"runc": "Ready", "gvisor": "Ready"}
-    assert node.kubelet_is_ours
+    assert {handler.name: handler.state for handler in state.handlers} == {"runc": "Ready", "gvisor": "Ready"}
+    assert node.kubelet_is_switched
 
 
-async def test_second_turn_writes_and_starts_nothing(node: FakeNode, agent: Node) -> None:
-    await turn(agent)
+async def test_reconcile_of_the_desired_state_changes_nothing(node: FakeNode, agent: Node) -> None:
+    await reconcile(agent)
     calls = len(node.host.calls)
-    state, told = await turn(agent)
+    state, phases = await reconcile(agent)
     assert state.phase == "Ready"
-    assert told == []
+    assert phases == []
     assert len(node.host.calls) == calls
 
 
 @pytest.mark.parametrize("name", ["noderuntime.service", "noderuntime-switch-revert.timer"])
-async def test_unit_changed_by_hand_is_mended(node: FakeNode, agent: Node, name: str) -> None:
-    await turn(agent)
+async def test_reconcile_restores_a_changed_unit(node: FakeNode, agent: Node, name: str) -> None:
+    await reconcile(agent)
     path = node.layout.units / name
     before = path.read_text()
     path.write_text("[Service]\n")
-    state, _ = await turn(agent)
+    state, _ = await reconcile(agent)
     assert state.phase == "Ready"
     assert path.read_text() == before
     assert node.host.restarts.count("kubelet.service") == 1
 
 
-async def test_config_changed_by_hand_is_mended(node: FakeNode, agent: Node) -> None:
-    await turn(agent)
+async def test_reconcile_restores_a_changed_config(node: FakeNode, agent: Node) -> None:
+    await reconcile(agent)
     before = node.layout.config.read_text()
     node.layout.config.write_text("nonsense")
-    await turn(agent)
+    await reconcile(agent)
     assert node.layout.config.read_text() == before
 
 
-async def test_another_handler_restarts_the_daemon_and_not_the_kubelet(node: FakeNode, agent: Node) -> None:
-    await turn(agent)
-    state, _ = await turn(agent, SPEC.model_copy(update={"handlers": SPEC.handlers[:1]}))
-    assert [one.name for one in state.handlers] == ["runc"]
+async def test_changed_handlers_restart_the_daemon_only(node: FakeNode, agent: Node) -> None:
+    await reconcile(agent)
+    state, _ = await reconcile(agent, SPEC.model_copy(update={"handlers": SPEC.handlers[:1]}))
+    assert [handler.name for handler in state.handlers] == ["runc"]
     assert node.host.restarts.count(layout.SERVICE) == 2
     assert node.host.restarts.count("kubelet.service") == 1
 
 
-async def test_broken_handler_is_told_in_its_tools_words(node: FakeNode, agent: Node) -> None:
-    await turn(agent)
-    node.host.ours.broken["gvisor"] = "runsc: cannot open /dev/kvm"
-    state, _ = await turn(agent)
+async def test_broken_handler_is_reported_with_its_error(node: FakeNode, agent: Node) -> None:
+    await reconcile(agent)
+    node.host.daemon.broken["gvisor"] = "runsc: cannot open /dev/kvm"
+    state, _ = await reconcile(agent)
     assert (state.phase, state.reason) == ("Degraded", "HandlerBroken")
     assert state.message == "gvisor: runsc: cannot open /dev/kvm"
-    assert {one.name: one.state for one in state.handlers} == {"runc": "Ready", "gvisor": "Broken"}
+    assert {handler.name: handler.state for handler in state.handlers} == {
+        "runc": "Ready",
+        "gvisor": "Broken",
+    }
 
 
-async def test_damaged_bundle_is_told_by_what_it_breaks_and_mended_after(
+async def test_damaged_bundle_is_repaired_after_a_failed_probe(
     node: FakeNode, agent: Node, tmp_path: Path
 ) -> None:
-    await turn(agent)
+    await reconcile(agent)
     damaged = node.layout.current / "BUNDLE"
     damaged.unlink()
-    node.host.ours.broken["gvisor"] = "runsc: no such file"
-    state, _ = await turn(agent)
+    node.host.daemon.broken["gvisor"] = "runsc: no such file"
+    state, _ = await reconcile(agent)
     assert state.reason == "HandlerBroken"
     assert not damaged.exists()
-    node.host.ours.broken.clear()
-    state, _ = await turn(agent)
+    node.host.daemon.broken.clear()
+    state, _ = await reconcile(agent)
     assert state.phase == "Ready"
     assert damaged.read_text() == DIGEST
 
 
-async def test_failed_switch_is_reported_and_not_repeated_at_once(node: FakeNode, agent: Node) -> None:
-    node.host.kubelet_refuses_us = True
-    state, _ = await turn(agent)
+async def test_failed_switch_is_not_retried_at_once(node: FakeNode, agent: Node) -> None:
+    node.host.kubelet_fails_on_noderuntime = True
+    state, _ = await reconcile(agent)
     assert (state.phase, state.reason, state.kubelet) == ("Failed", "SwitchReverted", "Upstream")
     restarts = len(node.host.restarts)
-    state, told = await turn(agent)
-    assert (state.phase, told) == ("Failed", [])
+    state, phases = await reconcile(agent)
+    assert (state.phase, phases) == ("Failed", [])
     assert len(node.host.restarts) == restarts
 
 
-async def test_daemon_that_was_stopped_is_started_again(node: FakeNode, agent: Node) -> None:
-    await turn(agent)
+async def test_stopped_daemon_is_restarted(node: FakeNode, agent: Node) -> None:
+    await reconcile(agent)
     await node.host.run(["systemctl", "stop", layout.SERVICE], timeout=1)
     agent.restart_seconds = 0.0
-    state, _ = await turn(agent)
+    state, _ = await reconcile(agent)
     assert (state.phase, state.reason) == ("Failed", "RuntimeDown")
-    state, _ = await turn(agent)
+    state, _ = await reconcile(agent)
     assert state.phase == "Ready"
 
 
-async def test_removal_waits_for_pods_and_then_leaves_nothing(node: FakeNode, agent: Node) -> None:
-    await turn(agent)
-    pod = node.host.ours.add("web")
+async def test_removal_waits_for_pods_and_removes_all_files(node: FakeNode, agent: Node) -> None:
+    await reconcile(agent)
+    pod = node.host.daemon.add("web")
     removed = SPEC.model_copy(update={"state": "Removed"})
-    state, _ = await turn(agent, removed)
+    state, _ = await reconcile(agent, removed)
     assert (state.phase, state.reason) == ("Removing", "PodsStillRunning")
     assert "default/web" in state.message
-    del node.host.ours.sandboxes[pod]
-    state, _ = await turn(agent, removed)
+    del node.host.daemon.sandboxes[pod]
+    state, _ = await reconcile(agent, removed)
     assert state.phase == "Removed"
     assert not node.layout.opt.exists()
-    state, told = await turn(agent, removed)
-    assert (state.phase, told) == ("Removed", [])
+    state, phases = await reconcile(agent, removed)
+    assert (state.phase, phases) == ("Removed", [])
     assert not node.layout.opt.exists()
 
 
-async def test_mode_replace_is_refused_before_anything_is_done(node: FakeNode, agent: Node) -> None:
+async def test_mode_replace_is_refused_before_any_change(node: FakeNode, agent: Node) -> None:
     kubelet = SPEC.kubelet.model_copy(update={"mode": "Replace"})
-    state, _ = await turn(agent, SPEC.model_copy(update={"kubelet": kubelet}))
+    state, _ = await reconcile(agent, SPEC.model_copy(update={"kubelet": kubelet}))
     assert (state.phase, state.reason) == ("Failed", "ModeNotOffered")
     assert not node.layout.opt.exists()
 
 
-def test_failures_are_retried_ever_more_slowly() -> None:
+def test_retry_after_backs_off_exponentially() -> None:
     assert [retry_after(n) for n in (1, 2, 3, 100)] == [60, 120, 240, 3600]

@@ -1,4 +1,4 @@
-"""Where a kubelet reads its endpoint, and the edits that change nothing else."""
+"""The sources of a kubelet's endpoint, and edits that change nothing else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def facts(**known: object) -> KubeletFacts:
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         (f'A="{FLAG}={OLD} --x=1"\n', f'A="{FLAG}={ENDPOINT} --x=1"\n'),
         (f"A='--x {FLAG} {OLD}'", f"A='--x {FLAG} {ENDPOINT}'"),
@@ -32,17 +32,17 @@ def facts(**known: object) -> KubeletFacts:
         (f"A=--no{FLAG}={OLD}\n", f"A=--no{FLAG}={OLD}\n"),
     ],
 )
-def test_flag_is_replaced_and_every_other_byte_kept(text: str, wanted: str) -> None:
-    assert flags.replace(text, unitfile.FLAG, ENDPOINT) == wanted
+def test_replace_flag_keeps_every_other_byte(text: str, expected: str) -> None:
+    assert flags.replace(text, unitfile.FLAG, ENDPOINT) == expected
 
 
-def test_last_flag_wins_in_both_spellings() -> None:
+def test_last_flag_takes_precedence() -> None:
     assert flags.last(("kubelet", "--a=1", "--a", "2"), "a") == "2"
     assert flags.last(("kubelet", "--ab=1"), "a") is None
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         (f"a: 1\n{KEY}: {OLD}\nb: 2\n", f"a: 1\n{KEY}: {ENDPOINT}\nb: 2\n"),
         (f'{KEY}: "{OLD}"  # why\r\nb: 2\r\n', f"{KEY}: {ENDPOINT}  # why\r\nb: 2\r\n"),
@@ -56,9 +56,9 @@ def test_last_flag_wins_in_both_spellings() -> None:
         ("{}", f'{{\n "{KEY}": "{ENDPOINT}"}}'),
     ],
 )
-def test_key_is_set_and_every_other_byte_kept(text: str, wanted: str) -> None:
-    assert configkey.put(text, KEY, ENDPOINT) == wanted
-    assert configkey.get(wanted, KEY) == ENDPOINT
+def test_put_key_keeps_every_other_byte(text: str, expected: str) -> None:
+    assert configkey.put(text, KEY, ENDPOINT) == expected
+    assert configkey.get(expected, KEY) == ENDPOINT
 
 
 @pytest.mark.parametrize(
@@ -73,18 +73,18 @@ def test_key_is_set_and_every_other_byte_kept(text: str, wanted: str) -> None:
         f'{{"{KEY}": null}}',
     ],
 )
-def test_what_cannot_be_edited_surely_is_refused(text: str) -> None:
+def test_put_key_refuses_unsafe_forms(text: str) -> None:
     with pytest.raises(FailedPrecondition):
         configkey.put(text, KEY, ENDPOINT)
 
 
-def test_flags_file_is_edited_where_the_flag_stands() -> None:
+def test_plan_edits_the_environment_file_with_the_flag() -> None:
     found = plan(facts(environment_files={ENV: f"A={FLAG}={OLD}", CONFIG: "B=1"}), ENDPOINT)
     assert found.edits == (Edit(ENV, f"A={FLAG}={OLD}", f"A={FLAG}={ENDPOINT}"),)
     assert (found.configured_by, found.reload) == ("FlagsFile", False)
 
 
-def test_drop_in_comes_after_every_other() -> None:
+def test_plan_drop_in_sorts_last() -> None:
     directory = Path("/etc/kubernetes/kubelet.conf.d")
     others = {directory / "10-a.conf": "", directory / "zz-last.conf": f"{KEY}: {OLD}\n"}
     known = facts(config=(CONFIG, ""), config_dir=directory, drop_ins=others)
@@ -95,14 +95,14 @@ def test_drop_in_comes_after_every_other() -> None:
     assert configkey.get(edit.after or "", KEY) == ENDPOINT
 
 
-def test_kubeadms_note_of_the_endpoint_follows() -> None:
-    note = CONFIG.with_name("instance-config.yaml")
+def test_plan_edits_kubeadms_instance_config_too() -> None:
+    instance_config = CONFIG.with_name("instance-config.yaml")
     text = f"{KEY}: {OLD}\n"
-    found = plan(facts(config=(CONFIG, text), instance_config=(note, text)), ENDPOINT)
-    assert [edit.path for edit in found.edits] == [CONFIG, note]
+    found = plan(facts(config=(CONFIG, text), instance_config=(instance_config, text)), ENDPOINT)
+    assert [edit.path for edit in found.edits] == [CONFIG, instance_config]
 
 
-def test_flag_in_the_unit_is_overridden_by_a_drop_in_that_says_all_else_again() -> None:
+def test_plan_overrides_the_flag_in_a_units_command() -> None:
     command = f"ExecStart=/usr/bin/kubelet \\\n  {FLAG}={OLD} $A"
     unit = f"[Service]\nEnvironment=A=1\n{command}\n[Install]\nExecStart=no\n"
     (edit,) = plan(facts(unit_files={Path("/k.service"): unit}), ENDPOINT).edits
@@ -112,33 +112,33 @@ def test_flag_in_the_unit_is_overridden_by_a_drop_in_that_says_all_else_again() 
     )
 
 
-def test_flag_in_an_environment_line_of_the_unit_is_said_again() -> None:
+def test_plan_overrides_the_flag_in_a_units_environment() -> None:
     line = f'Environment="ARGS={FLAG}={OLD} --v=2"'
     (edit,) = plan(facts(unit_files={Path("/k"): f"[Service]\n{line}\nExecStart=/k $ARGS\n"}), ENDPOINT).edits
     assert (edit.after or "").endswith(f'[Service]\nEnvironment="ARGS={FLAG}={ENDPOINT} --v=2"\n')
 
 
-def test_flag_of_unknown_origin_is_refused() -> None:
+def test_plan_refuses_a_flag_of_unknown_origin() -> None:
     with pytest.raises(FailedPrecondition, match=r"neither in kubelet\.service nor"):
         plan(facts(argv=("kubelet", f"{FLAG}={OLD}")), ENDPOINT)
 
 
-def test_kubelet_that_is_switched_needs_no_edit() -> None:
+def test_plan_is_empty_for_a_switched_kubelet() -> None:
     assert plan(facts(environment_files={ENV: f"A={FLAG}={ENDPOINT}"}), ENDPOINT).edits == ()
     assert plan(facts(config=(CONFIG, f"{KEY}: {ENDPOINT}\n")), ENDPOINT).edits == ()
 
 
-def test_healthz_port_is_the_kubelets_own() -> None:
+def test_healthz_port_follows_the_kubelets_configuration() -> None:
     assert facts().healthz_port == 10248
     assert facts(config=(CONFIG, '{"healthzPort": 12345}')).healthz_port == 12345
     assert facts(config=(CONFIG, "healthzPort: 0\n")).healthz_port == 0
     assert facts(argv=("kubelet", "--healthz-port=7")).healthz_port == 7
 
 
-def test_undo_gives_the_very_bytes_back_or_takes_only_ours_out() -> None:
+def test_undo_restores_the_content_or_only_the_endpoint() -> None:
     edit = Edit(CONFIG, "before", f"{KEY}: {ENDPOINT}\n")
     assert undo(edit, edit.after, ENDPOINT, OLD) == "before"
     assert undo(edit, None, ENDPOINT, OLD) == "before"
     assert undo(edit, f"{edit.after}maxPods: 1\n", ENDPOINT, OLD) == f"{KEY}: {OLD}\nmaxPods: 1\n"
-    assert undo(edit, "somebody else's", ENDPOINT, OLD) == "somebody else's"
+    assert undo(edit, "another endpoint", ENDPOINT, OLD) == "another endpoint"
     assert undo(Edit(CONFIG, None, ENDPOINT), f"{ENDPOINT}\n#", ENDPOINT, OLD) is None

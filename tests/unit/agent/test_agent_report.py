@@ -1,4 +1,4 @@
-"""What the instance's status says, and how little of it."""
+"""The instance's status and its size."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ READY = NodeState(3, "Ready", "Proven", kubelet="Noderuntime", switched_reason="
 
 
 def conditions(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {one["type"]: one for one in found["conditions"]}
+    return {condition["type"]: condition for condition in found["conditions"]}
 
 
-def test_conditions_say_what_is_and_since_when() -> None:
+def test_conditions_keep_their_last_transition_time() -> None:
     first = status(READY, {}, NOW)
     assert conditions(first)["Ready"]["status"] == "True"
     assert conditions(first)["Switched"]["reason"] == "KubeletOnNoderuntime"
@@ -29,19 +29,19 @@ def test_conditions_say_what_is_and_since_when() -> None:
     assert conditions(broken)["Switched"]["lastTransitionTime"] == "2026-01-02T03:04:05Z"
 
 
-def test_status_stays_small_whatever_the_tools_say() -> None:
+def test_status_size_is_limited() -> None:
     handlers = tuple(HandlerState(f"handler-{n}", "Broken", "HandlerBroken", "ä" * 5000) for n in range(8))
     found = status(replace(READY, phase="Degraded", message="x" * 9000, handlers=handlers), {}, NOW)
     assert len(json.dumps(found).encode()) <= LIMIT
-    assert [one["name"] for one in found["handlers"]] == [one.name for one in handlers]
+    assert [handler["name"] for handler in found["handlers"]] == [handler.name for handler in handlers]
 
 
-def test_messages_are_one_line() -> None:
+def test_condition_messages_are_one_line() -> None:
     found = status(replace(READY, phase="Failed", message="a\n  b\tc"), {}, NOW)
     assert conditions(found)["Ready"]["message"] == "a b c"
 
 
-def test_time_of_a_probe_is_no_transition() -> None:
+def test_outline_ignores_the_times_of_probes() -> None:
     one = replace(READY, handlers=(HandlerState("r", "Ready", probed=NOW),))
     two = replace(READY, handlers=(HandlerState("r", "Ready", probed=NOW + timedelta(minutes=1)),))
     assert one != two

@@ -1,4 +1,4 @@
-"""The switch on a played node: every style of kubelet, forth and back, cut off anywhere."""
+"""The switch on a fake node: every style of kubelet, switch, revert and interruptions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from noderuntime.agent import layout
 from noderuntime.agent.switch import journal as records
 from noderuntime.agent.switch import transaction
 from noderuntime.agent.switch.revert import revert
-from noderuntime.agent.switch.run import apply, finish
+from noderuntime.agent.switch.run import apply, resume
 from noderuntime.agent.switch.uninstall import PodsStillRunning
 from noderuntime.core.errors import FailedPrecondition, Unimplemented
 
@@ -20,7 +20,7 @@ REMOVED = SPEC.model_copy(update={"state": "Removed"})
 
 
 @pytest.mark.parametrize("style", STYLES)
-async def test_kubelet_is_switched_and_given_back_byte_for_byte(node: FakeNode, style: str) -> None:
+async def test_revert_restores_every_byte(node: FakeNode, style: str) -> None:
     await node.boot(style)
     before = node.files()
     node.install()
@@ -30,18 +30,18 @@ async def test_kubelet_is_switched_and_given_back_byte_for_byte(node: FakeNode, 
     assert result
     assert result.outcome == "Switched"
     assert result.upstream_socket == CONTAINERD
-    assert node.kubelet_is_ours
-    assert node.host.ours.ran == ["gvisor", "runc"]
-    assert node.host.ours.sandboxes == {}
+    assert node.kubelet_is_switched
+    assert node.host.daemon.ran == ["gvisor", "runc"]
+    assert node.host.daemon.sandboxes == {}
     assert layout.REVERT_TIMER not in node.host.active
 
-    assert "back on" in await revert(node.context, expired=False)
+    assert f"uses unix://{CONTAINERD} again" in await revert(node.context, expired=False)
     assert node.files() == before
-    assert not node.kubelet_is_ours
+    assert not node.kubelet_is_switched
 
 
 @pytest.mark.parametrize("style", STYLES)
-async def test_second_apply_touches_nothing(node: FakeNode, style: str) -> None:
+async def test_apply_to_a_switched_node_changes_nothing(node: FakeNode, style: str) -> None:
     await node.boot(style)
     node.install()
     await apply(node.context)
@@ -54,13 +54,13 @@ async def test_second_apply_touches_nothing(node: FakeNode, style: str) -> None:
 
 
 @pytest.mark.parametrize("style", STYLES)
-async def test_kubelet_that_does_not_come_back_gets_its_old_settings(node: FakeNode, style: str) -> None:
+async def test_apply_rolls_back_when_the_kubelet_does_not_start(node: FakeNode, style: str) -> None:
     await node.boot(style)
     before = node.files()
     node.install()
-    node.host.kubelet_refuses_us = True
+    node.host.kubelet_fails_on_noderuntime = True
 
-    with pytest.raises(transaction.Reverted, match="the kubelet does not run within 120 s"):
+    with pytest.raises(transaction.Reverted, match="was rolled back: the kubelet is not running 120 s after"):
         await apply(node.context)
 
     assert node.files() == before
@@ -71,80 +71,80 @@ async def test_kubelet_that_does_not_come_back_gets_its_old_settings(node: FakeN
     assert records.load_journal(node.layout.journal) is None
 
 
-async def test_timer_is_armed_before_the_kubelet_is_touched(node: FakeNode) -> None:
+async def test_apply_arms_the_timer_before_the_kubelet_restarts(node: FakeNode) -> None:
     await node.boot("FlagsFile")
     node.install()
     await apply(node.context)
     assert node.host.restarts == [layout.SERVICE, layout.REVERT_TIMER, "kubelet.service"]
 
 
-async def test_broken_handler_does_not_hold_the_others_back(node: FakeNode) -> None:
+async def test_apply_succeeds_with_one_broken_handler(node: FakeNode) -> None:
     await node.boot("FlagsFile")
     node.install()
-    node.host.ours.broken["gvisor"] = "runsc: exec format error"
+    node.host.daemon.broken["gvisor"] = "runsc: exec format error"
     result = await apply(node.context)
     assert result
     assert result.outcome == "Switched"
     assert "gvisor: runsc: exec format error" in result.message
 
 
-async def test_kubelet_is_left_alone_when_no_handler_works(node: FakeNode) -> None:
+async def test_apply_fails_when_no_handler_works(node: FakeNode) -> None:
     await node.boot("FlagsFile")
     before = node.files()
     node.install()
-    node.host.ours.broken = {"gvisor": "no runsc", "runc": "no runc"}
+    node.host.daemon.broken = {"gvisor": "no runsc", "runc": "no runc"}
     with pytest.raises(FailedPrecondition, match="no handler works: gvisor: no runsc; runc: no runc"):
         await apply(node.context)
     assert node.files() == before
     assert "kubelet.service" not in node.host.restarts
 
 
-async def test_switch_that_was_cut_off_before_the_restart_is_undone(node: FakeNode) -> None:
+async def test_resume_rolls_back_half_written_files(node: FakeNode) -> None:
     await node.boot("ConfigFile")
     before = node.files()
     node.install()
     await apply(node.context)
     journal = records.load_journal(node.layout.journal)
     assert journal
-    # As if the power had gone after the first of the two files was written.
+    # As after a power cut between the writes of the two files.
     records.save(node.layout.journal, journal.model_copy(update={"phase": "Switching"}))
     node.write("/var/lib/kubelet/config.yaml", before["var/lib/kubelet/config.yaml"])
 
-    await finish(node.context)
+    await resume(node.context)
 
     assert node.files() == before
     assert records.load_journal(node.layout.journal) is None
 
 
-async def test_switch_that_was_cut_off_by_a_reboot_is_finished_if_the_kubelet_is_well(node: FakeNode) -> None:
+async def test_resume_commits_when_the_kubelet_is_healthy(node: FakeNode) -> None:
     await node.boot("FlagsFile")
     node.install()
     await apply(node.context)
     journal = records.load_journal(node.layout.journal)
     assert journal
     records.save(node.layout.journal, journal.model_copy(update={"phase": "Switching"}))
-    await finish(node.context)
+    await resume(node.context)
     found = records.load_journal(node.layout.journal)
     assert found
     assert found.phase == "Switched"
-    assert node.kubelet_is_ours
+    assert node.kubelet_is_switched
 
 
-async def test_expired_timer_undoes_only_an_unfinished_switch(node: FakeNode) -> None:
+async def test_revert_expired_reverts_only_an_incomplete_switch(node: FakeNode) -> None:
     await node.boot("FlagsFile")
     before = node.files()
     node.install()
     await apply(node.context)
-    assert "finished in time" in await revert(node.context, expired=True)
-    assert node.kubelet_is_ours
+    assert "completed in time" in await revert(node.context, expired=True)
+    assert node.kubelet_is_switched
     journal = records.load_journal(node.layout.journal)
     assert journal
     records.save(node.layout.journal, journal.model_copy(update={"phase": "Switching"}))
-    assert "back on" in await revert(node.context, expired=True)
+    assert f"uses unix://{CONTAINERD} again" in await revert(node.context, expired=True)
     assert node.files() == before
 
 
-async def test_endpoint_that_somebody_put_back_is_switched_again(node: FakeNode) -> None:
+async def test_apply_switches_again_after_a_manual_revert(node: FakeNode) -> None:
     await node.boot("FlagsFile")
     before = node.files()
     node.install()
@@ -157,7 +157,7 @@ async def test_endpoint_that_somebody_put_back_is_switched_again(node: FakeNode)
     assert node.files() == before
 
 
-async def test_edits_made_after_the_switch_survive_the_way_back(node: FakeNode) -> None:
+async def test_revert_keeps_edits_made_after_the_switch(node: FakeNode) -> None:
     await node.boot("ConfigFile")
     node.install()
     await apply(node.context)
@@ -168,7 +168,7 @@ async def test_edits_made_after_the_switch_survive_the_way_back(node: FakeNode) 
     assert layout.ENDPOINT not in node.files()[name]
 
 
-async def test_mode_manual_serves_and_leaves_the_kubelet_alone(node: FakeNode) -> None:
+async def test_apply_in_mode_manual_does_not_change_the_kubelet(node: FakeNode) -> None:
     await node.boot("FlagsFile")
     before = node.files()
     node.install(SPEC.model_copy(update={"kubelet": SPEC.kubelet.model_copy(update={"mode": "Manual"})}))
@@ -178,15 +178,15 @@ async def test_mode_manual_serves_and_leaves_the_kubelet_alone(node: FakeNode) -
     assert node.files() == before
 
 
-async def test_mode_replace_is_refused_in_one_line(node: FakeNode) -> None:
+async def test_apply_refuses_mode_replace(node: FakeNode) -> None:
     await node.boot("FlagsFile")
     node.install(SPEC.model_copy(update={"kubelet": SPEC.kubelet.model_copy(update={"mode": "Replace"})}))
-    with pytest.raises(Unimplemented, match="not offered yet"):
+    with pytest.raises(Unimplemented, match="not supported yet"):
         await apply(node.context)
     assert json.loads(node.layout.result.read_text())["reason"] == "ModeNotOffered"
 
 
-async def test_upstream_that_is_not_containerd_is_refused(node: FakeNode) -> None:
+async def test_apply_refuses_an_upstream_other_than_containerd(node: FakeNode) -> None:
     await node.boot("FlagsFile")
     node.install()
     node.host.containerd.name = "cri-o"
@@ -194,24 +194,24 @@ async def test_upstream_that_is_not_containerd_is_refused(node: FakeNode) -> Non
         await apply(node.context)
 
 
-async def test_removal_is_refused_while_pods_live_and_names_them(node: FakeNode) -> None:
+async def test_uninstall_is_refused_while_pods_run(node: FakeNode) -> None:
     await node.boot("FlagsFile")
     node.install()
     await apply(node.context)
-    node.host.ours.add("web-0")
+    node.host.daemon.add("web-0")
     node.host.containerd.add("ordinary")
     node.install(REMOVED)
     with pytest.raises(PodsStillRunning, match=r"still run on this node: default/web-0$"):
         await apply(node.context)
-    assert node.kubelet_is_ours
+    assert node.kubelet_is_switched
 
 
-async def test_removal_leaves_nothing_but_the_ordinary_pods(node: FakeNode) -> None:
+async def test_uninstall_keeps_only_the_upstreams_pods(node: FakeNode) -> None:
     await node.boot("FlagsFile")
     before = node.files()
     node.install()
     await apply(node.context)
-    node.host.ours.add("dead", ready=False)
+    node.host.daemon.add("dead", ready=False)
     ordinary = node.host.containerd.add("ordinary")
     pin = node.write("/run/netns/noderuntime-abc", "")
     other = node.write("/run/netns/cni-1", "")
@@ -220,7 +220,7 @@ async def test_removal_leaves_nothing_but_the_ordinary_pods(node: FakeNode) -> N
     assert await apply(node.context) is None
 
     assert node.files() == before
-    assert node.host.ours.sandboxes == {}
+    assert node.host.daemon.sandboxes == {}
     assert ordinary in node.host.containerd.sandboxes
     assert not pin.exists()
     assert other.exists()

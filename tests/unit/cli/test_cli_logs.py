@@ -83,11 +83,11 @@ def test_logs_escapes_control_characters_on_terminals_only(socket: Path, log: Pa
     log.write_bytes(b"T1 stdout F \x1b[31mred\t\xff\r\n")
     command = [sys.executable, "-m", "noderuntime", "logs", "--socket", str(socket), CONTAINER]
     assert subprocess.run(command, capture_output=True, check=True).stdout == b"\x1b[31mred\t\xff\r\n"
-    ours, theirs = pty.openpty()
-    subprocess.run(command, stdout=theirs, check=True)
-    os.close(theirs)
-    output = os.read(ours, 1000).decode()
-    os.close(ours)
+    reader, terminal = pty.openpty()
+    subprocess.run(command, stdout=terminal, check=True)
+    os.close(terminal)
+    output = os.read(reader, 1000).decode()
+    os.close(reader)
     assert "\\x1b[31mred" in output
     assert "\x1b" not in output
     assert output.endswith("\ufffd\r\n")

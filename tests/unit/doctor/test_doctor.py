@@ -192,19 +192,19 @@ def test_network_needs_a_configuration_and_every_plugin(tmp_path: Path) -> None:
 async def test_sockets_that_are_not_served_are_reported(tmp_path: Path) -> None:
     config = _config(
         tmp_path,
-        server=ServerConfig(socket=tmp_path / "ours.sock"),
+        server=ServerConfig(socket=tmp_path / "daemon.sock"),
         upstream=UpstreamConfig(socket=tmp_path / "up.sock"),
         images=ImagesConfig(containerd_socket=tmp_path / "up.sock"),
     )
     assert _states(await sockets(config)) == {"noderuntime socket": State.WARN, "upstream": State.FAIL}
-    (tmp_path / "ours.sock").touch()
+    (tmp_path / "daemon.sock").touch()
     assert _states(await sockets(config))["noderuntime socket"] is State.FAIL
 
 
 async def test_sockets_include_a_separate_image_store(tmp_path: Path) -> None:
     config = _config(
         tmp_path,
-        server=ServerConfig(socket=tmp_path / "ours.sock"),
+        server=ServerConfig(socket=tmp_path / "daemon.sock"),
         images=ImagesConfig(containerd_socket=tmp_path / "store.sock"),
     )
     assert _states(await sockets(config))["image store"] is State.FAIL

@@ -1,6 +1,6 @@
-"""The switch: the kubelet's CRI endpoint changed as a transaction, on the node, by a host unit.
+"""The switch: changes the kubelet's CRI endpoint in a transaction, run by a systemd unit on the node.
 
-``facts`` looks at the kubelet, ``plan`` (pure) says which files to change, ``journal``
-keeps what they were, ``transaction`` changes them and puts them back, ``apply``,
-``revert``, ``uninstall`` and ``status`` are the verbs.
+``facts`` observes the kubelet, ``plan`` (pure) selects the files to change, ``journal`` stores their
+previous content, and ``transaction`` changes them or rolls back. The verbs are in ``run`` (apply and
+resume), ``revert``, ``uninstall`` and ``status``.
 """

@@ -1,8 +1,8 @@
-"""One top-level string of a KubeletConfiguration, read and written without touching another byte. Pure.
+"""Reading and editing one top-level string of a KubeletConfiguration; every other byte stays. Pure functions.
 
-Kubelets read YAML, which includes JSON. A library that loads and dumps would lose
-comments and order, so this edits the one line; what it does not surely understand
-(anchors, tags, block scalars, several documents) it refuses.
+The kubelet reads YAML, which includes JSON. A YAML library would lose comments and the order of keys, so
+this module edits the one line. It refuses forms that it cannot edit safely: anchors, tags, block scalars,
+several documents.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _SCALAR = r"""(?P<value>"[^"\\]*"|'[^']*'|[^\s#&*!|>%@`"'{\[][^\n#]*?|)"""
 
 
 def get(text: str, key: str) -> str | None:
-    """Return the value, or None if the key is not there."""
+    """Return the key's value, or None if it is not set."""
     match = _find(text, key)
     return match["value"].strip("\"'") or None if match else None
 
 
 def put(text: str, key: str, value: str) -> str:
-    """Return the text with the key set. Raises FailedPrecondition for a text it cannot edit surely."""
+    """Return the text with the key set. Raises FailedPrecondition if it cannot be edited safely."""
     match = _find(text, key)
     if match:
         start, end = match.span("value")
@@ -61,4 +61,6 @@ def _is_flow(text: str) -> bool:
 def _refuse_documents(text: str) -> None:
     body = re.sub(r"\A(?:[ \t]*(?:#.*)?\r?\n)*---[ \t]*(?:#.*)?\r?\n", "", text)
     if re.search(r"(?m)^(?:---|\.\.\.|%)", body):
-        raise FailedPrecondition("a kubelet configuration of several documents cannot be edited safely")
+        raise FailedPrecondition(
+            "a kubelet configuration with several YAML documents cannot be edited safely"
+        )

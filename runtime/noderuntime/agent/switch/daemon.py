@@ -1,4 +1,4 @@
-"""The daemon: running as ordered, beside the right upstream, and proven before a kubelet relies on it."""
+"""The daemon, as the switch starts and verifies it before a kubelet uses it."""
 
 from __future__ import annotations
 
@@ -19,51 +19,53 @@ from noderuntime.lifecycle.pods.canary import LABEL
 _log = log.get(__name__)
 
 _REVISION = "NODERUNTIME_REVISION"
-_HEAD = "# Written by noderuntime's switch: the runtime that this node had before.\n"
+_HEAD = "# Written by noderuntime's switch: the previous runtime of this node.\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
-    """What was seen through the socket."""
+class Verification:
+    """The result of verifying the daemon through its socket."""
 
     version: str
     broken: tuple[probe.Finding, ...]
 
 
 async def check_upstream(socket: Path) -> None:
-    """Make sure that the node's own runtime answers and is one that this version works beside."""
+    """Check that the upstream runtime responds and is supported. Raises FailedPrecondition otherwise."""
     async with CriClient(socket) as client:
         name = (await client.version()).runtime_name
     if name != "containerd":
         raise FailedPrecondition(
-            f"{socket} is {name or 'a runtime without a name'}: mode Delegate needs containerd,"
-            " whose image store it uses; use mode Manual"
+            f"{socket} is {name or 'a runtime without a name'}: mode Delegate requires containerd, whose"
+            " image store it uses; set kubelet.mode Manual"
         )
 
 
-async def serve(context: Context, upstream: Path) -> bool:
-    """Have the daemon run with what is on disk; return whether it was (re)started."""
+async def ensure_running(context: Context, upstream: Path) -> bool:
+    """Ensure that the daemon runs with the files on disk; return whether it was (re)started."""
     place = context.layout
     socket = json.dumps(str(upstream))
     text = f"{_HEAD}[upstream]\nsocket = {socket}\n\n[images]\ncontainerd_socket = {socket}\n"
     changed = files.write(place.upstream_config, text.encode())
     config.load(place.config)
     await context.systemd.enable(layout.SERVICE, layout.SWITCH)
-    if not changed and await _runs_as_ordered(context):
+    if not changed and await _is_up_to_date(context):
         return False
-    _log.info("starting the daemon", upstream=upstream)
+    _log.info("restarting the daemon", upstream=upstream)
     try:
         await context.systemd.restart(layout.SERVICE)
     except ToolError as error:
-        raise FailedPrecondition(f"{layout.SERVICE} does not start: {await _last_words(context)}") from error
+        raise FailedPrecondition(
+            f"{layout.SERVICE} does not start: {await _last_log_line(context)}"
+        ) from error
     return True
 
 
-async def prove(context: Context) -> Proof:
-    """Try Version, Status and a canary for each handler.
+async def verify(context: Context) -> Verification:
+    """Call Version and Status, and run a canary for each handler.
 
-    A broken handler is reported and stops nothing, as long as another one works.
-    Raises FailedPrecondition when the kubelet could not live with this runtime.
+    A broken handler is reported and is no failure as long as another handler works.
+    Raises FailedPrecondition if RuntimeReady is false or no handler works.
     """
     place = context.layout
     async with CriClient(place.socket) as client:
@@ -75,27 +77,27 @@ async def prove(context: Context) -> Proof:
     findings = await probe.probe(place.socket, config.load(place.config).handlers)
     broken = tuple(finding for finding in findings if not finding.ready)
     for finding in broken:
-        _log.warning("handler is broken", handler=finding.handler, trouble=finding.trouble)
+        _log.warning("the canary of a handler failed", handler=finding.handler, message=finding.message)
     if broken and len(broken) == len(findings):
-        words = "; ".join(f"{finding.handler}: {finding.trouble}" for finding in broken)
-        raise FailedPrecondition(f"no handler works: {words}")
-    return Proof(version, broken)
+        messages = "; ".join(f"{finding.handler}: {finding.message}" for finding in broken)
+        raise FailedPrecondition(f"no handler works: {messages}")
+    return Verification(version, broken)
 
 
-async def our_sandboxes(context: Context, upstream: Path | None) -> list[cri.PodSandbox]:
-    """Return the sandboxes that are the daemon's own: those it lists and its upstream does not."""
+async def own_sandboxes(context: Context, upstream: Path | None) -> list[cri.PodSandbox]:
+    """Return the daemon's own sandboxes: those that it lists and its upstream does not list."""
     async with CriClient(context.layout.socket) as client:
         listed = await client.sandboxes()
         canaries = await client.sandboxes({LABEL: "true"})
-    theirs: set[str] = set()
+    upstream_ids: set[str] = set()
     if upstream is not None:
         async with CriClient(upstream) as client:
-            theirs = {sandbox.id for sandbox in await client.sandboxes()}
-    return [sandbox for sandbox in (*listed, *canaries) if sandbox.id not in theirs]
+            upstream_ids = {sandbox.id for sandbox in await client.sandboxes()}
+    return [sandbox for sandbox in (*listed, *canaries) if sandbox.id not in upstream_ids]
 
 
-async def _runs_as_ordered(context: Context) -> bool:
-    """Compare what the running daemon was started with, by its environment, with its unit on disk."""
+async def _is_up_to_date(context: Context) -> bool:
+    """Return whether the revision in the running daemon's environment is that of its unit on disk."""
     shown = await context.systemd.show(layout.SERVICE, "ActiveState", "MainPID")
     if shown["ActiveState"] != "active":
         return False
@@ -105,12 +107,12 @@ async def _runs_as_ordered(context: Context) -> bool:
     return len(running) == 1 and b"Environment=" + running[0] + b"\n" in unit
 
 
-async def _last_words(context: Context) -> str:
-    """Return the last line that the daemon logged."""
+async def _last_log_line(context: Context) -> str:
+    """Return the last line that the daemon logged, preferably an error."""
     argv = ["journalctl", "--quiet", "--no-pager", "-o", "cat", "-n", "20", "-u", layout.SERVICE]
     try:
         lines = (await context.host.run(argv, timeout=10)).stdout.decode(errors="replace").splitlines()
     except NoderuntimeError:
         lines = []
-    said = [line for line in lines if "level=error" in line or line.startswith("noderuntime:")]
-    return (said or lines or ["it said nothing"])[-1][:300]
+    errors = [line for line in lines if "level=error" in line or line.startswith("noderuntime:")]
+    return (errors or lines or [f"see journalctl -u {layout.SERVICE}"])[-1][:300]

@@ -1,4 +1,4 @@
-"""Looking at the node's kubelet: its process, its unit, the files that both name."""
+"""Observation of the node's kubelet: its process, its unit, and the files that they name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PROPERTIES = ("FragmentPath", "DropInPaths", "EnvironmentFiles")
 
 
 async def observe(layout: Layout, systemd: Systemd) -> KubeletFacts:
-    """Return what there is to know. FailedPrecondition when no kubelet runs under systemd here."""
+    """Return the kubelet's facts. FailedPrecondition if systemd runs no kubelet on this node."""
     pid, unit = await _find(layout, systemd)
     argv = _argv(layout, pid)
     shown = await systemd.show(unit, *_PROPERTIES)
@@ -51,8 +51,8 @@ async def _find(layout: Layout, systemd: Systemd) -> tuple[int, str]:
     }
     if len(found) != 1:
         raise FailedPrecondition(
-            f"found {len(found)} kubelets that systemd runs, expected one: distributions that hide the"
-            " kubelet in another program need kubelet.mode Manual"
+            f"found {len(found)} kubelets run by systemd, expected one: set kubelet.mode Manual if the"
+            " kubelet runs within another program"
         )
     return found.pop()
 
@@ -70,7 +70,7 @@ def _is_kubelet(argv: tuple[str, ...]) -> bool:
 
 
 def _unit_of(layout: Layout, pid: int) -> str | None:
-    """Return the service whose cgroup holds the process."""
+    """Return the service whose cgroup contains the process."""
     text = (files.read(layout.proc / str(pid) / "cgroup") or b"").decode(errors="replace")
     for line in text.splitlines():
         controllers, _, path = line.partition(":")[2].partition(":")
@@ -80,14 +80,14 @@ def _unit_of(layout: Layout, pid: int) -> str | None:
 
 
 def _environment_paths(shown: str) -> list[Path]:
-    """Read what ``systemctl show`` prints: ``/path (ignore_errors=yes)``, one or more."""
+    """Return the paths that ``systemctl show`` prints as ``/path (ignore_errors=yes)``, one or more."""
     return [Path(word) for word in shown.split() if word.startswith("/")]
 
 
 def _conf_files(layout: Layout, directory: Path) -> list[Path]:
-    """Return the drop-ins as the kubelet finds them: ``*.conf`` at any depth."""
-    here = layout.at(directory)
-    return [directory / path.relative_to(here) for path in sorted(here.rglob("*.conf")) if path.is_file()]
+    """Return the drop-ins in the order in which the kubelet reads them: ``*.conf`` at any depth."""
+    root = layout.at(directory)
+    return [directory / path.relative_to(root) for path in sorted(root.rglob("*.conf")) if path.is_file()]
 
 
 def _texts(layout: Layout, paths: list[Path]) -> dict[Path, str]:

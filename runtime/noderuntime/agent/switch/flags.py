@@ -1,4 +1,4 @@
-"""A flag in a command line, an environment file or a unit. Pure."""
+"""Reading and editing a flag in a command line, an environment file or a unit. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def last(argv: Sequence[str], name: str) -> str | None:
-    """Return the value that wins: the last ``--name=value`` or ``--name value``."""
+    """Return the effective value: that of the last ``--name=value`` or ``--name value``."""
     found = None
     for index, argument in enumerate(argv):
         if argument == f"--{name}" and index + 1 < len(argv):
@@ -18,7 +18,7 @@ def last(argv: Sequence[str], name: str) -> str | None:
 
 
 def first_in(text: str, name: str) -> str | None:
-    """Return the flag's value in a text of shell-like lines, comments left out."""
+    """Return the flag's first value in a text of shell-like lines. Comments are ignored."""
     for line in text.splitlines():
         match = None if _is_comment(line) else _pattern(name).search(line)
         if match:
@@ -27,7 +27,7 @@ def first_in(text: str, name: str) -> str | None:
 
 
 def replace(text: str, name: str, value: str) -> str:
-    """Return the text with every value of the flag replaced and all else as it was, byte for byte."""
+    """Return the text with every value of the flag replaced; every other byte stays."""
     return "".join(
         line if _is_comment(line) else _pattern(name).sub(lambda match: match["flag"] + value, line)
         for line in text.splitlines(keepends=True)

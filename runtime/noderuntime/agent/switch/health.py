@@ -1,4 +1,4 @@
-"""Is the kubelet well, and whom does it talk to?"""
+"""Health checks of the kubelet, and whether it is connected to noderuntime."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from noderuntime.agent.layout import Layout
 from noderuntime.agent.switch.context import Context
 from noderuntime.node.host import peers
 
-_STEADY = 3
-"""So many looks in a row, a second apart, at one and the same process have to be good."""
+_REQUIRED_SUCCESSES = 3
+"""Consecutive successful checks, a second apart, of the same kubelet process."""
 
 
-async def wait_until_well(
-    context: Context, unit: str, port: int, *, ours: bool, seconds: float
+async def wait_until_healthy(
+    context: Context, unit: str, port: int, *, on_noderuntime: bool, seconds: float
 ) -> str | None:
-    """Return None once the kubelet is well and talks to us (or no longer does).
+    """Return None once the kubelet is healthy and connected as expected (see :func:`check`).
 
-    If it is not within so many seconds, return what was wrong at last.
+    If it is not within this many seconds, return the last problem as one line.
     """
     deadline = time.monotonic() + seconds * context.second
-    steady_pid, steady, trouble = 0, 0, "it was not looked at"
+    last_pid, successes, problem = 0, 0, "the kubelet was not checked"
     while time.monotonic() < deadline:
         pid = await context.systemd.main_pid(unit)
-        found = await look(context.layout, pid, port, ours=ours)
-        steady = steady + 1 if found is None and pid == steady_pid else int(found is None)
-        steady_pid, trouble = pid, found or "it did not stay up"
-        if steady >= _STEADY:
+        found = await check(context.layout, pid, port, on_noderuntime=on_noderuntime)
+        successes = successes + 1 if found is None and pid == last_pid else int(found is None)
+        last_pid, problem = pid, found or "the kubelet did not stay up"
+        if successes >= _REQUIRED_SUCCESSES:
             return None
         await asyncio.sleep(context.second)
-    return trouble
+    return problem
 
 
-async def look(layout: Layout, pid: int, port: int, *, ours: bool) -> str | None:
-    """Return None if all is well now, else one line."""
+async def check(layout: Layout, pid: int, port: int, *, on_noderuntime: bool) -> str | None:
+    """Return None if the kubelet is healthy and its connection is as expected, else the problem."""
     if not pid:
-        return "the kubelet does not run"
+        return "the kubelet is not running"
     if port and not await healthz(port):
-        return f"the kubelet does not answer on 127.0.0.1:{port}/healthz"
-    talks = await asyncio.to_thread(talks_to_us, layout, pid)
-    if talks is not None and talks != ours:
-        return f"the kubelet {'does not talk' if ours else 'still talks'} to noderuntime"
+        return f"the kubelet does not respond at 127.0.0.1:{port}/healthz"
+    connected = await asyncio.to_thread(is_connected, layout, pid)
+    if connected is not None and connected != on_noderuntime:
+        return f"the kubelet is {'not' if on_noderuntime else 'still'} connected to noderuntime"
     return None
 
 
 async def healthz(port: int) -> bool:
-    """Ask the kubelet's health endpoint; anything but 200 within two seconds is bad."""
+    """Return whether the kubelet's health endpoint returns status 200 within two seconds."""
     with contextlib.suppress(OSError, TimeoutError):
         async with asyncio.timeout(2):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -60,8 +60,8 @@ async def healthz(port: int) -> bool:
     return False
 
 
-def talks_to_us(layout: Layout, pid: int) -> bool | None:
-    """Tell whether the process holds a connection to our socket; None where the kernel cannot say."""
+def is_connected(layout: Layout, pid: int) -> bool | None:
+    """Return whether the process is connected to the daemon's socket. None if the kernel cannot tell."""
     clients = peers.clients_of(str(layout.socket))
     if clients is None:
         return None

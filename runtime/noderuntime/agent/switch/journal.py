@@ -1,4 +1,4 @@
-"""What the switch keeps on disk: the journal of a transaction and the result of its last run."""
+"""The switch's files on disk: the journal of a transaction and the result of the last run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class JournalFile(BaseModel):
-    """One file of the kubelet: as it was, as the switch made it, and its mode. Text as UTF-8."""
+    """A file of the kubelet: its content before and after the switch's edit. None means no file."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -25,16 +25,16 @@ class JournalFile(BaseModel):
     after: str | None
 
     def edit(self) -> Edit:
-        """Return it as the edit that was made."""
+        """Return the edit that the switch made."""
         return Edit(self.path, self.before, self.after)
 
 
 class Journal(BaseModel):
-    """The old settings.
+    """The kubelet's previous settings and the phase of the transaction.
 
-    ``Switching``: files may be changed, the kubelet may have been restarted, nothing is proven.
-    ``Switched``: it was proven; the old settings are kept for the way back.
-    ``Reverting``: on the way back. No journal: the kubelet is on its upstream.
+    ``Switching``: files may have been changed and the kubelet restarted; its health is not verified.
+    ``Switched``: the kubelet is healthy on noderuntime; the previous settings are kept for a revert.
+    ``Reverting``: the previous settings are being restored. No journal: the kubelet uses its upstream.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,14 +43,14 @@ class Journal(BaseModel):
     unit: str
     configured_by: ConfiguredBy
     upstream: str
-    """Endpoint (``unix://…``) that the kubelet had."""
+    """The kubelet's previous endpoint (``unix://…``)."""
     healthz_port: int
     timeout_seconds: int
     files: tuple[JournalFile, ...]
 
 
 class Result(BaseModel):
-    """How the last run ended; the agent reads it."""
+    """The result of the last run, which the agent reads."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -63,21 +63,21 @@ class Result(BaseModel):
     upstream_socket: str | None = None
     finished: datetime
     failures: int = 0
-    """How often in a row this revision failed."""
+    """Consecutive failures of this revision."""
 
 
 def now() -> datetime:
-    """Return the time as records keep it."""
+    """Return the current time in UTC, in whole seconds."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
 def load_journal(path: Path) -> Journal | None:
-    """Return the journal; None if the kubelet is on its upstream. Internal if it cannot be read."""
+    """Return the journal, or None if the kubelet uses its upstream. Internal if it is invalid."""
     return _load(path, Journal)
 
 
 def load_result(path: Path) -> Result | None:
-    """Return the last result; None if there is none, or none that this version understands."""
+    """Return the last result, or None if it does not exist or this version cannot parse it."""
     try:
         return _load(path, Result)
     except Internal:
@@ -85,7 +85,7 @@ def load_result(path: Path) -> Result | None:
 
 
 def save(path: Path, record: BaseModel) -> None:
-    """Write a record so that it survives a power cut."""
+    """Write a journal or a result durably."""
     files.write(path, record.model_dump_json(indent=1).encode() + b"\n", mode=0o600)
 
 
@@ -96,4 +96,4 @@ def _load(path: Path, model: type[Model]) -> Model | None:
     try:
         return model.model_validate_json(content)
     except ValidationError as error:
-        raise Internal(f"{path} cannot be understood: {error.errors()[0]['msg']}") from error
+        raise Internal(f"{path} cannot be parsed: {error.errors()[0]['msg']}") from error

@@ -1,10 +1,10 @@
-"""``noderuntime switch apply``: the node as ``switch.toml`` orders it, whatever it is like now."""
+"""``noderuntime switch apply`` and ``resume``: bring the node to the state that ``switch.toml`` describes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from noderuntime.agent import layout, order
+from noderuntime.agent import desired, layout
 from noderuntime.agent.switch import daemon, facts, health, transaction, uninstall, versions
 from noderuntime.agent.switch import journal as records
 from noderuntime.agent.switch.context import Context, locked
@@ -17,76 +17,82 @@ _log = log.get(__name__)
 
 
 async def apply(context: Context) -> Result | None:
-    """Carry out the order; the result is on disk, and returned: None when nothing of us is left.
+    """Apply the desired state, save the result and return it; None after an uninstallation.
 
-    What an earlier run left unfinished is finished or undone first. Raises what went
-    wrong, after it has been written down.
+    First completes or rolls back what an earlier run left incomplete. Raises NoderuntimeError
+    after the failure has been saved.
     """
     async with locked(context):
-        wanted = order.load(context.layout.order)
+        config = desired.load(context.layout.switch_config)
         try:
-            await finish(context)
-            if wanted.state == "Removed":
+            await resume(context)
+            if config.state == "Removed":
                 await uninstall.uninstall(context)
                 return None
-            result = await _install(context, wanted)
+            result = await _install(context, config)
         except NoderuntimeError as error:
-            note_failure(context, wanted.revision, _reason(error), str(error))
+            record_failure(context, config.revision, _reason(error), str(error))
             raise
         records.save(context.layout.result, result)
-        versions.collect(context.layout)
+        versions.collect_garbage(context.layout)
         return result
 
 
-async def finish(context: Context) -> None:
-    """Finish what a switch that died (or the machine that rebooted) left: forward if the kubelet is well."""
+async def resume(context: Context) -> None:
+    """Complete an interrupted switch if the kubelet is healthy, else roll it back."""
     journal = records.load_journal(context.layout.journal)
     if journal is None or journal.phase == "Switched":
         return
-    _log.warning("an earlier switch was cut off", phase=journal.phase)
+    _log.warning("an earlier switch was interrupted", phase=journal.phase)
     if journal.phase == "Switching" and transaction.is_written(context, journal):
-        await transaction.settle(context, journal, await transaction.wait_until_ours(context, journal))
+        await transaction.commit_or_roll_back(
+            context, journal, await transaction.wait_until_switched(context, journal)
+        )
     else:
-        await transaction.put_back(context, journal)
+        await transaction.roll_back(context, journal)
 
 
-async def _install(context: Context, wanted: order.Order) -> Result:
-    if wanted.mode == "Replace":
-        raise Unimplemented("kubelet.mode Replace is not offered yet: choose Delegate or Manual")
+async def _install(context: Context, config: desired.SwitchConfig) -> Result:
+    if config.mode == "Replace":
+        raise Unimplemented("kubelet.mode Replace is not supported yet: set Delegate or Manual")
     journal = records.load_journal(context.layout.journal)
-    seen = await facts.observe(context.layout, context.systemd)
-    upstream = _upstream(context, wanted, seen, journal)
+    observed = await facts.observe(context.layout, context.systemd)
+    upstream = _upstream(context, config, observed, journal)
     await daemon.check_upstream(context.layout.at(upstream.removeprefix("unix://")))
-    await daemon.serve(context, Path(upstream.removeprefix("unix://")))
-    proof = await daemon.prove(context)
-    if wanted.mode == "Manual":
+    await daemon.ensure_running(context, Path(upstream.removeprefix("unix://")))
+    verification = await daemon.verify(context)
+    if config.mode == "Manual":
         if journal:
-            await transaction.put_back(context, journal)
-        return _result(wanted, "Manual", proof, None, upstream)
-    journal = await _switch(context, wanted, seen, journal, upstream)
-    return _result(wanted, "Switched", proof, journal, upstream)
+            await transaction.roll_back(context, journal)
+        return _result(config, "Manual", verification, None, upstream)
+    journal = await _switch(context, config, observed, journal, upstream)
+    return _result(config, "Switched", verification, journal, upstream)
 
 
 async def _switch(
-    context: Context, wanted: order.Order, seen: KubeletFacts, journal: Journal | None, upstream: str
+    context: Context,
+    config: desired.SwitchConfig,
+    observed: KubeletFacts,
+    journal: Journal | None,
+    upstream: str,
 ) -> Journal:
-    """Switch the kubelet unless it is switched: then nothing is written and nothing restarted."""
-    todo = plan(seen, layout.ENDPOINT)
-    if not todo.edits and journal:
+    """Switch the kubelet. If it is switched already, write nothing and restart nothing."""
+    planned = plan(observed, layout.ENDPOINT)
+    if not planned.edits and journal:
         return journal
-    if not todo.edits:
-        pid = await context.systemd.main_pid(seen.unit)
-        if await health.look(context.layout, pid, seen.healthz_port, ours=True) is None:
-            # Somebody configured the kubelet for us, and there is no way back to note but the upstream.
-            return _adopted(context, wanted, seen, upstream)
-    return await transaction.switch(context, seen, todo, upstream, wanted.timeout_seconds)
+    if not planned.edits:
+        pid = await context.systemd.main_pid(observed.unit)
+        if await health.check(context.layout, pid, observed.healthz_port, on_noderuntime=True) is None:
+            # The kubelet was connected to noderuntime by hand; a revert will connect it to the upstream.
+            return _adopt(context, config, observed, upstream)
+    return await transaction.switch(context, observed, planned, upstream, config.timeout_seconds)
 
 
-def _adopted(context: Context, wanted: order.Order, seen: KubeletFacts, upstream: str) -> Journal:
-    back = plan(seen, upstream)
+def _adopt(context: Context, config: desired.SwitchConfig, observed: KubeletFacts, upstream: str) -> Journal:
+    back = plan(observed, upstream)
     journal = Journal(
-        phase="Switched", unit=seen.unit, configured_by=back.configured_by, upstream=upstream,
-        healthz_port=seen.healthz_port, timeout_seconds=wanted.timeout_seconds,
+        phase="Switched", unit=observed.unit, configured_by=back.configured_by, upstream=upstream,
+        healthz_port=observed.healthz_port, timeout_seconds=config.timeout_seconds,
         files=tuple(
             records.JournalFile(path=edit.path, before=edit.after, after=edit.before) for edit in back.edits
         ),
@@ -95,11 +101,13 @@ def _adopted(context: Context, wanted: order.Order, seen: KubeletFacts, upstream
     return journal
 
 
-def _upstream(context: Context, wanted: order.Order, seen: KubeletFacts, journal: Journal | None) -> str:
-    """Return the endpoint that the node had before us, as ``unix://…``."""
-    if wanted.upstream_socket:
-        return f"unix://{wanted.upstream_socket}"
-    endpoint = seen.endpoint if seen.endpoint.startswith("unix://") else f"unix://{seen.endpoint}"
+def _upstream(
+    context: Context, config: desired.SwitchConfig, observed: KubeletFacts, journal: Journal | None
+) -> str:
+    """Return the endpoint of the node's previous runtime, as ``unix://…``."""
+    if config.upstream_socket:
+        return f"unix://{config.upstream_socket}"
+    endpoint = observed.endpoint if observed.endpoint.startswith("unix://") else f"unix://{observed.endpoint}"
     if endpoint != layout.ENDPOINT:
         return endpoint
     if journal:
@@ -107,17 +115,21 @@ def _upstream(context: Context, wanted: order.Order, seen: KubeletFacts, journal
     if context.layout.at(DEFAULT_ENDPOINT.removeprefix("unix://")).is_socket():
         return DEFAULT_ENDPOINT
     raise FailedPrecondition(
-        "the kubelet is on our socket already and nothing tells what it had before: set upstreamSocket"
+        "the kubelet already uses noderuntime and its previous runtime is unknown: set upstreamSocket"
     )
 
 
 def _result(
-    wanted: order.Order, outcome: str, proof: daemon.Proof, journal: Journal | None, upstream: str
+    config: desired.SwitchConfig,
+    outcome: str,
+    verification: daemon.Verification,
+    journal: Journal | None,
+    upstream: str,
 ) -> Result:
-    broken = "; ".join(f"{finding.handler}: {finding.trouble}" for finding in proof.broken)
+    broken = "; ".join(f"{finding.handler}: {finding.message}" for finding in verification.broken)
     return Result.model_validate(
         {
-            "revision": wanted.revision,
+            "revision": config.revision,
             "outcome": outcome,
             "reason": "KubeletOnNoderuntime" if journal else "KubeletLeftAlone",
             "message": f"broken handlers: {broken}"[:500] if broken else "",
@@ -129,21 +141,21 @@ def _result(
     )
 
 
-def note_failure(context: Context, revision: str, reason: str, message: str) -> None:
-    """Write down why it failed and how often in a row; a disk that takes no more is only logged."""
-    known = records.load_result(context.layout.result)
+def record_failure(context: Context, revision: str, reason: str, message: str) -> None:
+    """Save a failed result with the count of consecutive failures. A failure to save is only logged."""
+    previous = records.load_result(context.layout.result)
     journal = records.load_journal(context.layout.journal)
     result = Result(
         revision=revision, outcome="Failed", reason=reason, message=message[:500], finished=now(),
         kubelet="Noderuntime" if journal else "Upstream",
         configured_by=journal.configured_by if journal else None,
         upstream_socket=journal.upstream.removeprefix("unix://") if journal else None,
-        failures=known.failures + 1 if known and known.revision == revision else 1,
+        failures=previous.failures + 1 if previous and previous.revision == revision else 1,
     )  # fmt: skip
     try:
         records.save(context.layout.result, result)
     except NoderuntimeError as error:
-        _log.error("the result could not be written", error=error)
+        _log.error("saving the result failed", error=error)
 
 
 def _reason(error: NoderuntimeError) -> str:

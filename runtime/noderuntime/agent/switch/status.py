@@ -1,10 +1,10 @@
-"""``noderuntime switch status``: what the switch knows, as JSON."""
+"""``noderuntime switch status``: the state of the switch as JSON."""
 
 from __future__ import annotations
 
 import json
 
-from noderuntime.agent import order
+from noderuntime.agent import desired
 from noderuntime.agent.switch import facts
 from noderuntime.agent.switch import journal as records
 from noderuntime.agent.switch.context import Context
@@ -12,7 +12,7 @@ from noderuntime.core.errors import NoderuntimeError
 
 
 async def status(context: Context) -> str:
-    """Return order, journal, last result and what the running kubelet was started with."""
+    """Return configuration, journal, last result, and the endpoint of the running kubelet, as JSON."""
     journal = records.load_journal(context.layout.journal)
     result = records.load_result(context.layout.result)
     try:
@@ -21,7 +21,7 @@ async def status(context: Context) -> str:
         endpoint = f"unknown: {error}"
     return json.dumps(
         {
-            "order": order.load(context.layout.order).model_dump(mode="json"),
+            "order": desired.load(context.layout.switch_config).model_dump(mode="json"),
             "kubeletEndpoint": endpoint,
             "journal": journal.model_dump(mode="json", exclude={"files"}) if journal else None,
             "files": [str(entry.path) for entry in journal.files] if journal else [],

@@ -1,11 +1,11 @@
-"""Changing the kubelet's files and putting them back.
+"""The transaction that changes the kubelet's files, and its rollback.
 
     (no journal) ──begin──► Switching ──commit──► Switched
          ▲                      │                    │
-         └────── put_back ◄─────┴──── Reverting ◄────┘
+         └───── roll_back ◄─────┴──── Reverting ◄────┘
 
-Every arrow is safe to be cut off: the journal is on disk before the first file changes,
-the timer is armed before that, and each step can be done again.
+Every transition can be interrupted: the journal is on disk and the timer is armed before the
+first file changes, and each step is idempotent.
 """
 
 from __future__ import annotations
@@ -24,68 +24,68 @@ from noderuntime.core.errors import FailedPrecondition, NoderuntimeError
 
 _log = log.get(__name__)
 
-_PATIENCE_AFTER_REVERT = 90.0
+_ROLLBACK_SECONDS = 90.0
 
 
 class Reverted(FailedPrecondition):
-    """The switch failed and the kubelet has its old settings again."""
+    """The switch failed and was rolled back."""
 
 
 async def switch(context: Context, facts: KubeletFacts, plan: Plan, upstream: str, timeout: int) -> Journal:
-    """Change the files, restart the kubelet, and commit when it is well again within timeout seconds.
+    """Change the files, restart the kubelet, and commit if it is healthy within ``timeout`` seconds.
 
-    Otherwise everything is put back and Reverted says why.
+    Otherwise roll back and raise Reverted with the cause.
     """
     journal = _begin(context, facts, plan, upstream, timeout)
     await context.systemd.restart(layout.REVERT_TIMER)
-    _log.info("switching the kubelet to our socket", configured_by=plan.configured_by)
+    _log.info("switching the kubelet to noderuntime", configured_by=plan.configured_by)
     try:
         await _change(context, facts.unit, plan, timeout)
     except NoderuntimeError as error:
-        return await settle(context, journal, str(error))
-    return await settle(context, journal, await wait_until_ours(context, journal))
+        return await commit_or_roll_back(context, journal, str(error))
+    return await commit_or_roll_back(context, journal, await wait_until_switched(context, journal))
 
 
-async def wait_until_ours(context: Context, journal: Journal) -> str | None:
-    """Return None once the kubelet is well on our socket, else what was still wrong at the deadline."""
-    trouble = await health.wait_until_well(
-        context, journal.unit, journal.healthz_port, ours=True, seconds=journal.timeout_seconds
+async def wait_until_switched(context: Context, journal: Journal) -> str | None:
+    """Return None once the kubelet is healthy on noderuntime, or the problem at the deadline."""
+    problem = await health.wait_until_healthy(
+        context, journal.unit, journal.healthz_port, on_noderuntime=True, seconds=journal.timeout_seconds
     )
-    return f"{trouble} within {journal.timeout_seconds} s of the switch" if trouble else None
+    return f"{problem} {journal.timeout_seconds} s after the switch" if problem else None
 
 
-async def settle(context: Context, journal: Journal, trouble: str | None) -> Journal:
-    """Commit if there is no trouble; else go back and raise Reverted with it."""
-    if trouble:
-        after = await put_back(context, journal)
-        raise Reverted(f"everything was put back{after}: {trouble}")
+async def commit_or_roll_back(context: Context, journal: Journal, problem: str | None) -> Journal:
+    """Commit if there is no problem, else roll back and raise Reverted with the problem."""
+    if problem:
+        after = await roll_back(context, journal)
+        raise Reverted(f"the switch was rolled back{after}: {problem}")
     committed = journal.model_copy(update={"phase": "Switched"})
     records.save(context.layout.journal, committed)
     await context.systemd.stop(layout.REVERT_TIMER)
     return committed
 
 
-async def put_back(context: Context, journal: Journal) -> str:
-    """Give the kubelet its old endpoint; return an empty string, or what is still wrong with it.
+async def roll_back(context: Context, journal: Journal) -> str:
+    """Restore the kubelet's previous endpoint. Return ``, but PROBLEM`` if it is not healthy then, or "".
 
-    Files that nobody touched since get the very bytes they had.
+    Files that were not changed since the switch get their exact old content.
     """
-    _log.warning("putting the kubelet's old settings back", upstream=journal.upstream)
+    _log.warning("rolling back the kubelet's settings", upstream=journal.upstream)
     records.save(context.layout.journal, journal.model_copy(update={"phase": "Reverting"}))
     for entry in journal.files:
-        _put_back_file(context, entry, journal.upstream)
+        _roll_back_file(context, entry, journal.upstream)
     await context.systemd.reload()
     await context.systemd.restart(journal.unit)
-    trouble = await health.wait_until_well(
-        context, journal.unit, journal.healthz_port, ours=False, seconds=_PATIENCE_AFTER_REVERT
+    problem = await health.wait_until_healthy(
+        context, journal.unit, journal.healthz_port, on_noderuntime=False, seconds=_ROLLBACK_SECONDS
     )
     files.remove(context.layout.journal)
     await context.systemd.stop(layout.REVERT_TIMER)
-    return f", but {trouble}" if trouble else ""
+    return f", but {problem}" if problem else ""
 
 
 def is_written(context: Context, journal: Journal) -> bool:
-    """Tell whether all files of the journal are as the switch wanted them."""
+    """Return whether all files of the journal have the content that the switch wrote."""
     return all(_read(context, entry.path) == entry.after for entry in journal.files)
 
 
@@ -98,10 +98,10 @@ async def _change(context: Context, unit: str, plan: Plan, timeout: int) -> None
 
 
 def _begin(context: Context, facts: KubeletFacts, plan: Plan, upstream: str, timeout: int) -> Journal:
-    """Write the journal; what an earlier switch noted of files that stay switched is kept."""
-    known = records.load_journal(context.layout.journal)
-    kept = {entry.path: entry for entry in known.files} if known else {}
-    changed = {edit.path: _note(edit, kept.get(edit.path)) for edit in plan.edits}
+    """Save the journal and return it. Entries of an earlier switch are kept for files that stay switched."""
+    earlier = records.load_journal(context.layout.journal)
+    kept = {entry.path: entry for entry in earlier.files} if earlier else {}
+    changed = {edit.path: _entry(edit, kept.get(edit.path)) for edit in plan.edits}
     journal = Journal(
         phase="Switching", unit=facts.unit, configured_by=plan.configured_by, upstream=upstream,
         healthz_port=facts.healthz_port, timeout_seconds=timeout, files=tuple({**kept, **changed}.values()),
@@ -110,17 +110,17 @@ def _begin(context: Context, facts: KubeletFacts, plan: Plan, upstream: str, tim
     return journal
 
 
-def _note(edit: Edit, known: JournalFile | None) -> JournalFile:
-    """Remember a file's first state when only our own writing differs from it."""
-    before = known.before if known and edit.before == known.after else edit.before
+def _entry(edit: Edit, earlier: JournalFile | None) -> JournalFile:
+    """Return the journal's entry. It keeps the original content if the current one is the switch's own."""
+    before = earlier.before if earlier and edit.before == earlier.after else edit.before
     return JournalFile(path=edit.path, before=before, after=edit.after)
 
 
-def _put_back_file(context: Context, entry: JournalFile, upstream: str) -> None:
+def _roll_back_file(context: Context, entry: JournalFile, upstream: str) -> None:
     current = _read(context, entry.path)
-    wanted = undo(entry.edit(), current, layout.ENDPOINT, upstream)
-    if wanted != current:
-        _write(context, entry.path, wanted)
+    restored = undo(entry.edit(), current, layout.ENDPOINT, upstream)
+    if restored != current:
+        _write(context, entry.path, restored)
 
 
 def _read(context: Context, path: Path) -> str | None:
@@ -129,10 +129,10 @@ def _read(context: Context, path: Path) -> str | None:
 
 
 def _write(context: Context, path: Path, text: str | None) -> None:
-    here = context.layout.at(path)
+    target = context.layout.at(path)
     if text is not None:
-        files.write(here, text.encode(errors="surrogateescape"))
+        files.write(target, text.encode(errors="surrogateescape"))
         return
-    files.remove(here)
-    if here.parent.name.endswith(".service.d") and not any(here.parent.iterdir()):
-        here.parent.rmdir()
+    files.remove(target)
+    if target.parent.name.endswith(".service.d") and not any(target.parent.iterdir()):
+        target.parent.rmdir()

@@ -1,7 +1,7 @@
-"""``noderuntime switch uninstall``: the kubelet back on its own runtime, and nothing of us left.
+"""``noderuntime switch uninstall``: revert the kubelet and remove noderuntime from the node.
 
-The order lets it be cut off anywhere and run again: what refuses comes first, what this
-very program needs (its Python, its unit) comes last.
+The order of the steps lets an interrupted uninstallation be run again: checks that can refuse come
+first, and the files that this program needs (its Python, its unit) are removed last.
 """
 
 from __future__ import annotations
@@ -25,24 +25,23 @@ from noderuntime.lifecycle.pods.canary import LABEL
 
 _log = log.get(__name__)
 
-_NAMED = 5
+_MAX_NAMES = 5
 _CGROUP = "/noderuntime"
-"""Holds what belongs to no pod of the kubelet: canaries."""
+"""The cgroup of canaries, which belong to no pod of the kubelet."""
 _PINS = "noderuntime-*"
-"""What the daemon calls its network namespaces in /run/netns."""
+"""The names of the daemon's network namespaces in /run/netns."""
 
 
 class PodsStillRunning(FailedPrecondition):
-    """Pods of our handlers live on this node."""
+    """Pods of noderuntime's handlers still run on this node."""
 
 
 async def uninstall(context: Context) -> None:
-    """Take everything off the node. Raises PodsStillRunning, with their names, before anything is touched."""
-    ours = await _sandboxes(context)
-    _refuse_while_pods_live(ours)
+    """Uninstall noderuntime. Raises PodsStillRunning, with their names, before anything is changed."""
+    _refuse_while_pods_run(await _sandboxes(context))
     journal = records.load_journal(context.layout.journal)
     if journal:
-        await transaction.put_back(context, journal)
+        await transaction.roll_back(context, journal)
     await _remove_sandboxes(context, await _sandboxes(context))
     await _stop_daemon(context)
     await _remove_leftovers(context)
@@ -50,44 +49,49 @@ async def uninstall(context: Context) -> None:
 
 
 async def _sandboxes(context: Context) -> list[cri.PodSandbox]:
-    """Ask the daemon, started once more if need be; none where it never ran.
+    """Return the daemon's sandboxes; starts the daemon if necessary. Empty if it never ran.
 
-    A daemon that cannot answer does not hold the removal back, unless monitors of containers live.
+    A daemon that does not respond blocks the removal only while monitors of containers are running.
     """
     if not (context.layout.state / "ledger.db").exists():
         return []
     try:
         await context.systemd.start(layout.SERVICE)
         upstream = load(context.layout.config).upstream
-        return await daemon.our_sandboxes(context, context.layout.at(upstream.socket) if upstream else None)
+        return await daemon.own_sandboxes(context, context.layout.at(upstream.socket) if upstream else None)
     except NoderuntimeError as error:
         if monitors := _monitors(context):
-            raise PodsStillRunning(f"{len(monitors)} containers still run, and {error}") from error
-        _log.warning("the daemon cannot say what is left", error=error)
+            raise PodsStillRunning(
+                f"{len(monitors)} containers still run, and the daemon failed: {error}"
+            ) from error
+        _log.warning("listing the daemon's sandboxes failed", error=error)
         return []
 
 
-def _refuse_while_pods_live(ours: list[cri.PodSandbox]) -> None:
-    alive = [one for one in ours if one.state == cri.SANDBOX_READY and LABEL not in one.labels]
-    if alive:
-        names = ", ".join(f"{one.metadata.namespace}/{one.metadata.name}" for one in alive[:_NAMED])
-        more = f" and {len(alive) - _NAMED} more" if len(alive) > _NAMED else ""
-        raise PodsStillRunning(f"pods of our handlers still run on this node: {names}{more}")
+def _refuse_while_pods_run(sandboxes: list[cri.PodSandbox]) -> None:
+    running = [
+        sandbox for sandbox in sandboxes if sandbox.state == cri.SANDBOX_READY and LABEL not in sandbox.labels
+    ]
+    if running:
+        pods = [sandbox.metadata for sandbox in running[:_MAX_NAMES]]
+        names = ", ".join(f"{pod.namespace}/{pod.name}" for pod in pods)
+        more = f" and {len(running) - _MAX_NAMES} more" if len(running) > _MAX_NAMES else ""
+        raise PodsStillRunning(f"pods of noderuntime's handlers still run on this node: {names}{more}")
 
 
-async def _remove_sandboxes(context: Context, ours: list[cri.PodSandbox]) -> None:
-    """Let the daemon clean up after dead pods: networks, mounts, snapshots.
+async def _remove_sandboxes(context: Context, sandboxes: list[cri.PodSandbox]) -> None:
+    """Remove dead sandboxes through the daemon, which cleans up their networks, mounts and snapshots.
 
-    What it cannot remove is dead to the kubelet as well; it is ended by force later.
+    Processes of a sandbox that cannot be removed are killed later.
     """
-    if not ours:
+    if not sandboxes:
         return
     async with CriClient(context.layout.socket) as client:
-        for sandbox in ours:
+        for sandbox in sandboxes:
             try:
                 await client.remove(sandbox.id)
             except NoderuntimeError as error:
-                _log.warning("a dead sandbox will be ended by force", sandbox=sandbox.id, error=error)
+                _log.warning("removing a dead sandbox failed", sandbox=sandbox.id, error=error)
 
 
 async def _stop_daemon(context: Context) -> None:
@@ -96,7 +100,7 @@ async def _stop_daemon(context: Context) -> None:
     await context.systemd.disable(layout.SERVICE, layout.SWITCH)
     for pid in _monitors(context):
         if process := await context.host.process(pid):
-            _log.warning("killing a monitor that was left over", pid=pid)
+            _log.warning("killing a leftover monitor", pid=pid)
             await context.host.kill_tree(process)
     for pid in await context.host.cgroup_pids(_CGROUP):
         if process := await context.host.process(pid):
@@ -105,28 +109,28 @@ async def _stop_daemon(context: Context) -> None:
 
 
 def _monitors(context: Context) -> list[int]:
-    """Return the PIDs of the bundle's conmon."""
+    """Return the PIDs of the bundle's conmon processes."""
 
     def is_monitor(pid: int) -> bool:
         content = files.read(context.layout.proc / str(pid) / "cmdline") or b""
         return content.split(b"\0", 1)[0].endswith(b"/conmon")
 
-    return [pid for pid in versions.users(context.layout, context.layout.opt) if is_monitor(pid)]
+    return [pid for pid in versions.processes_using(context.layout, context.layout.opt) if is_monitor(pid)]
 
 
 async def _remove_leftovers(context: Context) -> None:
-    """Mounts, pinned namespaces and cgroups that a dead pod may have left."""
+    """Remove mounts, pinned namespaces and cgroups that a dead pod may have left."""
     mountinfo = (files.read(context.layout.proc / "self/mountinfo") or b"").decode(errors="replace")
     points = [Path(line.split()[4].replace("\\040", " ")) for line in mountinfo.splitlines()]
-    ours = [point for point in points if _is_below_ours(context, point)]
-    for point in sorted(ours, reverse=True):
+    leftovers = [point for point in points if _is_below_own_directory(context, point)]
+    for point in sorted(leftovers, reverse=True):
         await context.host.unmount(point)
     pins = context.layout.at("/run/netns")
     await context.host.unpin_namespaces(sorted(pins.glob(_PINS)) if pins.is_dir() else [])
     await context.host.remove_cgroup(_CGROUP)
 
 
-def _is_below_ours(context: Context, point: Path) -> bool:
+def _is_below_own_directory(context: Context, point: Path) -> bool:
     return any(point.is_relative_to(directory) for directory in (context.layout.run, context.layout.state))
 
 
@@ -138,6 +142,6 @@ async def _remove_files(context: Context) -> None:
         await context.systemd.reload()
     for directory in (place.run, place.state, place.etc):
         await context.host.remove_tree(directory)
-    _log.info("removed from this node")
-    # Python and its libraries stay mapped; from here on nothing may be imported.
+    _log.info("noderuntime was removed from this node")
+    # Python and loaded libraries stay mapped, but no module can be imported after this.
     shutil.rmtree(place.opt, ignore_errors=True)

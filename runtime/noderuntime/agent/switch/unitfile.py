@@ -1,4 +1,4 @@
-"""A drop-in for a kubelet whose endpoint stands in its unit. Pure."""
+"""The drop-in for a kubelet whose endpoint is set in its unit. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterable
 from noderuntime.agent.switch import flags
 
 FLAG = "container-runtime-endpoint"
-_HEAD = "# Written by noderuntime's switch, which removes it when the kubelet goes back.\n[Service]\n"
+_HEAD = "# Written by noderuntime's switch, which removes it when it reverts the kubelet.\n[Service]\n"
 
 
 def mentions_flag(units: Iterable[str]) -> bool:
-    """Tell whether the effective lines of the unit and its drop-ins carry the flag themselves."""
+    """Return whether an effective line of the unit or its drop-ins contains the flag."""
     commands, environment = _effective(units)
     return any(flags.first_in(line, FLAG) for line in (*commands, *environment))
 
 
 def override(units: Iterable[str], endpoint: str) -> str:
-    """Return a drop-in that says the same as the unit files (first to last), but for the endpoint.
+    """Return a drop-in that repeats the unit files' commands and environment with another endpoint.
 
-    Where none of them has the flag, it is appended to the command.
+    The unit files are in systemd's order. If none has the flag, it is appended to the command.
     """
     units = tuple(units)
     commands, environment = _effective(units)
@@ -33,7 +33,7 @@ def override(units: Iterable[str], endpoint: str) -> str:
 
 
 def _effective(units: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return the commands of ExecStart= and the lines of Environment= that are in force."""
+    """Return the effective commands of ExecStart= and lines of Environment=."""
     commands: list[str] = []
     environment: list[str] = []
     for text in units:
@@ -52,7 +52,7 @@ def _effective(units: Iterable[str]) -> tuple[list[str], list[str]]:
 
 
 def _joined(text: str) -> list[str]:
-    """Return the logical lines: continuations joined, comments and blank lines left out."""
+    """Return the logical lines: with continuations joined, without comments and blank lines."""
     lines: list[str] = []
     pending = ""
     for raw in text.splitlines():

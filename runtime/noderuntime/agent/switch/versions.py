@@ -1,4 +1,4 @@
-"""Old versions of the bundle: removed once nothing runs from them."""
+"""Garbage collection of old versions of the bundle."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from noderuntime.core import log
 _log = log.get(__name__)
 
 
-def collect(layout: Layout) -> list[str]:
-    """Remove every version that is neither current nor used by a process; return their names."""
+def collect_garbage(layout: Layout) -> list[str]:
+    """Remove the versions that are neither current nor used by a process; return their names."""
     removed = []
     current = layout.current.resolve().name
     for path in sorted(layout.versions.iterdir()) if layout.versions.is_dir() else []:
-        if path.name != current and not path.name.startswith(".") and not users(layout, path):
-            _log.info("removing an old version", digest=path.name)
+        if path.name != current and not path.name.startswith(".") and not processes_using(layout, path):
+            _log.info("removing an old version of the bundle", digest=path.name)
             shutil.rmtree(path, ignore_errors=True)
             removed.append(path.name)
     return removed
 
 
-def users(layout: Layout, directory: Path) -> list[int]:
-    """Return the PIDs whose program, libraries or mounts lie in the directory."""
+def processes_using(layout: Layout, directory: Path) -> list[int]:
+    """Return the PIDs of processes whose program, mapped files or mounts are in the directory."""
     needle = f"/{directory.relative_to(layout.root)}/".encode()
     processes = (entry for entry in layout.proc.iterdir() if entry.name.isdigit())
     return [int(entry.name) for entry in processes if _uses(entry, needle)]

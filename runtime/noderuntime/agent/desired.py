@@ -1,7 +1,7 @@
-"""What the agent orders of its node: two files, pure functions of the instance's spec.
+"""The desired configuration of the daemon and the switch: two files, pure functions of the instance's spec.
 
-``config.toml`` is the daemon's; ``switch.toml`` tells the host's switch what the
-kubelet should talk to. Both are plain enough to be written by hand.
+``config.toml`` configures the daemon. ``switch.toml`` configures the switch, which connects the kubelet
+to the daemon. Both files can also be written by hand.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from noderuntime.agent.instance import InstanceSpec
 from noderuntime.core.errors import InvalidArgument
 
-_HEAD = "# Written by the noderuntime agent; changes by hand are undone. Use conf.d/*.toml for your own.\n"
+_HEAD = (
+    "# Written by the noderuntime agent, which reverts changes. Put your own settings into conf.d/*.toml.\n"
+)
 _TOOLS = {"Runc": ("runc", "runc"), "GVisor": ("gvisor", "runsc")}
 
 
-class Order(BaseModel):
+class SwitchConfig(BaseModel):
     """The content of ``switch.toml``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     revision: str = "by-hand"
-    """Comes back in the result, so that the agent knows which order was carried out."""
+    """Copied to the result, so that the agent knows which configuration was applied."""
     state: Literal["Installed", "Removed"] = "Installed"
     mode: Literal["Delegate", "Replace", "Manual"] = "Delegate"
     timeout_seconds: Annotated[int, Field(ge=10, le=3600)] = 120
@@ -35,10 +37,10 @@ class Order(BaseModel):
 
 
 def daemon_config(spec: InstanceSpec, digest: str) -> str:
-    """Return ``config.toml`` for these handlers, with the tools of this very version of the bundle.
+    """Return ``config.toml`` for these handlers, with the tools of this version of the bundle.
 
-    Not by way of the link ``current``: runc refuses a root filesystem behind a link, and a
-    daemon that runs on while the link moves must not mix versions.
+    The paths do not use the symlink ``current``: runc refuses a root filesystem behind a symlink, and a
+    running daemon must not mix versions when the symlink changes.
     """
     home = f"/opt/noderuntime/versions/{digest}"
     parts = [
@@ -50,7 +52,7 @@ def daemon_config(spec: InstanceSpec, digest: str) -> str:
         f'pause_rootfs = "{home}/share/pause"\n'
         f'seccomp_profile = "{home}/share/seccomp.json"\n',
     ]
-    for handler in sorted(spec.handlers, key=lambda one: one.name):
+    for handler in sorted(spec.handlers, key=lambda handler: handler.name):
         kind, tool = _TOOLS[handler.type]
         parts.append(
             f'\n[handlers.{json.dumps(handler.name)}]\ntype = "{kind}"\npath = "{home}/bin/{tool}"\n'
@@ -58,35 +60,35 @@ def daemon_config(spec: InstanceSpec, digest: str) -> str:
     return "".join(parts)
 
 
-def switch_order(spec: InstanceSpec, digest: str) -> Order:
-    """Return the order; its revision changes with everything that the switch would act on."""
+def switch_config(spec: InstanceSpec, digest: str) -> SwitchConfig:
+    """Return the switch's configuration. Its revision changes with everything that the switch acts on."""
     fields = {
         "state": spec.state,
         "mode": spec.kubelet.mode,
         "timeout_seconds": spec.kubelet.switch_timeout_seconds,
         "upstream_socket": spec.upstream_socket,
     }
-    seen = json.dumps([fields, daemon_config(spec, digest)], sort_keys=True)
-    revision = hashlib.sha256(seen.encode()).hexdigest()[:16]
+    content = json.dumps([fields, daemon_config(spec, digest)], sort_keys=True)
+    revision = hashlib.sha256(content.encode()).hexdigest()[:16]
     try:
-        return Order.model_validate({**fields, "revision": revision})
+        return SwitchConfig.model_validate({**fields, "revision": revision})
     except ValidationError as error:
         first = error.errors()[0]
         raise InvalidArgument(f"instance: {first['loc'][0]}: {first['msg']}") from error
 
 
-def render(order: Order) -> str:
+def render(config: SwitchConfig) -> str:
     """Return ``switch.toml``."""
-    lines = [f"{key} = {json.dumps(value)}\n" for key, value in order.model_dump(exclude_none=True).items()]
+    lines = [f"{key} = {json.dumps(value)}\n" for key, value in config.model_dump(exclude_none=True).items()]
     return _HEAD + "".join(lines)
 
 
-def load(path: Path) -> Order:
-    """Read ``switch.toml``; a missing one orders the defaults. InvalidArgument names what is wrong."""
+def load(path: Path) -> SwitchConfig:
+    """Read ``switch.toml``. A missing file gives the defaults. InvalidArgument names the invalid key."""
     try:
-        return Order.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return SwitchConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        return Order()
+        return SwitchConfig()
     except ValidationError as error:
         first = error.errors()[0]
         raise InvalidArgument(f"{path}: {first['loc'][0]}: {first['msg']}") from error
