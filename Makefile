@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 export NODERUNTIME_CACHE ?= $(HOME)/.cache/noderuntime
 VENV := $(NODERUNTIME_CACHE)/venv/bin
-SYSTEM_PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11 /usr/bin/python3; do \
+SYSTEM_PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 /usr/bin/python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$python; break; }; done)
 # The harness is a package for the tests and the demo, not part of the distribution.
 export PYTHONPATH := tests/cluster

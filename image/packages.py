@@ -14,8 +14,8 @@ SOURCE = Path(__file__).resolve().parent.parent
 LOCK = SOURCE / "requirements.lock"
 EXTRAS = ("runtime", "operator")
 PYTHON, PLATFORM = "3.11", "x86_64-manylinux_2_36"  # bookworm's
-# Files of wheels that are for developers only.
-LEFT_OUT = ("*.pyi", "*.pyx", "*.pxd", "*.pxi", "*.c", "*.h", "tests", "test", "docs")
+# Files of wheels that are for developers only, and uv's own.
+LEFT_OUT = (".lock", "*.pyi", "*.pyx", "*.pxd", "*.pxi", "*.c", "*.h", "tests", "test", "docs")
 
 
 def packages() -> Path:
