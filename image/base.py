@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from buildah import CACHE, buildah, run, works
+import sys
+
+from buildah import CACHE, SOURCE, buildah, run, works
 
 UPSTREAM = "docker.io/library/debian:bookworm-slim"
 OWN = "localhost/noderuntime-base:bookworm"
-MIRROR = "http://deb.debian.org"
-SUITES = (("debian", "bookworm"), ("debian", "bookworm-updates"), ("debian-security", "bookworm-security"))
+SUITES = ("bookworm", "bookworm-updates", "bookworm-security")
 # What Debian's slim images leave out too.
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 
@@ -35,7 +36,7 @@ def make() -> None:
         *(f"--dpkgopt=path-exclude={path}" for path in LEFT_OUT),
         "bookworm",
         str(archive),
-        *(f"deb {MIRROR}/{area} {suite} main" for area, suite in SUITES),
+        *run(sys.executable, str(SOURCE / "scripts/aptsources.py"), *SUITES).splitlines(),
     )
     container = buildah("from", "scratch")
     buildah("add", "--quiet", container, str(archive), "/")

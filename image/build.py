@@ -14,8 +14,8 @@ import shutil
 from pathlib import Path
 
 from base import UPSTREAM, base_image
-from buildah import CACHE, buildah, locked, push
-from packages import SOURCE, packages
+from buildah import CACHE, SOURCE, buildah, locked, push
+from packages import packages
 
 TOOLS = ("runc", "runsc", "bridge", "host-local", "loopback", "portmap")
 SEALED = "localhost/noderuntime-sealed"

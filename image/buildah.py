@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+SOURCE = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("NODERUNTIME_CACHE", Path.home() / ".cache/noderuntime"))
 STORE = CACHE / "image/store"
 

@@ -8,9 +8,8 @@ import sys
 import tomllib
 from pathlib import Path
 
-from buildah import CACHE, run
+from buildah import CACHE, SOURCE, run
 
-SOURCE = Path(__file__).resolve().parent.parent
 LOCK = SOURCE / "requirements.lock"
 EXTRAS = ("runtime", "operator")
 PYTHON, PLATFORM = "3.11", "x86_64-manylinux_2_36"  # bookworm's

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-_MIRROR = "http://deb.debian.org/debian"
+import aptsources
+
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # Several of us may use apt at once: wait for the lock instead of failing.
 _APT = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3"]
@@ -71,7 +72,7 @@ def unpack(packages: list[str], directory: Path, suite: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         lists, sources = Path(scratch, "lists"), Path(scratch, "sources.list")
         (lists / "partial").mkdir(parents=True)
-        sources.write_text(f"deb [signed-by={_KEYRING}] {_MIRROR} {suite} main\n")
+        sources.write_text(f"deb [signed-by={_KEYRING}] {aptsources.mirror(suite)} {suite} main\n")
         options = (
             f"Dir::Etc::sourcelist={sources}", "Dir::Etc::sourceparts=/dev/null",
             f"Dir::State::lists={lists}", "Dir::Cache::pkgcache=", "Dir::Cache::srcpkgcache=",

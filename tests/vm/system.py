@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.paths import CACHE
+from harness.paths import CACHE, REPO
 from harness.run import run
 
-_MIRROR = "http://deb.debian.org"
-_SUITES = (("debian", "bookworm"), ("debian-security", "bookworm-security"))
+_SUITES = ("bookworm", "bookworm-security")
 _PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "udev", "linux-image-cloud-amd64", "initramfs-tools", "iproute2",
     "iptables", "apparmor", "crun", "kmod", "procps", "util-linux", "mount",
@@ -71,8 +71,9 @@ def system() -> System:
 
 def _build(tree: Path, made: Path) -> None:
     made.mkdir()
+    sources = run(sys.executable, str(REPO / "scripts/aptsources.py"), *_SUITES).splitlines()
     run("mmdebstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}", "bookworm", str(tree),
-        *(f"deb {_MIRROR}/{area} {suite} main" for area, suite in _SUITES), timeout=900)  # fmt: skip
+        *sources, timeout=900)  # fmt: skip
     for name, content in _FILES.items():
         (tree / name).write_text(content)
     units = tree / "etc/systemd/system"

@@ -10,13 +10,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
-from harness.paths import CACHE, tool
+from harness.paths import CACHE, REPO, tool
 from harness.run import run
 
-_MIRROR = "http://deb.debian.org/debian"
 _SUITE = "bookworm"
 _PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "iproute2", "iptables", "conntrack", "ethtool", "kmod", "procps",
@@ -51,8 +51,9 @@ def base() -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         root = Path(scratch) / "root"
+        sources = run(sys.executable, str(REPO / "scripts/aptsources.py"), _SUITE).splitlines()
         run("mmdebstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}", _SUITE, str(root),
-            f"deb {_MIRROR} {_SUITE} main", timeout=600)  # fmt: skip
+            *sources, timeout=600)  # fmt: skip
         _install_programs(root)
         _prepare_systemd(root)
         root.rename(path)
