@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from noderuntime.config import Config, ImagesConfig, load
-from noderuntime.core import log
+from noderuntime.core import log, tasks
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import InvalidArgument
 from noderuntime.core.paths import Paths
 from noderuntime.edge.router.cgroup_driver import cgroup_driver
@@ -70,7 +71,7 @@ async def run(path: Path) -> None:
     config = load(path)
     log.configure(config.log.level)
     stop, hangup = on_signals(signal.SIGTERM, signal.SIGINT), on_signals(signal.SIGHUP)
-    await asyncio.to_thread(make_way, config.server.socket)
+    await FILES.run(make_way, config.server.socket)
     async with AsyncExitStack() as stack:
         metrics = _metrics(config)
         upstream = _upstream(config, metrics)
@@ -82,7 +83,9 @@ async def run(path: Path) -> None:
         stack.push_async_callback(streams.stop)
         await streams.start()
         await stack.enter_async_context(serve_metrics(config.metrics.endpoint, metrics.text))
-        await stack.enter_async_context(_meanwhile(reload_on(hangup, parts, path), on_end=stop.set))
+        await stack.enter_async_context(
+            _meanwhile(reload_on(hangup, parts, path), on_end=stop.set, name="reload at SIGHUP")
+        )
         async with _watching_exits(parts, on_failure=stop.set):
             await serve(_dispatcher(parts, streams, upstream), config.server.socket, stop)
         await parts.work.drain(GRACE_SECONDS)
@@ -168,14 +171,18 @@ async def _images(
 async def _watching_exits(parts: Parts, on_failure: Callable[[], None]) -> AsyncIterator[None]:
     """Record ends of containers meanwhile; a daemon that cannot see them any more had better start anew."""
     watcher = ExitWatcher(parts.config.server.run_dir / _EXITS)
-    async with _meanwhile(exits.watch(parts, watcher.exits(), root_ended), on_end=on_failure):
+    async with _meanwhile(
+        exits.watch(parts, watcher.exits(), root_ended), on_end=on_failure, name="watch exits"
+    ):
         yield
 
 
 @asynccontextmanager
-async def _meanwhile(work: Coroutine[Any, Any, None], on_end: Callable[[], None]) -> AsyncIterator[None]:
+async def _meanwhile(
+    work: Coroutine[Any, Any, None], on_end: Callable[[], None], *, name: str
+) -> AsyncIterator[None]:
     """Do endless work meanwhile; should it end by itself, tell, and raise its error at the end."""
-    task = asyncio.create_task(work)
+    task = tasks.start(work, name=name)
     task.add_done_callback(lambda _task: on_end())
     try:
         yield

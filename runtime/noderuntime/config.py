@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from noderuntime.core.errors import InvalidArgument
+from noderuntime.core.errors import InvalidArgument, first_problem, invalid_argument
 
 CONFIG_FILE = Path("/etc/noderuntime/config.toml")
 SOCKET = Path("/run/noderuntime/noderuntime.sock")
@@ -197,15 +197,13 @@ def load(path: Path = CONFIG_FILE) -> Config:
         try:
             merged = _merge(merged, tomllib.loads(part.read_text(encoding="utf-8")))
         except OSError as error:
-            raise InvalidArgument(f"configuration {part}: {error.strerror}") from error
+            raise invalid_argument(f"configuration {part}", error) from error
         except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise InvalidArgument(f"configuration {part}: {error}") from error
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise InvalidArgument(f"configuration {path}: {where}: {first['msg']}") from error
+        raise InvalidArgument(f"configuration {path}: {first_problem(error)}") from error
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

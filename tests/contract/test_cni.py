@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from noderuntime.core.blocking import apart
 from noderuntime.core.errors import ToolError
 from noderuntime.core.ids import new_id
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.node.host import syscalls
 from noderuntime.node.host.linux import LinuxHost
-from noderuntime.node.host.threads import in_own_thread
 from noderuntime.node.network.cni import CniNetwork
 
 BIN = Path(os.environ.get("NODERUNTIME_CACHE", Path.home() / ".cache/noderuntime")) / "bin"
@@ -124,10 +124,10 @@ async def test_a_pod_gets_an_address_and_its_host_port_and_leaves_nothing(setup,
     assert address in setup.inside(netns, "ip", "-4", "addr", "show", "eth0")
     assert "default via 10.213.0.1" in setup.inside(netns, "ip", "route")
 
-    server = await in_own_thread(lambda: listen(netns))
+    server = await apart(lambda: listen(netns), what="listen")
     for target in ((address, 80), ("10.213.0.1", HOST_PORT)):
-        client = await in_own_thread(lambda target=target: connect(setup.host.netns, target))
-        accepted, _ = await in_own_thread(server.accept)
+        client = await apart(lambda target=target: connect(setup.host.netns, target), what="connect")
+        accepted, _ = await apart(server.accept, what="accept")
         accepted.close()
         client.close()
     server.close()

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from noderuntime.agent.instance import InstanceSpec
-from noderuntime.core.errors import InvalidArgument
+from noderuntime.core.errors import InvalidArgument, first_problem
 
 _HEAD = (
     "# Written by the noderuntime agent, which reverts changes. Put your own settings into conf.d/*.toml.\n"
@@ -73,8 +73,7 @@ def switch_config(spec: InstanceSpec, digest: str) -> SwitchConfig:
     try:
         return SwitchConfig.model_validate({**fields, "revision": revision})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InvalidArgument(f"instance: {first['loc'][0]}: {first['msg']}") from error
+        raise InvalidArgument(f"instance: {first_problem(error)}") from error
 
 
 def render(config: SwitchConfig) -> str:
@@ -90,7 +89,6 @@ def load(path: Path) -> SwitchConfig:
     except FileNotFoundError:
         return SwitchConfig()
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InvalidArgument(f"{path}: {first['loc'][0]}: {first['msg']}") from error
+        raise InvalidArgument(f"{path}: {first_problem(error)}") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidArgument(f"{path}: {error}") from error

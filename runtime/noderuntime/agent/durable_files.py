@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from noderuntime.core.errors import HostError, ResourceExhausted
+from noderuntime.core.errors import ResourceExhausted, host_error
 
 
 def read(path: Path) -> bytes | None:
@@ -78,7 +78,7 @@ def host_errors(action: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ResourceExhausted(f"{action}: no space left on the node's disk") from error
-        raise HostError(action, error.errno or 0, error.strerror or str(error)) from error
+        raise host_error(action, error) from error
 
 
 def _replace(path: Path, content: bytes, mode: int, existing: os.stat_result | None) -> None:

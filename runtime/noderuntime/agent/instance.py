@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from noderuntime.config import HandlerName
-from noderuntime.core.errors import InvalidArgument
+from noderuntime.core.errors import InvalidArgument, first_problem
 
 
 class _Model(BaseModel):
@@ -59,6 +59,4 @@ def parse(body: dict[str, Any]) -> Instance:
             status=body.get("status") or {},
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise InvalidArgument(f"instance: spec.{where}: {first['msg']}") from error
+        raise InvalidArgument(f"instance: spec.{first_problem(error)}") from error

@@ -18,7 +18,7 @@ from noderuntime.agent.kube_client import InstanceApi
 from noderuntime.agent.node import Node
 from noderuntime.agent.report import NodeState, status
 from noderuntime.agent.switch.journal import now
-from noderuntime.core import log
+from noderuntime.core import log, tasks
 from noderuntime.core.errors import InvalidArgument, NoderuntimeError, NotFound
 
 _log = log.get(__name__)
@@ -47,9 +47,9 @@ class Loop:
 
     async def run(self) -> None:
         """Run until cancelled. The node stays unchanged then."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch())
-            group.create_task(self._reconcile_forever())
+        async with tasks.Group() as group:
+            group.start(self._watch(), name="watch the instance")
+            group.start(self._reconcile_forever(), name="reconcile the node")
 
     async def _watch(self) -> None:
         """Keep the instance up to date: get and watch, in a loop."""

@@ -16,7 +16,7 @@ from noderuntime.agent.layout import Layout
 from noderuntime.agent.loop import Loop, is_alive
 from noderuntime.agent.node import Node
 from noderuntime.agent.systemd import Systemd
-from noderuntime.core import log
+from noderuntime.core import log, tasks
 from noderuntime.core.errors import InvalidArgument
 from noderuntime.node.host.linux import LinuxHost
 
@@ -63,7 +63,7 @@ async def _run(options: argparse.Namespace) -> None:
     runner = web.AppRunner(_health(loop), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, port=options.port).start()
-    work = asyncio.create_task(loop.run())
+    work = tasks.start(loop.run(), name="the agent's loop")
     for signo in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signo, work.cancel)
     try:

@@ -23,6 +23,7 @@ from noderuntime.agent.report import HandlerState, NodeState
 from noderuntime.agent.switch.journal import Result, load_result, now
 from noderuntime.agent.systemd import Systemd
 from noderuntime.core import log
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import (
     FailedPrecondition,
     Internal,
@@ -122,7 +123,7 @@ class Node:
     async def _write_files(self, instance: Instance) -> desired.SwitchConfig:
         """Write the bundle, configurations and units that differ; return the switch's configuration."""
         verify = time.monotonic() >= self._memory.verified_until
-        changed = await asyncio.to_thread(bundle.install, self._source, self._layout, verify=verify)
+        changed = await FILES.run(lambda: bundle.install(self._source, self._layout, verify=verify))
         if verify:
             self._memory.verified_until = time.monotonic() + _jittered(_VERIFY_SECONDS)
         digest = bundle.digest_of(self._source)

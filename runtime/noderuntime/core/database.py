@@ -8,15 +8,14 @@ at the next start has to take as any other difference from the world).
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from noderuntime.core.blocking import Lane
 from noderuntime.core.errors import FailedPrecondition, HostError, ResourceExhausted
 
 Statement = tuple[str, Sequence[Any]]
@@ -40,7 +39,7 @@ class Database:
         self._noun = noun
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _lock(path.with_suffix(".lock"))
-        self._writer = ThreadPoolExecutor(1, path.stem)
+        self._writer = Lane(path.stem, 1)
         try:
             self._connection = _open(path, noun, steps, load)
         except FailedPrecondition:
@@ -54,7 +53,7 @@ class Database:
 
     async def write(self, *statements: Statement) -> None:
         """Execute all statements or none; ResourceExhausted when the disk is full."""
-        await asyncio.get_running_loop().run_in_executor(self._writer, self._write, statements)
+        await self._writer.run(self._write, statements)
 
     async def read(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         """Return all rows of a query."""
@@ -62,11 +61,11 @@ class Database:
         def rows() -> list[Any]:
             return self._connection.execute(sql, values).fetchall()
 
-        return await asyncio.get_running_loop().run_in_executor(self._writer, rows)
+        return await self._writer.run(rows)
 
     async def close(self) -> None:
         """Finish the writes under way and let go of the lock."""
-        await asyncio.get_running_loop().run_in_executor(self._writer, self._connection.close)
+        await self._writer.run(self._connection.close)
         self._release()
 
     def _write(self, statements: Iterable[Statement]) -> None:
@@ -85,7 +84,7 @@ class Database:
             raise HostError(f"writing the {self._noun}", 5, str(error)) from error
 
     def _release(self) -> None:
-        self._writer.shutdown()
+        self._writer.close()
         os.close(self._lock)
 
 

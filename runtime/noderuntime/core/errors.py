@@ -20,6 +20,14 @@ Messages are one line, say what failed and, where it helps, what to do.
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class NoderuntimeError(Exception):
     """Base of all errors that a caller may see."""
@@ -90,3 +98,36 @@ class HostError(Internal):
         self.errno = errno
         self.reason = reason
         super().__init__(f"{action}: {reason} (errno {errno})")
+
+
+def host_error(action: str, error: OSError) -> HostError:
+    """Return the HostError for a failed system call; ``action`` says what it was for."""
+    return HostError(action, error.errno or 0, error.strerror or str(error))
+
+
+def file_error(action: str, error: OSError) -> HostError | ResourceExhausted:
+    """Return ResourceExhausted for a full disk or quota, HostError for everything else."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceExhausted(f"{action}: the disk is full ({error.strerror})")
+    return host_error(action, error)
+
+
+def invalid_argument(subject: str, error: OSError) -> InvalidArgument:
+    """Return InvalidArgument for what a caller named and the kernel refused."""
+    return InvalidArgument(f"{subject}: {error.strerror or error}")
+
+
+@contextmanager
+def os_errors(action: str, make: Callable[[str, OSError], NoderuntimeError] = host_error) -> Iterator[None]:
+    """Raise each OSError of the block as an error of ours, made by one of the functions above."""
+    try:
+        yield
+    except OSError as error:
+        raise make(action, error) from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first problem that pydantic found, as ``field.path: message`` of at most 400 characters."""
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(str(part)[:40] for part in problem["loc"])[:200]
+    return f"{where}: {problem['msg'][:200]}" if where else problem["msg"][:200]

@@ -1,8 +1,18 @@
-"""What is happening right now: locks per object, and work that outlives the call that asked for it.
+"""Tasks of the event loop: the only module that starts one.
 
-A kubelet gives up on a call at its deadline and asks again. Half of a sandbox would be
-the worst answer, so the work of a verb runs in a task of its own: a cancelled call only
-stops waiting. What :meth:`Work.once` finished while nobody waited is kept for the retry.
+Every task has a name, which a dump of the daemon shows, and a failure that reaches no caller is logged.
+
+=====================  ============================================================================
+:func:`start`          a task that its owner awaits or cancels
+:func:`background`     a task that no caller awaits; a failure is logged
+:func:`finish`         wait for work that continues if the caller is cancelled
+:func:`settle`         wait for the end of a task, also while the caller is being cancelled
+:class:`Scope`         tasks that end with a block of code
+:func:`concurrently`   several coroutines at once; the first failure cancels the others
+:func:`together`       several coroutines at once; none is cut off
+:class:`Joint`         work shared by its callers, cancelled when the last of them leaves
+:class:`Work`          the daemon's locks, and verbs whose result is kept for a retry
+=====================  ============================================================================
 """
 
 from __future__ import annotations
@@ -10,7 +20,9 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Callable, Coroutine, Hashable
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Generic, Literal, TypeVar
 from weakref import WeakValueDictionary
 
 from noderuntime.core import log
@@ -18,64 +30,291 @@ from noderuntime.core.errors import NoderuntimeError
 
 _log = log.get(__name__)
 
+KEEP_SECONDS = 120.0
+"""How long a result that no caller received is kept for the retry."""
+
 T = TypeVar("T")
+
+_running: set[asyncio.Task[Any]] = set()  # asyncio itself holds tasks weakly
+
+
+def start(work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+    """Start a task that the caller awaits, or cancels and awaits."""
+    task = asyncio.get_running_loop().create_task(work, name=name)
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    return task
+
+
+def background(work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+    """Start a task that no caller has to await; a failure is logged."""
+    task = start(work, name=name)
+    task.add_done_callback(_report)
+    return task
+
+
+def running() -> list[asyncio.Task[Any]]:
+    """Return the tasks that were started here and have not ended."""
+    return list(_running)
+
+
+async def finish(work: Coroutine[Any, Any, T], *, name: str) -> T:
+    """Wait for the work, which continues if the caller is cancelled; its failure is logged then."""
+    return await _wait_for(start(work, name=name))
+
+
+async def settle(*tasks: asyncio.Future[Any]) -> None:
+    """Wait until all tasks have ended, whatever their outcome; a cancellation is raised after that."""
+    cancelled: asyncio.CancelledError | None = None
+    while waiting := [task for task in tasks if not task.done()]:
+        try:
+            await asyncio.wait(waiting)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+
+
+async def first(*tasks: asyncio.Task[Any], timeout: float | None = None) -> None:
+    """Wait until one of the tasks has ended, or until the timeout (seconds). None is cancelled."""
+    await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+
+class Scope:
+    """Tasks that end with an ``async with`` block: those that still run are cancelled and awaited.
+
+    Their outcome is the block's business: it reads ``task.result()`` where a failure matters.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    def start(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+        """Start a task of the block."""
+        task = start(work, name=name)
+        self._tasks.append(task)
+        return task
+
+    async def __aenter__(self) -> Scope:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await settle(*self._tasks)
+        for task in self._tasks:
+            _retrieve(task)
+
+
+class Group(asyncio.TaskGroup):
+    """A TaskGroup whose tasks have names."""
+
+    def start(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+        """Start a task of the group."""
+        return self.create_task(work, name=name)
+
+
+async def concurrently(*work: Coroutine[Any, Any, T], name: str) -> list[T]:
+    """Return all results; when one coroutine fails, cancel the others, wait for them, and raise its error."""
+    try:
+        async with Group() as group:
+            tasks = [group.start(part, name=name) for part in work]
+    except BaseExceptionGroup as failures:
+        cause = failures.exceptions[0]
+        raise cause from cause.__cause__
+    return [task.result() for task in tasks]
+
+
+async def together(*work: Coroutine[Any, Any, None], name: str) -> None:
+    """Wait for all coroutines to end, then raise the error of the first of them that failed.
+
+    A cancelled caller cancels them.
+    """
+    async with Scope() as scope:
+        tasks = [scope.start(part, name=name) for part in work]
+        if tasks:
+            await asyncio.wait(tasks)
+    for task in tasks:
+        task.result()
+
+
+class Joint(Generic[T]):
+    """Work that several callers want at the same time: done once. For use on one event loop."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._jobs: dict[Hashable, _Job[T]] = {}
+
+    def __contains__(self, key: Hashable) -> bool:
+        return self._find(key) is not None
+
+    async def do(self, key: Hashable, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return the result of the work under a key, which ``make`` begins unless it is under way.
+
+        All callers get the same result or error. A cancelled caller only leaves; the last
+        one cancels the work and waits for its end.
+        """
+        job = self._find(key)
+        if job is None:
+            job = self._jobs[key] = _Job(start(make(), name=self._name))
+            job.task.add_done_callback(lambda _: self._forget(key, job))
+        job.waiting += 1
+        try:
+            return await asyncio.shield(job.task)
+        finally:
+            job.waiting -= 1
+            if not job.waiting and not job.task.done():
+                self._forget(key, job)
+                job.task.cancel()
+                await settle(job.task)
+                _retrieve(job.task)
+
+    def _find(self, key: Hashable) -> _Job[T] | None:
+        job = self._jobs.get(key)
+        return None if job is None or job.task.done() else job
+
+    def _forget(self, key: Hashable, job: _Job[T]) -> None:
+        if self._jobs.get(key) is job:
+            del self._jobs[key]
+
+
+class Lock(asyncio.Lock):
+    """A lock that knows which task holds it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.holder = ""
+
+    async def acquire(self) -> Literal[True]:
+        """Wait for the lock."""
+        await super().acquire()
+        task = asyncio.current_task()
+        self.holder = task.get_name() if task is not None else ""
+        return True
+
+    def release(self) -> None:
+        """Let the next task have the lock."""
+        self.holder = ""
+        super().release()
 
 
 class Work:
-    """Locks and running tasks of one daemon. For use on one event loop."""
+    """The daemon's locks per object, and verbs that outlive the call that asked for them.
+
+    A kubelet gives up on a call at its deadline and repeats it. Half a sandbox would be the
+    worst outcome, so a verb runs in a task of its own and a cancelled call only stops waiting.
+    For use on one event loop.
+    """
 
     def __init__(self) -> None:
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._running: set[asyncio.Task[Any]] = set()
-        self._kept: dict[Hashable, asyncio.Task[Any]] = {}
+        self._locks: WeakValueDictionary[str, Lock] = WeakValueDictionary()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._kept: dict[Hashable, _Kept] = {}
 
-    def lock(self, object_id: str) -> asyncio.Lock:
+    def lock(self, object_id: str) -> Lock:
         """Return the lock that orders all work on one object."""
         lock = self._locks.get(object_id)
         if lock is None:
-            lock = self._locks[object_id] = asyncio.Lock()
+            lock = self._locks[object_id] = Lock()
         return lock
 
-    async def finish(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for the work; go through with it even if the caller is cancelled."""
-        return await asyncio.shield(self.spawn(work))
+    def held(self) -> dict[str, str]:
+        """Return the names of the locks that are held, each with the name of the task that holds it."""
+        return {name: lock.holder for name, lock in sorted(self._locks.items()) if lock.locked()}
 
-    async def once(self, key: Hashable, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Like :meth:`finish`, but join work under the same key, and take a result nobody has taken yet.
+    async def finish(self, work: Coroutine[Any, Any, T], *, name: str) -> T:
+        """Wait for the work, which continues if the caller is cancelled; its failure is logged then."""
+        return await _wait_for(self._start(work, name))
 
-        A failure is not kept: the next call starts anew.
+    async def once(
+        self, key: Hashable, asked: Hashable, make: Callable[[], Coroutine[Any, Any, T]], *, name: str
+    ) -> T:
+        """Like :meth:`finish`, but at most one such work runs under a key at a time.
+
+        A call that asks for the same thing joins work under way and receives a result that no caller
+        received yet; results are kept for :data:`KEEP_SECONDS`, failures are not kept. A call that asks
+        for something else waits for the end of what runs, and then does its own work.
         """
-        task: asyncio.Task[T] | None = self._kept.get(key)
-        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            task = self._kept[key] = self.spawn(make())
-        try:
-            return await asyncio.shield(task)
-        finally:
-            if task.done() and self._kept.get(key) is task:
-                del self._kept[key]
+        while (kept := self._kept.get(key)) is not None and kept.asked != asked:
+            if kept.task.done():
+                self.forget(key)
+            else:
+                await asyncio.wait([kept.task])
+        if kept is None:
+            kept = self._kept[key] = _Kept(asked, self._start(make(), name))
+            kept.task.add_done_callback(lambda _: self._keep(key, kept))
+        result: T = await _wait_for(kept.task)  # a cancellation at the moment of the result leaves it kept
+        self._drop(key, kept)
+        return result
 
     def forget(self, key: Hashable) -> None:
-        """Drop a kept result: what it speaks of is going away."""
-        task = self._kept.get(key)
-        if task is not None and task.done():
+        """Drop a kept result: what it names is being removed."""
+        kept = self._kept.get(key)
+        if kept is not None and kept.task.done():
             del self._kept[key]
 
-    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start work that nobody need wait for; a failure that is no NoderuntimeError is logged."""
-        task = asyncio.ensure_future(work)
-        self._running.add(task)
-        task.add_done_callback(self._ended)
-        return task
+    def kept(self) -> int:
+        """Count the verbs under way and the results that wait for a retry."""
+        return len(self._kept)
+
+    def background(self, work: Coroutine[Any, Any, T], *, name: str) -> None:
+        """Start work that no caller awaits; a failure is logged."""
+        self._start(work, name).add_done_callback(_report)
 
     async def drain(self, seconds: float) -> None:
-        """Wait for the work under way, at most that long; what is left is undone by the next recovery."""
-        if self._running:
-            await asyncio.wait(set(self._running), timeout=seconds)
+        """Wait for the work under way, at most that long; the next recovery undoes what is left."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=seconds)
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._running.discard(task)
-        if task.cancelled():
-            return
-        error = task.exception()
-        if error is not None and not isinstance(error, NoderuntimeError):
-            _log.error("work failed in an unforeseen way", error="".join(traceback.format_exception(error)))
+    def _start(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        task = start(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _keep(self, key: Hashable, kept: _Kept) -> None:
+        if kept.task.cancelled() or kept.task.exception() is not None:
+            self._drop(key, kept)
+        else:
+            asyncio.get_running_loop().call_later(KEEP_SECONDS, self._drop, key, kept)
+
+    def _drop(self, key: Hashable, kept: _Kept) -> None:
+        if self._kept.get(key) is kept:
+            del self._kept[key]
+
+
+@dataclass(eq=False, slots=True)
+class _Kept:
+    asked: Hashable
+    task: asyncio.Task[Any]
+
+
+@dataclass(eq=False, slots=True)
+class _Job(Generic[T]):
+    task: asyncio.Task[T]
+    waiting: int = 0
+
+
+async def _wait_for(task: asyncio.Task[T]) -> T:
+    """Return the task's result; if the caller is cancelled the task continues, and its failure is logged."""
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_report)
+        raise
+
+
+def _report(task: asyncio.Task[Any]) -> None:
+    error = _retrieve(task)
+    if isinstance(error, NoderuntimeError):
+        _log.warning("work failed after its caller had left", work=task.get_name(), error=error)
+    elif error is not None:
+        text = "".join(traceback.format_exception(error))
+        _log.error("work failed unexpectedly", work=task.get_name(), error=text)
+
+
+def _retrieve(task: asyncio.Task[Any]) -> BaseException | None:
+    """Return the failure of an ended task, so that asyncio does not report it; None for a cancelled one."""
+    return None if task.cancelled() else task.exception()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 from noderuntime import config
 from noderuntime.config import Config
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import InvalidArgument
 from noderuntime.doctor import kernel
 from noderuntime.doctor.cgroups import cgroups
@@ -27,7 +27,7 @@ async def examine(path: Path) -> list[Finding]:
     except InvalidArgument as error:
         settings = None
         finding = fail("configuration", str(error), "correct the file; checks that depend on it were skipped")
-    found = [kernel.user(), finding, *await asyncio.to_thread(_kernel, settings)]
+    found = [kernel.user(), finding, *await FILES.run(_kernel, settings)]
     return found if settings is None else [*found, *await _configured(settings)]
 
 
@@ -46,8 +46,8 @@ async def _configured(settings: Config) -> list[Finding]:
     host = LinuxHost()
     return [
         *await tools(settings, host),
-        *await asyncio.to_thread(lambda: list(network(settings.network, host))),
+        *await FILES.run(lambda: list(network(settings.network, host))),
         *await registries(settings.images),
         *await sockets(settings),
-        *await asyncio.to_thread(lambda: list(disk(settings.server))),
+        *await FILES.run(lambda: list(disk(settings.server))),
     ]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from noderuntime.config import ImagesConfig
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import InvalidArgument
 from noderuntime.doctor.finding import Finding, fail, ok, warn
 from noderuntime.images.credentials import CredentialsFile
@@ -54,7 +54,7 @@ async def _credentials(path: Path) -> Finding:
     except InvalidArgument as error:
         return fail(check, str(error), "correct the file, or images.credentials")
     try:
-        mode = (await asyncio.to_thread(path.stat)).st_mode
+        mode = (await FILES.run(path.stat)).st_mode
     except FileNotFoundError:
         return warn(
             check, f"{path} does not exist", "create it, or remove images.credentials from the configuration"

@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 from noderuntime.config import Config
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import NoderuntimeError
 from noderuntime.criclient import CriClient
 from noderuntime.doctor.finding import Finding, fail, ok, warn
@@ -20,14 +21,14 @@ async def sockets(config: Config) -> list[Finding]:
     checks = [_ours(config.server.socket)]
     if config.upstream is not None:
         checks.append(_upstream(config.upstream.socket))
-    if await asyncio.to_thread(_has_own_image_store, config):
-        checks.append(asyncio.to_thread(_image_store, config.images.containerd_socket))
+    if await FILES.run(_has_own_image_store, config):
+        checks.append(FILES.run(_image_store, config.images.containerd_socket))
     return list(await asyncio.gather(*checks))
 
 
 async def _ours(path: Path) -> Finding:
     check = "noderuntime socket"
-    if not await asyncio.to_thread(path.exists):
+    if not await FILES.run(path.exists):
         return warn(
             check,
             f"{path} does not exist: the daemon is not running",

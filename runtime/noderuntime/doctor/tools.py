@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from noderuntime.config import Config
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import NoderuntimeError
 from noderuntime.doctor.finding import Finding, fail, ok
 from noderuntime.node.executor.base import Executor
@@ -25,7 +26,7 @@ async def tools(config: Config, host: Host) -> list[Finding]:
         await asyncio.gather(
             _program(host, "conmon", [str(config.tools.conmon), "--version"], "tools.conmon"),
             _program(host, "busybox", [str(config.tools.busybox), "echo", "runs"], "tools.busybox"),
-            asyncio.to_thread(_pause, config),
+            FILES.run(_pause, config),
             *(_handler(executor, config.handlers[name].path) for name, executor in handlers.items()),
         )
     )

@@ -6,7 +6,6 @@ The file has the form of Docker's ``config.json``: ``{"auths": {"registry.exampl
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import re
 from collections.abc import Mapping
@@ -15,7 +14,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from noderuntime.core.errors import InvalidArgument
+from noderuntime.core.blocking import FILES
+from noderuntime.core.errors import InvalidArgument, invalid_argument
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.images.reference import same_registry
 
@@ -87,7 +87,7 @@ class CredentialsFile:
         path = self._path
         if path is None:
             return None
-        entries = await asyncio.to_thread(_read, path)
+        entries = await FILES.run(_read, path)
         keys = [key for key in entries if _covers(key, registry, repository)]
         if not keys:
             return None
@@ -103,7 +103,7 @@ def _read(path: Path) -> Mapping[str, _Entry]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise InvalidArgument(f"credentials {path}: {error.strerror}") from error
+        raise invalid_argument(f"credentials {path}", error) from error
     if len(raw) > _FILE_LIMIT:
         raise InvalidArgument(f"credentials {path}: larger than {_FILE_LIMIT} bytes")
     try:

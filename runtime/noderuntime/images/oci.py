@@ -13,7 +13,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from noderuntime.core.errors import InvalidArgument
+from noderuntime.core.errors import InvalidArgument, first_problem
 from noderuntime.images.base import ImageConfig
 
 INDEX_TYPES = frozenset(
@@ -110,9 +110,7 @@ def read(kind: type[D], raw: bytes) -> D:
     try:
         return kind.model_validate_json(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(step)[:40] for step in first["loc"]) or "document"
-        raise InvalidArgument(f"image {kind.__name__.lower()}: {where}: {first['msg'][:200]}") from error
+        raise InvalidArgument(f"image {kind.__name__.lower()}: {first_problem(error)}") from error
 
 
 def is_crowded(raw: bytes) -> bool:

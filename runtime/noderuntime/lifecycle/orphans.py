@@ -5,12 +5,12 @@ There are some only when a ledger was lost or put aside; everything else was an 
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from collections.abc import Awaitable, Collection
 from pathlib import Path
 
 from noderuntime.core import log
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import NoderuntimeError
 from noderuntime.core.ids import is_ours
 from noderuntime.lifecycle.containers.checkpoint import DIRECTORY
@@ -23,9 +23,9 @@ async def remove(parts: Parts) -> None:
     """Remove all orphans; one that resists is logged and met again at the next start."""
     sandboxes = {sandbox.id for sandbox in parts.ledger.sandboxes}
     known = sandboxes | {container.id for container in parts.ledger.containers}
-    for bundle in await asyncio.to_thread(_others, parts.paths.containers, known):
+    for bundle in await FILES.run(_others, parts.paths.containers, known):
         await _guarded(_bundle(parts, bundle.name), bundle)
-    for directory in await asyncio.to_thread(_others, parts.paths.sandboxes, sandboxes):
+    for directory in await FILES.run(_others, parts.paths.sandboxes, sandboxes):
         await _guarded(_sandbox(parts, directory.name), directory)
     await _guarded(_snapshots(parts, known), "snapshots")
     unfinished = parts.config.server.state_dir / DIRECTORY

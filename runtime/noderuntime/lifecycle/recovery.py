@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from noderuntime.core import log
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import NoderuntimeError
 from noderuntime.lifecycle import orphans
 from noderuntime.lifecycle.containers import log_file
@@ -157,7 +158,7 @@ async def _end_monitor(parts: Parts, sandbox: Sandbox, container_id: str) -> Non
     not_moved_yet = parts.monitor.pid(parts.paths.container(container_id).bundle)
     for pid in pids if not_moved_yet is None else {*pids, not_moved_yet}:
         process = await parts.host.process(pid)
-        if process is not None and container_id in await asyncio.to_thread(_command_line, pid):
+        if process is not None and container_id in await FILES.run(_command_line, pid):
             await parts.host.kill_tree(process)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from noderuntime import config
 from noderuntime.config import Config
 from noderuntime.core import log
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import FailedPrecondition, NoderuntimeError
 from noderuntime.lifecycle.parts import Parts
 from noderuntime.lifecycle.used_handlers import remember
@@ -38,7 +39,7 @@ async def reload_on(hangup: asyncio.Event, parts: Parts, path: Path) -> None:
         hangup.clear()
         applied = False
         try:
-            reload(parts, await asyncio.to_thread(config.load, path))
+            reload(parts, await FILES.run(config.load, path))
             await remember(parts.config, parts.ledger)
             applied = True
         except NoderuntimeError as error:

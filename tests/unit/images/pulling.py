@@ -12,12 +12,12 @@ import tarfile
 from collections import Counter
 from dataclasses import dataclass
 
+from noderuntime.core.blocking import apart
 from noderuntime.core.errors import DataLoss, HostError, InvalidArgument, NotFound
 from noderuntime.images.backends.native import NativeBackend
 from noderuntime.images.oci import chain_id
 from noderuntime.images.remote import Descriptor
 from noderuntime.images.store.store import open_store
-from noderuntime.node.host.threads import in_own_thread
 from noderuntime.node.host.trees import remove_tree
 from noderuntime.node.layers.tar.limits import Unpacked
 
@@ -191,7 +191,7 @@ class FakeUnpacker:
         raw = os.pread(blob.fileno(), size, 0)
         try:
             tar = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
-            entries = await in_own_thread(lambda: _extract(tar, target))
+            entries = await apart(lambda: _extract(tar, target), what="extract")
         except (OSError, EOFError, tarfile.TarError) as error:
             raise InvalidArgument("the layer is damaged") from error
         self.unpacked += 1

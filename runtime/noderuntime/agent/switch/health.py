@@ -9,6 +9,7 @@ import time
 
 from noderuntime.agent.layout import Layout
 from noderuntime.agent.switch.context import Context
+from noderuntime.core.blocking import FILES
 from noderuntime.node.host import peers
 
 _REQUIRED_SUCCESSES = 3
@@ -41,7 +42,7 @@ async def check(layout: Layout, pid: int, port: int, *, on_noderuntime: bool) ->
         return "the kubelet is not running"
     if port and not await healthz(port):
         return f"the kubelet does not respond at 127.0.0.1:{port}/healthz"
-    connected = await asyncio.to_thread(is_connected, layout, pid)
+    connected = await FILES.run(is_connected, layout, pid)
     if connected is not None and connected != on_noderuntime:
         return f"the kubelet is {'not' if on_noderuntime else 'still'} connected to noderuntime"
     return None

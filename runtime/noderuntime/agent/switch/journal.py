@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from noderuntime.agent import durable_files as files
 from noderuntime.agent.switch.plan import ConfiguredBy, Edit
-from noderuntime.core.errors import Internal
+from noderuntime.core.errors import Internal, first_problem
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -96,4 +96,4 @@ def _load(path: Path, model: type[Model]) -> Model | None:
     try:
         return model.model_validate_json(content)
     except ValidationError as error:
-        raise Internal(f"{path} cannot be parsed: {error.errors()[0]['msg']}") from error
+        raise Internal(f"{path} cannot be parsed: {first_problem(error)}") from error

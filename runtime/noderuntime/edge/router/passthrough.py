@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
 
+from noderuntime.core import tasks
 from noderuntime.edge.router.upstream import Metadata, Upstream
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -75,16 +76,13 @@ async def merged_stream(
             await queue.put(None)
 
     theirs = stream(upstream, path, request, context)
-    pumps = [asyncio.create_task(pump(side)) for side in (theirs, ours)]
-    try:
+    async with tasks.Scope() as scope:
+        for side in (theirs, ours):
+            scope.start(pump(side), name="merge a stream of both sides")
         while isinstance(item := await queue.get(), bytes):
             yield item
         if item is not None:
             raise item
-    finally:
-        for task in pumps:
-            task.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
 
 
 def request_metadata(context: Context) -> Metadata:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from noderuntime.core import log
+from noderuntime.core.blocking import Lane
 
 _log = log.get(__name__)
 
@@ -17,6 +18,7 @@ _HEAD_LIMIT = 8192
 _SECONDS = 10.0
 """How long a client may take, all in all."""
 _CLIENTS = 8
+_LANE = Lane("metrics", 1)
 _TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -56,7 +58,7 @@ class _Exposition:
             if self._clients <= _CLIENTS:
                 async with asyncio.timeout(_SECONDS):
                     head = await reader.readuntil(b"\r\n\r\n")
-                    writer.write(await asyncio.to_thread(self._response, head))
+                    writer.write(await _LANE.run(self._response, head))
                     writer.close()
                     await writer.wait_closed()
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError) as error:

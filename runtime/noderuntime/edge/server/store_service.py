@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from google.protobuf import message_factory
 
+from noderuntime.core import tasks
 from noderuntime.core.errors import InvalidArgument
 from noderuntime.cri.images import images_pb2
 from noderuntime.edge.server.dispatch import Extra
@@ -44,8 +44,8 @@ class StoreService:
             seen[:] = [progress]
             changed.set()
 
-        pull = asyncio.ensure_future(self._images.pull(request.image, watch=watch))
-        try:
+        async with tasks.Scope() as scope:
+            pull = scope.start(self._images.pull(request.image, watch=watch), name="pull for a watcher")
             while not pull.done():
                 await _either(pull, changed)
                 changed.clear()
@@ -53,8 +53,6 @@ class StoreService:
                 await asyncio.wait([pull], timeout=_TELL_SECONDS)
             image_id = await pull
             yield images_pb2.PullProgress(layers=_layers(seen), image_id=image_id)
-        finally:
-            pull.cancel()
 
     async def Load(self, request: images_pb2.LoadRequest) -> AsyncIterator[images_pb2.LoadResponse]:
         """Load the images of an archive that lies on the node."""
@@ -64,11 +62,9 @@ class StoreService:
         yield images_pb2.LoadResponse(image_ids=await self._images.load(path))
 
 
-async def _either(pull: asyncio.Future[str], changed: asyncio.Event) -> None:
-    waiting = asyncio.ensure_future(changed.wait())
-    both: set[asyncio.Future[Any]] = {pull, waiting}
-    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
+async def _either(pull: asyncio.Task[str], changed: asyncio.Event) -> None:
+    async with tasks.Scope() as scope:
+        await tasks.first(pull, scope.start(changed.wait(), name="await progress of a pull"))
 
 
 def _layers(seen: Sequence[Progress]) -> list[images_pb2.Layer]:

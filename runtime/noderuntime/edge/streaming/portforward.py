@@ -8,11 +8,10 @@ has the channels 2n and 2n+1, and each begins with the port as two bytes, little
 
 from __future__ import annotations
 
-import asyncio
 import struct
 from collections.abc import AsyncIterator
 
-from noderuntime.core import log
+from noderuntime.core import log, tasks
 from noderuntime.core.errors import NoderuntimeError
 from noderuntime.core.sessions import Forward
 from noderuntime.edge.streaming.channel import Channel
@@ -60,7 +59,7 @@ async def serve_spdy(link: SpdyLink, forward: Forward) -> None:
     """Serve pairs of streams until cancelled, or until the client has left."""
     pairs = Pairs()
     try:
-        async with asyncio.TaskGroup() as group:
+        async with tasks.Group() as group:
             while True:
                 stream = await link.opened.get()
                 try:
@@ -71,7 +70,7 @@ async def serve_spdy(link: SpdyLink, forward: Forward) -> None:
                     continue
                 await stream.accept()
                 if pair is not None:
-                    group.create_task(_serve_pair(*pair, port, forward))
+                    group.start(_serve_pair(*pair, port, forward), name="forward a connection")
     except* ConnectionError as error:
         _log.debug("a client left", error=error)
 
@@ -84,11 +83,11 @@ def websocket_link(socket: WebSocket, forward: Forward, protocol: str) -> WebSoc
 
 async def serve_websocket(link: WebSocketChannels, forward: Forward) -> None:
     """Serve the ports that were named beforehand until all connections have ended."""
-    async with asyncio.TaskGroup() as group:
+    async with tasks.Group() as group:
         for port, data, error in zip(forward.ports, link.channels[::2], link.channels[1::2], strict=True):
             for channel in (data, error):
                 await channel.write(struct.pack("<H", port))
-            group.create_task(_serve(data, error, port, forward))
+            group.start(_serve(data, error, port, forward), name="forward a connection")
 
 
 async def _serve_pair(data: SpdyStream, error: SpdyStream, port: int, forward: Forward) -> None:

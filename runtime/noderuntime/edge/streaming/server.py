@@ -13,8 +13,8 @@ import ssl
 from http import HTTPStatus
 
 from noderuntime.config import StreamingConfig
-from noderuntime.core import log
-from noderuntime.core.errors import HostError, InvalidArgument
+from noderuntime.core import log, tasks
+from noderuntime.core.errors import InvalidArgument, host_error
 from noderuntime.core.sessions import Session
 from noderuntime.edge.streaming.request import Refused, Request, read_request, refusal
 from noderuntime.edge.streaming.tokens import Tokens
@@ -51,7 +51,7 @@ class StreamingServer:
                 self._connected, host, port, ssl=tls, ssl_handshake_timeout=_HANDSHAKE if tls else None
             )
         except OSError as error:
-            raise HostError(f"listen on {host} port {port}", error.errno or 0, str(error)) from error
+            raise host_error(f"listen on {host} port {port}", error) from error
         port = self._server.sockets[0].getsockname()[1]
         self._base = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
         _log.info("streaming", url=self._base)
@@ -62,7 +62,7 @@ class StreamingServer:
             self._server.close()
         for task in self._serving:
             task.cancel()
-        await asyncio.gather(*self._serving, return_exceptions=True)
+        await tasks.settle(*self._serving)
 
     def offer(self, session: Session) -> str:
         """Return the URL under which one client may have the session."""
@@ -74,7 +74,7 @@ class StreamingServer:
             wire.abort()
             return
         self._strangers.add(wire)
-        task = asyncio.ensure_future(self._handle(wire, reader))
+        task = tasks.start(self._handle(wire, reader), name="serve a streaming client")
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
 
@@ -124,24 +124,17 @@ async def _serve(wire: TcpWire, served: Served) -> None:
         await served.serve()
         await served.link.finish()
 
-    reading = asyncio.ensure_future(served.link.run())
-    serving = asyncio.ensure_future(serve())
-    try:
-        done: set[asyncio.Future[None]] = set()
-        while not done and wire.idle() < _IDLE:
-            done, _ = await asyncio.wait(
-                [reading, serving], timeout=_IDLE - wire.idle(), return_when=asyncio.FIRST_COMPLETED
-            )
+    async with tasks.Scope() as scope:
+        reading = scope.start(served.link.run(), name="read from a streaming client")
+        serving = scope.start(serve(), name="serve a session")
+        while not reading.done() and not serving.done() and wire.idle() < _IDLE:
+            await tasks.first(reading, serving, timeout=_IDLE - wire.idle())
         if serving.done():
             serving.result()
         elif reading.done():
             reading.result()
         else:
             raise TimeoutError(f"nothing moved for {_IDLE:g} s")
-    finally:
-        for task in (reading, serving):
-            task.cancel()
-        await asyncio.gather(reading, serving, return_exceptions=True)
 
 
 def _tls(config: StreamingConfig) -> ssl.SSLContext | None:

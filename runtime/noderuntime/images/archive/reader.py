@@ -17,13 +17,13 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from noderuntime.core.errors import DataLoss, InvalidArgument, NotFound, ResourceExhausted
+from noderuntime.core.blocking import on_files
+from noderuntime.core.errors import DataLoss, InvalidArgument, NotFound, ResourceExhausted, first_problem
 from noderuntime.images import oci
 from noderuntime.images.archive.members import Files, Piece, open_files
 from noderuntime.images.archive.source import ArchiveRemote, read_whole
 from noderuntime.images.reference import Reference, is_short, parse
 from noderuntime.images.remote import Descriptor
-from noderuntime.node.host.file_errors import on_files
 
 _CONTAINERD_NAME = "io.containerd.image.name"
 _OCI_NAME = "org.opencontainers.image.ref.name"
@@ -123,7 +123,7 @@ def _of_docker_save(files: Files, raw: bytes) -> list[ArchivedImage]:
     try:
         saved = _SAVED.validate_json(raw)
     except ValidationError as error:
-        raise InvalidArgument(f"manifest.json: {error.errors()[0]['msg'][:200]}") from error
+        raise InvalidArgument(f"manifest.json: {first_problem(error)}") from error
     known: dict[str, Descriptor] = {}
     found = []
     for image in saved:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
+from noderuntime.core.blocking import on_files
 from noderuntime.core.errors import DataLoss, ResourceExhausted
 from noderuntime.images.archive.members import Files, Piece
 from noderuntime.images.credentials import Credentials
 from noderuntime.images.reference import Reference
 from noderuntime.images.registry.verify import check_type
 from noderuntime.images.remote import Descriptor, Sink
-from noderuntime.node.host.file_errors import on_files
 
 DOCUMENT_LIMIT = 8 << 20
 _BLOCK = 1 << 20

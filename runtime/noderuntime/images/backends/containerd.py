@@ -18,7 +18,7 @@ from pathlib import Path
 
 from google.protobuf import empty_pb2
 
-from noderuntime.core import log
+from noderuntime.core import log, tasks
 from noderuntime.core.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -101,14 +101,14 @@ class ContainerdBackend:
         A cancelled caller waits for the end and finds it undone: a call that was
         merely dropped would make its snapshot after we had removed it.
         """
-        work = asyncio.ensure_future(self._prepare(key, image, target, labels, user))
+        work = tasks.start(self._prepare(key, image, target, labels, user), name="prepare a snapshot")
         try:
-            await asyncio.shield(work)
+            await tasks.settle(work)
         except asyncio.CancelledError:
-            await asyncio.wait([work])
             if work.exception() is None:
-                await asyncio.shield(self._undo(key, target))
+                await tasks.finish(self._undo(key, target), name="undo a snapshot")
             raise
+        work.result()
 
     async def volume(self, key: str, image: Image, target: Path, sub_path: str = "") -> Path:
         """Refuse: a view of containerd's is a snapshot that its own garbage collection would have to know."""

@@ -22,7 +22,7 @@ from noderuntime.core.errors import (
     ResourceExhausted,
     Unimplemented,
 )
-from noderuntime.core.joint import Joint, concurrently
+from noderuntime.core.tasks import Joint, concurrently
 from noderuntime.images.credentials import Credentials
 from noderuntime.images.progress import LayerProgress, Progress
 from noderuntime.images.reference import Reference
@@ -104,7 +104,7 @@ class LayerPuller:
         self._received = received
         self._slots = asyncio.Semaphore(PER_NODE)
         self._at_work = asyncio.Semaphore(_AT_WORK)
-        self._joint: Joint[Layer] = Joint()
+        self._joint: Joint[Layer] = Joint("pull a layer")
 
     async def expect(self) -> None:
         """Get ready for layers that will come."""
@@ -112,7 +112,9 @@ class LayerPuller:
 
     async def fetch(self, wanted: Wanted) -> None:
         """See to it that all layers are there."""
-        await concurrently(*(self._layer(wanted, index) for index in range(len(wanted.plans))))
+        await concurrently(
+            *(self._layer(wanted, index) for index in range(len(wanted.plans))), name="fetch a layer"
+        )
 
     async def _layer(self, wanted: Wanted, index: int) -> Layer:
         chain_id = wanted.plans[index].chain_id
@@ -174,7 +176,9 @@ class LayerPuller:
             except (InvalidArgument, ResourceExhausted, Unimplemented) as error:
                 raise type(error)(f"layer {descriptor.digest}: {error}") from error
 
-        await concurrently(self._download(wanted, index, ingest, begun), unpack())
+        await concurrently(
+            self._download(wanted, index, ingest, begun), unpack(), name="download and unpack a layer"
+        )
         return unpacked[0]
 
     async def _download(self, wanted: Wanted, index: int, ingest: Ingest, begun: asyncio.Event) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from noderuntime.core import log
+from noderuntime.core.blocking import on_files
 from noderuntime.core.errors import FailedPrecondition, NoderuntimeError, NotFound, PermissionDenied
 from noderuntime.core.tasks import Work
 from noderuntime.core.undo import Undo
@@ -28,7 +29,6 @@ from noderuntime.images.store.image_records import Snapshot, StoredImage
 from noderuntime.images.store.lookup import Lookup
 from noderuntime.images.store.store import Store
 from noderuntime.node.host.base import UserNamespace
-from noderuntime.node.host.file_errors import on_files
 
 _log = log.get(__name__)
 
@@ -128,7 +128,7 @@ class NativeBackend:
 
     async def release(self, key: str, target: Path) -> None:
         """Unmount the target and the container's image volumes, and remove the snapshot; idempotent."""
-        await self._work.finish(self._release(key, target))
+        await self._work.finish(self._release(key, target), name=f"release snapshot {key}")
 
     async def keys(self) -> set[str]:
         """List the containers that have a snapshot or an image volume."""
@@ -214,7 +214,7 @@ class NativeBackend:
         """
         found = self._lookup.stored(text)
         if found is not None:
-            await self._work.finish(self._remove(found))
+            await self._work.finish(self._remove(found), name="remove an image")
 
     async def fs_info(self) -> FsInfo:
         """Say what images take (CRI ImageFsInfo), containers' own layers not counted."""
@@ -281,7 +281,7 @@ class NativeBackend:
             self._tidying = self._loop.call_later(_SETTLE_SECONDS, self._tidy_now)
 
     def _tidy_now(self) -> None:
-        self._work.spawn(self._tidy())
+        self._work.background(self._tidy(), name="collect garbage of images")
         self._tidying = self._loop.call_later(_TIDY_SECONDS, self._tidy_now)
 
     async def _tidy(self) -> None:

@@ -16,8 +16,9 @@ from contextlib import ExitStack
 from time import monotonic
 
 from noderuntime.core import errors, log
+from noderuntime.core.blocking import on_files
 from noderuntime.core.errors import InvalidArgument, NoderuntimeError, ResourceExhausted, Unavailable
-from noderuntime.core.joint import Joint, concurrently
+from noderuntime.core.tasks import Joint, concurrently
 from noderuntime.images import oci
 from noderuntime.images import platforms as choice
 from noderuntime.images.backends.layer_pull import LayerPlan, LayerPuller, Source, Unpacker, Wanted
@@ -27,7 +28,6 @@ from noderuntime.images.reference import Reference
 from noderuntime.images.remote import Descriptor, Remote
 from noderuntime.images.store.image_records import Name, StoredImage
 from noderuntime.images.store.store import Store
-from noderuntime.node.host.file_errors import on_files
 from noderuntime.node.layers.decompress import check_media_type
 
 _log = log.get(__name__)
@@ -40,7 +40,7 @@ class Puller:
         self.counters = PullCounters()
         self._store = store
         self._layers = LayerPuller(store, unpacker, self._count)
-        self._joint: Joint[str] = Joint()
+        self._joint: Joint[str] = Joint("pull an image")
         self._progress: dict[Hashable, Progress] = {}
 
     async def pull(
@@ -162,7 +162,11 @@ class _Pull:
     async def _image(self, target: Descriptor, manifest: Descriptor, raw: bytes, held: ExitStack) -> str:
         described = _descriptor(oci.read(oci.Manifest, raw).config)
         held.enter_context(self._store.catalog.hold(described.digest))
-        await concurrently(self._document(described, self._source.remote.document), self._layers.expect())
+        await concurrently(
+            self._document(described, self._source.remote.document),
+            self._layers.expect(),
+            name="fetch a config",
+        )
         config = oci.read(oci.Config, self._documents[described.digest])
         self._plans = _plans(oci.read(oci.Layers, raw).layers, config)
         held.enter_context(self._store.catalog.hold(*(plan.chain_id for plan in self._plans)))
@@ -172,7 +176,7 @@ class _Pull:
         ]
         self._progress.changed()
         wanted = Wanted(self._source, self._plans, self._progress)
-        await concurrently(self._layers.fetch(wanted), self._keep_documents())
+        await concurrently(self._layers.fetch(wanted), self._keep_documents(), name="fetch an image")
         chain_id = self._plans[-1].chain_id if self._plans else ""
         size = sum(layer.size for layer in self._store.catalog.chain(chain_id))
         size += sum(map(len, self._documents.values()))

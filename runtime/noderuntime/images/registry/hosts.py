@@ -8,11 +8,11 @@ certs.d/_default/hosts.toml                  for every registry that has no dire
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from noderuntime.core.errors import InvalidArgument
+from noderuntime.core.blocking import FILES
+from noderuntime.core.errors import InvalidArgument, invalid_argument
 from noderuntime.images.registry import hosts_toml
 from noderuntime.images.registry.endpoints import RegistryHost, Tls, default_host
 
@@ -31,7 +31,7 @@ class Hosts:
 
     async def lookup(self, registry: str) -> tuple[RegistryHost, ...]:
         """List whom to ask, in order; InvalidArgument, naming the file, when a setting makes no sense."""
-        return await asyncio.to_thread(self._lookup, registry)
+        return await FILES.run(self._lookup, registry)
 
     def _lookup(self, registry: str) -> tuple[RegistryHost, ...]:
         for root in self._roots:
@@ -41,7 +41,7 @@ class Hosts:
                     if directory.is_dir():
                         return _read(directory, registry)
                 except OSError as error:
-                    raise InvalidArgument(f"{error.filename or directory}: {error.strerror}") from error
+                    raise invalid_argument(str(error.filename or directory), error) from error
         return (default_host(registry, Tls(), explicit=False),)
 
 

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from noderuntime.core.errors import first_problem
 from noderuntime.images.reference import same_registry
 from noderuntime.images.registry.endpoints import (
     DIAL_SECONDS,
@@ -67,9 +68,7 @@ def parse(text: bytes, directory: Path, registry: str) -> tuple[RegistryHost, ..
         mirrors = [_host(url, table, directory) for url, table in settings.host.items()]
         server = _server(settings, directory, registry)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise ValueError(_line(f"{where}: {first['msg']}")) from error
+        raise ValueError(_line(first_problem(error))) from error
     except (ValueError, RecursionError) as error:
         raise ValueError(_line(str(error))) from error
     return (

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from noderuntime.core.errors import InvalidArgument
+from noderuntime.core.blocking import IMAGES
+from noderuntime.core.errors import InvalidArgument, invalid_argument
 from noderuntime.images.registry.endpoints import Tls
 
 _KEPT = 64
@@ -34,10 +34,10 @@ class TlsContexts:
 
     async def get(self, tls: Tls) -> ssl.SSLContext:
         """Return the context for a server; InvalidArgument, naming the file, when one cannot be used."""
-        key = (tls, await asyncio.to_thread(_stamp, tls))
+        key = (tls, await IMAGES.run(_stamp, tls))
         context = self._contexts.get(key)
         if context is None:
-            context = self._contexts[key] = await asyncio.to_thread(_make, tls)
+            context = self._contexts[key] = await IMAGES.run(_make, tls)
             if len(self._contexts) > _KEPT:
                 self._contexts.popitem(last=False)
         self._contexts.move_to_end(key)
@@ -54,7 +54,7 @@ def _stamp(tls: Tls) -> _Stamp:
         try:
             status = file.stat()
         except OSError as error:
-            raise InvalidArgument(f"certificate {file}: {error.strerror}") from error
+            raise invalid_argument(f"certificate {file}", error) from error
         stamps.append((str(file), status.st_mtime_ns, status.st_ino))
     return tuple(stamps)
 
@@ -86,7 +86,7 @@ def _named(file: Path) -> Iterator[None]:
     except ssl.SSLError as error:
         raise InvalidArgument(f"certificate {file}: {error.reason or 'not PEM'}") from error
     except OSError as error:
-        raise InvalidArgument(f"certificate {file}: {error.strerror}") from error
+        raise invalid_argument(f"certificate {file}", error) from error
     except ValueError as error:
         raise InvalidArgument(f"certificate {file}: its key is encrypted") from error
 

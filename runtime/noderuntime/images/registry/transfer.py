@@ -18,6 +18,7 @@ from time import monotonic
 
 import aiohttp
 
+from noderuntime.core.blocking import IMAGES
 from noderuntime.core.errors import DataLoss, InvalidArgument, Unavailable
 from noderuntime.images.registry.responses import Answer, failure
 from noderuntime.images.registry.retry import Broken, MayPass, Unresumable, retrying
@@ -138,7 +139,7 @@ class Transfer:
             self.sources.append(origin)
         hashing = None
         if len(chunk) >= _WORTH_A_THREAD:
-            hashing = asyncio.get_running_loop().run_in_executor(None, self._hash.update, chunk)
+            hashing = IMAGES.begin(self._hash.update, chunk)
         else:
             self._hash.update(chunk)
         try:

@@ -23,9 +23,9 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from noderuntime.core import log
+from noderuntime.core.blocking import on_files
 from noderuntime.core.errors import DataLoss, Unavailable
 from noderuntime.images.store.ingest import Ingest
-from noderuntime.node.host.file_errors import on_files
 
 _log = log.get(__name__)
 

@@ -8,9 +8,10 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from noderuntime.core.errors import NoderuntimeError
+from noderuntime.core import tasks
+from noderuntime.core.blocking import IMAGES, on_files
+from noderuntime.core.errors import NoderuntimeError, file_error
 from noderuntime.images.remote import Hash
-from noderuntime.node.host.file_errors import file_error, on_files
 from noderuntime.node.layers.growth import Growth
 
 _BATCH = 512 << 10
@@ -79,18 +80,18 @@ class Ingest:
 
     async def _settle(self) -> None:
         if self._writing is not None:
-            await asyncio.shield(self._writing)
+            await tasks.settle(self._writing)
+            self._writing.result()
             self._writing = None
 
     def _flush(self) -> None:
         if self._gathered:
-            self._writing = asyncio.ensure_future(self._write(self._gathered))
+            self._writing = tasks.start(self._write(self._gathered), name="write a layer")
             self._gathered = []
 
     async def _write(self, batch: list[bytes]) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(None, _write_all, self._fd, batch, self._written)
+            await IMAGES.run(_write_all, self._fd, batch, self._written)
         except OSError as error:
             raise file_error(f"write {self._path}", error) from error
         size = sum(map(len, batch))

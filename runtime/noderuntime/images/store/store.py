@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import InvalidArgument, NotFound
 from noderuntime.images import oci
 from noderuntime.images.base import ImageConfig
@@ -51,7 +51,7 @@ async def open_store(root: Path, host: Host, boot: str) -> Store:
     ``boot`` identifies the boot of the machine. FailedPrecondition when another daemon has it, a newer
     one wrote it, or its catalog is damaged.
     """
-    store = await asyncio.to_thread(_open, root, host, boot)
+    store = await FILES.run(_open, root, host, boot)
     try:
         await store.collector.start()
     except BaseException:

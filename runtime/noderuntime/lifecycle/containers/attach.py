@@ -7,6 +7,7 @@ import math
 
 from noderuntime.core import log
 from noderuntime.core.sessions import Command, Stdio, wanted_streams
+from noderuntime.core.tasks import Scope, first
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.containers.state import must_run
 from noderuntime.lifecycle.containers.stdio_relay import relay
@@ -35,23 +36,20 @@ async def _run(parts: Parts, request: api_pb2.AttachRequest, stdio: Stdio) -> in
     talk = await parts.monitor.attach(parts.paths.container(container.id).bundle)
     _log.debug("attached", container=container.id)
     config = container.config
-    relaying = asyncio.ensure_future(
-        relay(
-            talk,
-            stdio,
-            stdin=request.stdin and config.stdin,
-            ends_with_input=request.tty or not config.stdin_once,
-        )
+    relayed = relay(
+        talk,
+        stdio,
+        stdin=request.stdin and config.stdin,
+        ends_with_input=request.tty or not config.stdin_once,
     )
-    ending = asyncio.ensure_future(_give_up(parts, container))
     try:
-        await asyncio.wait([relaying, ending], return_when=asyncio.FIRST_COMPLETED)
-        if relaying.done():
-            relaying.result()
+        async with Scope() as scope:
+            relaying = scope.start(relayed, name="relay an attached client")
+            ending = scope.start(_give_up(parts, container), name="await the end of an attached container")
+            await first(relaying, ending)
+            if relaying.done():
+                relaying.result()
     finally:
-        relaying.cancel()
-        ending.cancel()
-        await asyncio.gather(relaying, ending, return_exceptions=True)
         await talk.close()
     return 0
 

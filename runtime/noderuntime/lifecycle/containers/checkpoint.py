@@ -11,7 +11,6 @@ The archive's files are those that checkpoint tools know:
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import posixpath
@@ -23,7 +22,8 @@ from pathlib import Path
 from google.protobuf.json_format import MessageToDict
 
 from noderuntime.core import log
-from noderuntime.core.errors import FailedPrecondition, HostError, InvalidArgument
+from noderuntime.core.blocking import FILES
+from noderuntime.core.errors import FailedPrecondition, InvalidArgument, file_error
 from noderuntime.lifecycle.containers.pod import user_of
 from noderuntime.lifecycle.containers.status import describe
 from noderuntime.lifecycle.ledger.records import Container
@@ -48,11 +48,14 @@ async def checkpoint_container(parts: Parts, container_id: str, location: str, t
     check_path(location, "checkpoint location")
     if location.endswith("/"):
         raise InvalidArgument(f"checkpoint location {location[:80]!r} is no path of a file")
-    if not await asyncio.to_thread(os.path.isdir, posixpath.dirname(location)):
+    if not await FILES.run(os.path.isdir, posixpath.dirname(location)):
         raise InvalidArgument(f"checkpoint location {location[:80]!r} is in no directory that there is")
     if not container.running:
         raise FailedPrecondition(f"container {container.id} is not running")
-    await parts.work.finish(_checkpoint(parts, container, Path(location), timeout if timeout > 0 else None))
+    await parts.work.finish(
+        _checkpoint(parts, container, Path(location), timeout if timeout > 0 else None),
+        name=f"CheckpointContainer {container.id}",
+    )
 
 
 async def _checkpoint(parts: Parts, container: Container, target: Path, timeout: float | None) -> None:
@@ -60,10 +63,10 @@ async def _checkpoint(parts: Parts, container: Container, target: Path, timeout:
     sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
     async with parts.work.lock(container.id):
         try:
-            await asyncio.to_thread(work.mkdir, mode=0o700, parents=True, exist_ok=True)
+            await FILES.run(lambda: work.mkdir(mode=0o700, parents=True, exist_ok=True))
             await parts.executor(sandbox.handler).checkpoint(container.id, sandbox.id, work, timeout=timeout)
             user = user_of(parts, sandbox)
-            await asyncio.to_thread(_archive, parts, container, work, target, user)
+            await FILES.run(_archive, parts, container, work, target, user)
         finally:
             await parts.host.remove_tree(work)
     _log.info("container checkpointed", container=container.id, location=target)
@@ -90,7 +93,7 @@ def _archive(
             archive.add(work, arcname=".")
         partial.replace(target)
     except OSError as error:
-        raise HostError(f"write checkpoint {target}", error.errno or 0, error.strerror or "") from error
+        raise file_error(f"write checkpoint {target}", error) from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import posixpath
 import time
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from noderuntime.core import log
-from noderuntime.core.errors import FailedPrecondition, InvalidArgument, NotFound
+from noderuntime.core.blocking import FILES, apart
+from noderuntime.core.errors import FailedPrecondition, InvalidArgument, NotFound, invalid_argument
 from noderuntime.core.ids import new_id
 from noderuntime.core.undo import Undo
 from noderuntime.cri.v1 import api_pb2
@@ -49,7 +49,9 @@ async def create_container(parts: Parts, sandbox_id: str, config: api_pb2.Contai
     if not config.metadata.name or len(config.metadata.name) > _NAME_LIMIT:
         raise InvalidArgument(f"a container needs a name of at most {_NAME_LIMIT} characters")
     key = container_name(sandbox.id, config.metadata)
-    return await parts.work.once(key, lambda: _create(parts, sandbox, config))
+    asked = config.SerializeToString(deterministic=True)
+    name = f"CreateContainer {config.metadata.name}"
+    return await parts.work.once(key, asked, lambda: _create(parts, sandbox, config), name=name)
 
 
 async def _create(parts: Parts, sandbox: Sandbox, config: api_pb2.ContainerConfig) -> str:
@@ -118,7 +120,7 @@ async def _make(parts: Parts, sandbox: Sandbox, container: Container, image: Ima
     """Make everything that the record speaks of."""
     paths = parts.paths.container(container.id)
     undo.add("bundle", lambda: parts.host.remove_tree(paths.bundle))
-    await asyncio.to_thread(_make_directories, paths.rootfs, container.log_path)
+    await FILES.run(_make_directories, paths.rootfs, container.log_path)
     undo.add("snapshot", lambda: parts.images.release(container.id, paths.rootfs))
     labels = {"io.kubernetes.cri.container-id": container.id, "io.kubernetes.cri.sandbox-id": sandbox.id}
     user = user_of(parts, sandbox)
@@ -127,7 +129,7 @@ async def _make(parts: Parts, sandbox: Sandbox, container: Container, image: Ima
         volumes = await mount_image_volumes(parts, container)
     spec = await _spec(parts, sandbox, container, image, volumes)
     container.user.CopyFrom(_user(spec["process"]["user"]))
-    await asyncio.to_thread(write_spec, paths, spec)
+    await FILES.run(write_spec, paths, spec)
     await note_kills(parts, sandbox, container)
     made = await _run_monitor(parts, sandbox, container, undo)
     if user is not None:  # from inside, nobody but us may do that
@@ -145,7 +147,12 @@ async def _spec(
         volumes=volumes,
         target_pid=_target_pid(parts, sandbox, container.config),
     )
-    spec = await asyncio.to_thread(builder.container_spec, pod_of(parts, sandbox), wanted, parts.facts)
+    pod = pod_of(parts, sandbox)
+    spec = await apart(  # it looks up the sources of mounts, which may lie on a volume that hangs
+        lambda: builder.container_spec(pod, wanted, parts.facts),
+        what=f"look up the mounts of container {container.config.metadata.name}",
+        subject=f"mounts of {sandbox.id}",
+    )
     await add_cdi_devices(parts, sandbox.handler, spec, container.config)
     parts.executor(sandbox.handler).adapt_spec(spec, sandbox.id, is_root=False)
     return spec
@@ -181,7 +188,7 @@ def _make_directories(rootfs: Path, log_path: str) -> None:
         try:
             os.makedirs(posixpath.dirname(log_path), mode=0o755, exist_ok=True)
         except OSError as error:
-            raise InvalidArgument(f"log path {log_path[:80]!r}: {error.strerror}") from error
+            raise invalid_argument(f"log path {log_path[:80]!r}", error) from error
 
 
 def _log_path(directory: str, path: str) -> str:

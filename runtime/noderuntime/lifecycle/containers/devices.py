@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import InvalidArgument
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.parts import Parts
@@ -27,7 +27,7 @@ async def add_cdi_devices(
         return
     if parts.config.handlers[handler].type == "gvisor":
         raise InvalidArgument(f"handler {handler} offers no CDI devices")
-    await asyncio.to_thread(lambda: apply(spec, parts.cdi.edits(names)))
+    await FILES.run(lambda: apply(spec, parts.cdi.edits(names)))
 
 
 def cdi_devices(config: api_pb2.ContainerConfig) -> Sequence[str]:

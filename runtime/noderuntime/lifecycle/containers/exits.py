@@ -33,10 +33,12 @@ async def watch(
         container = parts.ledger.containers.find(ended.container_id)
         if container is not None and container.visible:
             bind_container(parts.ledger, container)
-            parts.work.spawn(_settle_told(parts, container))
+            parts.work.background(_settle_told(parts, container), name=f"record the end of {container.id}")
         elif (sandbox := parts.ledger.sandboxes.find(ended.container_id)) is not None:
             bind_sandbox(sandbox)
-            parts.work.spawn(on_root_exit(parts, ended.container_id))
+            parts.work.background(
+                on_root_exit(parts, ended.container_id), name=f"record the end of {ended.container_id}"
+            )
 
 
 async def _settle_told(parts: Parts, container: Container) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 
-from noderuntime.core.errors import HostError
+from noderuntime.core.blocking import FILES
+from noderuntime.core.errors import host_error
 
 
 async def remove_unused(log_path: str) -> None:
@@ -14,7 +14,7 @@ async def remove_unused(log_path: str) -> None:
     The monitor opens it first of all, and the kubelet takes each log that it finds for a restart.
     """
     if log_path:
-        await asyncio.to_thread(_remove_empty, log_path)
+        await FILES.run(_remove_empty, log_path)
 
 
 def _remove_empty(path: str) -> None:
@@ -24,4 +24,4 @@ def _remove_empty(path: str) -> None:
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise HostError(f"remove {path}", error.errno or 0, error.strerror or "") from error
+        raise host_error(f"remove {path}", error) from error

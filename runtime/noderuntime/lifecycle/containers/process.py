@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
 
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import InvalidArgument
 from noderuntime.lifecycle.ledger.records import Container
 from noderuntime.lifecycle.parts import Parts
@@ -23,5 +23,5 @@ async def exec_process(
     parts: Parts, container: Container, command: Sequence[str], *, tty: bool = False
 ) -> dict[str, Any]:
     """Return what the runtime is to run."""
-    spec = json.loads(await asyncio.to_thread(parts.paths.container(container.id).spec.read_bytes))
+    spec = json.loads(await FILES.run(parts.paths.container(container.id).spec.read_bytes))
     return builder.exec_process(spec, command, tty=tty)

@@ -18,7 +18,7 @@ async def remove_container(parts: Parts, container_id: str) -> None:
     """Remove a container, killing it if it runs (CRI RemoveContainer). Missing is no error."""
     container = parts.ledger.containers.find(check_id(container_id, "container ID"))
     if container is not None:
-        await parts.work.finish(discard(parts, container))
+        await parts.work.finish(discard(parts, container), name=f"RemoveContainer {container.id}")
 
 
 async def discard(parts: Parts, container: Container) -> None:

@@ -21,7 +21,7 @@ async def start_container(parts: Parts, container_id: str) -> None:
     Raises FailedPrecondition in any other state; the runtime's own error when it will not run.
     """
     container = parts.ledger.containers.get(container_id)
-    await parts.work.finish(_start(parts, container))
+    await parts.work.finish(_start(parts, container), name=f"StartContainer {container.id}")
 
 
 async def _start(parts: Parts, container: Container) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
 
+from noderuntime.core.blocking import FILES
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.containers.signals import to_cri
 from noderuntime.lifecycle.containers.state import reason_of, state_of
@@ -80,7 +80,7 @@ async def _info(parts: Parts, container: Container) -> dict[str, Any]:
         "bundle": str(parts.paths.container(container.id).bundle),
     }
     try:
-        spec = await asyncio.to_thread(parts.paths.container(container.id).spec.read_bytes)
+        spec = await FILES.run(parts.paths.container(container.id).spec.read_bytes)
         info["runtimeSpec"] = json.loads(spec)
     except (OSError, ValueError):
         pass  # removed meanwhile

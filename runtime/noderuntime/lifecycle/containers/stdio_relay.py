@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from noderuntime.core.sessions import Stdio
+from noderuntime.core.tasks import Scope, first
 from noderuntime.node.host.base import Conversation
 
 
@@ -13,21 +12,21 @@ async def relay(talk: Conversation, stdio: Stdio, *, stdin: bool, ends_with_inpu
 
     Without ``stdin`` nothing is read from the client.
     """
-    outputs = asyncio.ensure_future(_outputs(talk, stdio))
-    inputs = asyncio.ensure_future(_inputs(talk, stdio)) if stdin else None
-    sizes = asyncio.ensure_future(_sizes(talk, stdio))
-    running = {task for task in (outputs, inputs, sizes) if task is not None}
-    last = {outputs, inputs} if ends_with_input else {outputs}
-    try:
-        waiting = set(running)
-        while not any(task in last for task in running - waiting):
-            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
+    async with Scope() as scope:
+        waiting = {
+            outputs := scope.start(_outputs(talk, stdio), name="relay output"),
+            scope.start(_sizes(talk, stdio), name="relay terminal sizes"),
+        }
+        last = {outputs}
+        if stdin:
+            inputs = scope.start(_inputs(talk, stdio), name="relay input")
+            waiting.add(inputs)
+            last |= {inputs} if ends_with_input else set()
+        while last <= waiting:
+            await first(*waiting)
+            for task in [task for task in waiting if task.done()]:
+                waiting.remove(task)
                 task.result()  # raises what it failed with
-    finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
 
 
 async def _outputs(talk: Conversation, stdio: Stdio) -> None:

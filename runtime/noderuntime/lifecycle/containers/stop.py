@@ -23,7 +23,7 @@ async def stop_container(parts: Parts, container_id: str, timeout: float) -> Non
     """
     container = parts.ledger.containers.find(check_id(container_id, "container ID"))
     if container is not None and container.visible:
-        await parts.work.finish(halt(parts, container, timeout))
+        await parts.work.finish(halt(parts, container, timeout), name=f"StopContainer {container.id}")
 
 
 async def halt(parts: Parts, container: Container, timeout: float) -> None:

@@ -17,7 +17,9 @@ async def update_container_resources(
     Raises FailedPrecondition when the container has ended; on any error the record keeps the old limits.
     """
     container = parts.ledger.containers.get(container_id)
-    await parts.work.finish(_update(parts, container, resources))
+    await parts.work.finish(
+        _update(parts, container, resources), name=f"UpdateContainerResources {container.id}"
+    )
 
 
 async def _update(parts: Parts, container: Container, resources: api_pb2.LinuxContainerResources) -> None:

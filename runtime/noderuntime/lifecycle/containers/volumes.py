@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import InvalidArgument
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.ledger.records import Container
@@ -25,7 +25,7 @@ async def mount_image_volumes(parts: Parts, container: Container) -> Mapping[int
             _check(mount)
             image = await parts.images.image(mount.image.image)
             target = directory / str(number)
-            await asyncio.to_thread(target.mkdir, mode=0o700, parents=True)
+            await FILES.run(lambda path=target: path.mkdir(mode=0o700, parents=True))
             container.volume_images += (image.id,)
             found[number] = await parts.images.volume(container.id, image, target, mount.image_sub_path)
     return found

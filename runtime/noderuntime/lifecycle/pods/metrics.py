@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from noderuntime.core.blocking import apart
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.containers.pod import cgroup_of
 from noderuntime.lifecycle.containers.stats import pod_target
@@ -18,7 +19,6 @@ from noderuntime.lifecycle.stats.metrics.interface_values import interfaces
 from noderuntime.lifecycle.stats.metrics.values import LabelKeys, Value, metrics
 from noderuntime.node.host.cgroup_names import container_cgroup
 from noderuntime.node.host.namespaces import read_in_network_namespaces
-from noderuntime.node.host.threads import in_own_thread
 
 _NET_DEV = "/proc/thread-self/net/dev"
 
@@ -76,7 +76,11 @@ async def _containers(
             )
     version = parts.host.cgroup_version()
     looked, parts_of_shared, written = await asyncio.gather(
-        in_own_thread(lambda: {one.container.id: look(version, one) for one in looks}, abandon=True),
+        apart(
+            lambda: {one.container.id: look(version, one) for one in looks},
+            what="read metrics of containers",
+            abandon=True,
+        ),
         parts.stats.containers(shared),
         parts.stats.written([one.container.id for one in looks]),
     )

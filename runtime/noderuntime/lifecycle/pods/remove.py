@@ -21,7 +21,7 @@ async def remove_pod_sandbox(parts: Parts, sandbox_id: str) -> None:
     """
     sandbox = parts.ledger.sandboxes.find(check_id(sandbox_id, "sandbox ID"))
     if sandbox is not None and sandbox.visible:
-        await parts.work.finish(_remove(parts, sandbox))
+        await parts.work.finish(_remove(parts, sandbox), name=f"RemovePodSandbox {sandbox.id}")
 
 
 async def _remove(parts: Parts, sandbox: Sandbox) -> None:

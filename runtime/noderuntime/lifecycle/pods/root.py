@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import time
 from typing import Any
 
 from noderuntime.core import log
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import DeadlineExceeded
 from noderuntime.core.paths import ContainerPaths
 from noderuntime.cri.v1 import api_pb2
@@ -36,9 +36,9 @@ async def create_root(parts: Parts, sandbox: Sandbox) -> None:
     executor = parts.executor(sandbox.handler)
     paths = parts.paths.container(sandbox.id)
     rootfs = parts.config.tools.pause_rootfs
-    spec = await asyncio.to_thread(builder.root_spec, pod_of(parts, sandbox), rootfs, _PAUSE, parts.facts)
+    spec = await FILES.run(builder.root_spec, pod_of(parts, sandbox), rootfs, _PAUSE, parts.facts)
     executor.adapt_spec(spec, sandbox.id, is_root=True)
-    await asyncio.to_thread(_write, paths, spec)
+    await FILES.run(_write, paths, spec)
     runtime = executor.monitor_runtime(sandbox.id, sandbox.id, is_root=True)
     request = MonitorRequest(
         container_id=sandbox.id,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from noderuntime.core import log
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import InvalidArgument
-from noderuntime.core.gather import together
 from noderuntime.core.ids import new_id
+from noderuntime.core.tasks import together
 from noderuntime.core.undo import Undo
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.containers.pod import cgroup_of, user_of, wants_own_ipc
@@ -44,7 +44,9 @@ async def run_pod_sandbox(parts: Parts, config: api_pb2.PodSandboxConfig, handle
     parts.executor(handler)
     _check(config)
     key = sandbox_name(config.metadata)
-    return await parts.work.once((handler, key), lambda: _run(parts, config, handler))
+    asked = handler, config.SerializeToString(deterministic=True)
+    name = f"RunPodSandbox {config.metadata.namespace}/{config.metadata.name}"
+    return await parts.work.once(key, asked, lambda: _run(parts, config, handler), name=name)
 
 
 def _check(config: api_pb2.PodSandboxConfig) -> None:
@@ -104,15 +106,15 @@ async def _make(parts: Parts, sandbox: Sandbox, undo: Undo) -> None:
     """Make everything that the record speaks of."""
     paths = parts.paths.sandbox(sandbox.id)
     undo.add("files", lambda: parts.host.remove_tree(paths.dir))
-    await asyncio.to_thread(write_files, paths, sandbox.config, user_of(parts, sandbox))
+    await FILES.run(write_files, paths, sandbox.config, user_of(parts, sandbox))
     undo.add("namespaces and mounts", lambda: release.unpin(parts, sandbox))
     with parts.metrics.phase("namespaces", sandbox.handler):
-        await together(_mount_shm(parts, sandbox), _pin(parts, sandbox))
+        await together(_mount_shm(parts, sandbox), _pin(parts, sandbox), name="prepare a sandbox")
     undo.add("cgroups", lambda: release.remove_cgroups(parts, sandbox))
     if needs_root(parts, sandbox):
         undo.add("root container", lambda: release.root(parts, sandbox))
         undo.add("network", lambda: release.detach(parts, sandbox))
-        await together(_attach(parts, sandbox), create_root(parts, sandbox))
+        await together(_attach(parts, sandbox), create_root(parts, sandbox), name="set up a sandbox")
         await start_root(parts, sandbox)
     else:
         undo.add("network", lambda: release.detach(parts, sandbox))

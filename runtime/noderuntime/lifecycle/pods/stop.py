@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from noderuntime.core import log
-from noderuntime.core.gather import together
 from noderuntime.core.ids import check_id
+from noderuntime.core.tasks import together
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.containers.stop import halt
 from noderuntime.lifecycle.ledger.ledger import sandbox_name
@@ -24,7 +24,7 @@ async def stop_pod_sandbox(parts: Parts, sandbox_id: str) -> None:
     """
     sandbox = parts.ledger.sandboxes.find(check_id(sandbox_id, "sandbox ID"))
     if sandbox is not None and sandbox.visible:
-        await parts.work.finish(_stop(parts, sandbox))
+        await parts.work.finish(_stop(parts, sandbox), name=f"StopPodSandbox {sandbox.id}")
 
 
 async def _stop(parts: Parts, sandbox: Sandbox) -> None:
@@ -40,9 +40,12 @@ async def give_back(parts: Parts, sandbox: Sandbox) -> None:
         sandbox.stopped_at = time.time_ns()
         await parts.ledger.sandboxes.save(sandbox)
         parts.events.publish(sandbox.id, sandbox.id, api_pb2.CONTAINER_STOPPED_EVENT)
-    parts.work.forget((sandbox.handler, sandbox_name(sandbox.config.metadata)))
-    await together(*(halt(parts, container, 0) for container in parts.ledger.containers.of(sandbox.id)))
-    await together(release.root(parts, sandbox), release.detach(parts, sandbox))
+    parts.work.forget(sandbox_name(sandbox.config.metadata))
+    await together(
+        *(halt(parts, container, 0) for container in parts.ledger.containers.of(sandbox.id)),
+        name="stop a container",
+    )
+    await together(release.root(parts, sandbox), release.detach(parts, sandbox), name="release a sandbox")
     await release.unpin(parts, sandbox)
     await release.remove_cgroups(parts, sandbox)
     sandbox.released_at = time.time_ns()

@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from noderuntime.core.blocking import apart
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.ledger.records import Container, Sandbox
 from noderuntime.lifecycle.stats import messages
@@ -25,7 +26,6 @@ from noderuntime.lifecycle.stats.rates import Rates
 from noderuntime.lifecycle.stats.shares import Shares
 from noderuntime.node.host.cgroup_names import CgroupDriver, container_cgroup, pod_cgroup
 from noderuntime.node.host.namespaces import read_in_network_namespaces
-from noderuntime.node.host.threads import in_own_thread
 
 _NET_DEV = "/proc/thread-self/net/dev"
 
@@ -98,7 +98,7 @@ class StatsCollector:
         def look() -> dict[str, Sample]:
             return {path: sample for path in paths if (sample := self._reader.read(path)) is not None}
 
-        return await in_own_thread(look, abandon=True) if paths else {}
+        return await apart(look, what="read cgroups", abandon=True) if paths else {}
 
     def _pod_path(self, sandbox: Sandbox) -> str:
         return pod_cgroup(sandbox.config.linux.cgroup_parent, sandbox.id, self._driver)

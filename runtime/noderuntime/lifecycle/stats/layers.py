@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from noderuntime.core import log
+from noderuntime.core import log, tasks
 from noderuntime.core.errors import NoderuntimeError
 
 _log = log.get(__name__)
@@ -79,10 +79,12 @@ class WritableLayers:
         running = list(self._running.values())
         for task in running:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await tasks.settle(*running)
 
     def _start(self, container_id: str) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(self._update(container_id))
+        task = tasks.background(
+            self._update(container_id), name=f"measure the writable layer of {container_id}"
+        )
         self._running[container_id] = task
         task.add_done_callback(lambda _: self._running.pop(container_id, None))
         return task

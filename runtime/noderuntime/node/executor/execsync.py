@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from noderuntime.core import tasks
 from noderuntime.core.errors import DeadlineExceeded
 from noderuntime.node.executor.base import ExecResult
 from noderuntime.node.executor.command import OciCommand
@@ -46,10 +47,11 @@ class ExecSync:
     ) -> ExecResult:
         """Run the process; ``kill`` gets the PID from the PID file when time is up."""
         with self._files.of(process) as (spec, pidfile):
-            running = asyncio.ensure_future(
+            running = tasks.start(
                 runtime.run(
                     "exec", *arguments(str(spec), str(pidfile)), timeout=math.inf, output_limit=OUTPUT_LIMIT
-                )
+                ),
+                name="run an exec",
             )
             done = await self._finish(running, pidfile, timeout, kill)
             started = read_pid(pidfile) is not None
@@ -59,7 +61,7 @@ class ExecSync:
 
     async def _finish(
         self,
-        running: asyncio.Future[Completed],
+        running: asyncio.Task[Completed],
         pidfile: Path,
         timeout: float | None,
         kill: Callable[[int], Awaitable[None]],
@@ -71,10 +73,10 @@ class ExecSync:
             raise DeadlineExceeded(f"the command did not finish within {timeout:g} s and was killed")
         finally:
             if not running.done():
-                await asyncio.shield(self._end(running, pidfile, kill))
+                await tasks.finish(self._end(running, pidfile, kill), name="end an exec")
 
     async def _end(
-        self, running: asyncio.Future[Completed], pidfile: Path, kill: Callable[[int], Awaitable[None]]
+        self, running: asyncio.Task[Completed], pidfile: Path, kill: Callable[[int], Awaitable[None]]
     ) -> None:
         pid = read_pid(pidfile)
         if pid is not None:

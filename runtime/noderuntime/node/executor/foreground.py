@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from noderuntime.core.errors import DeadlineExceeded
+from noderuntime.core.tasks import Scope, first
 from noderuntime.node.executor.command import TIMEOUT, OciCommand
 from noderuntime.node.executor.execfiles import ExecFiles, read_pid
 from noderuntime.node.executor.execsync import Arguments
@@ -64,14 +65,12 @@ class Foreground:
 async def _started(program: Program, pidfile: Path) -> int | None:
     """Wait until the PID is written down and return it; None when the runtime ended without."""
     with DirectoryWatch(pidfile.parent, CLOSE_WRITE | MOVED_TO) as watch:
-        waits = [asyncio.ensure_future(_written(pidfile, watch)), asyncio.ensure_future(program.ended())]
-        try:
-            done, _ = await asyncio.wait(waits, timeout=TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
-    if not done:
+        async with Scope() as scope:
+            written = scope.start(_written(pidfile, watch), name="await a PID file")
+            ended = scope.start(program.ended(), name="await the end of a runtime")
+            await first(written, ended, timeout=TIMEOUT)
+            answered = written.done() or ended.done()
+    if not answered:
         raise DeadlineExceeded(f"the runtime did not start the command within {TIMEOUT:g} s")
     return read_pid(pidfile)
 

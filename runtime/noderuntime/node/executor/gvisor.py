@@ -18,7 +18,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from noderuntime.core.errors import DeadlineExceeded, FailedPrecondition, HostError, ToolError, Unimplemented
+from noderuntime.core.blocking import FILES
+from noderuntime.core.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    ToolError,
+    Unimplemented,
+    host_error,
+)
 from noderuntime.node.executor.base import ExecResult, Features, RuntimeCommand
 from noderuntime.node.executor.command import TIMEOUT, OciCommand
 from noderuntime.node.executor.execfiles import ExecFiles
@@ -129,10 +136,10 @@ class GvisorExecutor:
     async def delete(self, container_id: str, sandbox_id: str) -> None:
         """Remove a container, or with its root container the sandbox; what still runs is killed."""
         _tell(self._bundles / container_id / "gate", _GIVE_UP)
-        if await asyncio.to_thread(self._known, container_id):
+        if await FILES.run(self._known, container_id):
             await self._runsc.call("delete", "--force", container_id)
-        await asyncio.to_thread(self._remove_locks, sandbox_id)
-        if not await asyncio.to_thread(self._known, "*"):
+        await FILES.run(self._remove_locks, sandbox_id)
+        if not await FILES.run(self._known, "*"):
             # The gofers' empty network namespace, which runsc pins for them all and makes anew when missing.
             await self._host.unpin_namespaces([self._root / "null-netns"])
 
@@ -213,7 +220,7 @@ def _tell(gate: Path, order: bytes) -> bool:
     except OSError as error:
         if error.errno in (errno.ENXIO, errno.ENOENT):
             return False
-        raise HostError(f"open {gate}", error.errno or 0, error.strerror or "") from error
+        raise host_error(f"open {gate}", error) from error
     try:
         os.write(fd, order)
     finally:

@@ -7,7 +7,6 @@ Asked for are ``create``, ``start``, ``state``, ``delete``, ``exec``, ``update``
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import shutil
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import FailedPrecondition, Internal, NoderuntimeError, ToolError
 from noderuntime.node.executor.base import ExecResult, Features, RuntimeCommand
 from noderuntime.node.executor.command import OciCommand
@@ -172,7 +172,7 @@ class OciExecutor:
     async def _give_up(self, container_id: str) -> None:
         """Remove what the runtime does not know, or cannot say: it was not created to the end, as a rule."""
         directory = self._root / container_id
-        if await asyncio.to_thread(directory.exists):
+        if await FILES.run(directory.exists):
             await self._oci.run("delete", "--force", container_id)
             await self._host.remove_tree(directory)
 
@@ -196,7 +196,7 @@ class OciExecutor:
             return None
         try:
             state = json.loads(done.stdout)
-            spec = json.loads(await asyncio.to_thread(Path(state["bundle"], "config.json").read_bytes))
+            spec = json.loads(await FILES.run(Path(state["bundle"], "config.json").read_bytes))
             pid, cgroup = int(state.get("pid") or 0), str(spec["linux"]["cgroupsPath"])
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise Internal(f"{self.name}'s state of {container_id} is damaged") from error

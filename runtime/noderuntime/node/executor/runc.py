@@ -6,11 +6,11 @@ container is let go through the fifo at which it waits.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
 
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import Internal
 from noderuntime.node.executor.command import TIMEOUT
 from noderuntime.node.executor.oci import Known, OciExecutor
@@ -39,7 +39,7 @@ class RuncExecutor(OciExecutor):
         """Read what runc keeps of a container; its first process may have ended meanwhile."""
         file = self._root / container_id / "state.json"
         try:
-            state = json.loads(await asyncio.to_thread(file.read_bytes))
+            state = json.loads(await FILES.run(file.read_bytes))
         except FileNotFoundError:
             return None
         except ValueError as error:

@@ -9,10 +9,10 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-from noderuntime.core.errors import HostError
+from noderuntime.core.blocking import apart
+from noderuntime.core.errors import HostError, host_error
 from noderuntime.node.host import syscalls
 from noderuntime.node.host.base import Address
-from noderuntime.node.host.threads import in_own_thread
 
 _RTM_NEWADDR = 20
 _FLAGS = 0x1 | 0x4 | 0x200 | 0x400
@@ -29,7 +29,7 @@ async def add_addresses(pin: Path, interface: str, addresses: Sequence[Address])
     Raises HostError when the namespace cannot be entered or the kernel refuses an address.
     """
     if addresses:
-        await in_own_thread(lambda: _add_all(pin, interface, addresses))
+        await apart(lambda: _add_all(pin, interface, addresses), what=f"add addresses in {pin}")
 
 
 def _add_all(pin: Path, interface: str, addresses: Sequence[Address]) -> None:
@@ -37,7 +37,7 @@ def _add_all(pin: Path, interface: str, addresses: Sequence[Address]) -> None:
         with open(pin, "rb", buffering=0) as namespace:
             syscalls.setns(namespace.fileno(), syscalls.CLONE_NEWNET)
     except OSError as error:
-        raise HostError(f"enter {pin}", error.errno or 0, error.strerror or "") from error
+        raise host_error(f"enter {pin}", error) from error
     try:
         index = socket.if_nametoindex(interface)
     except OSError:

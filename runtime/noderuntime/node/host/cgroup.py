@@ -16,7 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from noderuntime.core.errors import HostError
+from noderuntime.core.blocking import CGROUPS
+from noderuntime.core.errors import HostError, host_error
 from noderuntime.node.host.process import identify, wait
 
 ROOT = Path("/sys/fs/cgroup")
@@ -88,7 +89,7 @@ class Cgroups:
         """Remove the cgroup and all below it, waiting for processes that are just ending."""
         deadline = time.monotonic() + _REMOVE_DEADLINE
         groups = [_below(hierarchy, path) for hierarchy in self.hierarchies]
-        while busy := await asyncio.to_thread(_remove_all, groups):
+        while busy := await CGROUPS.run(_remove_all, groups):
             left = deadline - time.monotonic()
             if left <= 0:
                 raise HostError(f"remove cgroup {busy}", errno.EBUSY, "processes in it do not end")
@@ -105,7 +106,7 @@ def _remove_all(groups: Sequence[Path]) -> Path | None:
         except OSError as error:
             if error.errno == errno.EBUSY:
                 return group
-            raise HostError(f"remove cgroup {group}", error.errno or 0, error.strerror or "") from error
+            raise host_error(f"remove cgroup {group}", error) from error
     return None
 
 
@@ -142,7 +143,7 @@ def _make(hierarchy: Path, group: Path) -> None:
             if hierarchy.name == "cpuset" and not ours.read_bytes().strip():
                 ours.write_bytes((group.parent / name).read_bytes())
     except OSError as error:
-        raise HostError(f"make cgroup {group}", error.errno or 0, error.strerror or "") from error
+        raise host_error(f"make cgroup {group}", error) from error
 
 
 def _tree(group: Path) -> Iterator[Path]:
@@ -160,7 +161,7 @@ def _pids(group: Path) -> list[int]:
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENODEV):
             return []
-        raise HostError(f"list cgroup {group}", error.errno or 0, error.strerror or "") from error
+        raise host_error(f"list cgroup {group}", error) from error
 
 
 def _write(file: Path, value: str) -> None:
@@ -168,4 +169,4 @@ def _write(file: Path, value: str) -> None:
         with file.open("w", encoding="ascii") as handle:
             handle.write(value)
     except OSError as error:
-        raise HostError(f"write {value} to {file}", error.errno or 0, error.strerror or "") from error
+        raise host_error(f"write {value} to {file}", error) from error

@@ -13,10 +13,10 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
+from noderuntime.core.blocking import apart
 from noderuntime.core.errors import HostError
 from noderuntime.node.host import syscalls
 from noderuntime.node.host.base import STDOUT
-from noderuntime.node.host.threads import in_own_thread
 
 _LOCALHOST = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 _CHUNK = 1 << 16
@@ -72,7 +72,7 @@ async def connect(netns: Path | None, port: int) -> Connection:
 
 
 async def _try(netns: Path | None, family: int, address: str, port: int) -> socket.socket:
-    made = await in_own_thread(lambda: _socket(netns, family))
+    made = await apart(lambda: _socket(netns, family), what="make a socket")
     try:
         async with asyncio.timeout(_TIMEOUT):
             await asyncio.get_running_loop().sock_connect(made, (address, port))

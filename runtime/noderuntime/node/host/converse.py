@@ -13,7 +13,7 @@ import termios
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from noderuntime.core.errors import HostError
+from noderuntime.core.errors import host_error
 from noderuntime.node.host.base import STDERR, STDOUT
 from noderuntime.node.host.process import is_readable, readable, writable
 from noderuntime.node.host.spawn import Child, Spawner
@@ -155,7 +155,7 @@ async def _on_terminal(spawner: Spawner, argv: Sequence[str]) -> HeldProgram:
             ours.callback(os.close, stdin)
             name = os.ttyname(slave)
         except OSError as error:
-            raise HostError("open a terminal", error.errno or 0, str(error)) from error
+            raise host_error("open a terminal", error) from error
         child = await spawner.spawn_on_terminal(argv, name)
         ours.pop_all()
     return HeldProgram(child, stdin, {master: STDOUT}, terminal=True)
@@ -166,7 +166,7 @@ def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
     try:
         ends = os.pipe2(os.O_CLOEXEC)
     except OSError as error:
-        raise HostError("make a pipe", error.errno or 0, str(error)) from error
+        raise host_error("make a pipe", error) from error
     reader.callback(os.close, ends[0])
     writer.callback(os.close, ends[1])
     return ends

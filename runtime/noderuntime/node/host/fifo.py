@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 
-from noderuntime.core.errors import HostError
+from noderuntime.core.errors import host_error
+from noderuntime.core.tasks import Scope, first
 from noderuntime.node.host.base import ProcessRef
 from noderuntime.node.host.process import readable, wait
 
@@ -21,15 +21,15 @@ async def read_once(fifo: Path, writer: ProcessRef, timeout: float) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise HostError(f"open {fifo}", error.errno or 0, error.strerror or "") from error
-    either = [asyncio.ensure_future(readable(fd)), asyncio.ensure_future(wait(writer, timeout))]
+        raise host_error(f"open {fifo}", error) from error
     try:
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        async with Scope() as scope:
+            await first(
+                scope.start(readable(fd), name="await a write to a fifo"),
+                scope.start(wait(writer, timeout), name="await the end of a fifo's writer"),
+            )
         return bool(os.read(fd, 1))
     except BlockingIOError:
         return False
     finally:
-        for one in either:
-            one.cancel()
-        await asyncio.wait(either)
         os.close(fd)

@@ -8,7 +8,7 @@ import socket
 import struct
 from collections.abc import Collection, Iterable, Mapping
 
-from noderuntime.core.errors import InvalidArgument
+from noderuntime.core.errors import invalid_argument
 from noderuntime.node.host import syscalls
 
 _CLONE = {
@@ -42,7 +42,7 @@ def furnish(kinds: Collection[str], hostname: str | None, settings: Mapping[str,
         try:
             _set(path, value)
         except OSError as error:
-            raise InvalidArgument(f"sysctl {path} cannot be {value[:80]!r}: {error.strerror}") from error
+            raise invalid_argument(f"sysctl {path} cannot be {value[:80]!r}", error) from error
 
 
 def _set(path: str, value: str) -> None:

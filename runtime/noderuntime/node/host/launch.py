@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from noderuntime.core.errors import DeadlineExceeded, HostError
+from noderuntime.core.errors import DeadlineExceeded, host_error
 from noderuntime.node.host.process import readable
 from noderuntime.node.host.spawn import Child, Spawner
 
@@ -31,7 +31,7 @@ class GatedChild:
         try:
             os.write(self._gate, b"\0")
         except OSError as error:
-            raise HostError("release a launched program", error.errno or 0, str(error)) from error
+            raise host_error("release a launched program", error) from error
 
     async def reply(self, *, timeout: float, limit: int = 1 << 16) -> bytes:
         """Return its first line, or all it wrote until it closed the pipe."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from noderuntime.core.blocking import CGROUPS
 from noderuntime.node.host import addresses as interfaces
 from noderuntime.node.host import connect, converse, launch, namespaces, owned, stdio, trees
 from noderuntime.node.host import fifo as fifos
@@ -144,19 +144,19 @@ class LinuxHost:
 
     async def make_cgroup(self, path: str) -> None:
         """Make a cgroup."""
-        await asyncio.to_thread(self._cgroups.make, path)
+        await CGROUPS.run(self._cgroups.make, path)
 
     async def join_cgroup(self, path: str, pid: int) -> None:
         """Move a process into a cgroup."""
-        await asyncio.to_thread(self._cgroups.join, path, pid)
+        await CGROUPS.run(self._cgroups.join, path, pid)
 
     async def cgroup_pids(self, path: str) -> list[int]:
         """List the processes in a cgroup and below."""
-        return await asyncio.to_thread(self._cgroups.pids, path)
+        return await CGROUPS.run(self._cgroups.pids, path)
 
     async def cgroup_oom_kills(self, path: str) -> int:
         """Count kills for want of memory."""
-        return await asyncio.to_thread(self._cgroups.oom_kills, path)
+        return await CGROUPS.run(self._cgroups.oom_kills, path)
 
     async def remove_cgroup(self, path: str) -> None:
         """Remove a cgroup and everything below."""

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from noderuntime.core.errors import HostError
+from noderuntime.core.errors import host_error
 from noderuntime.node.host import syscalls
 from noderuntime.node.host.base import UserNamespace
 
@@ -43,4 +43,4 @@ def mount_mapped(user: UserNamespace, common: str, target: str, mount: Callable[
             syscalls.setns(home, syscalls.CLONE_NEWNS)
             syscalls.place_mount(made, target)
     except OSError as error:
-        raise HostError(f"mount mapped layers at {target}", error.errno or 0, str(error)) from error
+        raise host_error(f"mount mapped layers at {target}", error) from error

@@ -8,16 +8,17 @@ If a later call fails the mount is taken away again.
 from __future__ import annotations
 
 import errno
+import math
 import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from noderuntime.core.errors import HostError
+from noderuntime.core.blocking import apart
+from noderuntime.core.errors import HostError, host_error
 from noderuntime.node.host import syscalls
 from noderuntime.node.host.base import Mount, UserNamespace
 from noderuntime.node.host.mapped import mount_mapped
-from noderuntime.node.host.threads import in_own_thread
 
 _REC = 0x4000
 _FLAGS = {
@@ -64,17 +65,18 @@ class _Parsed:
 
 async def mount(wanted: Mount) -> None:
     """Mount, creating no directory; all or nothing."""
-    await in_own_thread(lambda: _mount(wanted))
+    forever = math.inf  # a mount that came after the deadline would stay
+    await apart(lambda: _mount(wanted), what=f"mount {wanted.target}", seconds=forever)
 
 
 async def unmount(target: Path) -> None:
     """Detach everything that is mounted exactly there; nothing mounted or no such path is no error."""
-    await in_own_thread(lambda: detach(str(target)))
+    await apart(lambda: detach(str(target)), what=f"unmount {target}", subject=str(target))
 
 
 async def is_mount_point(path: Path) -> bool:
     """Tell whether another filesystem than its parent's is at the path; one that is missing is none."""
-    return await in_own_thread(lambda: _is_mount_point(path))
+    return await apart(lambda: _is_mount_point(path), what=f"look up {path}", subject=str(path), abandon=True)
 
 
 def _is_mount_point(path: Path) -> bool:
@@ -175,4 +177,4 @@ def _give(directory: str, user: UserNamespace) -> None:
     try:
         os.chown(directory, *user.root, follow_symlinks=False)
     except OSError as error:
-        raise HostError(f"give {directory} away", error.errno or 0, error.strerror or "") from error
+        raise host_error(f"give {directory} away", error) from error

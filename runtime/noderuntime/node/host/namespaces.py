@@ -6,18 +6,19 @@ What has to be done from inside (``lo``, hostname, sysctls) it does before.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from noderuntime.core.errors import HostError, InvalidArgument
+from noderuntime.core.blocking import apart
+from noderuntime.core.errors import HostError, InvalidArgument, host_error
 from noderuntime.node.host import syscalls
 from noderuntime.node.host.base import NamespaceKind
 from noderuntime.node.host.furnish import clone_flags, furnish
 from noderuntime.node.host.mount import detach
-from noderuntime.node.host.threads import in_own_thread
 
 _SYSCTL_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 _IPC_SYSCTLS = re.compile(r"kernel/(shm[a-z_]+|msg[a-z_]+|sem|sem_next_id|auto_msgmni)|fs/mqueue/[a-z_]+")
@@ -35,12 +36,12 @@ async def pin_namespaces(
     that does not belong to one of the new namespaces: it would change the node.
     """
     settings = sysctl_settings(pins, sysctls)
-    await in_own_thread(lambda: _pin(pins, hostname, settings))
+    await apart(lambda: _pin(pins, hostname, settings), what="make namespaces", seconds=math.inf)
 
 
 async def unpin_namespaces(pins: Sequence[Path]) -> None:
     """Unmount and remove the pins; missing ones are no error."""
-    await in_own_thread(lambda: _unpin(pins))
+    await apart(lambda: _unpin(pins), what="unpin namespaces")
 
 
 async def read_in_network_namespaces(
@@ -51,7 +52,7 @@ async def read_in_network_namespaces(
     One thread visits them all, so fifty pods cost fifty setns calls and no spawn.
     """
     wanted = tuple(pins)
-    return await in_own_thread(lambda: _visit(wanted, file, limit), abandon=True)
+    return await apart(lambda: _visit(wanted, file, limit), what=f"read {file} of pods", abandon=True)
 
 
 def sysctl_settings(pins: Collection[NamespaceKind], sysctls: Mapping[str, str] | None) -> dict[str, str]:
@@ -98,7 +99,7 @@ def _pin(pins: Mapping[NamespaceKind, Path], hostname: str | None, settings: Map
             for kind, path in pins.items():
                 syscalls.mount(f"/proc/thread-self/ns/{kind}", str(path), "", syscalls.MS_BIND)
     except OSError as error:
-        raise HostError("make namespaces", error.errno or 0, str(error)) from error
+        raise host_error("make namespaces", error) from error
 
 
 def _unpin(pins: Sequence[Path]) -> None:
@@ -107,7 +108,7 @@ def _unpin(pins: Sequence[Path]) -> None:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise HostError(f"remove namespace pin {path}", error.errno or 0, error.strerror or "") from error
+            raise host_error(f"remove namespace pin {path}", error) from error
 
 
 def _visit(pins: Sequence[Path], file: str, limit: int) -> dict[Path, bytes]:

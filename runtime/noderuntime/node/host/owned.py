@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import signal
 import socket
@@ -14,12 +15,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from noderuntime.core.errors import DeadlineExceeded, HostError, Internal, InvalidArgument
+from noderuntime.core import tasks
+from noderuntime.core.blocking import apart
+from noderuntime.core.errors import DeadlineExceeded, HostError, Internal, InvalidArgument, host_error
 from noderuntime.node.host import syscalls
 from noderuntime.node.host.base import IdRange, NamespaceKind, UserNamespace
 from noderuntime.node.host.namespaces import reserved, sysctl_settings
 from noderuntime.node.host.spawn import Child, Spawner
-from noderuntime.node.host.threads import in_own_thread
 
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from noderuntime.node.host.inside import main; main()"
 """Our own search path is handed over, so that no site-packages have to be looked for."""
@@ -51,13 +53,17 @@ async def pin_namespaces(
         try:
             async with asyncio.timeout(_PATIENCE):
                 await _talk(ours, order)
-                await in_own_thread(lambda: _map_ids(child.pid, user))
+                await apart(lambda: _map_ids(child.pid, user), what="map IDs")
                 await _talk(ours, "mapped")
-            await in_own_thread(lambda: _bind(child.pid, [("user", user.pin), *pins.items()]))
+            await apart(
+                lambda: _bind(child.pid, [("user", user.pin), *pins.items()]),
+                what="pin namespaces",
+                seconds=math.inf,  # a bind that came late would stay
+            )
         except TimeoutError:
             raise DeadlineExceeded("making namespaces takes too long") from None
         finally:
-            await asyncio.shield(_end(child))
+            await tasks.finish(_end(child), name="end the process that makes namespaces")
 
 
 async def _talk(line: socket.socket, words: object) -> None:
@@ -85,7 +91,7 @@ def _map_ids(pid: int, user: UserNamespace) -> None:
         try:
             Path(f"/proc/{pid}/{name}").write_text(_line(ids), encoding="ascii")
         except OSError as error:
-            raise HostError(f"map IDs {_line(ids)}", error.errno or 0, error.strerror or "") from error
+            raise host_error(f"map IDs {_line(ids)}", error) from error
 
 
 def _line(ids: IdRange) -> str:
@@ -98,7 +104,7 @@ def _bind(pid: int, pins: Sequence[tuple[str, Path]]) -> None:
             for kind, path in pins:
                 syscalls.mount(f"/proc/{pid}/ns/{kind}", str(path), "", syscalls.MS_BIND)
     except OSError as error:
-        raise HostError("pin namespaces", error.errno or 0, str(error)) from error
+        raise host_error("pin namespaces", error) from error
 
 
 async def _end(child: Child) -> None:

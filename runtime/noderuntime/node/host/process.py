@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from noderuntime.core.errors import HostError
+from noderuntime.core.errors import host_error
 from noderuntime.node.host.base import ProcessRef
 
 _DEAD = (b"Z", b"X", b"x")
@@ -40,7 +40,7 @@ def signal(process: ProcessRef, signo: int) -> bool:
         except ProcessLookupError:
             return False
         except OSError as error:
-            raise HostError(f"signal {signo} to {process.pid}", error.errno or 0, str(error)) from error
+            raise host_error(f"signal {signo} to {process.pid}", error) from error
         return True
 
 

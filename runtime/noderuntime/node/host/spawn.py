@@ -13,10 +13,11 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from noderuntime.core.errors import DeadlineExceeded, HostError
+from noderuntime.core import tasks
+from noderuntime.core.blocking import Lane
+from noderuntime.core.errors import DeadlineExceeded, host_error
 from noderuntime.node.host.base import Completed
 from noderuntime.node.host.process import readable
 
@@ -123,11 +124,11 @@ class Child:
         return int(self._process.returncode or 0)
 
 
-class Spawner:
-    """The threads that start programs."""
+_STARTS = Lane("spawn", 4)
 
-    def __init__(self, threads: int = 4) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="noderuntime-spawn")
+
+class Spawner:
+    """Starts programs."""
 
     async def run(
         self,
@@ -218,19 +219,19 @@ class Spawner:
         return await self._start(start, argv[0])
 
     async def _start(self, start: Callable[[], Child], program: str) -> Child:
-        starting = asyncio.get_running_loop().run_in_executor(self._pool, start)
+        starting = _STARTS.begin(start)
         try:
-            return await asyncio.shield(starting)
+            await tasks.settle(starting)
+            return starting.result()
         except OSError as error:
-            raise HostError(f"run {program}", error.errno or 0, error.strerror or "") from error
+            raise host_error(f"run {program}", error) from error
         except asyncio.CancelledError:
             await _abandon(starting)
             raise
 
 
 async def _abandon(starting: asyncio.Future[Child]) -> None:
-    """Wait for a start that nobody wants any more, and end what came of it."""
-    await asyncio.wait([starting])
+    """End the program that a cancelled caller had started."""
     if not starting.cancelled() and starting.exception() is None:
         with_no_time = 0.0
         try:

@@ -9,13 +9,14 @@ its lower parts are moved up.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import secrets
 from pathlib import Path
 
+from noderuntime.core.blocking import apart
 from noderuntime.core.errors import HostError
 from noderuntime.node.host import syscalls
-from noderuntime.node.host.threads import in_own_thread
 
 _DEEPEST = 64
 """Levels below the tree's top that are entered where they are; each costs a descriptor."""
@@ -27,7 +28,7 @@ async def remove_tree(path: Path) -> None:
     HostError names the entry that could not go, a mount point with EBUSY; what
     was removed before it stays removed.
     """
-    await in_own_thread(lambda: _remove_tree(path))
+    await apart(lambda: _remove_tree(path), what=f"remove {path}", seconds=math.inf)
 
 
 def _remove_tree(path: Path) -> None:

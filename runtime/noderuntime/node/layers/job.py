@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
-from noderuntime.core.errors import DataLoss, HostError, ResourceExhausted
+from noderuntime.core.errors import DataLoss, ResourceExhausted, host_error
 from noderuntime.node.layers.ahead import ahead
 from noderuntime.node.layers.decompress import BLOCK, decompressed
 from noderuntime.node.layers.stream import Stream
@@ -72,7 +72,7 @@ class Source:
         try:
             return os.pread(self._fd, count, self.size)
         except OSError as error:
-            raise HostError("read a layer", error.errno or 0, error.strerror or "") from error
+            raise host_error("read a layer", error) from error
 
 
 class Measured:

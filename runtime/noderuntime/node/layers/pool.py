@@ -9,12 +9,14 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
+from noderuntime.core import tasks
+from noderuntime.core.blocking import IMAGES
 from noderuntime.core.errors import DeadlineExceeded, Internal
 from noderuntime.node.host.process import readable
 from noderuntime.node.layers import wire
 from noderuntime.node.layers.decompress import check_media_type
 from noderuntime.node.layers.growth import Blob
-from noderuntime.node.layers.spawner import Nursery
+from noderuntime.node.layers.spawner import WorkerSpawner
 from noderuntime.node.layers.tar.limits import DEFAULT_LIMITS, Limits, Unpacked
 
 _LARGE = 1 << 16
@@ -33,17 +35,17 @@ class Unpackers:
         self._idle_seconds = idle_seconds
         self._idle: dict[_Worker, asyncio.TimerHandle] = {}
         self._ending: set[asyncio.Task[None]] = set()
-        self._nursery = Nursery()
+        self._spawner = WorkerSpawner()
 
     async def prepare(self) -> None:
         """Get ready for the first layer, so that it will not wait for a Python to start."""
-        await self._nursery.prepare()
+        await self._spawner.prepare()
 
     async def expect(self) -> None:
         """Start a worker for a layer that will come, unless one waits: to get ready takes it a moment."""
         if not self._idle and not self._free.locked():
             async with self._free:
-                self._keep(_Worker(*await self._nursery.worker()))
+                self._keep(_Worker(*await self._spawner.worker()))
 
     async def unpack(
         self, blob: Blob, target: Path, media_type: str, limits: Limits = DEFAULT_LIMITS
@@ -58,11 +60,11 @@ class Unpackers:
         """
         check_media_type(media_type)
         async with self._free:
-            worker = self._warm() or _Worker(*await self._nursery.worker())
+            worker = self._warm() or _Worker(*await self._spawner.worker())
             try:
                 answer = await worker.unpack(blob, target, limits)
             except BaseException:
-                await asyncio.shield(self._end(worker))
+                await tasks.finish(worker.end(), name="end an unpack worker")
                 raise
             self._keep(worker)
         if answer[0] == "failed":
@@ -74,8 +76,8 @@ class Unpackers:
         """End the workers that have nothing to do; who still waits for one is to be cancelled first."""
         while (worker := self._warm()) is not None:
             self._end(worker)
-        await asyncio.gather(*self._ending)
-        await self._nursery.close()
+        await tasks.settle(*self._ending)
+        await self._spawner.close()
 
     def _warm(self) -> _Worker | None:
         """Take the worker that was last at work, if there is one."""
@@ -95,11 +97,10 @@ class Unpackers:
         del self._idle[worker]
         self._end(worker)
 
-    def _end(self, worker: _Worker) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(worker.end())
+    def _end(self, worker: _Worker) -> None:
+        task = tasks.background(worker.end(), name="end an unpack worker")
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
-        return task
 
 
 class _Worker:
@@ -149,7 +150,7 @@ class _Worker:
         body = await self._read(length)
         if length < _LARGE:
             return wire.unpacked(body)
-        return await asyncio.to_thread(wire.unpacked, body)
+        return await IMAGES.run(wire.unpacked, body)
 
     async def _read(self, count: int) -> bytes:
         data = bytearray()

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 
+from noderuntime.core import tasks
 from noderuntime.core.errors import HostError, Internal
 from noderuntime.node.host.process import readable
 from noderuntime.node.host.spawn import Child, Spawner
@@ -19,13 +20,13 @@ _STDERR = 2
 _DEATH_SECONDS = 30.0
 
 
-class Nursery:
+class WorkerSpawner:
     """Makes workers; for use on one event loop."""
 
     def __init__(self) -> None:
         self._template: _Template | None = None
         self._one_at_a_time = asyncio.Lock()
-        self._spawner = Spawner(threads=1)
+        self._spawner = Spawner()
 
     async def prepare(self) -> None:
         """Start the template, unless there is one: it gets ready while something else is done."""
@@ -69,7 +70,7 @@ class Nursery:
     async def _end(self) -> None:
         template, self._template = self._template, None
         if template is not None:
-            await asyncio.shield(template.end())
+            await tasks.finish(template.end(), name="end the template of unpack workers")
 
 
 class _Template:

@@ -37,7 +37,7 @@ def main() -> None:
 
 
 class Template:
-    """One end of a socket; the other is a :class:`noderuntime.node.layers.spawner.Nursery`."""
+    """One end of a socket; the other is a :class:`noderuntime.node.layers.spawner.WorkerSpawner`."""
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line

@@ -13,7 +13,7 @@ import socket
 from contextlib import suppress
 from threading import Thread
 
-from noderuntime.core.errors import HostError, Internal, NoderuntimeError, ResourceExhausted
+from noderuntime.core.errors import Internal, NoderuntimeError, ResourceExhausted, host_error
 from noderuntime.node.layers import job, wire
 from noderuntime.node.layers.tar.limits import Limits
 
@@ -61,7 +61,7 @@ class Worker:
         except NoderuntimeError as error:
             return wire.failure(error)
         except OSError as error:
-            return wire.failure(HostError("unpack a layer", error.errno or 0, error.strerror or ""))
+            return wire.failure(host_error("unpack a layer", error))
         except MemoryError:
             return wire.failure(ResourceExhausted("unpacking the layer takes more memory than a worker has"))
         except Exception as error:  # a fault of ours: the caller shall know, and the worker goes on

@@ -15,6 +15,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import FailedPrecondition, Unavailable
 from noderuntime.node.host.base import STDERR, STDOUT
 from noderuntime.node.monitor.control import tell
@@ -76,7 +77,7 @@ class AttachedContainer:
 
 async def attach(bundle: Path) -> AttachedContainer:
     """Connect to the monitor of a container."""
-    connection = await asyncio.to_thread(_connect, bundle)
+    connection = await FILES.run(_connect, bundle)
     return AttachedContainer(connection, bundle)
 
 

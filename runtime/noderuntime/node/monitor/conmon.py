@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from noderuntime.core import tasks
 from noderuntime.core.errors import (
     DeadlineExceeded,
     HostError,
@@ -108,7 +109,7 @@ class ConmonMonitor:
         try:
             await _release(conmon)
             status = await conmon.daemonized(timeout=_DAEMONIZE_TIMEOUT)
-            moving = asyncio.ensure_future(self._move(request))
+            moving = tasks.start(self._move(request), name="move a monitor into its cgroup")
             try:
                 line = await conmon.reply(timeout=_CREATE_TIMEOUT)
             finally:

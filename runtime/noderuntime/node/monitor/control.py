@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from noderuntime.core.errors import FailedPrecondition, HostError
+from noderuntime.core.errors import FailedPrecondition, host_error
 
 
 def tell(fifo: Path, message: bytes) -> None:
@@ -16,7 +16,7 @@ def tell(fifo: Path, message: bytes) -> None:
     except OSError as error:
         if error.errno in (errno.ENXIO, errno.ENOENT):
             raise FailedPrecondition("the container's monitor has ended") from error
-        raise HostError(f"open {fifo}", error.errno or 0, error.strerror or "") from error
+        raise host_error(f"open {fifo}", error) from error
     try:
         os.write(fd, message)
     finally:

@@ -6,13 +6,13 @@ not called. A chain of one ``bridge`` costs one spawn per ADD and DEL.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from noderuntime.core import log
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import InvalidArgument, NoderuntimeError, NotFound, Unavailable
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.node.host.base import Host
@@ -79,19 +79,17 @@ class CniNetwork:
         """Tell whether a configuration and its plugins are there; the disk is read only on a change."""
         try:
             network = await self._current()
-            await asyncio.to_thread(
-                lambda: [self._plugins.find(plugin["type"]) for plugin in network.plugins]
-            )
+            await FILES.run(lambda: [self._plugins.find(plugin["type"]) for plugin in network.plugins])
         except (Unavailable, NotFound) as error:
             return False, str(error)
         return True, ""
 
     async def _current(self) -> NetworkList:
         """Return the node's network; Unavailable says what is wrong with its configuration."""
-        signature = await asyncio.to_thread(_signature, self._conf_dir)
+        signature = await FILES.run(_signature, self._conf_dir)
         if signature != self._signature:
             try:
-                self._network, self._fault = await asyncio.to_thread(conflist.load, self._conf_dir), ""
+                self._network, self._fault = await FILES.run(conflist.load, self._conf_dir), ""
             except InvalidArgument as error:
                 self._network, self._fault = None, str(error)
             self._signature = signature
@@ -102,7 +100,7 @@ class CniNetwork:
     async def _delete(
         self, sandbox_id: str, netns: str, config: api_pb2.PodSandboxConfig, kept: Kept
     ) -> None:
-        alive = netns if await asyncio.to_thread(os.path.exists, netns) else ""
+        alive = netns if await FILES.run(os.path.exists, netns) else ""
         call = Call("DEL", sandbox_id, alive, cni_args(sandbox_id, config))
         if alive:
             await self._readdress(call, kept.result or {})

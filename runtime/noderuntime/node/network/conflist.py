@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noderuntime.core.errors import InvalidArgument
+from noderuntime.core.errors import InvalidArgument, invalid_argument
 
 VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 """Spec versions whose result format we read, oldest first."""
@@ -40,7 +40,7 @@ def files(conf_dir: Path) -> list[Path]:
     try:
         return sorted(path for path in conf_dir.iterdir() if path.suffix in _SUFFIXES and path.is_file())
     except OSError as error:
-        raise InvalidArgument(f"CNI directory {conf_dir}: {error.strerror}") from error
+        raise invalid_argument(f"CNI directory {conf_dir}", error) from error
 
 
 def load(conf_dir: Path) -> NetworkList:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import NotFound, ToolError
 from noderuntime.node.host.base import Completed, Host
 
@@ -49,7 +49,7 @@ class PluginRunner:
 
         The result is empty where the command has none (DEL).
         """
-        path = await asyncio.to_thread(self.find, kind)
+        path = await FILES.run(self.find, kind)
         env = {
             "PATH": os.environ.get("PATH") or "/usr/sbin:/usr/bin:/sbin:/bin",
             "CNI_COMMAND": call.command,

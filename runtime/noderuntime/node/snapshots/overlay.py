@@ -23,10 +23,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from noderuntime.core import log
+from noderuntime.core.blocking import on_files
 from noderuntime.core.errors import HostError, InvalidArgument, NotFound
 from noderuntime.node.host import syscalls
 from noderuntime.node.host.base import Host, Mount, UserNamespace
-from noderuntime.node.host.file_errors import on_files
 from noderuntime.node.snapshots.base import Found, Usage
 from noderuntime.node.snapshots.implied import adopt_looks
 from noderuntime.node.snapshots.usage import measure

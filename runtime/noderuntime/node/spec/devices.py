@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from noderuntime.core.errors import InvalidArgument
+from noderuntime.core.errors import InvalidArgument, invalid_argument
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.node.spec.words import absolute, shown
 
@@ -73,7 +73,7 @@ def _asked(asked: api_pb2.Device) -> Iterable[tuple[str, Device]]:
             return list(_below(source, place))
         device = _device(source, place)
     except OSError as error:
-        raise InvalidArgument(f"device {shown(asked.host_path)}: {error.strerror}") from error
+        raise invalid_argument(f"device {shown(asked.host_path)}", error) from error
     if device is None:
         raise InvalidArgument(f"{shown(asked.host_path)} is no device")
     return [(source, device)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from noderuntime.core.errors import InvalidArgument
+from noderuntime.core.errors import InvalidArgument, invalid_argument
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.node.spec.inputs import Pod
 from noderuntime.node.spec.userns import oci_mappings
@@ -124,7 +124,7 @@ def _source(path: str) -> str:
             os.makedirs(path, 0o755, exist_ok=True)
         return os.path.realpath(path, strict=True)
     except OSError as error:
-        raise InvalidArgument(f"mount source {shown(path)}: {error.strerror}") from error
+        raise invalid_argument(f"mount source {shown(path)}", error) from error
 
 
 def _propagation(mount: api_pb2.Mount, source: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from noderuntime.core.errors import InvalidArgument
+from noderuntime.core.errors import InvalidArgument, invalid_argument
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.node.host.regular import read_regular
 from noderuntime.node.spec.facts import HostFacts, version_of
@@ -58,7 +58,7 @@ def file_stamp(file: Path) -> int:
     try:
         return file.stat().st_mtime_ns
     except OSError as error:
-        raise InvalidArgument(f"seccomp profile {shown(str(file))}: {error.strerror}") from error
+        raise invalid_argument(f"seccomp profile {shown(str(file))}", error) from error
 
 
 @functools.lru_cache(maxsize=32)

@@ -161,7 +161,7 @@ def replaced(files, name, content):
         (
             lambda files: replaced(files, "manifest.json", b"[{}]"),
             InvalidArgument,
-            "manifest.json: Field required",
+            "manifest.json: 0.Config: Field required",
         ),
         (
             lambda files: replaced(files, "manifest.json", b"\xff"),

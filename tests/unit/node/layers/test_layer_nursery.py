@@ -16,13 +16,13 @@ from layer_workers import children, ended, templates
 
 from noderuntime.core.errors import HostError, Internal
 from noderuntime.node.layers.pool import Unpackers
-from noderuntime.node.layers.spawner import Nursery
+from noderuntime.node.layers.spawner import WorkerSpawner
 from noderuntime.node.layers.template import Template
 
 
 @pytest.fixture
 async def nursery():
-    one = Nursery()
+    one = WorkerSpawner()
     yield one
     await one.close()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from noderuntime.core.errors import InvalidArgument, NotFound
+from noderuntime.core.errors import InvalidArgument, NotFound, first_problem, invalid_argument
 from noderuntime.node.host.regular import read_regular
 from noderuntime.node.spec.cdi.schema import QUALIFIED, Device, Edits, File
 from noderuntime.node.spec.words import shown
@@ -128,11 +128,9 @@ def read(path: Path) -> File:
     try:
         return File.model_validate(_parse(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise InvalidArgument(f"CDI file {path}: {where[:200]}: {first['msg'][:200]}") from error
+        raise InvalidArgument(f"CDI file {path}: {first_problem(error)}") from error
     except OSError as error:
-        raise InvalidArgument(f"CDI file {path}: {error.strerror}") from error
+        raise invalid_argument(f"CDI file {path}", error) from error
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"CDI file {path}: {' '.join(str(error).split())[:200]}") from error
 

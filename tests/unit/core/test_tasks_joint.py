@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from noderuntime.core.errors import NotFound, Unavailable
-from noderuntime.core.joint import Joint, concurrently
+from noderuntime.core.tasks import Joint, concurrently
 
 
 class Work:
@@ -31,7 +31,7 @@ async def waiting(joint, work, count):
 
 
 async def test_all_get_what_was_done_once():
-    joint, work = Joint(), Work()
+    joint, work = Joint("work"), Work()
     tasks = await waiting(joint, work, 3)
     assert "key" in joint
     work.gate.set()
@@ -41,7 +41,7 @@ async def test_all_get_what_was_done_once():
 
 
 async def test_the_last_one_to_go_ends_it():
-    joint, work = Joint(), Work()
+    joint, work = Joint("work"), Work()
     first, second = await waiting(joint, work, 2)
     first.cancel()
     await asyncio.wait([first])
@@ -54,7 +54,7 @@ async def test_the_last_one_to_go_ends_it():
 
 async def test_work_that_ended_is_begun_anew_by_whoever_comes_before_it_is_forgotten():
     """Between its end and the loop's next turn it must not be taken for work under way."""
-    joint, ending = Joint(), asyncio.Event()
+    joint, ending = Joint("work"), asyncio.Event()
 
     async def fail():
         ending.set()
@@ -82,7 +82,7 @@ async def test_one_that_fails_takes_the_others_along():
         raise Unavailable("away")
 
     with pytest.raises(Unavailable, match="away"):
-        await concurrently(work.run(), fail())
+        await concurrently(work.run(), fail(), name="part")
     assert work.cancelled == 1
 
 
@@ -90,4 +90,4 @@ async def test_results_come_in_order():
     async def give(value):
         return value
 
-    assert await concurrently(give(1), give(2)) == [1, 2]
+    assert await concurrently(give(1), give(2), name="part") == [1, 2]
