@@ -21,7 +21,7 @@ CRITEST := PYTHONPATH=tests:tests/contract $(VENV)/python -m critest
 
 .NOTPARALLEL:
 .PHONY: help venv setup check lint types imports unit fuzz contract critest critest-gvisor critest-delegate \
-	critest-websocket cluster-test kubelet-test vm-test test bench bench-images demo demo-down image lock proto crds
+	critest-websocket cluster-test kubelet-test vm-test test bench bench-images demo demo-down image dist lock proto crds
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -98,6 +98,10 @@ demo-down: ## remove the demo's cluster
 
 image: setup ## build the image and push it: make image IMAGE=registry.example/noderuntime:1
 	$(VENV)/python image/build.py --image $(IMAGE) $(if $(findstring /,$(IMAGE)),--push)
+
+dist: setup ## wheel and chart of a release, into dist/
+	$(VENV)/python -m hatchling build --directory dist --target wheel
+	helm package charts/noderuntime --destination dist
 
 lock: venv ## regenerate requirements.lock from pyproject.toml; UPGRADE=1 raises what pyproject.toml does not pin
 	$(VENV)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \

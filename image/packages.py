@@ -42,8 +42,8 @@ def _install(requirements: list[str], target: Path) -> None:
     uv and not pip: it takes hashes from a constraints file and evaluates markers for the image's Python.
     """
     run(
-        *(sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-build", "--link-mode=copy"),
-        *(f"--python-version={PYTHON}", f"--python-platform={PLATFORM}"),
+        *(str(CACHE / "venv/bin/uv"), "pip", "install", "--quiet", "--no-build", "--link-mode=copy"),
+        *(f"--python={sys.executable}", f"--python-version={PYTHON}", f"--python-platform={PLATFORM}"),
         *("--require-hashes", f"--constraint={LOCK}", f"--target={target}", *requirements),
     )
     shutil.rmtree(target / "bin", ignore_errors=True)

@@ -60,3 +60,17 @@ def test_lock_has_hashes_for_every_package_and_names_no_host() -> None:
     others = [line for line in lines if line not in pins and not re.match(r"\s*#", line)]
     assert others == []
     assert not re.search(r"://|@|--(?!hash)", "\n".join(pins))
+
+
+def test_workflows_hooks_and_guides_name_existing_make_targets() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    files = [ROOT / ".pre-commit-config.yaml", *ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+    files += [path for path in (ROOT / ".github").rglob("*") if path.is_file()]
+    named = {
+        (path.name, target)
+        for path in files
+        for words in re.findall(r"(?:run: |entry: |`)make((?: [a-z][a-z-]*)+)", path.read_text())
+        for target in words.split()
+    }
+    assert len(named) > 10
+    assert {one for one in named if one[1] not in targets} == set()

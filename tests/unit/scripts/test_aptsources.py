@@ -10,7 +10,7 @@ import pytest
 from aptsources import lines, mirror
 
 ROOT = Path(__file__).parents[3]
-NOT_OURS = {".git", ".venv", ".coverage", ".hypothesis", "__pycache__", "build"}
+NOT_OURS = {".git", ".venv", ".coverage", ".hypothesis", "__pycache__", "build", "dist"}
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 DEB822 = f"""\
