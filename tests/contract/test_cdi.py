@@ -89,7 +89,7 @@ def test_a_device_in_a_user_namespace(kubelet: Kubelet, vendor: Path) -> None:
             grpc.StatusCode.NOT_FOUND,
             "no CDI device vendor.example/test=two",
         ),
-        ("runc", "../../etc/passwd", grpc.StatusCode.INVALID_ARGUMENT, "no name of a CDI device"),
+        ("runc", "../../etc/passwd", grpc.StatusCode.INVALID_ARGUMENT, "not the name of a CDI device"),
         ("gvisor", DEVICE, grpc.StatusCode.INVALID_ARGUMENT, "gvisor offers no CDI devices"),
     ],
 )

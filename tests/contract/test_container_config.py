@@ -131,7 +131,7 @@ def test_gvisor_is_the_default_profile_of_its_containers(kubelet: Kubelet) -> No
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        (linux(privileged=True), "in a pod that is not"),
+        (linux(privileged=True), "requires a privileged pod"),
         (linux(apparmor={"profile_type": 2, "localhost_ref": "none-such"}), "AppArmor"),
         (linux(selinux_options={"level": "secret"}), "SELinux level 'secret'"),
         (linux(supplemental_groups_policy=5), "no SupplementalGroupsPolicy 5"),

@@ -179,15 +179,15 @@ def refused(kubelet: Kubelet, options: api_pb2.NamespaceOption, handler: str = "
 
 def test_what_cannot_be_is_refused_in_one_line(kubelet: Kubelet) -> None:
     assert "gvisor offers no user namespaces" in refused(kubelet, namespaces(), "gvisor")
-    assert "processes or IPC" in refused(kubelet, namespaces(pid=api_pb2.NODE))
+    assert "PID or IPC namespace" in refused(kubelet, namespaces(pid=api_pb2.NODE))
     twice = namespaces(userns_options=namespaces().userns_options)
     assert "one range" in refused(kubelet, twice)
     for mode in (api_pb2.CONTAINER, api_pb2.TARGET):
         alone = api_pb2.NamespaceOption(userns_options=api_pb2.UserNamespace(mode=mode))
-        assert "none of POD and NODE" in refused(kubelet, alone)
+        assert "must be POD or NODE" in refused(kubelet, alone)
     not_root = namespaces()
     not_root.userns_options.uids[0].container_id = 1
-    assert "begins with root" in refused(kubelet, not_root)
+    assert "must start at container ID 0" in refused(kubelet, not_root)
 
 
 def test_a_container_has_the_user_namespace_of_its_pod(kubelet: Kubelet) -> None:
@@ -197,10 +197,10 @@ def test_a_container_has_the_user_namespace_of_its_pod(kubelet: Kubelet) -> None
     others = namespaces()
     others.userns_options.uids[0].host_id = 0
     for asked in (linux(), linux(namespace_options=others)):
-        with pytest.raises(grpc.RpcError, match="not its pod's"):
+        with pytest.raises(grpc.RpcError, match="differs from its pod's"):
             kubelet.create(pod, config, "main", "true", linux=asked)
     asked = linux(namespace_options=options, run_as_user=api_pb2.Int64Value(value=70000))
-    with pytest.raises(grpc.RpcError, match="no user 70000"):
+    with pytest.raises(grpc.RpcError, match="user 70000 is not mapped"):
         kubelet.create(pod, config, "main", "true", linux=asked)
 
 

@@ -30,7 +30,7 @@ from noderuntime.lifecycle.ledger.records import Container
 from noderuntime.lifecycle.parts import Parts
 from noderuntime.node.host.base import UserNamespace
 from noderuntime.node.host.changes import upper_directory, write_changes
-from noderuntime.node.spec.words import check_path
+from noderuntime.node.spec.validation import check_path
 
 _log = log.get(__name__)
 

@@ -32,7 +32,7 @@ from noderuntime.node.host.cgroup_names import monitor_cgroup
 from noderuntime.node.monitor.base import Monitored, MonitorRequest
 from noderuntime.node.spec import builder
 from noderuntime.node.spec.inputs import ContainerInput
-from noderuntime.node.spec.words import check_path
+from noderuntime.node.spec.validation import check_path
 
 _log = log.get(__name__)
 

@@ -26,7 +26,7 @@ from noderuntime.node.network.base import wants_pod_network
 from noderuntime.node.network.capabilities import capability_args, cni_args
 from noderuntime.node.spec.limits import check_limits
 from noderuntime.node.spec.lsm import check_selinux
-from noderuntime.node.spec.words import check_path
+from noderuntime.node.spec.validation import check_path
 
 _log = log.get(__name__)
 

@@ -1,1 +1,1 @@
-"""The OCI runtime spec of a container, composed of small functions."""
+"""OCI runtime specs of containers, built from CRI requests by one function per concern."""

@@ -1,8 +1,8 @@
-"""OCI runtime specs from CRI requests; every concern has a module of its own.
+"""Builds OCI runtime specs from CRI requests. Each concern has a module of its own.
 
-These functions read files (the image's passwd, the node's devices, seccomp
-profiles): call them in a worker thread. Everything they are given by an image or
-a pod is hostile. InvalidArgument, in one line, is the pod's fault.
+The functions read files (the image's passwd, the node's devices, seccomp profiles) and block: call them
+in a worker thread. Input from images and pods is untrusted. InvalidArgument, one line, means that the
+request is invalid.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from noderuntime.node.spec.lsm import apparmor_profile, check_selinux
 from noderuntime.node.spec.mounts import container_mounts, kernel_mounts, rootfs_propagation
 from noderuntime.node.spec.namespaces import container_namespaces, root_namespaces
 from noderuntime.node.spec.oci_process import DEFAULT_PATH, arguments, directory, environment
-from noderuntime.node.spec.profiles import asked_seccomp
+from noderuntime.node.spec.profiles import requested_seccomp
 from noderuntime.node.spec.resources import oci_resources, oom_score_adj
 from noderuntime.node.spec.seccomp import oci_seccomp
 from noderuntime.node.spec.user import oci_user, root_user
-from noderuntime.node.spec.userns import check_inside, oci_mappings
-from noderuntime.node.spec.words import absolute, clean
+from noderuntime.node.spec.userns import check_ids_mapped, oci_mappings
+from noderuntime.node.spec.validation import check_absolute, check_text
 
 Spec = dict[str, Any]
 
 _OCI_VERSION = "1.1.0"
 _ROOT_OOM_SCORE = -998
-"""A sandbox's root container goes after everything that runs in it (kubelet: PodInfraOOMAdj)."""
+"""The OOM killer kills a sandbox's root container after the pod's containers (kubelet: PodInfraOOMAdj)."""
 
 
 def container_spec(pod: Pod, container: ContainerInput, facts: HostFacts) -> Spec:
-    """Build the spec of one container (CreateContainer)."""
+    """Return the OCI spec of a container (RuntimeService.CreateContainer)."""
     context = container.config.linux.security_context
-    devices = container_devices(container.config, makes_nodes=pod.user is None)
+    devices = container_devices(container.config, can_mknod=pod.user is None)
     spec: Spec = {
         "ociVersion": _OCI_VERSION,
         "process": _process(pod, container, facts),
@@ -52,10 +52,10 @@ def container_spec(pod: Pod, container: ContainerInput, facts: HostFacts) -> Spe
 
 
 def root_spec(pod: Pod, rootfs: Path, args: Sequence[str], facts: HostFacts) -> Spec:
-    """Build the spec of a sandbox's own root container: read-only and without capabilities."""
+    """Return the OCI spec of a sandbox's root container, which is read-only and has no capabilities."""
     context = pod.config.linux.security_context
     user = root_user(context)
-    check_inside(user, pod.user)
+    check_ids_mapped(user, pod.user)
     linux: Spec = {
         **_mappings(pod),
         "namespaces": root_namespaces(pod),
@@ -63,7 +63,7 @@ def root_spec(pod: Pod, rootfs: Path, args: Sequence[str], facts: HostFacts) -> 
         "resources": {"devices": [{"allow": False, "access": "rwm"}]},
     }
     if not context.privileged:
-        _put(linux, "seccomp", _seccomp(pod, asked_seccomp(context), (), facts))
+        _set(linux, "seccomp", _seccomp(pod, requested_seccomp(context), (), facts))
     spec: Spec = {
         "ociVersion": _OCI_VERSION,
         "process": {
@@ -76,7 +76,9 @@ def root_spec(pod: Pod, rootfs: Path, args: Sequence[str], facts: HostFacts) -> 
         },
         "root": {"path": str(rootfs), "readonly": True},
         "mounts": [
-            one for one in kernel_mounts(pod, writable=False) if one["type"] in ("proc", "tmpfs", "devpts")
+            mount
+            for mount in kernel_mounts(pod, writable=False)
+            if mount["type"] in ("proc", "tmpfs", "devpts")
         ],
         "linux": linux,
     }
@@ -84,15 +86,15 @@ def root_spec(pod: Pod, rootfs: Path, args: Sequence[str], facts: HostFacts) -> 
 
 
 def exec_process(spec: Mapping[str, Any], command: Sequence[str], *, tty: bool = False) -> Spec:
-    """Build the OCI process of an exec from the spec of its container (ExecSync, Exec)."""
+    """Return the OCI process of an exec, based on the container's spec (ExecSync, Exec)."""
     if not command or not command[0]:
-        raise InvalidArgument("no command to run")
+        raise InvalidArgument("the command to run is empty")
     inherited = ("user", "env", "cwd", "capabilities", "noNewPrivileges", "apparmorProfile")
     process = {key: value for key, value in spec["process"].items() if key in inherited}
     env = list(process.get("env", ()))
     if tty and not any(entry.startswith("TERM=") for entry in env):
         env.append("TERM=xterm")
-    args = [clean(word, "the command") for word in command]
+    args = [check_text(word, "the command") for word in command]
     return process | {"args": args, "env": env, "terminal": tty}
 
 
@@ -100,7 +102,7 @@ def _process(pod: Pod, container: ContainerInput, facts: HostFacts) -> Spec:
     config, image = container.config, container.image
     context = config.linux.security_context
     user = oci_user(context, image.user, container.rootfs)
-    check_inside(user, pod.user)
+    check_ids_mapped(user, pod.user)
     check_selinux(context.selinux_options)
     process: Spec = {
         "terminal": config.tty,
@@ -112,8 +114,8 @@ def _process(pod: Pod, container: ContainerInput, facts: HostFacts) -> Spec:
         "noNewPrivileges": context.no_new_privs,
         "oomScoreAdj": oom_score_adj(config.linux.resources.oom_score_adj, facts),
     }
-    if pod.handler != "gvisor":  # whose kernel has no security modules
-        _put(process, "apparmorProfile", apparmor_profile(context, facts))
+    if pod.handler != "gvisor":  # gVisor's kernel has no security modules
+        _set(process, "apparmorProfile", apparmor_profile(context, facts))
     return process
 
 
@@ -121,7 +123,7 @@ def _linux(pod: Pod, container: ContainerInput, facts: HostFacts, devices: Devic
     config = container.config
     context = config.linux.security_context
     if context.privileged and not pod.config.linux.security_context.privileged:
-        raise InvalidArgument("a privileged container cannot be in a pod that is not")
+        raise InvalidArgument("a privileged container requires a privileged pod")
     own_cgroup = facts.cgroup_version == 2 and not context.privileged
     linux: Spec = {
         **_mappings(pod),
@@ -131,13 +133,17 @@ def _linux(pod: Pod, container: ContainerInput, facts: HostFacts, devices: Devic
         "cgroupsPath": oci_cgroups_path(pod.cgroup, container.id, pod.driver),
         "resources": oci_resources(config.linux.resources, facts) | {"devices": devices.rules},
     }
-    _put(linux, "devices", devices.nodes)
-    _put(linux, "rootfsPropagation", rootfs_propagation(config))
+    _set(linux, "devices", devices.nodes)
+    _set(linux, "rootfsPropagation", rootfs_propagation(config))
     if not context.privileged:
-        _put(linux, "maskedPaths", [absolute(path, "a masked path") for path in context.masked_paths])
-        _put(linux, "readonlyPaths", [absolute(path, "a read-only path") for path in context.readonly_paths])
+        _set(linux, "maskedPaths", [check_absolute(path, "a masked path") for path in context.masked_paths])
+        _set(
+            linux,
+            "readonlyPaths",
+            [check_absolute(path, "a read-only path") for path in context.readonly_paths],
+        )
         bounding = oci_capabilities(context, facts.capabilities)["bounding"]
-        _put(linux, "seccomp", _seccomp(pod, asked_seccomp(context), bounding, facts))
+        _set(linux, "seccomp", _seccomp(pod, requested_seccomp(context), bounding, facts))
     return linux
 
 
@@ -148,27 +154,28 @@ def _mappings(pod: Pod) -> Spec:
 
 
 def _seccomp(
-    pod: Pod, asked: api_pb2.SecurityProfile | None, capabilities: Collection[str], facts: HostFacts
+    pod: Pod, profile: api_pb2.SecurityProfile | None, capabilities: Collection[str], facts: HostFacts
 ) -> Spec | None:
-    """Resolve the profile for a process's capabilities.
+    """Return ``linux.seccomp`` for a process with these capabilities, or None for unconfined.
 
-    The default one guards the node's kernel, which nothing in gVisor reaches, and relies on system calls
-    that fail with ENOSYS; runsc lets them fail with EPERM, which ends programs instead of warning them.
+    RuntimeDefault is not applied in gVisor. The profile protects the node's kernel, which processes in
+    gVisor cannot reach. It also relies on blocked system calls failing with ENOSYS, but in runsc they fail
+    with EPERM, on which programs exit instead of falling back.
     """
     default = api_pb2.SecurityProfile.RuntimeDefault
-    if asked is None or (pod.handler == "gvisor" and asked.profile_type == default):
+    if profile is None or (pod.handler == "gvisor" and profile.profile_type == default):
         return None
-    return oci_seccomp(asked, capabilities, facts)
+    return oci_seccomp(profile, capabilities, facts)
 
 
 def _with_hostname(spec: Spec, pod: Pod) -> Spec:
-    """Give gVisor the pod's name; with runc the pod's pinned UTS namespace has it."""
+    """Set the pod's hostname for gVisor. For runc, the pod's pinned UTS namespace has it."""
     if pod.handler == "gvisor" and pod.config.hostname:
-        spec["hostname"] = clean(pod.config.hostname, "the hostname")
+        spec["hostname"] = check_text(pod.config.hostname, "the hostname")
     return spec
 
 
-def _put(target: Spec, key: str, value: object) -> None:
-    """Set a key unless there is nothing to set."""
+def _set(target: Spec, key: str, value: object) -> None:
+    """Set a key if the value is not empty."""
     if value:
         target[key] = value

@@ -1,4 +1,4 @@
-"""Capabilities: a default set, what the pod adds and drops, and no more than the node has."""
+"""Capabilities: the default set with the pod's additions and removals, limited to the daemon's own."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from noderuntime.core.errors import InvalidArgument
 from noderuntime.cri.v1 import api_pb2
-from noderuntime.node.spec.words import shown
+from noderuntime.node.spec.validation import quoted
 
-# By their numbers, capabilities(7).
+# In the order of their numbers, capabilities(7).
 _ORDER = """
 CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE
 NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT
@@ -16,19 +16,19 @@ SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_C
 AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ
 PERFMON BPF CHECKPOINT_RESTORE
 """
-_GRANTED = """
+_DEFAULT_NAMES = """
 CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE
 SYS_CHROOT KILL AUDIT_WRITE
 """
 _NAMES = tuple(f"CAP_{name}" for name in _ORDER.split())
-_DEFAULT = frozenset(f"CAP_{name}" for name in _GRANTED.split())
+_DEFAULT = frozenset(f"CAP_{name}" for name in _DEFAULT_NAMES.split())
 _ALL = "CAP_ALL"
 
 
 def capability_set(context: api_pb2.LinuxContainerSecurityContext, available: int) -> list[str]:
-    """Return the container's capabilities by number; ``available`` is the daemon's own mask.
+    """Return the container's capabilities, ordered by number. ``available`` is the daemon's own mask.
 
-    "ALL" is applied before single names, so that "drop ALL, add CHOWN" gives CHOWN.
+    "ALL" is applied before single names, so that "drop ALL, add CHOWN" results in CHOWN.
     """
     node = {name for number, name in enumerate(_NAMES) if available >> number & 1}
     if context.privileged:
@@ -42,7 +42,7 @@ def capability_set(context: api_pb2.LinuxContainerSecurityContext, available: in
 
 
 def oci_capabilities(context: api_pb2.LinuxContainerSecurityContext, available: int) -> dict[str, list[str]]:
-    """Return OCI ``process.capabilities``; nothing is inheritable but what shall be ambient."""
+    """Return OCI ``process.capabilities``. Only ambient capabilities are inheritable."""
     chosen = capability_set(context, available)
     ambient = _ordered(_named(context.capabilities.add_ambient_capabilities) & set(chosen))
     sets = {"bounding": chosen, "effective": chosen, "permitted": chosen}
@@ -50,11 +50,11 @@ def oci_capabilities(context: api_pb2.LinuxContainerSecurityContext, available: 
 
 
 def _named(names: Iterable[str]) -> set[str]:
-    """Return full names; pods write them with or without ``CAP_``."""
+    """Return full names of capabilities, which pods write with or without ``CAP_``."""
     full = {"CAP_" + name.upper().removeprefix("CAP_") for name in names}
     for name in full:
         if name != _ALL and name not in _NAMES:
-            raise InvalidArgument(f"there is no capability {shown(name)}")
+            raise InvalidArgument(f"capability {quoted(name)} is unknown")
     return full
 
 

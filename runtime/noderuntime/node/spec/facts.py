@@ -1,4 +1,4 @@
-"""What this node can do, read once at start."""
+"""The node's properties that specs depend on, read once at start."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ from noderuntime.node.host.apparmor import AppArmor
 
 _CAP_SYS_RESOURCE = 24
 _MAPPED_LAYERS = (5, 19)
-"""The first kernel whose overlayfs takes layers from mounts with mapped IDs."""
+"""The first kernel version whose overlayfs accepts ID-mapped mounts as layers."""
 _MAX_USER_NAMESPACES = Path("/proc/sys/user/max_user_namespaces")
 
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """The node, as far as specs depend on it."""
+    """The node's properties that specs depend on."""
 
     architecture: str
-    """As the kernel says it: ``x86_64``."""
+    """The kernel's name of it: ``x86_64``."""
     kernel: str
-    """Its release: ``6.1.0-18``."""
+    """The kernel's release: ``6.1.0-18``."""
     capabilities: int
-    """Bit mask of what this daemon may give away."""
+    """Bit mask of this daemon's effective capabilities, the most that a container can get."""
     oom_score_adj: int
-    """This daemon's own; without CAP_SYS_RESOURCE no container gets a lower one."""
+    """This daemon's own value. Without CAP_SYS_RESOURCE, no container can have a lower one."""
     cgroup_version: int
     controllers: frozenset[str]
     swap_accounting: bool
-    """Memory with swap can be limited."""
-    swap_file: bool
-    """It is limited by ``memory.swap.max``, in cgroup v2."""
+    """Whether the sum of memory and swap can be limited."""
+    has_swap_max: bool
+    """Whether swap is limited by ``memory.swap.max`` (cgroup v2)."""
     seccomp_profile: Path | None
-    """The file behind RuntimeDefault; None: RuntimeDefault is unconfined."""
+    """The file with the profile RuntimeDefault. None: RuntimeDefault is unconfined."""
     user_namespaces: bool = True
-    """There may be user namespaces, and overlays of layers whose IDs are mapped."""
+    """Whether user namespaces, and overlays of ID-mapped layers, are supported."""
     apparmor: AppArmor | None = None
-    """None on a node without AppArmor."""
+    """None if AppArmor is disabled."""
 
     @property
-    def may_lower_oom_score(self) -> bool:
-        """Tell whether an oom_score_adj below our own can be set."""
+    def can_lower_oom_score(self) -> bool:
+        """Return whether a container can have a lower oom_score_adj than this daemon."""
         return bool(self.capabilities >> _CAP_SYS_RESOURCE & 1)
 
 
 def version_of(kernel: str) -> tuple[int, int]:
-    """Return the numbers that a kernel's release begins with."""
+    """Return major and minor version of a kernel's release, or (0, 0) if it has none."""
     match = re.match(r"(\d+)\.(\d+)", kernel)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def read_facts(*, seccomp_profile: Path | None, apparmor: AppArmor | None = None) -> HostFacts:
-    """Look at this process and its kernel."""
+    """Return the facts of this process and its kernel."""
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
     cgroups = cgroup.Cgroups()
@@ -67,7 +67,7 @@ def read_facts(*, seccomp_profile: Path | None, apparmor: AppArmor | None = None
         cgroup_version=cgroups.version,
         controllers=cgroups.controllers(),
         swap_accounting=cgroups.swap_accounting(),
-        swap_file=cgroups.swap_file(),
+        has_swap_max=cgroups.swap_file(),
         user_namespaces=_user_namespaces(),
         apparmor=apparmor,
         seccomp_profile=seccomp_profile if seccomp_profile and os.access(seccomp_profile, os.R_OK) else None,

@@ -1,4 +1,4 @@
-"""What a spec is built from, besides CRI's own messages."""
+"""The inputs of a spec besides CRI's messages."""
 
 from __future__ import annotations
 
@@ -15,62 +15,62 @@ NamespaceType = Literal["network", "ipc", "uts", "pid"]
 
 
 class ImageDefaults(Protocol):
-    """The part of an image's config that a container takes its defaults from."""
+    """The part of an image's configuration that has defaults for containers."""
 
     @property
     def env(self) -> Sequence[str]:
-        """``NAME=value`` each."""
+        """Environment variables as ``NAME=value``."""
 
     @property
     def entrypoint(self) -> Sequence[str]:
-        """What runs unless the pod gives a command."""
+        """The program to run, unless the pod sets a command."""
 
     @property
     def cmd(self) -> Sequence[str]:
-        """Arguments to the entrypoint unless the pod gives any."""
+        """Arguments of the entrypoint, unless the pod sets a command or arguments."""
 
     @property
     def working_dir(self) -> str:
-        """Directory to start in; empty: the root."""
+        """The working directory. Empty: the root."""
 
     @property
     def user(self) -> str:
-        """``user[:group]``, names or numbers; empty: root."""
+        """``user[:group]``, names or numbers. Empty: root."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """The sandbox that a container is made in."""
+    """The sandbox of a container."""
 
     id: str
     config: api_pb2.PodSandboxConfig
     cgroup: str
-    """Path of the pod's cgroup, from host.cgroup_names.pod_cgroup."""
+    """Path of the pod's cgroup, as returned by host.cgroup_names.pod_cgroup."""
     driver: CgroupDriver
     namespaces: Mapping[NamespaceType, str] = field(default_factory=dict)
-    """Paths of the pod's namespaces. Without an entry: network, ipc and uts are the node's,
-    and pid is a new one, unless CRI's namespace options say NODE."""
+    """Paths of the pod's namespaces. Without an entry, network, ipc and uts are the node's, and pid is
+    a new namespace unless CRI's namespace options select NODE."""
     shm: Path | None = None
-    """The pod's tmpfs for /dev/shm; None: the node's."""
+    """The pod's tmpfs for /dev/shm. None: the node's /dev/shm."""
     resolv_conf: Path | None = None
     hostname: Path | None = None
-    """File for /etc/hostname."""
+    """The file to mount at /etc/hostname."""
     user: UserNamespace | None = None
-    """The pod's user namespace; None: the node's."""
+    """The pod's user namespace. None: the node's."""
     handler: Literal["runc", "gvisor", "oci"] = "runc"
-    """Type of the pod's handler; gVisor has its own kernel and wants fewer of the host's things."""
+    """Type of the pod's handler. gVisor has a kernel of its own and needs fewer settings of the host."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerInput:
-    """One container to build a spec for."""
+    """The container to build a spec for."""
 
     id: str
     config: api_pb2.ContainerConfig
     image: ImageDefaults
     rootfs: Path
-    """Where the root filesystem is mounted on the node; it is read for users and groups."""
+    """Mount point of the root filesystem on the node. Users and groups are read from it."""
     target_pid: int | None = None
-    """A process of the container that namespace mode TARGET names."""
+    """PID of a process of the container that namespace mode TARGET selects."""
     volumes: Mapping[int, Path] = field(default_factory=dict)
-    """Where images that it wants as volumes are mounted, by the mount's number in its config."""
+    """Mount points of image volumes on the node, by the index of the mount in ``config.mounts``."""

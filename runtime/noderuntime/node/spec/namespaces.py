@@ -1,11 +1,11 @@
-"""Namespaces: those of the pod by path, some of the container's own, the rest the node's."""
+"""Namespaces of a container: the pod's by path, new ones of its own, and otherwise the node's."""
 
 from __future__ import annotations
 
 from noderuntime.core.errors import FailedPrecondition
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.node.spec.inputs import Pod
-from noderuntime.node.spec.userns import check_same
+from noderuntime.node.spec.userns import check_same_user_namespace
 
 Namespace = dict[str, str]
 
@@ -14,11 +14,11 @@ def container_namespaces(
     pod: Pod, options: api_pb2.NamespaceOption, target_pid: int | None, *, own_cgroup: bool
 ) -> list[Namespace]:
     """Return OCI ``linux.namespaces`` of a container."""
-    check_same(pod.config.linux.security_context.namespace_options, options)
+    check_same_user_namespace(pod.config.linux.security_context.namespace_options, options)
     namespaces = [{"type": "mount"}, *_joined(pod)]
     if options.pid == api_pb2.NamespaceMode.TARGET:
         if target_pid is None:
-            raise FailedPrecondition("the container whose processes this one shall see does not run")
+            raise FailedPrecondition("the target container of namespace mode TARGET is not running")
         namespaces.append({"type": "pid", "path": f"/proc/{target_pid}/ns/pid"})
     elif options.pid == api_pb2.NamespaceMode.POD and "pid" in pod.namespaces:
         namespaces.append({"type": "pid", "path": pod.namespaces["pid"]})

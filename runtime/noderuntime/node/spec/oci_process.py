@@ -1,4 +1,4 @@
-"""What runs: arguments, environment, directory, terminal."""
+"""A container's process: arguments, environment and working directory."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Iterable
 from noderuntime.core.errors import InvalidArgument
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.node.spec.inputs import ImageDefaults
-from noderuntime.node.spec.words import clean
+from noderuntime.node.spec.validation import check_text, quoted
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def arguments(config: api_pb2.ContainerConfig, image: ImageDefaults) -> list[str]:
-    """Return the command line.
+    """Return the command line, as Kubernetes defines it.
 
-    Kubernetes: a command replaces entrypoint and cmd, arguments alone replace cmd.
+    The pod's command replaces the image's entrypoint and cmd. The pod's arguments alone replace cmd.
     """
     if config.command:
         argv = [*config.command, *config.args]
@@ -25,12 +25,12 @@ def arguments(config: api_pb2.ContainerConfig, image: ImageDefaults) -> list[str
     else:
         argv = [*image.entrypoint, *image.cmd]
     if not argv or not argv[0]:
-        raise InvalidArgument("no command: neither the pod nor the image names one")
-    return [clean(word, "the command") for word in argv]
+        raise InvalidArgument("no command: set one in the pod or in the image")
+    return [check_text(word, "the command") for word in argv]
 
 
 def environment(config: api_pb2.ContainerConfig, image: ImageDefaults, hostname: str) -> list[str]:
-    """Return ``NAME=value`` each; the pod's win over the image's, and those over ours."""
+    """Return the variables as ``NAME=value``. Precedence: the pod's, the image's, the defaults."""
     values = {"PATH": DEFAULT_PATH}
     if config.tty:
         values["TERM"] = "xterm"
@@ -38,14 +38,16 @@ def environment(config: api_pb2.ContainerConfig, image: ImageDefaults, hostname:
     values.update(_pairs(image.env))
     for pair in config.envs:
         if not pair.key or "=" in pair.key:
-            raise InvalidArgument("an environment variable has no valid name")
-        values[pair.key] = pair.value.decode(errors="replace")  # OCI's JSON holds nothing but Unicode
-    return [clean(f"{name}={value}", "the environment") for name, value in values.items()]
+            raise InvalidArgument(
+                f"environment variable name {quoted(pair.key)} is invalid (empty, or contains =)"
+            )
+        values[pair.key] = pair.value.decode(errors="replace")  # OCI specs are JSON, which is Unicode
+    return [check_text(f"{name}={value}", "the environment") for name, value in values.items()]
 
 
 def directory(config: api_pb2.ContainerConfig, image: ImageDefaults) -> str:
-    """Return the directory to start in; the runtime makes it where it is missing."""
-    return posixpath.join("/", clean(config.working_dir or image.working_dir, "the working directory"))
+    """Return the working directory. The OCI runtime creates it if it is missing."""
+    return posixpath.join("/", check_text(config.working_dir or image.working_dir, "the working directory"))
 
 
 def _pairs(env: Iterable[str]) -> Iterable[tuple[str, str]]:

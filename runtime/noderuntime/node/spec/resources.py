@@ -1,4 +1,4 @@
-"""Limits: CRI's container resources as OCI ``linux.resources``."""
+"""Conversion of CRI's container resources to OCI ``linux.resources``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from noderuntime.node.spec.limits import check_limits
 
 
 def oci_resources(limits: api_pb2.LinuxContainerResources, facts: HostFacts) -> dict[str, Any]:
-    """Return what is limited; a zero or an empty text in CRI means "not set".
+    """Return the limits that are set; in CRI, zero and an empty string mean "not set".
 
-    Used for a new container and for UpdateContainerResources. Limits on huge pages of a node that
-    does not account them are left out, as containerd leaves them.
+    Used by CreateContainer and UpdateContainerResources. Huge page limits are omitted if the
+    node has no hugetlb controller, as containerd does.
     """
     check_limits(limits)
     resources: dict[str, Any] = {}
@@ -26,20 +26,20 @@ def oci_resources(limits: api_pb2.LinuxContainerResources, facts: HostFacts) -> 
         resources["memory"] = memory
     if limits.hugepage_limits and "hugetlb" in facts.controllers:
         resources["hugepageLimits"] = [
-            {"pageSize": one.page_size, "limit": one.limit} for one in limits.hugepage_limits
+            {"pageSize": page.page_size, "limit": page.limit} for page in limits.hugepage_limits
         ]
     if limits.unified and facts.cgroup_version != 2:
-        raise InvalidArgument("unified resources need cgroup v2, which this node does not have")
+        raise InvalidArgument("unified resources require cgroup v2, but this node uses cgroup v1")
     if unified := {**_swap(memory, facts), **limits.unified}:
         resources["unified"] = unified
     return resources
 
 
-def oom_score_adj(wanted: int, facts: HostFacts) -> int:
-    """Return a value that the kernel will take: without CAP_SYS_RESOURCE none below our own."""
-    if not -1000 <= wanted <= 1000:
-        raise InvalidArgument(f"oom_score_adj {wanted} is not between -1000 and 1000")
-    return wanted if facts.may_lower_oom_score else max(wanted, facts.oom_score_adj)
+def oom_score_adj(value: int, facts: HostFacts) -> int:
+    """Return the value, raised to the daemon's own if the daemon cannot set a lower one."""
+    if not -1000 <= value <= 1000:
+        raise InvalidArgument(f"oom_score_adj {value} is not between -1000 and 1000")
+    return value if facts.can_lower_oom_score else max(value, facts.oom_score_adj)
 
 
 def _cpu(limits: api_pb2.LinuxContainerResources) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def _cpu(limits: api_pb2.LinuxContainerResources) -> dict[str, Any]:
 
 
 def _memory(limits: api_pb2.LinuxContainerResources, facts: HostFacts) -> dict[str, int]:
-    """Limit memory, and memory with swap to the same unless the pod may swap."""
+    """Return the memory limits. Without a swap limit, the sum of memory and swap gets the memory limit."""
     limit = limits.memory_limit_in_bytes
     memory = {"limit": limit} if limit else {}
     if facts.swap_accounting:
@@ -65,12 +65,12 @@ def _memory(limits: api_pb2.LinuxContainerResources, facts: HostFacts) -> dict[s
 
 
 def _swap(memory: Mapping[str, int], facts: HostFacts) -> dict[str, str]:
-    """Say in cgroup v2's own words how much may be swapped.
+    """Return the swap limit as a unified (cgroup v2) resource.
 
-    From the two numbers alone runc tells the kernel that there is no swap, but not systemd, which takes it
-    for unlimited and writes that at the next ``systemctl daemon-reload``.
+    From the two memory limits alone, runc limits swap in the kernel but not in systemd. systemd would
+    then set swap to unlimited at the next ``systemctl daemon-reload``.
     """
     limit, swap = memory.get("limit", 0), memory.get("swap", 0)
-    if not facts.swap_file or (swap >= 0 and limit <= 0):
+    if not facts.has_swap_max or (swap >= 0 and limit <= 0):
         return {}
     return {"memory.swap.max": "max" if swap < 0 else str(swap - limit)}

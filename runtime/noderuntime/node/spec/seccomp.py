@@ -1,8 +1,8 @@
-"""seccomp: profiles as container engines write them, resolved to what OCI runtimes take.
+"""seccomp profiles in the format of container engines, resolved to OCI ``linux.seccomp``.
 
-Such a profile lists system calls with conditions (``includes``, ``excludes``) on
-capabilities, architecture and kernel. Which of them apply is known only here,
-where the container's capabilities are known.
+Such a profile lists system calls with conditions (``includes``, ``excludes``) on capabilities,
+architecture and kernel version. They are evaluated here, because the container's capabilities must
+be known.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from noderuntime.core.errors import InvalidArgument, invalid_argument
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.node.host.regular import read_regular
 from noderuntime.node.spec.facts import HostFacts, version_of
-from noderuntime.node.spec.words import absolute, shown
+from noderuntime.node.spec.validation import check_absolute, quoted
 
 _LIMIT = 4 << 20
 _ARCHITECTURES = {
@@ -35,9 +35,9 @@ Profile = dict[str, Any]
 def oci_seccomp(
     profile: api_pb2.SecurityProfile, capabilities: Collection[str], facts: HostFacts
 ) -> Profile | None:
-    """Return OCI ``linux.seccomp``; None runs unconfined.
+    """Return OCI ``linux.seccomp``, or None for unconfined.
 
-    A Localhost profile is the file at ``localhost_ref``, which the kubelet made absolute.
+    A Localhost profile is the file at ``localhost_ref``, an absolute path set by the kubelet.
     """
     kind = profile.profile_type
     if kind == api_pb2.SecurityProfile.Unconfined:
@@ -47,18 +47,18 @@ def oci_seccomp(
         if file is None:
             return None
     elif kind == api_pb2.SecurityProfile.Localhost:
-        file = Path(absolute(profile.localhost_ref, "the seccomp profile"))
+        file = Path(check_absolute(profile.localhost_ref, "the seccomp profile"))
     else:
-        raise InvalidArgument(f"seccomp profile type {kind} does not exist")
+        raise InvalidArgument(f"seccomp profile type {kind} is unknown")
     return _cached(file, file_stamp(file), frozenset(capabilities), facts.architecture, facts.kernel)
 
 
 def file_stamp(file: Path) -> int:
-    """Return when the file was written; InvalidArgument when it cannot be read."""
+    """Return the file's modification time in nanoseconds. InvalidArgument if it does not exist."""
     try:
         return file.stat().st_mtime_ns
     except OSError as error:
-        raise invalid_argument(f"seccomp profile {shown(str(file))}", error) from error
+        raise invalid_argument(f"seccomp profile {quoted(str(file))}", error) from error
 
 
 @functools.lru_cache(maxsize=32)
@@ -67,13 +67,13 @@ def _cached(file: Path, _stamp: int, capabilities: frozenset[str], architecture:
     try:
         return resolve(profile, capabilities, architecture, kernel)
     except (KeyError, TypeError, AttributeError) as error:
-        raise InvalidArgument(f"seccomp profile {shown(str(file))} is malformed: {error}") from error
+        raise InvalidArgument(f"seccomp profile {quoted(str(file))} is malformed: {error}") from error
 
 
 def resolve(
     profile: Mapping[str, Any], capabilities: Collection[str], architecture: str, kernel: str
 ) -> Profile:
-    """Keep the entries whose conditions hold, in OCI's form. Pure."""
+    """Return the OCI form of the entries whose conditions hold. Pure."""
     go_name, native = _ARCHITECTURES.get(architecture, (architecture, ""))
     resolved: Profile = {"defaultAction": profile["defaultAction"]}
     for key in ("defaultErrnoRet", "flags", "listenerPath", "listenerMetadata"):
@@ -94,9 +94,9 @@ def _load(file: Path) -> Mapping[str, Any]:
     try:
         profile = json.loads(read_regular(file, _LIMIT))
     except (OSError, ValueError, RecursionError) as error:
-        raise InvalidArgument(f"seccomp profile {shown(str(file))} cannot be read: {error}") from error
+        raise InvalidArgument(f"seccomp profile {quoted(str(file))} cannot be read: {error}") from error
     if not isinstance(profile, dict) or "defaultAction" not in profile:
-        raise InvalidArgument(f"seccomp profile {shown(str(file))} has no defaultAction")
+        raise InvalidArgument(f"seccomp profile {quoted(str(file))} has no defaultAction")
     return profile
 
 
@@ -119,7 +119,7 @@ def _rule(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _holds(condition: Mapping[str, Any], capabilities: Collection[str], arch: str, kernel: str) -> bool:
-    """Tell whether all of a condition is given; an empty one is."""
+    """Return whether all parts of a condition hold. An empty condition holds."""
     arches, minimum = condition.get("arches"), condition.get("minKernel")
     return (
         (not arches or arch in arches)
@@ -129,7 +129,7 @@ def _holds(condition: Mapping[str, Any], capabilities: Collection[str], arch: st
 
 
 def _excluded(condition: Mapping[str, Any], capabilities: Collection[str], arch: str, kernel: str) -> bool:
-    """Tell whether any part of a condition is given."""
+    """Return whether any part of a condition holds."""
     minimum = condition.get("minKernel")
     return (
         arch in (condition.get("arches") or ())

@@ -1,4 +1,4 @@
-"""Who runs it: names and numbers of the pod and the image, looked up in the image's own files."""
+"""The user and groups of a container's process, resolved in the image's /etc/passwd and /etc/group."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 from noderuntime.core.errors import InvalidArgument
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.node.host.rootfs import read_in_rootfs
-from noderuntime.node.spec.words import shown
+from noderuntime.node.spec.validation import quoted
 
-_HIGHEST_ID = 2**31 - 1
+_MAX_ID = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +30,13 @@ class _Group:
 
 
 def oci_user(context: api_pb2.LinuxContainerSecurityContext, image_user: str, rootfs: Path) -> dict[str, Any]:
-    """Return OCI ``process.user``; InvalidArgument names a user or group that the image does not have.
+    """Return OCI ``process.user``. InvalidArgument names a user or group that the image does not contain.
 
-    Groups: the primary one, those of the image's /etc/group that list the user
-    (unless the policy is Strict), and the pod's supplemental ones.
+    The groups are the primary one, those of the image's /etc/group that list the user
+    (unless the policy is Strict), and the pod's supplemental groups.
     """
-    wanted, group = _wanted(context, image_user)
-    account = _account(wanted, lambda: _accounts(rootfs))
+    user, group = _requested(context, image_user)
+    account = _account(user, lambda: _accounts(rootfs))
     gid = account.gid
     if context.HasField("run_as_group"):
         gid = _number(str(context.run_as_group.value), "run_as_group")
@@ -44,27 +44,27 @@ def oci_user(context: api_pb2.LinuxContainerSecurityContext, image_user: str, ro
         gid = _group_id(group, rootfs)
     extra = list(context.supplemental_groups)
     if context.supplemental_groups_policy == api_pb2.SupplementalGroupsPolicy.Merge and account.name:
-        extra = [*(one.gid for one in _groups(rootfs) if account.name in one.members), *extra]
-    gids = [_number(str(one), "a supplemental group") for one in dict.fromkeys([gid, *extra])]
+        extra = [*(entry.gid for entry in _groups(rootfs) if account.name in entry.members), *extra]
+    gids = [_number(str(number), "a supplemental group") for number in dict.fromkeys([gid, *extra])]
     return {"uid": account.uid, "gid": gid, "additionalGids": gids}
 
 
 def root_user(context: api_pb2.LinuxSandboxSecurityContext) -> dict[str, Any]:
-    """Return OCI ``process.user`` of a sandbox's own process: by number only, it has no image."""
+    """Return OCI ``process.user`` of a sandbox's root container. It has no image, so IDs are numeric."""
     return {
         "uid": _number(str(context.run_as_user.value), "run_as_user"),
         "gid": _number(str(context.run_as_group.value), "run_as_group"),
     }
 
 
-def _wanted(context: api_pb2.LinuxContainerSecurityContext, image_user: str) -> tuple[str, str]:
-    """Return user and group as words; the pod's user comes without the image's group."""
+def _requested(context: api_pb2.LinuxContainerSecurityContext, image_user: str) -> tuple[str, str]:
+    """Return user and group as strings. With the pod's user, the image's group is ignored."""
     if context.HasField("run_as_user"):
         return str(context.run_as_user.value), ""
     if context.run_as_username:
         return context.run_as_username, ""
     if context.HasField("run_as_group"):
-        raise InvalidArgument("run_as_group without run_as_user or run_as_username")
+        raise InvalidArgument("run_as_group without run_as_user or run_as_username: set one of them too")
     user, _, group = image_user.partition(":")
     return user or "0", group
 
@@ -72,26 +72,26 @@ def _wanted(context: api_pb2.LinuxContainerSecurityContext, image_user: str) -> 
 def _account(user: str, accounts: Callable[[], Iterator[_Account]]) -> _Account:
     if user.lstrip("-").isdecimal():
         uid = _number(user, "user")
-        return next((one for one in accounts() if one.uid == uid), _Account("", uid, 0))
-    found = next((one for one in accounts() if one.name == user), None)
+        return next((account for account in accounts() if account.uid == uid), _Account("", uid, 0))
+    found = next((account for account in accounts() if account.name == user), None)
     if found is None:
-        raise InvalidArgument(f"the image has no user {shown(user)}")
+        raise InvalidArgument(f"the image has no user {quoted(user)}")
     return found
 
 
 def _group_id(group: str, rootfs: Path) -> int:
     if group.isdecimal():
         return _number(group, "group")
-    found = next((one for one in _groups(rootfs) if one.name == group), None)
+    found = next((entry for entry in _groups(rootfs) if entry.name == group), None)
     if found is None:
-        raise InvalidArgument(f"the image has no group {shown(group)}")
+        raise InvalidArgument(f"the image has no group {quoted(group)}")
     return found.gid
 
 
 def _number(text: str, what: str) -> int:
     number = int(text) if len(text) <= 20 else -1
-    if not 0 <= number <= _HIGHEST_ID:
-        raise InvalidArgument(f"{what} {shown(text)} is not between 0 and {_HIGHEST_ID}")
+    if not 0 <= number <= _MAX_ID:
+        raise InvalidArgument(f"{what} {quoted(text)} is not between 0 and {_MAX_ID}")
     return number
 
 
@@ -108,10 +108,10 @@ def _groups(rootfs: Path) -> Iterator[_Group]:
             yield _Group(fields[0], int(fields[2]), frozenset(members))
 
 
-def _records(rootfs: Path, path: str, shortest: int) -> Iterator[list[str]]:
-    """Yield the fields of each line that has enough of them."""
+def _records(rootfs: Path, path: str, minimum: int) -> Iterator[list[str]]:
+    """Yield the fields of each line that has at least ``minimum`` of them."""
     content = read_in_rootfs(rootfs, path) or b""
     for line in content.decode(errors="replace").split("\n"):
         fields = line.strip().split(":")
-        if len(fields) >= shortest and fields[0] and not line.startswith("#"):
+        if len(fields) >= minimum and fields[0] and not line.startswith("#"):
             yield fields

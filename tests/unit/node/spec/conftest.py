@@ -1,4 +1,4 @@
-"""Inputs that specs are built from."""
+"""Inputs of specs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def facts() -> HostFacts:
         cgroup_version=2,
         controllers=frozenset(("cpu", "memory", "hugetlb")),
         swap_accounting=True,
-        swap_file=False,
+        has_swap_max=False,
         seccomp_profile=None,
     )
 

@@ -1,4 +1,4 @@
-"""CDI: files of vendors, good and bad, and what they do to an OCI spec."""
+"""CDI: valid and invalid files of vendors, and their edits of an OCI spec."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ def device(name: str = "one", **edits: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> tuple[Path, Path]:
+def directories(tmp_path: Path) -> tuple[Path, Path]:
     made = tmp_path / "etc", tmp_path / "run"
-    for place in made:
-        place.mkdir()
+    for directory in made:
+        directory.mkdir()
     return made
 
 
 @pytest.fixture
-def catalog(places: tuple[Path, Path]) -> Catalog:
-    return Catalog([*places, Path("/no/such/place")])
+def catalog(directories: tuple[Path, Path]) -> Catalog:
+    return Catalog([*directories, Path("/no/such/place")])
 
 
-def put(place: Path, content: dict[str, Any], name: str = "vendor.json") -> Path:
-    path = place / name
+def put(directory: Path, content: dict[str, Any], name: str = "vendor.json") -> Path:
+    path = directory / name
     path.write_text(json.dumps(content))
     return path
 
@@ -63,7 +63,7 @@ def edited(catalog: Catalog, *names: str) -> dict[str, Any]:
     return spec
 
 
-def test_all_that_a_device_may_change(catalog: Catalog, places: tuple[Path, Path]) -> None:
+def test_apply_makes_all_edits_of_a_device(catalog: Catalog, directories: tuple[Path, Path]) -> None:
     hook = {
         "hookName": "createContainer",
         "path": "/bin/true",
@@ -82,7 +82,7 @@ def test_all_that_a_device_may_change(catalog: Catalog, places: tuple[Path, Path
         "additionalGids": [0, 6, 44],
         "intelRdt": {"closID": "gold", "l3CacheSchema": "L3:0=f"},
     }
-    put(places[0], file(device(**edits)))
+    put(directories[0], file(device(**edits)))
     spec = edited(catalog, "vendor.example/net=one")
     assert spec["process"]["env"] == ["PATH=/bin", "A=device", "NEW=x=y"]
     assert spec["process"]["user"]["additionalGids"] == [6, 44]
@@ -92,7 +92,12 @@ def test_all_that_a_device_may_change(catalog: Catalog, places: tuple[Path, Path
     ]
     rule = {"allow": True, "access": "rw", "type": "c", "major": 1, "minor": 3}
     assert spec["linux"]["resources"]["devices"][-1] == rule
-    assert [one["destination"] for one in spec["mounts"]] == ["/proc", "/data", "/dev/pts", "/opt/deep/er"]
+    assert [mount["destination"] for mount in spec["mounts"]] == [
+        "/proc",
+        "/data",
+        "/dev/pts",
+        "/opt/deep/er",
+    ]
     assert spec["mounts"][1] == {"destination": "/data", "source": "/etc", "options": ["rbind", "ro"]}
     assert spec["mounts"][3]["type"] == "tmpfs"
     assert spec["hooks"] == {
@@ -101,78 +106,76 @@ def test_all_that_a_device_may_change(catalog: Catalog, places: tuple[Path, Path
     assert spec["linux"]["intelRdt"] == {"closID": "gold", "l3CacheSchema": "L3:0=f"}
 
 
-def test_a_device_that_is_described_in_full_need_not_be_there(
-    catalog: Catalog, places: tuple[Path, Path]
-) -> None:
+def test_fully_described_device_need_not_exist(catalog: Catalog, directories: tuple[Path, Path]) -> None:
     node = {"path": "/dev/far", "type": "b", "major": 8, "minor": 1, "fileMode": 0o640, "uid": 0, "gid": 7}
-    put(places[0], file(device(deviceNodes=[node | {"permissions": "none"}])))
+    put(directories[0], file(device(deviceNodes=[node | {"permissions": "none"}])))
     spec = edited(catalog, "vendor.example/net=one")
     assert spec["linux"]["devices"] == [node]
-    assert len(spec["linux"]["resources"]["devices"]) == 1, "no permission, no rule"
+    assert len(spec["linux"]["resources"]["devices"]) == 1, "no rule without permissions"
 
 
-def test_what_all_devices_of_a_file_need_is_done_once(catalog: Catalog, places: tuple[Path, Path]) -> None:
-    put(places[0], file(device("a"), device("b:1"), containerEdits={"env": ["ALL=1"]}))
+def test_edits_of_a_file_are_applied_once(catalog: Catalog, directories: tuple[Path, Path]) -> None:
+    put(directories[0], file(device("a"), device("b:1"), containerEdits={"env": ["ALL=1"]}))
     found = catalog.edits(["vendor.example/net=b:1", "vendor.example/net=a", "vendor.example/net=a"])
-    assert [one.env for one in found] == [["ALL=1"], ["DEVICE=b:1"], ["DEVICE=a"]]
+    assert [edit.env for edit in found] == [["ALL=1"], ["DEVICE=b:1"], ["DEVICE=a"]]
 
 
-def test_bind_mounts_are_mapped_in_a_user_namespace(catalog: Catalog, places: tuple[Path, Path]) -> None:
+def test_bind_mounts_are_id_mapped_in_a_user_namespace(
+    catalog: Catalog, directories: tuple[Path, Path]
+) -> None:
     mounts = [
         {"hostPath": "/etc", "containerPath": "/a", "options": ["rbind"]},
         {"hostPath": "/etc", "containerPath": "/b", "type": "bind"},
         {"hostPath": "/etc", "containerPath": "/c", "options": ["bind", "ridmap"]},
     ]
-    put(places[0], file(device(mounts=mounts)))
+    put(directories[0], file(device(mounts=mounts)))
     spec = copy.deepcopy(SPEC)
     spec["linux"]["namespaces"].append({"type": "user", "path": "/x"})
     apply(spec, catalog.edits(["vendor.example/net=one"]))
-    made = {one["destination"]: one.get("options") for one in spec["mounts"]}
+    made = {mount["destination"]: mount.get("options") for mount in spec["mounts"]}
     assert (made["/a"], made["/b"], made["/c"]) == (["rbind", "ridmap"], ["idmap"], ["bind", "ridmap"])
 
 
-def test_yaml_is_read_too(catalog: Catalog, places: tuple[Path, Path]) -> None:
-    (places[1] / "vendor.yaml").write_text(
+def test_yaml_files_are_read(catalog: Catalog, directories: tuple[Path, Path]) -> None:
+    (directories[1] / "vendor.yaml").write_text(
         '---\ncdiVersion: "0.5.0"\nkind: vendor.example/net\ndevices:\n- name: "0"\n'
         "  containerEdits:\n    env:\n    - A=yaml\n"
     )
     assert "A=yaml" in edited(catalog, "vendor.example/net=0")["process"]["env"]
 
 
-def test_a_later_directory_comes_first_and_changes_are_seen(
-    catalog: Catalog, places: tuple[Path, Path]
-) -> None:
+def test_later_directory_takes_precedence(catalog: Catalog, directories: tuple[Path, Path]) -> None:
     name = "vendor.example/net=one"
     with pytest.raises(NotFound, match=f"no CDI device {name}$"):
         catalog.edits([name])
-    put(places[0], file(device(env=["FROM=etc"])))
+    put(directories[0], file(device(env=["FROM=etc"])))
     assert "FROM=etc" in edited(catalog, name)["process"]["env"]
-    dynamic = put(places[1], file(device(env=["FROM=run"])))
+    dynamic = put(directories[1], file(device(env=["FROM=run"])))
     assert "FROM=run" in edited(catalog, name)["process"]["env"]
     dynamic.unlink()
     assert "FROM=etc" in edited(catalog, name)["process"]["env"]
 
 
-def test_a_device_that_is_described_twice_is_nobodys(catalog: Catalog, places: tuple[Path, Path]) -> None:
-    put(places[0], file(device("one"), device("two")), "a.json")
-    put(places[0], file(device("one")), "b.json")
+def test_device_defined_twice_is_not_found(catalog: Catalog, directories: tuple[Path, Path]) -> None:
+    put(directories[0], file(device("one"), device("two")), "a.json")
+    put(directories[0], file(device("one")), "b.json")
     catalog.edits(["vendor.example/net=two"])
-    with pytest.raises(NotFound, match=r"is described in .*a\.json and in .*b\.json"):
+    with pytest.raises(NotFound, match=r"is defined in .*a\.json and in .*b\.json"):
         catalog.edits(["vendor.example/net=one"])
-    put(places[1], file(device("one")), "c.json")
+    put(directories[1], file(device("one")), "c.json")
     catalog.edits(["vendor.example/net=one"])
 
 
-def test_a_bad_file_takes_only_its_own_devices_away(catalog: Catalog, places: tuple[Path, Path]) -> None:
-    put(places[0], file(device("good")), "good.json")
-    (places[0] / "bad.json").write_text("{")
-    os.mkfifo(places[0] / "fifo.json")
-    (places[0] / "link.json").symlink_to("nowhere")
-    (places[0] / "directory.yaml").mkdir()
-    (places[0] / "notes.txt").write_text("not for us")
+def test_invalid_file_disables_only_its_own_devices(catalog: Catalog, directories: tuple[Path, Path]) -> None:
+    put(directories[0], file(device("good")), "good.json")
+    (directories[0] / "bad.json").write_text("{")
+    os.mkfifo(directories[0] / "fifo.json")
+    (directories[0] / "link.json").symlink_to("nowhere")
+    (directories[0] / "directory.yaml").mkdir()
+    (directories[0] / "notes.txt").write_text("ignored")
     catalog.edits(["vendor.example/net=good"])
     with pytest.raises(
-        NotFound, match=r"no CDI device vendor.example/net=x; 4 faults, first: CDI file .*bad"
+        NotFound, match=r"no CDI device vendor.example/net=x; 4 errors, the first: CDI file .*bad"
     ):
         catalog.edits(["vendor.example/net=good", "vendor.example/net=x"])
 
@@ -180,8 +183,8 @@ def test_a_bad_file_takes_only_its_own_devices_away(catalog: Catalog, places: tu
 @pytest.mark.parametrize(
     "name", ["", "x", "../../etc=x", "a.b/c", "a.b/c=", "a.b/c=d e", "a/b=c\n", "=", "1a/b=c"]
 )
-def test_what_is_no_name_of_a_device(catalog: Catalog, name: str) -> None:
-    with pytest.raises(InvalidArgument, match="no name of a CDI device"):
+def test_invalid_device_name_is_refused(catalog: Catalog, name: str) -> None:
+    with pytest.raises(InvalidArgument, match="not the name of a CDI device"):
         catalog.edits([name])
 
 
@@ -213,9 +216,7 @@ def test_what_is_no_name_of_a_device(catalog: Catalog, name: str) -> None:
         "{" + " " * (1 << 20) + "}",
     ],
 )
-def test_a_file_that_says_more_or_less_than_it_may_is_refused_in_one_line(
-    tmp_path: Path, content: str
-) -> None:
+def test_invalid_file_is_refused_with_one_line(tmp_path: Path, content: str) -> None:
     path = tmp_path / "x.json"
     path.write_text(content)
     with pytest.raises(InvalidArgument) as caught:
@@ -230,7 +231,7 @@ def test_a_file_that_says_more_or_less_than_it_may_is_refused_in_one_line(
     "content",
     ["a: &x [1]\nb: *x\n", "a: !!python/name:os.system\n", "[" * 50_000, "a: [", "\tx: y", "x: \x01"],
 )
-def test_yaml_that_does_more_than_describe_is_refused(tmp_path: Path, content: str) -> None:
+def test_yaml_with_aliases_or_tags_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(content)
     with pytest.raises(InvalidArgument):
@@ -246,15 +247,15 @@ def test_yaml_that_does_more_than_describe_is_refused(tmp_path: Path, content: s
         {"mounts": [{"hostPath": "/no/such/place", "containerPath": "/x", "options": ["bind"]}]},
     ],
 )
-def test_what_the_node_lacks_is_named(
-    catalog: Catalog, places: tuple[Path, Path], edits: dict[str, Any]
+def test_edit_with_a_missing_device_or_mount_is_refused(
+    catalog: Catalog, directories: tuple[Path, Path], edits: dict[str, Any]
 ) -> None:
-    put(places[0], file(device(**edits)))
+    put(directories[0], file(device(**edits)))
     with pytest.raises(FailedPrecondition, match="CDI"):
         edited(catalog, "vendor.example/net=one")
 
 
-def test_devices_are_asked_for_by_field_and_by_annotation() -> None:
+def test_devices_are_requested_by_field_and_annotation() -> None:
     config = api_pb2.ContainerConfig(
         CDI_devices=[{"name": "v/c=2"}, {"name": "v/c=1"}, {"name": "v/c=2"}],
         annotations={"cdi.k8s.io/b": "v/c=3", "cdi.k8s.io/a": "v/c=1,v/c=4", "other": "v/c=9"},
@@ -277,7 +278,7 @@ _EDITS = st.fixed_dictionaries(
 
 
 @given(_EDITS, _JSON)
-def test_whatever_a_file_says_ends_in_edits_or_in_an_error_of_ours(edits: Any, other: Any) -> None:
+def test_any_file_raises_no_unexpected_error(edits: Any, other: Any) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".json") as vendor:
         json.dump(file({"name": "one", "containerEdits": edits}, containerEdits=other), vendor)
         vendor.flush()

@@ -14,7 +14,7 @@ from noderuntime.node.spec.builder import container_spec, exec_process
 from noderuntime.node.spec.facts import HostFacts
 from noderuntime.node.spec.inputs import ContainerInput, Pod
 from noderuntime.node.spec.lsm import apparmor_profile, check_selinux
-from noderuntime.node.spec.profiles import asked_seccomp
+from noderuntime.node.spec.profiles import requested_seccomp
 
 Context = api_pb2.LinuxContainerSecurityContext
 DEFAULT, UNCONFINED, LOCALHOST = 0, 1, 2
@@ -47,7 +47,9 @@ def confining(facts: HostFacts, tmp_path: Path) -> HostFacts:
         ({"apparmor_profile": "localhost/mine", "apparmor": {"profile_type": UNCONFINED}}, ""),
     ],
 )
-def test_the_profile_of_a_container(confining: HostFacts, context: dict[str, Any], profile: str) -> None:
+def test_apparmor_profile_follows_the_request(
+    confining: HostFacts, context: dict[str, Any], profile: str
+) -> None:
     assert apparmor_profile(Context(**context), confining) == profile
 
 
@@ -62,20 +64,24 @@ def test_the_profile_of_a_container(confining: HostFacts, context: dict[str, Any
         {"apparmor_profile": "mine"},
     ],
 )
-def test_a_profile_that_is_not_there_is_refused(confining: HostFacts, context: dict[str, Any]) -> None:
+def test_apparmor_profile_that_is_not_loaded_is_refused(
+    confining: HostFacts, context: dict[str, Any]
+) -> None:
     with pytest.raises(InvalidArgument):
         apparmor_profile(Context(**context), confining)
 
 
-def test_a_node_without_apparmor_refuses_only_wishes_for_it(facts: HostFacts) -> None:
+def test_apparmor_request_is_refused_where_it_is_disabled(facts: HostFacts) -> None:
     assert apparmor_profile(Context(), facts) == ""
     assert apparmor_profile(Context(apparmor={"profile_type": UNCONFINED}), facts) == ""
     for kind, name in ((DEFAULT, ""), (LOCALHOST, "mine")):
-        with pytest.raises(InvalidArgument, match="no AppArmor"):
+        with pytest.raises(InvalidArgument, match="AppArmor is disabled"):
             apparmor_profile(Context(apparmor={"profile_type": kind, "localhost_ref": name}), facts)
 
 
-def test_processes_that_join_later_are_confined_too(pod: Pod, confining: HostFacts, rootfs: Path) -> None:
+def test_exec_process_has_the_containers_apparmor_profile(
+    pod: Pod, confining: HostFacts, rootfs: Path
+) -> None:
     config = api_pb2.ContainerConfig(command=["x"])
     spec = container_spec(pod, ContainerInput("6" * 64, config, ImageConfig(), rootfs), confining)
     assert spec["process"]["apparmorProfile"] == "noderuntime-default"
@@ -85,30 +91,30 @@ def test_processes_that_join_later_are_confined_too(pod: Pod, confining: HostFac
     assert "apparmorProfile" not in spec["process"]
 
 
-def test_seccomp_profiles_of_old_clients_are_understood() -> None:
-    assert asked_seccomp(Context()) is None
+def test_deprecated_seccomp_profile_paths_are_supported() -> None:
+    assert requested_seccomp(Context()) is None
     for text, kind, name in (
         ("unconfined", UNCONFINED, ""),
         ("docker/default", DEFAULT, ""),
         ("runtime/default", DEFAULT, ""),
         ("localhost//profiles/x.json", LOCALHOST, "/profiles/x.json"),
     ):
-        asked = asked_seccomp(Context(seccomp_profile_path=text))
-        assert asked is not None
-        assert (asked.profile_type, asked.localhost_ref) == (kind, name)
-    with pytest.raises(InvalidArgument, match="no security profile"):
-        asked_seccomp(Context(seccomp_profile_path="/x.json"))
-    both = asked_seccomp(Context(seccomp_profile_path="unconfined", seccomp={"profile_type": DEFAULT}))
+        requested = requested_seccomp(Context(seccomp_profile_path=text))
+        assert requested is not None
+        assert (requested.profile_type, requested.localhost_ref) == (kind, name)
+    with pytest.raises(InvalidArgument, match="is unknown"):
+        requested_seccomp(Context(seccomp_profile_path="/x.json"))
+    both = requested_seccomp(Context(seccomp_profile_path="unconfined", seccomp={"profile_type": DEFAULT}))
     assert both is not None
-    assert both.profile_type == DEFAULT, "the present form comes first"
+    assert both.profile_type == DEFAULT, "the current field takes precedence"
 
 
 @pytest.mark.parametrize("level", ["", "s0", "s0:c1,c2", "s0-s1:c0.c1023", "s0:c123.c456,c7"])
-def test_selinux_levels(level: str) -> None:
+def test_selinux_level_is_accepted(level: str) -> None:
     check_selinux(api_pb2.SELinuxOption(level=level))
 
 
 @pytest.mark.parametrize("level", ["x", "s0:c1;", "s0:c12345", "s0\ns0", "c1", "s0:"])
-def test_what_is_no_selinux_level(level: str) -> None:
+def test_malformed_selinux_level_is_refused(level: str) -> None:
     with pytest.raises(InvalidArgument, match="SELinux level"):
         check_selinux(api_pb2.SELinuxOption(level=level))

@@ -19,19 +19,17 @@ IMAGE = ImageConfig(entrypoint=("e",), cmd=("c",), env=("A=image", "B=image", "j
         (["k"], ["a", "b"], ["k", "a", "b"]),
     ],
 )
-def test_command_and_arguments_as_kubernetes_defines_them(
-    command: list[str], args: list[str], argv: list[str]
-) -> None:
+def test_arguments_combine_pod_and_image(command: list[str], args: list[str], argv: list[str]) -> None:
     assert arguments(api_pb2.ContainerConfig(command=command, args=args), IMAGE) == argv
 
 
 @pytest.mark.parametrize("command", [[], [""], ["a\0b"]])
-def test_no_command_is_an_error(command: list[str]) -> None:
+def test_arguments_require_a_command(command: list[str]) -> None:
     with pytest.raises(InvalidArgument):
         arguments(api_pb2.ContainerConfig(command=command), ImageConfig())
 
 
-def test_the_pods_environment_wins_over_the_images() -> None:
+def test_environment_of_the_pod_takes_precedence() -> None:
     config = api_pb2.ContainerConfig(tty=True)
     config.envs.add(key="A", value=b"pod")
     config.envs.add(key="E", value=b"a=b\xff")
@@ -47,7 +45,7 @@ def test_the_pods_environment_wins_over_the_images() -> None:
 
 
 @pytest.mark.parametrize("key", ["", "A=B", "A\0"])
-def test_a_bad_variable_name_is_an_error(key: str) -> None:
+def test_environment_refuses_an_invalid_name(key: str) -> None:
     config = api_pb2.ContainerConfig()
     config.envs.add(key=key, value=b"x")
     with pytest.raises(InvalidArgument):
@@ -55,8 +53,8 @@ def test_a_bad_variable_name_is_an_error(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "image", "where"), [("", "", "/"), ("", "/w", "/w"), ("/p", "/w", "/p"), ("r", "", "/r")]
+    ("requested", "image", "expected"), [("", "", "/"), ("", "/w", "/w"), ("/p", "/w", "/p"), ("r", "", "/r")]
 )
-def test_the_directory_to_start_in(asked: str, image: str, where: str) -> None:
-    config = api_pb2.ContainerConfig(working_dir=asked)
-    assert directory(config, ImageConfig(working_dir=image)) == where
+def test_directory_of_the_pod_takes_precedence(requested: str, image: str, expected: str) -> None:
+    config = api_pb2.ContainerConfig(working_dir=requested)
+    assert directory(config, ImageConfig(working_dir=image)) == expected

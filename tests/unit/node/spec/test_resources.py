@@ -15,7 +15,7 @@ from noderuntime.node.spec.resources import oci_resources
 Limits = api_pb2.LinuxContainerResources
 
 
-def test_limits(facts: HostFacts) -> None:
+def test_oci_resources_have_the_limits_that_are_set(facts: HostFacts) -> None:
     limits = api_pb2.LinuxContainerResources(
         cpu_shares=512, cpu_quota=-1, memory_limit_in_bytes=1 << 20, unified={"memory.high": "1"}
     )
@@ -34,16 +34,16 @@ def test_limits(facts: HostFacts) -> None:
     assert oci_resources(api_pb2.LinuxContainerResources(), facts) == {}
 
 
-def test_memory_with_swap_is_limited_as_asked_and_else_to_no_swap(facts: HostFacts) -> None:
-    asked = Limits(memory_limit_in_bytes=5, memory_swap_limit_in_bytes=9, unified={"memory.swap.max": "4"})
-    oci = oci_resources(asked, facts)
+def test_swap_limit_is_passed_on(facts: HostFacts) -> None:
+    limits = Limits(memory_limit_in_bytes=5, memory_swap_limit_in_bytes=9, unified={"memory.swap.max": "4"})
+    oci = oci_resources(limits, facts)
     assert (oci["memory"], oci["unified"]) == ({"limit": 5, "swap": 9}, {"memory.swap.max": "4"})
-    asked.memory_swap_limit_in_bytes = -1
-    assert oci_resources(asked, facts)["memory"] == {"limit": 5, "swap": -1}
+    limits.memory_swap_limit_in_bytes = -1
+    assert oci_resources(limits, facts)["memory"] == {"limit": 5, "swap": -1}
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("limits", "expected"),
     [
         (Limits(memory_limit_in_bytes=5), "0"),
         (Limits(memory_limit_in_bytes=5, memory_swap_limit_in_bytes=5), "0"),
@@ -53,20 +53,20 @@ def test_memory_with_swap_is_limited_as_asked_and_else_to_no_swap(facts: HostFac
         (Limits(memory_limit_in_bytes=5, unified={"memory.swap.max": "1"}), "1"),
     ],
 )
-def test_swap_is_told_in_a_way_that_systemd_hears(facts: HostFacts, asked: Limits, told: str) -> None:
-    new = dataclasses.replace(facts, swap_file=True)
-    assert oci_resources(asked, new)["unified"] == {"memory.swap.max": told}
+def test_swap_limit_is_set_as_a_unified_resource(facts: HostFacts, limits: Limits, expected: str) -> None:
+    new = dataclasses.replace(facts, has_swap_max=True)
+    assert oci_resources(limits, new)["unified"] == {"memory.swap.max": expected}
     assert "unified" not in oci_resources(Limits(cpu_shares=2), new)
 
 
-def test_a_new_limit_on_memory_does_not_keep_the_old_one_on_swap() -> None:
+def test_merge_of_a_memory_limit_drops_the_old_swap_limit() -> None:
     old = Limits(memory_limit_in_bytes=5, memory_swap_limit_in_bytes=9, cpu_shares=2)
     merged = merge(old, Limits(memory_limit_in_bytes=20))
     assert (merged.memory_limit_in_bytes, merged.memory_swap_limit_in_bytes, merged.cpu_shares) == (20, 0, 2)
     assert merge(old, Limits(cpu_shares=7)).memory_swap_limit_in_bytes == 9
 
 
-def test_unified_settings_are_laid_over_each_other() -> None:
+def test_merge_of_unified_resources_is_by_key() -> None:
     merged = merge(Limits(unified={"a.b": "1", "c.d": "1"}), Limits(unified={"c.d": "2"}))
     assert dict(merged.unified) == {"a.b": "1", "c.d": "2"}
 
@@ -98,14 +98,14 @@ def test_unified_settings_are_laid_over_each_other() -> None:
         {"unified": {"": "1"}},
     ],
 )
-def test_what_can_be_no_limit(limits: dict[str, Any], facts: HostFacts) -> None:
+def test_invalid_limit_is_refused(limits: dict[str, Any], facts: HostFacts) -> None:
     with pytest.raises(InvalidArgument):
         check_limits(Limits(**limits))
     with pytest.raises(InvalidArgument):
         oci_resources(Limits(**limits), facts)
 
 
-def test_what_the_kubelet_sends_is_fine() -> None:
+def test_limits_of_the_kubelet_are_accepted() -> None:
     check_limits(
         Limits(
             cpu_quota=-1,

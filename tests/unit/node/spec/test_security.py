@@ -40,7 +40,7 @@ def context(*, privileged: bool = False, **lists: list[str]) -> api_pb2.LinuxCon
     )
 
 
-def test_the_default_set_has_no_administration() -> None:
+def test_default_capabilities_exclude_sys_admin() -> None:
     chosen = capability_set(context(), ALL)
     assert len(chosen) == 14
     assert "CAP_NET_BIND_SERVICE" in chosen
@@ -56,11 +56,13 @@ def test_the_default_set_has_no_administration() -> None:
         (["CHOWN"], ["ALL", "CHOWN"], []),
     ],
 )
-def test_all_comes_before_single_names(add: list[str], drop: list[str], expected: list[str]) -> None:
+def test_capability_all_is_applied_before_single_names(
+    add: list[str], drop: list[str], expected: list[str]
+) -> None:
     assert capability_set(context(add_capabilities=add, drop_capabilities=drop), ALL) == expected
 
 
-def test_add_all_and_privileged_give_what_the_node_has() -> None:
+def test_all_and_privileged_grant_the_available_capabilities() -> None:
     node = ALL & ~(1 << 24)
     added = capability_set(context(add_capabilities=["ALL"], drop_capabilities=["SYS_TIME"]), node)
     assert len(added) == 39
@@ -68,18 +70,18 @@ def test_add_all_and_privileged_give_what_the_node_has() -> None:
     assert len(capability_set(context(privileged=True), node)) == 40
 
 
-def test_nothing_is_inheritable_but_what_is_ambient() -> None:
+def test_only_ambient_capabilities_are_inheritable() -> None:
     assert set(oci_capabilities(context(), ALL)) == {"bounding", "effective", "permitted"}
-    asked = context(add_ambient_capabilities=["NET_BIND_SERVICE"])
-    assert oci_capabilities(asked, ALL)["ambient"] == ["CAP_NET_BIND_SERVICE"]
+    requested = context(add_ambient_capabilities=["NET_BIND_SERVICE"])
+    assert oci_capabilities(requested, ALL)["ambient"] == ["CAP_NET_BIND_SERVICE"]
 
 
-def test_an_unknown_capability_is_named() -> None:
-    with pytest.raises(InvalidArgument, match="no capability 'CAP_FLY'"):
+def test_unknown_capability_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="capability 'CAP_FLY' is unknown"):
         capability_set(context(add_capabilities=["FLY"]), ALL)
 
 
-def test_a_profile_is_resolved_by_capability_architecture_and_kernel() -> None:
+def test_seccomp_conditions_are_resolved() -> None:
     plain = resolve(PROFILE, (), "x86_64", "6.1.0-18-amd64")
     assert [rule["names"][0] for rule in plain["syscalls"]] == ["read", "mount", "ptrace"]
     assert plain["syscalls"][1] == {"names": ["mount"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}
@@ -90,7 +92,7 @@ def test_a_profile_is_resolved_by_capability_architecture_and_kernel() -> None:
     assert admin["syscalls"][1]["action"] == "SCMP_ACT_ALLOW"
 
 
-def test_profiles_by_type(facts: HostFacts, tmp_path: Path) -> None:
+def test_seccomp_profile_follows_its_type(facts: HostFacts, tmp_path: Path) -> None:
     file = tmp_path / "profile.json"
     file.write_text(json.dumps(PROFILE))
     known = dataclasses.replace(facts, seccomp_profile=file)
@@ -104,9 +106,7 @@ def test_profiles_by_type(facts: HostFacts, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [None, "{", "[]", '{"syscalls": []}', '{"defaultAction": "x", "syscalls": [{}]}', "\udcff"]
 )
-def test_a_bad_localhost_profile_is_the_pods_fault(
-    facts: HostFacts, tmp_path: Path, content: str | None
-) -> None:
+def test_malformed_seccomp_profile_is_refused(facts: HostFacts, tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "profile.json"
     if content is not None:
         file.write_text(content, errors="surrogateescape")
@@ -117,7 +117,7 @@ def test_a_bad_localhost_profile_is_the_pods_fault(
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev", "fifo"])
-def test_a_profile_that_is_no_file_is_not_waited_for(facts: HostFacts, tmp_path: Path, path: str) -> None:
+def test_seccomp_profile_must_be_a_regular_file(facts: HostFacts, tmp_path: Path, path: str) -> None:
     os.mkfifo(tmp_path / "fifo")
     kinds = api_pb2.SecurityProfile
     profile = kinds(profile_type=kinds.Localhost, localhost_ref=str(tmp_path / path))
@@ -125,7 +125,7 @@ def test_a_profile_that_is_no_file_is_not_waited_for(facts: HostFacts, tmp_path:
         oci_seccomp(profile, (), facts)
 
 
-def test_a_relative_localhost_profile_is_refused(facts: HostFacts) -> None:
+def test_seccomp_profile_must_be_an_absolute_path(facts: HostFacts) -> None:
     profile = api_pb2.SecurityProfile(profile_type=api_pb2.SecurityProfile.Localhost, localhost_ref="../x")
     with pytest.raises(InvalidArgument, match="not an absolute path"):
         oci_seccomp(profile, (), facts)

@@ -19,7 +19,7 @@ def context(**fields: Any) -> api_pb2.LinuxContainerSecurityContext:
 
 
 @pytest.mark.parametrize(
-    ("asked", "image_user", "uid", "gids"),
+    ("requested", "image_user", "uid", "gids"),
     [
         ({}, "", 0, [0]),
         ({}, "app", 1000, [2000, 50, 60]),
@@ -35,15 +35,15 @@ def context(**fields: Any) -> api_pb2.LinuxContainerSecurityContext:
         ({"supplemental_groups": [7], "supplemental_groups_policy": 1}, "app", 1000, [2000, 7]),
     ],
 )
-def test_user_and_groups(
-    rootfs: Path, asked: dict[str, Any], image_user: str, uid: int, gids: list[int]
+def test_oci_user_resolves_user_and_groups(
+    rootfs: Path, requested: dict[str, Any], image_user: str, uid: int, gids: list[int]
 ) -> None:
-    user = oci_user(context(**asked), image_user, rootfs)
+    user = oci_user(context(**requested), image_user, rootfs)
     assert user == {"uid": uid, "gid": gids[0], "additionalGids": gids}
 
 
 @pytest.mark.parametrize(
-    ("asked", "image_user", "words"),
+    ("requested", "image_user", "expected"),
     [
         ({}, "nobody", "no user 'nobody'"),
         ({}, "app:nogroup", "no group 'nogroup'"),
@@ -55,23 +55,23 @@ def test_user_and_groups(
         ({"supplemental_groups": [-4]}, "", "supplemental group '-4'"),
     ],
 )
-def test_bad_users_are_named_in_one_short_line(
-    rootfs: Path, asked: dict[str, Any], image_user: str, words: str
+def test_invalid_user_is_refused_with_one_short_line(
+    rootfs: Path, requested: dict[str, Any], image_user: str, expected: str
 ) -> None:
     with pytest.raises(InvalidArgument) as error:
-        oci_user(context(**asked), image_user, rootfs)
-    assert words in str(error.value)
+        oci_user(context(**requested), image_user, rootfs)
+    assert expected in str(error.value)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 300
 
 
-def test_an_image_without_accounts_has_numbers_only(tmp_path: Path) -> None:
+def test_image_without_passwd_resolves_numbers_only(tmp_path: Path) -> None:
     assert oci_user(context(), "5:6", tmp_path)["gid"] == 6
     with pytest.raises(InvalidArgument):
         oci_user(context(), "root", tmp_path)
 
 
-def test_links_in_the_image_do_not_lead_out_of_it(tmp_path: Path) -> None:
+def test_symlinks_in_the_image_stay_in_the_image(tmp_path: Path) -> None:
     outside = tmp_path / "passwd"
     outside.write_text("intruder:x:7:7::/:/bin/sh\n")
     root = tmp_path / "rootfs"
@@ -81,13 +81,13 @@ def test_links_in_the_image_do_not_lead_out_of_it(tmp_path: Path) -> None:
         oci_user(context(), "intruder", root)
 
 
-def test_absolute_links_in_the_image_are_its_own(rootfs: Path) -> None:
+def test_absolute_symlinks_are_resolved_in_the_image(rootfs: Path) -> None:
     (rootfs / "etc/passwd").rename(rootfs / "users")
     (rootfs / "etc/passwd").symlink_to("/users")
     assert oci_user(context(), "app", rootfs)["uid"] == 1000
 
 
-def test_a_fifo_or_a_huge_file_for_accounts_is_refused_at_once(rootfs: Path) -> None:
+def test_passwd_that_is_a_fifo_or_too_large_is_refused(rootfs: Path) -> None:
     (rootfs / "etc/passwd").unlink()
     os.mkfifo(rootfs / "etc/passwd")
     with pytest.raises(InvalidArgument, match="no regular file"):

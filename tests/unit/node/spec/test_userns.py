@@ -17,7 +17,7 @@ from noderuntime.node.spec.mounts import container_mounts
 from noderuntime.node.spec.userns import user_namespace
 
 PIN = Path("/run/s/user")
-OURS = UserNamespace(PIN, IdRange(0, 100000, 65536), IdRange(0, 200000, 65536))
+NAMESPACE = UserNamespace(PIN, IdRange(0, 100000, 65536), IdRange(0, 200000, 65536))
 
 
 def options(**fields: Any) -> api_pb2.NamespaceOption:
@@ -34,20 +34,20 @@ def options(**fields: Any) -> api_pb2.NamespaceOption:
 @pytest.fixture
 def inside(pod: Pod) -> Pod:
     pod.config.linux.security_context.namespace_options.CopyFrom(options())
-    return dataclasses.replace(pod, user=OURS)
+    return dataclasses.replace(pod, user=NAMESPACE)
 
 
-def test_the_namespace_is_what_was_asked_for() -> None:
-    assert user_namespace(options(), PIN) == OURS
-    assert OURS.root == (100000, 200000)
+def test_user_namespace_follows_the_request() -> None:
+    assert user_namespace(options(), PIN) == NAMESPACE
+    assert NAMESPACE.root == (100000, 200000)
     assert user_namespace(api_pb2.NamespaceOption(), PIN) is None
     assert user_namespace(api_pb2.NamespaceOption(userns_options={"mode": api_pb2.NODE}), PIN) is None
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "expected"),
     [
-        ({"mode": api_pb2.NODE}, "no ID mappings"),
+        ({"mode": api_pb2.NODE}, "does not allow ID mappings"),
         ({"mode": api_pb2.CONTAINER}, "mode 1"),
         ({"mode": api_pb2.TARGET}, "mode 3"),
         ({"mode": 17}, "mode 17"),
@@ -56,22 +56,22 @@ def test_the_namespace_is_what_was_asked_for() -> None:
         ({"uids": [{"length": 1}, {"length": 1}]}, "not 2"),
         ({"uids": [{"length": 0}]}, "0:0:0"),
         ({"uids": [{"container_id": 1, "length": 1}]}, "1:0:1"),
-        ({"gids": [{"host_id": 2**32 - 1, "length": 1}]}, "begins with root"),
-        ({"gids": [{"host_id": 1, "length": 2**32 - 1}]}, "begins with root"),
+        ({"gids": [{"host_id": 2**32 - 1, "length": 1}]}, "must start at container ID 0"),
+        ({"gids": [{"host_id": 1, "length": 2**32 - 1}]}, "must start at container ID 0"),
     ],
 )
-def test_what_can_be_no_user_namespace(change: dict[str, Any], words: str) -> None:
-    asked = options()
+def test_invalid_user_namespace_is_refused(change: dict[str, Any], expected: str) -> None:
+    requested = options()
     for field in change:
-        asked.userns_options.ClearField(field)  # type: ignore[arg-type]
-    asked.MergeFrom(api_pb2.NamespaceOption(userns_options=change))
-    with pytest.raises(InvalidArgument, match=words):
-        user_namespace(asked, PIN)
+        requested.userns_options.ClearField(field)  # type: ignore[arg-type]
+    requested.MergeFrom(api_pb2.NamespaceOption(userns_options=change))
+    with pytest.raises(InvalidArgument, match=expected):
+        user_namespace(requested, PIN)
 
 
 @pytest.mark.parametrize("shared", ["pid", "ipc"])
-def test_the_nodes_processes_and_ipc_are_not_to_be_had(shared: str) -> None:
-    with pytest.raises(InvalidArgument, match="processes or IPC"):
+def test_user_namespace_refuses_the_nodes_pid_and_ipc(shared: str) -> None:
+    with pytest.raises(InvalidArgument, match="PID or IPC namespace"):
         user_namespace(options(**{shared: api_pb2.NODE}), PIN)
 
 
@@ -82,7 +82,7 @@ def container(rootfs: Path, **context: Any) -> ContainerInput:
     return ContainerInput("6" * 64, config, ImageConfig(), rootfs)
 
 
-def test_containers_join_it_and_say_what_it_maps(inside: Pod, rootfs: Path, facts: HostFacts) -> None:
+def test_specs_join_the_user_namespace_with_its_mappings(inside: Pod, rootfs: Path, facts: HostFacts) -> None:
     for spec in (
         container_spec(inside, container(rootfs), facts),
         root_spec(inside, rootfs, ["/pause"], facts),
@@ -92,39 +92,39 @@ def test_containers_join_it_and_say_what_it_maps(inside: Pod, rootfs: Path, fact
         assert spec["linux"]["gidMappings"] == [{"containerID": 0, "hostID": 200000, "size": 65536}]
 
 
-def test_users_and_groups_must_be_inside(inside: Pod, rootfs: Path, facts: HostFacts) -> None:
+def test_unmapped_users_and_groups_are_refused(inside: Pod, rootfs: Path, facts: HostFacts) -> None:
     container_spec(inside, container(rootfs, run_as_user={"value": 65535}), facts)
-    with pytest.raises(InvalidArgument, match="no user 65536"):
+    with pytest.raises(InvalidArgument, match="user 65536 is not mapped"):
         container_spec(inside, container(rootfs, run_as_user={"value": 65536}), facts)
-    with pytest.raises(InvalidArgument, match="no group 70000"):
+    with pytest.raises(InvalidArgument, match="group 70000 is not mapped"):
         container_spec(inside, container(rootfs, supplemental_groups=[70000]), facts)
 
 
-def test_a_container_cannot_have_another_than_its_pod(
+def test_user_namespace_of_container_and_pod_must_match(
     inside: Pod, pod: Pod, rootfs: Path, facts: HostFacts
 ) -> None:
     plain = api_pb2.ContainerConfig(command=["x"])
-    with pytest.raises(InvalidArgument, match="not its pod's"):
+    with pytest.raises(InvalidArgument, match="differs from its pod's"):
         container_spec(inside, ContainerInput("6" * 64, plain, ImageConfig(), rootfs), facts)
     pod.config.Clear()
-    with pytest.raises(InvalidArgument, match="not its pod's"):
+    with pytest.raises(InvalidArgument, match="differs from its pod's"):
         container_spec(pod, container(rootfs), facts)
 
 
-def test_sys_is_bound_where_the_network_is_the_nodes(inside: Pod) -> None:
-    own = {one["destination"]: one for one in container_mounts(inside, api_pb2.ContainerConfig())}
+def test_sys_is_bind_mounted_with_the_nodes_network(inside: Pod) -> None:
+    own = {mount["destination"]: mount for mount in container_mounts(inside, api_pb2.ContainerConfig())}
     assert own["/sys"]["type"] == "sysfs"
     shared = dataclasses.replace(inside, namespaces={"ipc": "/run/s/ipc"})
-    bound = {one["destination"]: one for one in container_mounts(shared, api_pb2.ContainerConfig())}
+    bound = {mount["destination"]: mount for mount in container_mounts(shared, api_pb2.ContainerConfig())}
     assert bound["/sys"]["type"] == "bind"
     assert "rro" in bound["/sys"]["options"]
 
 
-def test_volumes_are_mapped_as_they_are_asked_to_be(pod: Pod, tmp_path: Path) -> None:
+def test_mount_id_mappings_are_passed_on(pod: Pod, tmp_path: Path) -> None:
     ids = [api_pb2.IDMapping(container_id=0, host_id=7, length=9)]
-    asked = api_pb2.Mount(container_path="/v", host_path=str(tmp_path), uidMappings=ids, gidMappings=ids)
-    volume = container_mounts(pod, api_pb2.ContainerConfig(mounts=[asked]))[-1]
+    requested = api_pb2.Mount(container_path="/v", host_path=str(tmp_path), uidMappings=ids, gidMappings=ids)
+    volume = container_mounts(pod, api_pb2.ContainerConfig(mounts=[requested]))[-1]
     assert volume["uidMappings"] == volume["gidMappings"] == [{"containerID": 0, "hostID": 7, "size": 9}]
-    asked.ClearField("gidMappings")
-    with pytest.raises(InvalidArgument, match="only one of users and groups"):
-        container_mounts(pod, api_pb2.ContainerConfig(mounts=[asked]))
+    requested.ClearField("gidMappings")
+    with pytest.raises(InvalidArgument, match="both user and group IDs"):
+        container_mounts(pod, api_pb2.ContainerConfig(mounts=[requested]))

@@ -1,4 +1,4 @@
-"""CDI: devices of third parties, described in files of the node as edits to an OCI spec.
+"""The Container Device Interface (CDI): files on the node describe vendors' devices as edits of OCI specs.
 
-tags.cncf.io/container-device-interface, up to version 1.0 of its specification.
+tags.cncf.io/container-device-interface, up to version 1.1.0 of its specification.
 """

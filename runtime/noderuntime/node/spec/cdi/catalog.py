@@ -1,4 +1,4 @@
-"""The CDI devices of this node: read from its files when they are asked for and have changed. Blocks."""
+"""The CDI devices of this node. Files are reread on demand, if they have changed. Functions block."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pydantic import ValidationError
 from noderuntime.core.errors import InvalidArgument, NotFound, first_problem, invalid_argument
 from noderuntime.node.host.regular import read_regular
 from noderuntime.node.spec.cdi.schema import QUALIFIED, Device, Edits, File
-from noderuntime.node.spec.words import shown
+from noderuntime.node.spec.validation import quoted
 
 _LIMITS = {".json": 1 << 20, ".yaml": 1 << 18}
-"""Bytes. YAML is parsed in Python, and a quarter of a megabyte takes a second or two."""
+"""Maximum file size in bytes. YAML is parsed in Python: a quarter of a megabyte takes one or two seconds."""
 
 _Signature = tuple[tuple[str, int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A device and where it comes from."""
+    """A device and its file."""
 
     device: Device
     file: File
@@ -33,36 +33,38 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """What the files said."""
+    """The content of all files."""
 
     signature: _Signature
     devices: dict[str, _Entry]
-    faults: tuple[str, ...]
+    errors: tuple[str, ...]
 
 
 class Catalog:
-    """Devices by their full names. A file that cannot be used takes only its own devices away."""
+    """CDI devices by their qualified names. An invalid file disables only its own devices."""
 
     def __init__(self, directories: Sequence[Path]) -> None:
-        """Read these directories; what a later one describes comes before the same in an earlier one."""
+        """Use these directories. A device in a later directory takes precedence over an earlier one."""
         self._directories = tuple(directories)
         self._content = _Content((), {}, ())
 
     def edits(self, names: Sequence[str]) -> list[Edits]:
-        """Return what the devices change, in the order in which it is to be done.
+        """Return the edits of the devices, in the order in which to apply them.
 
-        InvalidArgument for what is no name of a device, NotFound for devices that this node does not have.
+        InvalidArgument for an invalid name, NotFound for devices that this node does not have.
         """
         for name in names:
             if not QUALIFIED.fullmatch(name):
                 raise InvalidArgument(
-                    f"{shown(name)} is no name of a CDI device, like vendor.example/class=name"
+                    f"{quoted(name)} is not the name of a CDI device (example: vendor.example/class=name)"
                 )
         content = self._current()
         missing = [name for name in names if name not in content.devices]
         if missing:
-            faults = f"; {len(content.faults)} faults, first: {content.faults[0]}" if content.faults else ""
-            raise NotFound(f"this node has no CDI device {', '.join(missing)[:400]}{faults}")
+            errors = (
+                f"; {len(content.errors)} errors, the first: {content.errors[0]}" if content.errors else ""
+            )
+            raise NotFound(f"this node has no CDI device {', '.join(missing)[:400]}{errors}")
         found: list[Edits] = []
         files: set[Path] = set()
         for name in dict.fromkeys(names):
@@ -101,30 +103,30 @@ def _signature(path: Path) -> tuple[str, int, int, int]:
 
 def _load(files: Sequence[tuple[Path, int]], signature: _Signature) -> _Content:
     devices: dict[str, _Entry] = {}
-    faults: list[str] = []
-    twice: set[str] = set()
+    errors: list[str] = []
+    conflicts: set[str] = set()
     for path, priority in files:
         try:
             file = read(path)
         except InvalidArgument as error:
-            faults.append(str(error))
+            errors.append(str(error))
             continue
         for device in file.devices:
             name = f"{file.kind}={device.name}"
             known = devices.get(name)
             if known is not None and known.priority == priority:
-                twice.add(name)
-                faults.append(f"{name} is described in {known.path} and in {path}")
+                conflicts.add(name)
+                errors.append(f"{name} is defined in {known.path} and in {path}")
             else:
-                twice.discard(name)
+                conflicts.discard(name)
                 devices[name] = _Entry(device, file, path, priority)
-    for name in twice:
+    for name in conflicts:
         del devices[name]
-    return _Content(signature, devices, tuple(faults))
+    return _Content(signature, devices, tuple(errors))
 
 
 def read(path: Path) -> File:
-    """Read one file. InvalidArgument, in one line, for one that cannot be used."""
+    """Return the content of a CDI file. InvalidArgument, one line, if it is invalid."""
     try:
         return File.model_validate(_parse(path))
     except ValidationError as error:
@@ -139,6 +141,6 @@ def _parse(path: Path) -> Any:
     content = read_regular(path, _LIMITS[path.suffix]).decode()
     if path.suffix == ".json":
         return json.loads(content)
-    from noderuntime.node.spec.cdi.yaml import load  # noqa: PLC0415 - few nodes have such files
+    from noderuntime.node.spec.cdi.yaml import load  # noqa: PLC0415 - few nodes have YAML files
 
     return load(content)

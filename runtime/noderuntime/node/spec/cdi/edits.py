@@ -1,4 +1,4 @@
-"""CDI's edits, made to an OCI spec. They look at devices and mounts of the node: call them in a thread."""
+"""Application of CDI edits to an OCI spec. The functions access devices and mounts of the node and block."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from noderuntime.core.errors import FailedPrecondition
 from noderuntime.node.spec.cdi.schema import DeviceNode, Edits, Hook, IntelRdt, Mount
-from noderuntime.node.spec.devices import bound_device
+from noderuntime.node.spec.devices import device_bind_mount
 
 Spec = dict[str, Any]
 
@@ -18,23 +18,23 @@ _KINDS = {stat.S_IFBLK: "b", stat.S_IFCHR: "c", stat.S_IFIFO: "p"}
 
 
 def apply(spec: Spec, edits: Sequence[Edits]) -> None:
-    """Make the edits, one after the other; FailedPrecondition when the node lacks what they name."""
-    for one in edits:
-        _add_env(spec["process"], one.env)
-        for node in one.device_nodes:
+    """Apply the edits in order. FailedPrecondition if a device or mount source does not exist on the node."""
+    for edit in edits:
+        _add_env(spec["process"], edit.env)
+        for node in edit.device_nodes:
             _add_device(spec, node)
-        for mount in one.mounts:
+        for mount in edit.mounts:
             _add_mount(spec, mount)
-        for hook in one.hooks:
+        for hook in edit.hooks:
             spec.setdefault("hooks", {}).setdefault(hook.hook_name, []).append(_hook(hook))
-        if one.intel_rdt is not None:
-            spec["linux"]["intelRdt"] = _intel_rdt(one.intel_rdt)
-        _add_groups(spec["process"]["user"], one.additional_gids)
+        if edit.intel_rdt is not None:
+            spec["linux"]["intelRdt"] = _intel_rdt(edit.intel_rdt)
+        _add_groups(spec["process"]["user"], edit.additional_gids)
     spec["mounts"].sort(key=lambda mount: mount["destination"].rstrip("/").count("/"))
 
 
 def _add_env(process: Spec, env: Sequence[str]) -> None:
-    values = dict(one.split("=", 1) for one in (*process.get("env", ()), *env))
+    values = dict(variable.split("=", 1) for variable in (*process.get("env", ()), *env))
     process["env"] = [f"{name}={value}" for name, value in values.items()]
 
 
@@ -47,12 +47,12 @@ def _add_device(spec: Spec, node: DeviceNode) -> None:
     linux, user = spec["linux"], spec["process"]["user"]
     device = _device(node)
     for name in ("uid", "gid"):
-        wanted = getattr(node, name)
-        if wanted is not None or user[name]:
-            device[name] = user[name] if wanted is None else wanted
-    others = [one for one in linux.get("devices", ()) if one["path"] != node.path]
+        owner = getattr(node, name)
+        if owner is not None or user[name]:
+            device[name] = user[name] if owner is None else owner
+    others = [other for other in linux.get("devices", ()) if other["path"] != node.path]
     if _has_user_namespace(spec) and node.host_path not in (None, node.path):
-        spec["mounts"].append(bound_device(str(node.host_path), node.path))
+        spec["mounts"].append(device_bind_mount(str(node.host_path), node.path))
     else:
         linux["devices"] = [*others, device]
     if device["type"] in ("b", "c") and node.permissions != "none":
@@ -63,7 +63,7 @@ def _add_device(spec: Spec, node: DeviceNode) -> None:
 
 
 def _device(node: DeviceNode) -> Spec:
-    """Say what a node is: as the file says, or as the node's device is where the file leaves it open."""
+    """Return the OCI device. Fields that the file does not set are those of the device on the node."""
     source = node.host_path or node.path
     complete = node.type == "p" or (node.type is not None and node.major != 0)
     try:
@@ -84,26 +84,28 @@ def _device(node: DeviceNode) -> Spec:
 def _identity(source: str, found: os.stat_result) -> Spec:
     kind = _KINDS.get(stat.S_IFMT(found.st_mode))
     if kind is None:
-        raise FailedPrecondition(f"CDI device {source} is no device")
+        raise FailedPrecondition(f"CDI device {source} is not a device")
     return {"type": kind, "major": os.major(found.st_rdev), "minor": os.minor(found.st_rdev)}
 
 
 def _add_mount(spec: Spec, mount: Mount) -> None:
-    """Add a mount in place of what else is mounted there; in a user namespace its IDs are mapped."""
+    """Add a mount, replacing another at the same path. In a user namespace its IDs are mapped."""
     options = list(mount.options)
-    maps = {_BINDS[one] for one in options if one in _BINDS} or ({"idmap"} if mount.type == "bind" else set())
+    maps = {_BINDS[option] for option in options if option in _BINDS}
+    maps = maps or ({"idmap"} if mount.type == "bind" else set())
     if maps and not os.path.exists(mount.host_path):
-        raise FailedPrecondition(f"CDI mount: this node has no {mount.host_path}")
+        raise FailedPrecondition(f"CDI mount source {mount.host_path} does not exist on this node")
     if _has_user_namespace(spec) and not {"idmap", "ridmap"} & set(options):
         options += sorted(maps)
     made: Spec = {"destination": mount.container_path, "source": mount.host_path, "options": options}
     if mount.type is not None:
         made["type"] = mount.type
-    spec["mounts"] = [one for one in spec["mounts"] if one["destination"] != mount.container_path] + [made]
+    others = [other for other in spec["mounts"] if other["destination"] != mount.container_path]
+    spec["mounts"] = [*others, made]
 
 
 def _has_user_namespace(spec: Spec) -> bool:
-    return any(one["type"] == "user" for one in spec["linux"]["namespaces"])
+    return any(namespace["type"] == "user" for namespace in spec["linux"]["namespaces"])
 
 
 def _hook(hook: Hook) -> Spec:

@@ -1,4 +1,4 @@
-"""What a CDI file may say. What is not here makes the file invalid: half of a device is no device."""
+"""The schema of CDI files. Unknown fields make a file invalid: a device must not be applied partially."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-_LONGEST = 4096
+_MAX_LENGTH = 4096
 
-Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]+$", max_length=_LONGEST)]
-Absolute = Annotated[str, StringConstraints(pattern=r"^/[^\x00]*$", max_length=_LONGEST)]
-Variable = Annotated[str, StringConstraints(pattern=r"^[^=\x00]+=[^\x00]*$", max_length=_LONGEST)]
+Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]+$", max_length=_MAX_LENGTH)]
+Absolute = Annotated[str, StringConstraints(pattern=r"^/[^\x00]*$", max_length=_MAX_LENGTH)]
+Variable = Annotated[str, StringConstraints(pattern=r"^[^=\x00]+=[^\x00]*$", max_length=_MAX_LENGTH)]
 Id = Annotated[int, Field(ge=0, lt=2**32)]
 Number = Annotated[int, Field(ge=0, lt=2**31)]
 
 _NAME = r"[A-Za-z]([A-Za-z0-9_.-]*[A-Za-z0-9])?"
 _DEVICE = r"[A-Za-z0-9]([A-Za-z0-9_.:-]*[A-Za-z0-9])?"
 QUALIFIED = re.compile(rf"{_NAME}/{_NAME}={_DEVICE}")
-"""The full name of a device: ``vendor.example/class=name``."""
+"""The qualified name of a device: ``vendor.example/class=name``."""
 
 
 class _Object(BaseModel):
@@ -27,11 +27,11 @@ class _Object(BaseModel):
 
 
 class DeviceNode(_Object):
-    """A device node to be made in the container."""
+    """A device node to create in the container."""
 
     path: Absolute
     host_path: Absolute | None = Field(default=None, alias="hostPath")
-    """The node's device that it is; by default the one at the same path."""
+    """Path of the device on the node. Default: the same path."""
     type: Literal["b", "c", "u", "p"] | None = None
     major: Number = 0
     minor: Number = 0
@@ -42,7 +42,7 @@ class DeviceNode(_Object):
 
 
 class Mount(_Object):
-    """A mount to be made in the container."""
+    """A mount to add to the container."""
 
     host_path: Text = Field(alias="hostPath")
     container_path: Absolute = Field(alias="containerPath")
@@ -51,7 +51,7 @@ class Mount(_Object):
 
 
 class Hook(_Object):
-    """A program of the node that the runtime runs at some point of the container's life."""
+    """A program of the node that the OCI runtime runs at a point of the container's lifecycle."""
 
     hook_name: Literal[
         "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"
@@ -64,7 +64,7 @@ class Hook(_Object):
 
 
 class IntelRdt(_Object):
-    """Cache and memory bandwidth."""
+    """Intel Resource Director Technology: allocation of cache and memory bandwidth."""
 
     clos_id: Annotated[str, StringConstraints(pattern=r"^(/|[^/\n\x00]*)$", max_length=255)] | None = Field(
         default=None, alias="closID"
@@ -76,7 +76,7 @@ class IntelRdt(_Object):
 
 
 class Edits(_Object):
-    """What changes in the OCI spec of a container that gets a device."""
+    """The edits of the OCI spec of a container that uses a device."""
 
     env: list[Variable] = []
     device_nodes: list[DeviceNode] = Field(default=[], alias="deviceNodes")
@@ -87,7 +87,7 @@ class Edits(_Object):
 
 
 class Device(_Object):
-    """One device."""
+    """A device of a CDI file."""
 
     name: Annotated[str, StringConstraints(pattern=rf"^{_DEVICE}$", max_length=255)]
     annotations: Mapping[str, str] = {}
@@ -95,7 +95,7 @@ class Device(_Object):
 
 
 class File(_Object):
-    """The whole file."""
+    """The content of a CDI file."""
 
     version: Annotated[
         str, StringConstraints(pattern=r"^v?(0\.[3-8]\.0|1\.[01]\.0)$"), Field(alias="cdiVersion")
@@ -104,4 +104,4 @@ class File(_Object):
     annotations: Mapping[str, str] = {}
     devices: Annotated[list[Device], Field(min_length=1)]
     edits: Edits = Field(default=Edits(), alias="containerEdits")
-    """Made once for all devices of the file that a container gets."""
+    """Applied once to a container that uses any device of the file."""

@@ -1,4 +1,4 @@
-"""YAML, as far as CDI files need it: without tags and without references, by which a file could explode."""
+"""A YAML parser for CDI files. It refuses tags, and aliases, with which a small file could exhaust memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import yaml
 
 
 def load(content: str) -> Any:
-    """Parse a document. Raises ValueError."""
+    """Return the parsed document. ValueError if it is invalid."""
     try:
         return yaml.load(content, _Loader)  # noqa: S506 - it is a SafeLoader
     except yaml.YAMLError as error:
@@ -17,7 +17,7 @@ def load(content: str) -> Any:
 
 class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose a node, unless it stands for another."""
+        """Compose a node, unless it is an alias."""
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("references (*name) are not allowed")
+            raise yaml.YAMLError("aliases (*name) are not allowed")
         return super().compose_node(parent, index)
