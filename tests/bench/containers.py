@@ -1,4 +1,4 @@
-"""What goes on in one container: commands that are run in it, and a log that it fills."""
+"""One container: commands that run in it, and the log that it writes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _END = "this was the last one"
 
 
 def execs(figures: Figures, runtimes: Sequence[Runtime], count: int) -> None:
-    """Run a command that does nothing, again and again."""
+    """Measure ExecSync of a command that does nothing."""
     pods = {runtime.name: Pod(runtime, BRIDGE) for runtime in runtimes}
     for pod in pods.values():
         pod.start()
@@ -34,7 +34,7 @@ def execs(figures: Figures, runtimes: Sequence[Runtime], count: int) -> None:
 
 
 def streams(figures: Figures, runtimes: Sequence[Runtime], turns: int) -> None:
-    """Have crictl fetch, and then send, 64 MiB over the streaming server, as ``kubectl cp`` does."""
+    """Measure 64 MiB from, then to, an exec of crictl over the streaming server, as with ``kubectl cp``."""
     pods = {runtime.name: Pod(runtime, BRIDGE) for runtime in runtimes}
     for pod in pods.values():
         pod.start()
@@ -43,10 +43,10 @@ def streams(figures: Figures, runtimes: Sequence[Runtime], turns: int) -> None:
             crictl, container = Crictl(runtime.server.socket), pods[runtime.name].container
             began = time.perf_counter()
             fetched = crictl.run("exec", container, "busybox", "head", "-c", str(_STREAMED), "/dev/zero")
-            figures.add("exec that says 64 MiB", runtime.name, (time.perf_counter() - began) * 1000)
+            figures.add("64 MiB from an exec", runtime.name, (time.perf_counter() - began) * 1000)
             began = time.perf_counter()
             sent = crictl.run("exec", "-i", container, "busybox", "wc", "-c", stdin=bytes(_STREAMED))
-            figures.add("exec that is told 64 MiB", runtime.name, (time.perf_counter() - began) * 1000)
+            figures.add("64 MiB to an exec", runtime.name, (time.perf_counter() - began) * 1000)
             if len(fetched.stdout) != _STREAMED or int(sent.stdout) != _STREAMED:
                 raise RuntimeError(f"{runtime.name} lost bytes: {fetched.stderr!r} {sent.stderr!r}")
     for pod in pods.values():
@@ -54,7 +54,7 @@ def streams(figures: Figures, runtimes: Sequence[Runtime], turns: int) -> None:
 
 
 def logs(figures: Figures, runtimes: Sequence[Runtime], lines: int, turns: int) -> None:
-    """Have a container say a lot at once; what is not its own CPU time is the price of its log."""
+    """Measure a container that writes many log lines; CPU time that is not its own is the log's cost."""
     script = f"busybox yes '{_LINE}' | busybox head -n {lines}; echo {_END}; exec sleep 1000000"
     for turn in range(turns):
         for runtime in in_turn(runtimes, turn):
@@ -66,8 +66,8 @@ def logs(figures: Figures, runtimes: Sequence[Runtime], lines: int, turns: int) 
             _await_end(Path(config.log_directory) / "main.log")
             seconds = time.perf_counter() - began
             cpu = runtime.group.cpu() - cpu - _own_cpu(runtime, container)
-            figures.add("log of a chatty container", runtime.name, lines / seconds, "lines/s, more is better")
-            figures.add("CPU for a million lines of log", runtime.name, cpu / lines * 1e6)
+            figures.add("log of one container", runtime.name, lines / seconds, "lines/s, more is better")
+            figures.add("CPU for a million log lines", runtime.name, cpu / lines * 1e6)
             kubelet.stop_and_remove(pod)
 
 

@@ -1,6 +1,6 @@
-"""``python -m bench.cri``: the lives of pods by CRI, on both sides in turns.
+"""``python -m bench.cri``: pods through CRI, on both sides in turns.
 
-QUICK=1 in the environment takes fewer turns and smaller crowds, and less than five minutes.
+QUICK=1 in the environment runs fewer turns with fewer pods, in less than five minutes.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from noderuntime.cri.v1 import api_pb2
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything."""
+    """The numbers of turns, pods and calls of a run."""
 
     lives: int = 40
     gvisor_lives: int = 15
     at_once: tuple[tuple[int, int], ...] = ((10, 10), (30, 5))
-    """Pods, turns."""
+    """Pairs of pods and turns."""
     execs: int = 200
     streams: int = 10
     log_lines: int = 1_000_000

@@ -1,4 +1,4 @@
-"""A node with many pods: what a kubelet asks all the time, memory, and coming back after a restart."""
+"""A node with many pods: the kubelet's periodic calls, memory, and the duration of a restart."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from noderuntime.cri.v1 import api_pb2, api_pb2_grpc
 
 _IN_CONTAINERS = "busybox"
 _MIB = 1 << 20
-_LOOK_SECONDS = 0.002
+_RETRY_SECONDS = 0.002
 _SECONDS = 60.0
 
 _CALLS: Mapping[str, Callable[[Kubelet], object]] = {
@@ -45,21 +45,21 @@ _STATS_EVERY = 10
 
 
 def grow(runtimes: Sequence[Runtime], count: int) -> None:
-    """Start pods until there are so many on each side."""
+    """Start pods until each side has count of them."""
     for runtime in runtimes:
         for _ in range(count - len(runtime.kubelet.pods())):
             Pod(runtime, BRIDGE).start()
 
 
 def shrink(runtimes: Sequence[Runtime]) -> None:
-    """End all pods."""
+    """Stop and remove all pods."""
     with ThreadPoolExecutor(8) as pool:
         for runtime in runtimes:
             list(pool.map(runtime.kubelet.stop_and_remove, runtime.kubelet.pods()))
 
 
 def answers(figures: Figures, runtimes: Sequence[Runtime], pods: int, count: int) -> None:
-    """Ask what a kubelet asks of the node as a whole."""
+    """Measure the kubelet's calls that concern the whole node."""
     warm_up = 2
     for turn in range(count + warm_up):
         for name, call in _CALLS.items():
@@ -72,7 +72,7 @@ def answers(figures: Figures, runtimes: Sequence[Runtime], pods: int, count: int
 
 
 def memory(figures: Figures, runtimes: Sequence[Runtime], pods: int) -> None:
-    """Look at the daemons, and at whatever runs beside the containers for the sake of each pod."""
+    """Measure the memory of the daemons and of the helper processes of each pod."""
     for runtime in runtimes:
         daemon = runtime.server.pid
         figures.add(f"daemon RSS, {pods} pods", runtime.name, resident(daemon) / _MIB, "MiB")
@@ -83,7 +83,7 @@ def memory(figures: Figures, runtimes: Sequence[Runtime], pods: int) -> None:
 
 
 def polling(figures: Figures, runtimes: Sequence[Runtime], pods: int, seconds: int) -> None:
-    """Poll both sides at the same time as a kubelet does, while nothing happens."""
+    """Measure the CPU time while a kubelet polls both sides and no pod changes."""
     before = [runtime.group.cpu() for runtime in runtimes]
     with ThreadPoolExecutor(len(runtimes)) as pool:
         list(pool.map(lambda runtime: _poll(runtime.kubelet, seconds), runtimes))
@@ -93,7 +93,7 @@ def polling(figures: Figures, runtimes: Sequence[Runtime], pods: int, seconds: i
 
 
 def restarts(figures: Figures, runtimes: Sequence[Runtime], pods: int, turns: int) -> None:
-    """Stop and kill the daemons, and start them until they tell of all their pods again."""
+    """Measure the time from a stop, and from the start after a kill, until all pods are listed again."""
     for turn in range(turns):
         for runtime in in_turn(runtimes, turn):
             began = time.perf_counter()
@@ -113,7 +113,7 @@ def _poll(kubelet: Kubelet, seconds: int) -> None:
 
 
 def _back(runtime: Runtime, pods: int, began: float) -> float:
-    """Start it, and return the milliseconds until it told of its pods."""
+    """Start the daemon and return the milliseconds since began until it lists its pods."""
     with ThreadPoolExecutor(1) as pool:
         answered = pool.submit(_answered, runtime.server.socket, pods)
         runtime.start()
@@ -121,7 +121,7 @@ def _back(runtime: Runtime, pods: int, began: float) -> float:
 
 
 def _answered(path: Path, pods: int) -> float:
-    """Wait until so many pods are listed, and return when; on ways of its own, for gRPC waits too long."""
+    """Return the time at which the pods are listed; retry by hand, because gRPC's backoff is too long."""
     while True:
         with suppress(OSError, grpc.RpcError), socket.socket(socket.AF_UNIX) as probe:
             probe.connect(str(path))
@@ -130,4 +130,4 @@ def _answered(path: Path, pods: int) -> float:
                 listed = runtime.ListPodSandbox(api_pb2.ListPodSandboxRequest(), timeout=_SECONDS)
                 if len(listed.items) == pods:
                     return time.perf_counter()
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_RETRY_SECONDS)

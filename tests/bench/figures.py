@@ -1,4 +1,4 @@
-"""Samples of both sides by metric, as a table for people and as JSON."""
+"""Samples of both sides by metric, printed as a table and written as JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HEAD = f"{'':58}{'noderuntime':>12}{'containerd':>12}{'ratio':>7}{'p95':>11}{'p
 
 
 class Figures:
-    """Everything that was measured in one run. Less is better, unless the unit says otherwise."""
+    """All samples of one run. Less is better, unless the unit says otherwise."""
 
     def __init__(self) -> None:
         self._samples: dict[str, dict[Side, list[float]]] = defaultdict(lambda: {side: [] for side in SIDES})
@@ -35,7 +35,7 @@ class Figures:
 
     @contextmanager
     def chapter(self, title: str) -> Iterator[None]:
-        """Print what is measured meanwhile, with the machine's idle fraction over the whole of it."""
+        """Print the metrics measured in the block, with the machine's idle fraction during it."""
         before, idle = set(self._samples), Idle()
         yield
         fraction = round(idle.fraction(), 2)
@@ -84,7 +84,7 @@ def _middle(values: list[float]) -> float | None:
 
 
 def _high(values: list[float]) -> float | None:
-    """The 95th percentile; None of a single value."""
+    """Return the 95th percentile, or None for less than two values."""
     if len(values) < 2:
         return None
     return round(statistics.quantiles(values, n=20, method="inclusive")[-1], 3)

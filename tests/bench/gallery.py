@@ -1,6 +1,6 @@
-"""The images that are pulled: made once of this machine's own files, and kept outside the checkout.
+"""The images that are pulled, built once from this machine's files and cached outside of the checkout.
 
-What is kept is a registry's storage, so that a run has only to start a registry on it.
+The cache is the storage of a registry, so a run only starts a registry on it.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _TREE = Path("/usr")
 _LARGE_BYTES, _LARGE_LAYERS = 440 << 20, 8
 _LARGEST_FILE = 4 << 20
 _SHARE = 4
-"""One of so many files is taken, by the checksum of its path."""
+"""One file in four is used, selected by the checksum of its path."""
 _TINY_LAYERS, _TINY_FILES = 100, 10
 _MANY, _MANY_FILES = 10, 600
 
 Tar = tuple[bytes, int]
-"""A layer and how many files it has."""
+"""A layer and its number of files."""
 
 
 def storage() -> tuple[Path, dict[str, object]]:
-    """Return a registry's storage with all images, and what is to be said of them."""
+    """Return the registry storage with all images, and facts about each image."""
     facts = _KEPT / "facts.json"
     if not facts.exists():
-        print(f"making the images in {_KEPT}", flush=True)
+        print(f"building the images in {_KEPT}", flush=True)
         partial = _KEPT.with_name(f"{_KEPT.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -47,7 +47,7 @@ def storage() -> tuple[Path, dict[str, object]]:
         shutil.rmtree(_KEPT, ignore_errors=True)
         partial.rename(_KEPT)
     for blob in filter(Path.is_file, (_KEPT / "storage").rglob("*")):
-        blob.read_bytes()  # so that neither side reads it from the disk
+        blob.read_bytes()  # fills the page cache, so that neither side reads from the disk
     return _KEPT / "storage", json.loads(facts.read_text())
 
 
@@ -79,7 +79,7 @@ def _images() -> Iterator[tuple[str, Sequence[Tar], str]]:
 
 
 def many() -> list[str]:
-    """Name the images that are pulled at once."""
+    """Return the names of the images that are pulled at once."""
     return [f"many-{number}" for number in range(_MANY)]
 
 
@@ -93,7 +93,7 @@ def _facts(layers: Sequence[Tar], content: Content) -> dict[str, int]:
 
 
 def _files() -> Iterator[Path]:
-    """Yield the same files each time, spread over everything that is installed."""
+    """Yield the same files each time, spread over all installed files."""
     for directory, names, files in os.walk(_TREE):
         names.sort()
         for path in (Path(directory, name) for name in sorted(files)):
@@ -110,7 +110,7 @@ def _until(files: Iterator[Path], size: int) -> Iterator[Path]:
 
 
 def _tar(files: Iterable[Path]) -> Tar:
-    """Archive files with the directories above them."""
+    """Return a tar of the files and their parent directories."""
     buffer, seen, count = io.BytesIO(), set[Path](), 0
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for path in files:

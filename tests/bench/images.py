@@ -1,6 +1,6 @@
-"""``python -m bench.images``: pulls by CRI, from a registry on this machine, each into fresh directories.
+"""``python -m bench.images``: pulls through CRI from a registry on this machine, each into an empty store.
 
-QUICK=1 in the environment takes fewer turns.
+QUICK=1 in the environment runs fewer turns.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def _pull(figures: Figures, runtime: Runtime, what: str, repositories: Sequence[str]) -> None:
-    """Pull into an empty store; what came stays until the end, for a mass deletion slows the disk down."""
+    """Measure a pull into an empty store. The files stay until the end: deleting them would slow the disk."""
     os.sync()
     before, began = runtime.own.cpu(), time.perf_counter()
     with runtime.own.peak() as highest, ThreadPoolExecutor(len(repositories)) as pool:

@@ -1,4 +1,4 @@
-"""Pods one after another and many at once: every call of their lives, and what CPU time they took."""
+"""Pods one by one and many at once: the duration of each call, and the CPU time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.sides import Runtime
 from noderuntime.cri.v1 import api_pb2
 
 _IDLE = "trap 'exit 0' TERM; echo ready; sleep 1000000 & wait"
-"""What containers do: nothing, until they are told to stop; before they are ready they would not hear it."""
+"""The containers' script: idle until SIGTERM. A container that is not ready yet would ignore the signal."""
 
 _START = ("RunPodSandbox", "CreateContainer", "StartContainer")
 _END = ("StopContainer", "RemoveContainer", "StopPodSandbox", "RemovePodSandbox")
@@ -26,14 +26,14 @@ _SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Kind:
-    """Which pods: their handler and whether they use the host's network."""
+    """A kind of pods: their handler, and whether they use the host's network."""
 
     name: str
     handler: str
     host_network: bool = False
 
     def config(self, kubelet: Kubelet) -> api_pb2.PodSandboxConfig:
-        """Make the config of a new pod."""
+        """Return the config of a new pod."""
         security = api_pb2.LinuxSandboxSecurityContext(namespace_options=self._namespaces())
         config = kubelet.pod_config(linux=api_pb2.LinuxPodSandboxConfig(security_context=security))
         if self.host_network:
@@ -41,13 +41,13 @@ class Kind:
         return config
 
     def container(self, kubelet: Kubelet, pod: str, config: api_pb2.PodSandboxConfig, script: str) -> str:
-        """Create a container in a pod."""
+        """Create a container in a pod and return its ID."""
         security = api_pb2.LinuxContainerSecurityContext(namespace_options=self._namespaces())
         linux = api_pb2.LinuxContainerConfig(security_context=security)
         return kubelet.create(pod, config, "main", script, linux=linux)
 
     def _namespaces(self) -> api_pb2.NamespaceOption:
-        """Say what the kubelet says of pods that do not share their processes."""
+        """Return the namespaces that the kubelet requests for a pod without a shared PID namespace."""
         network = api_pb2.NODE if self.host_network else api_pb2.POD
         return api_pb2.NamespaceOption(network=network, pid=api_pb2.CONTAINER)
 
@@ -60,7 +60,7 @@ GVISOR = Kind("gVisor, CNI bridge", "gvisor")
 
 @dataclass
 class Pod:
-    """One pod with one container, and how long each call took in milliseconds."""
+    """One pod with one container, and the duration of each call in milliseconds."""
 
     runtime: Runtime
     kind: Kind
@@ -70,7 +70,7 @@ class Pod:
     log: Path = Path()
 
     def start(self) -> None:
-        """Run it until its container is started."""
+        """Create and start the pod and its container."""
         kubelet, config = self.runtime.kubelet, self.kind.config(self.runtime.kubelet)
         with self._timed("RunPodSandbox"):
             self.id = kubelet.run(config, self.kind.handler)
@@ -81,11 +81,11 @@ class Pod:
             kubelet.start(self.container)
 
     def ready(self) -> None:
-        """Wait until its container listens to what it is told."""
+        """Wait until the container handles SIGTERM."""
         wait_until(lambda: self.log.stat().st_size > 0, "the container is ready")
 
-    def look(self) -> None:
-        """Ask for both statuses and run a command."""
+    def inspect(self) -> None:
+        """Get both statuses and run a command."""
         pod = api_pb2.PodSandboxStatusRequest(pod_sandbox_id=self.id)
         with self._timed("PodSandboxStatus"):
             self.runtime.kubelet.runtime.PodSandboxStatus(pod, timeout=_SECONDS)
@@ -94,13 +94,13 @@ class Pod:
         self.exec()
 
     def exec(self) -> None:
-        """ExecSync of a program that does nothing."""
+        """Run a program that does nothing with ExecSync."""
         request = api_pb2.ExecSyncRequest(container_id=self.container, cmd=["true"], timeout=20)
         with self._timed("ExecSync"):
             self.runtime.kubelet.runtime.ExecSync(request, timeout=_SECONDS)
 
     def end(self) -> None:
-        """Stop and remove it as the kubelet does."""
+        """Stop and remove the pod, with the kubelet's calls."""
         runtime, container, pod = self.runtime.kubelet.runtime, self.container, self.id
         with self._timed("StopContainer"):
             request = api_pb2.StopContainerRequest(container_id=container, timeout=30)
@@ -113,7 +113,7 @@ class Pod:
             runtime.RemovePodSandbox(api_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod), timeout=_SECONDS)
 
     def total(self, calls: Sequence[str]) -> float:
-        """Milliseconds that these calls took together."""
+        """Return the total duration of these calls in milliseconds."""
         return sum(self.took[call] for call in calls)
 
     @contextmanager
@@ -124,9 +124,9 @@ class Pod:
 
 
 def one_by_one(figures: Figures, runtimes: Sequence[Runtime], kind: Kind, count: int) -> None:
-    """Whole lives in turns."""
+    """Measure pods from their start to their removal, in turns."""
     for runtime in runtimes:
-        _live(runtime, kind)  # the first one pays for what the others find ready
+        _live(runtime, kind)  # the first pod fills the caches
     cpu = {runtime.name: -runtime.group.cpu() for runtime in runtimes}
     for turn in range(count):
         for runtime in in_turn(runtimes, turn):
@@ -143,7 +143,7 @@ def one_by_one(figures: Figures, runtimes: Sequence[Runtime], kind: Kind, count:
 
 
 def at_once(figures: Figures, runtimes: Sequence[Runtime], count: int, turns: int) -> None:
-    """So many pods started at the same time, and ended at the same time."""
+    """Measure the start and the removal of count pods at the same time."""
     with ThreadPoolExecutor(count) as pool:
         for turn in range(turns):
             for runtime in in_turn(runtimes, turn):
@@ -155,14 +155,14 @@ def at_once(figures: Figures, runtimes: Sequence[Runtime], count: int, turns: in
 
 
 def in_turn(runtimes: Sequence[Runtime], turn: int) -> Sequence[Runtime]:
-    """Let each side be the first one every other time."""
+    """Return the sides in the order of this turn: each one is first in every other turn."""
     return runtimes if turn % 2 == 0 else runtimes[::-1]
 
 
 def _live(runtime: Runtime, kind: Kind) -> Pod:
     pod = Pod(runtime, kind)
     pod.start()
-    pod.look()
+    pod.inspect()
     pod.ready()
     pod.end()
     return pod

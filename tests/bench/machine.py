@@ -1,4 +1,4 @@
-"""What processes take of the machine: CPU time by cgroup, memory by process, and how idle it is meanwhile."""
+"""The machine's resources: CPU time by cgroup, memory by process, and the idle fraction."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SAMPLE_SECONDS = 0.02
 
 
 class Group:
-    """A cgroup by its path, the same in all hierarchies; made when the first process joins."""
+    """A cgroup by its path, the same in all hierarchies; created when the first process joins."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -25,26 +25,26 @@ class Group:
         self._reader = CgroupReader(self._cgroups.version)
 
     def join(self, pid: int) -> None:
-        """Take in a process and all that descend from it."""
+        """Move a process and its descendants into the cgroup."""
         for member in (pid, *(child.pid for child in descendants(pid))):
             self._cgroups.join(self.path, member)
 
     def cpu(self) -> float:
-        """Milliseconds of CPU time that its processes took, those of groups below and ended ones included."""
+        """Return the CPU time in milliseconds, with that of descendant groups and ended processes."""
         sample = self._reader.read(self.path)
         return (sample.cpu or 0) / 1e6 if sample else 0.0
 
     def pids(self) -> list[int]:
-        """All processes in it and below."""
+        """Return all processes in the cgroup and below."""
         return self._cgroups.pids(self.path)
 
     def memory(self) -> int:
-        """Resident bytes of all its processes; what they share is counted for each of them."""
+        """Return the resident bytes of all its processes; shared pages are counted once per process."""
         return sum(map(resident, self.pids()))
 
     @contextmanager
     def peak(self) -> Iterator[list[int]]:
-        """Sample :meth:`memory` meanwhile; the list holds the highest of it at the end."""
+        """Sample :meth:`memory` during the block; the list then holds the maximum."""
         highest, over = [0], threading.Event()
 
         def sample() -> None:
@@ -61,14 +61,14 @@ class Group:
 
 
 def resident(pid: int) -> int:
-    """Bytes of a process that are in memory; 0 when it is gone."""
+    """Return the resident bytes of a process; 0 if it does not exist."""
     with suppress(OSError):
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
     return 0
 
 
 def proportional(pid: int) -> int:
-    """Bytes in memory, shared ones divided among those that share them; 0 when it is gone."""
+    """Return a process's proportional set size in bytes; 0 if it does not exist."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
@@ -77,25 +77,26 @@ def proportional(pid: int) -> int:
 
 
 def program(pid: int) -> str:
-    """The name of a process's program; empty when it is gone."""
+    """Return the name of a process's program; empty if it does not exist."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/exe").readlink().name
     return ""
 
 
 class Idle:
-    """How much of the machine's CPU time nobody used since this was made."""
+    """The machine's idle CPU time since this object was created."""
 
     def __init__(self) -> None:
         self._began = _ticks()
 
     def fraction(self) -> float:
+        """Return the idle fraction, from 0 to 1."""
         idle, total = (now - then for now, then in zip(_ticks(), self._began, strict=True))
         return idle / total if total else 1.0
 
 
 def _ticks() -> tuple[int, int]:
-    """Idle and all clock ticks of all processors (proc(5), /proc/stat)."""
+    """Return the idle ticks and all ticks of all processors (proc(5), /proc/stat)."""
     with Path("/proc/stat").open(encoding="ascii") as file:
         values = [int(word) for word in file.readline().split()[1:9]]
     return values[3] + values[4], sum(values)

@@ -1,7 +1,7 @@
-"""What a call costs that only passes through: time added at the median, and the daemon's memory.
+"""The cost of a call that passes through to the upstream: the added median time, and the daemon's memory.
 
-python -m bench.passthrough [CALLS]   prints one JSON object. Both ways are measured
-in turns, so that whatever else the machine does hits both alike.
+``python -m bench.passthrough [CALLS]`` prints one JSON object. Both ways are measured in turns, so
+that other load of the machine affects both alike.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from noderuntime.cri.v1 import api_pb2
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the result."""
     calls = int(sys.argv[1]) if len(sys.argv) > 1 else 500
     with ExitStack() as stack:
         temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="noderuntime-bench-")))
@@ -61,7 +61,7 @@ def _compare(
         for name, side in (("direct", direct), ("through", through)):
             began = time.perf_counter()
             call(side)
-            if turn >= 20:  # the first ones connect and warm up
+            if turn >= 20:  # the first calls connect and warm up
                 times[name].append((time.perf_counter() - began) * 1000)
     medians = {name: round(statistics.median(values), 3) for name, values in times.items()}
     return medians | {"added": round(medians["through"] - medians["direct"], 3)}

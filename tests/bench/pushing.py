@@ -1,4 +1,4 @@
-"""Images out of layers, and those that the pods of a run need."""
+"""Building images from layers, and pushing those that the pods of a run need."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TAG = "1"
 
 
 def image(layers: Sequence[bytes], media_type: str = OCI_LAYER, command: Sequence[str] = ("sh",)) -> Content:
-    """Make an image of uncompressed layers, with tag 1."""
+    """Return an image of uncompressed layers, with tag 1."""
     content = Content()
     blobs = [content.keep(_compressed(tar, media_type), media_type) for tar in layers]
     document = {
@@ -43,7 +43,7 @@ def base() -> bytes:
 
 
 def push_for_pods(registry: RealRegistry) -> None:
-    """Push what the pods run, and what containerd wants for its sandboxes."""
+    """Push the pods' image and the pause image of containerd's sandboxes."""
     registry.push(_repository(IMAGE), image([base()]))
     registry.push(_repository(PAUSE), image([_pause()], command=("/pause", "-P")))
 

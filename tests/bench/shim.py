@@ -1,7 +1,7 @@
-"""containerd's way to gVisor: its shim, from the module that runsc is built from, with one constant replaced.
+"""gVisor's shim for containerd, built from the module of runsc, with one constant replaced.
 
-The shim insists on a score that keeps the kernel's OOM killer away from it, and does not start where
-nobody may lower that score (containerd's own shim takes what it gets). A score of 0 works everywhere.
+The shim sets its OOM score to -999 and does not start if it cannot (containerd's own shim ignores the
+failure). Some machines do not allow a score below 0, so it is built with 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CONSTANT, _REPLACED = "oomScoreMax = -999", "oomScoreMax = 0"
 
 
 def shim() -> Path:
-    """Return the program, compiled on the first call."""
+    """Return the path of the program, compiled on the first call."""
     version = _go("list", "-m", "-f", "{{.Version}}", _NAME)
     program = CACHE_BIN.parent / "bench" / f"shim-{version}" / "containerd-shim-runsc-v1"
     if not program.exists():
@@ -31,14 +31,14 @@ def shim() -> Path:
 
 
 def _copy(scratch: Path) -> Path:
-    """Copy the module with the other constant; return a go.mod that builds from the copy."""
+    """Copy the module, replace the constant, and return a go.mod that builds the copy."""
     _go("mod", "download", _NAME)
     source = scratch / "source"
     shutil.copytree(_go("list", "-m", "-f", "{{.Dir}}", _NAME), source, copy_function=shutil.copyfile)
     manager = source / "pkg/shim/v1/manager.go"
     text = manager.read_text()
     if text.count(_CONSTANT) != 1:
-        raise RuntimeError(f"{manager.name} does not say {_CONSTANT} once")
+        raise RuntimeError(f"{manager.name} must contain {_CONSTANT!r} exactly once")
     manager.write_text(text.replace(_CONSTANT, _REPLACED))
     shutil.copyfile(_MODULE / "go.sum", scratch / "go.sum")
     modfile = scratch / "go.mod"

@@ -1,4 +1,4 @@
-"""The two runtimes: each with directories, a cgroup and a kubelet of its own, over the same network."""
+"""The two runtimes: each with its own directories, cgroup and kubelet, on the same network."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ overlay2 = "none"
 
 @dataclass
 class Place:
-    """Where all sides of a run have their files, and whose images they pull."""
+    """The directories and the cgroup that both sides of a run use."""
 
     area: Path
-    """On a real filesystem."""
+    """On a disk, not a tmpfs."""
     run: Path
-    """Short, for sockets."""
+    """A short path, for sockets."""
     cni_conf: Path
     cgroup: str = field(default_factory=lambda: f"/noderuntime-bench-{secrets.token_hex(4)}")
 
     def certs(self, registry: str) -> Path:
-        """Have every registry's images come from this one, for both sides."""
+        """Return a certs.d directory that makes this registry the mirror of all others."""
         certs = self.area / "certs.d"
         (certs / "_default").mkdir(parents=True)
         host = f'[host."http://{registry}"]\n  capabilities = ["pull", "resolve"]\n'
@@ -80,7 +80,7 @@ class Place:
 
 
 class Runtime:
-    """One side that runs, in a cgroup of its own together with its pods."""
+    """One running side, in its own cgroup together with its pods."""
 
     def __init__(self, name: Side, place: Place, certs: Path, number: int = 0) -> None:
         area, run = place.area / f"{name}{number}", place.run / f"{name[0]}{number}"
@@ -95,13 +95,13 @@ class Runtime:
         self.start()
 
     def start(self) -> None:
-        """Start the daemon, and a kubelet that talks to it."""
+        """Start the daemon, and connect a kubelet to it."""
         self.server.start()
         self.own.join(self.server.pid)
         self.kubelet = Kubelet(self.server.socket, self._logs, f"{self.group.path}/pods")
 
     def stop(self) -> None:
-        """End the daemon; its pods stay."""
+        """Stop the daemon; its pods stay."""
         self.server.stop()
 
     def remove(self) -> None:
@@ -111,8 +111,8 @@ class Runtime:
 
 @contextmanager
 def place() -> Iterator[Place]:
-    """Make directories and the CNI configuration; all is gone at the end."""
-    compileall.compile_dir(Path(noderuntime.__file__).parent, quiet=1)  # as an installed daemon is
+    """Create the directories and the CNI configuration; remove them at the end."""
+    compileall.compile_dir(Path(noderuntime.__file__).parent, quiet=1)  # as in an installed daemon
     with ExitStack() as stack:
         area = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="noderuntime-bench-")))
         run = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nrbench-", dir="/run")))
@@ -150,7 +150,7 @@ def _containerd(area: Path, run: Path, place: Place, certs: Path) -> Containerd:
 
 
 def _crun_of_1_0(area: Path) -> Path:
-    """Return crun for containerd, whose specs are of OCI 1.2: Debian 12's crun takes 1.0 alone."""
+    """Return a crun wrapper for containerd, whose specs are OCI 1.2: Debian 12's crun accepts only 1.0."""
     wrapper = area / "crun-1.0"
     wrapper.write_text(_OLDER.format(crun=crun(area)))
     wrapper.chmod(0o755)

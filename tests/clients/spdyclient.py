@@ -1,6 +1,6 @@
-"""A SPDY/3.1 client of the tests' own, sans-I/O: it says what a test wants to say, also what nobody should.
+"""A SPDY/3.1 client for tests, without I/O, that can also send invalid frames.
 
-Frames are written and read here by hand, and not with the code under test.
+It encodes and decodes frames itself, independently of the code under test.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ SYN_STREAM, SYN_REPLY, RST_STREAM, SETTINGS, PING, GOAWAY, HEADERS, WINDOW_UPDAT
 
 
 def control(kind: int, payload: bytes, flags: int = 0, *, version: int = 3) -> bytes:
-    """Write a control frame."""
+    """Return a control frame."""
     return struct.pack(">HHI", 0x8000 | version, kind, flags << 24 | len(payload)) + payload
 
 
 def data(stream_id: int, content: bytes, *, fin: bool = False) -> bytes:
-    """Write a data frame."""
+    """Return a data frame."""
     return struct.pack(">II", stream_id, fin << 24 | len(content)) + content
 
 
 def block(headers: dict[str, str]) -> bytes:
-    """Write an uncompressed header block."""
+    """Return an uncompressed header block."""
     texts = [text.encode() for pair in headers.items() for text in pair]
     return struct.pack(">I", len(headers)) + b"".join(struct.pack(">I", len(t)) + t for t in texts)
 
@@ -43,7 +43,7 @@ class Frame:
 
 @dataclass
 class SpdyClient:
-    """Writes what a client sends, reads what a server answers."""
+    """Encodes the frames of a client and decodes those of a server."""
 
     deflate: zlib._Compress = field(default_factory=lambda: zlib.compressobj(zdict=DICTIONARY))
     inflate: zlib._Decompress = field(default_factory=lambda: zlib.decompressobj(zdict=DICTIONARY))
@@ -51,18 +51,18 @@ class SpdyClient:
     buffer: bytes = b""
 
     def compressed(self, raw: bytes) -> bytes:
-        """Put a header block through this client's compression."""
+        """Return a header block, compressed with this client's zlib stream."""
         return self.deflate.compress(raw) + self.deflate.flush(zlib.Z_SYNC_FLUSH)
 
     def open(self, headers: dict[str, str], *, flags: int = 0, stream_id: int = 0) -> bytes:
-        """Open the next stream, or one of that number."""
+        """Return the frame that opens the next stream, or the one with that number."""
         if not stream_id:
             stream_id, self.next_id = self.next_id, self.next_id + 2
         payload = struct.pack(">IIH", stream_id, 0, 0) + self.compressed(block(headers))
         return control(SYN_STREAM, payload, flags)
 
     def frames(self, received: bytes) -> Iterator[Frame]:
-        """Read what a server sent."""
+        """Yield the complete frames in the received data."""
         self.buffer += received
         while len(self.buffer) >= 8:
             first, second = struct.unpack(">II", self.buffer[:8])

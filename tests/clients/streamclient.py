@@ -1,4 +1,4 @@
-"""Clients of the streaming server for tests: SPDY and WebSocket over a real connection, and raw requests."""
+"""Clients of the streaming server: SPDY and WebSocket over a real connection, and raw requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SECONDS = 20.0
 
 @dataclass
 class Answer:
-    """What a server says to a request."""
+    """The response to a request."""
 
     status: int
     headers: dict[str, str]
@@ -39,7 +39,7 @@ async def ask(
     tls: ssl.SSLContext | None = None,
     tail: bytes = b"",
 ) -> Answer:
-    """Send a request, and what follows it at once, and read the answer; any but a 101 to its end."""
+    """Send a request and the bytes in tail, and return the response, completely unless it is a 101."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port, ssl=tls)
     lines = [
@@ -61,7 +61,7 @@ async def ask(
 
 @dataclass
 class Session:
-    """A client that has switched protocols; remembers what it hears, by stream or channel."""
+    """A client that has switched protocols; it collects the received data by stream or channel."""
 
     answer: Answer
     heard: defaultdict[int, bytearray] = field(default_factory=lambda: defaultdict(bytearray))
@@ -79,7 +79,7 @@ class Session:
         await self.leave()
 
     async def leave(self) -> None:
-        """Close the connection without a word."""
+        """Abort the connection."""
         self._listening.cancel()
         await asyncio.gather(self._listening, return_exceptions=True)
         self.answer.writer.transport.abort()
@@ -87,7 +87,7 @@ class Session:
             await self.answer.writer.wait_closed()
 
     async def until(self, happened: Callable[[], bool]) -> None:
-        """Wait until something holds of what was heard."""
+        """Wait until a condition on the received data is true."""
         async with asyncio.timeout(_SECONDS):
             while not happened():
                 assert not self.over, f"the server closed the connection after {dict(self.heard)}"[:2000]
@@ -95,7 +95,7 @@ class Session:
                 await self._news.wait()
 
     async def hears(self, number: int, words: bytes) -> None:
-        """Wait until these words have come on a stream."""
+        """Wait until a stream has received these bytes."""
         await self.until(lambda: words in self.heard[number])
 
     async def ends(self) -> None:
@@ -132,14 +132,14 @@ class SpdySession(Session):
     gone_away: bool = False
 
     async def open(self, **headers: str) -> int:
-        """Open a stream and wait for the server's answer; returns its number."""
+        """Open a stream, wait for the server's reply, and return the stream's number."""
         number = self.client.next_id
         await self.say(self.client.open(headers))
         await self.until(lambda: number in self.answered | self.was_reset or self.over)
         return number
 
     async def send(self, number: int, content: bytes, *, fin: bool = False) -> None:
-        """Send data."""
+        """Send data on a stream."""
         await self.say(data(number, content, fin=fin))
 
     async def say(self, frames: bytes) -> None:
@@ -173,7 +173,7 @@ class WebSocketSession(Session):
         await self.event(BytesMessage(bytes((channel,)) + content))
 
     async def event(self, event: Event) -> None:
-        """Send anything."""
+        """Send an event."""
         await self.write(self.connection.send(event))
 
     async def _take(self, received: bytes) -> None:
@@ -208,7 +208,7 @@ class TunnelSession(SpdySession):
     socket: Connection = field(default_factory=lambda: Connection(ConnectionType.CLIENT))
 
     async def say(self, frames: bytes) -> None:
-        """Send frames, each message holding them as they come."""
+        """Send frames, as one message."""
         await self.write(self.socket.send(BytesMessage(frames)))
 
     async def _take(self, received: bytes) -> None:
@@ -219,7 +219,7 @@ class TunnelSession(SpdySession):
 
 
 async def spdy(url: str, protocol: str = "v4.channel.k8s.io", **more: str) -> SpdySession:
-    """Switch to SPDY."""
+    """Return a session that has switched to SPDY."""
     headers = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1", "Content-Length": "0"}
     answer = await ask(url, headers | ({"X-Stream-Protocol-Version": protocol} if protocol else {}) | more)
     assert answer.status == 101, answer
@@ -227,7 +227,7 @@ async def spdy(url: str, protocol: str = "v4.channel.k8s.io", **more: str) -> Sp
 
 
 def websocket_headers(*protocols: str) -> dict[str, str]:
-    """Return what a WebSocket's client asks for."""
+    """Return the request headers of a WebSocket client."""
     headers = {
         "Connection": "keep-alive, Upgrade",
         "Upgrade": "websocket",
@@ -238,7 +238,7 @@ def websocket_headers(*protocols: str) -> dict[str, str]:
 
 
 async def websocket(url: str, *protocols: str) -> WebSocketSession:
-    """Switch to WebSocket."""
+    """Return a session that has switched to WebSocket."""
     answer = await ask(url, websocket_headers(*protocols), method="GET")
     assert answer.status == 101, answer
     assert answer.headers.get("sec-websocket-protocol", "") in (*protocols, "")
@@ -246,7 +246,7 @@ async def websocket(url: str, *protocols: str) -> WebSocketSession:
 
 
 async def tunnel(url: str) -> TunnelSession:
-    """Switch to WebSocket, and speak SPDY inside."""
+    """Return a session that has switched to SPDY in a WebSocket."""
     answer = await ask(url, websocket_headers("SPDY/3.1+portforward.k8s.io"), method="GET")
     assert answer.status == 101, answer
     return TunnelSession(answer)

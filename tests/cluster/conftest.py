@@ -1,4 +1,4 @@
-"""Clusters for the tests: one for each module, removed after it, with the proof that nothing is left."""
+"""Clusters for the tests: one per module, removed after it, with a check that nothing is left."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    """A cluster of one node, named after the module; the tests of a module share it in their order."""
+    """A cluster of one node, named after the module; the tests of a module share it and run in order."""
     name = request.module.__name__.removeprefix("test_")[:9]
     cluster = Cluster(name)
     cluster.down()

@@ -1,4 +1,4 @@
-"""Whatever falls over gets up again by itself, and takes no pod with it."""
+"""Recovery from a dead daemon, a stopped upstream, a broken handler and a reboot."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ENDS_SOON = "sleep 4; echo bye; exit 7"
 
 @pytest.fixture(scope="module")
 def pods(world: World) -> dict[str, str | None]:
-    """Web pods of every kind on a node that is Ready, and one that counts for each handler."""
+    """Web pods of every kind and one counting pod per handler, all Ready."""
     steps.install(world.cluster, world.image)
     steps.start_pods(world.cluster, PODS)
     for handler in steps.HANDLERS:
@@ -35,7 +35,7 @@ def _daemon(world: World) -> str:
 
 
 def _wait_until_served(world: World) -> None:
-    """Wait until the daemon answers again, and the kubelet with it."""
+    """Wait until the daemon answers again."""
 
     def probe() -> bool:
         with cri.connect(world.node, cri.NODERUNTIME) as runtime:
@@ -48,7 +48,9 @@ def _wait_until_served(world: World) -> None:
 
 
 @pytest.mark.parametrize("how", ["kill", "restart"])
-def test_pods_do_not_notice_a_dead_daemon(world: World, pods: dict[str, str | None], how: str) -> None:
+def test_pods_keep_running_while_the_daemon_is_dead(
+    world: World, pods: dict[str, str | None], how: str
+) -> None:
     before, counted = _identities(world, pods), {name: _last_count(world, name) for name in _counters()}
     for handler in steps.HANDLERS:
         pod = web_pod(f"ends-{handler}", handler, script=_ENDS_SOON)
@@ -79,7 +81,7 @@ def _last_count(world: World, pod: str) -> int:
 
 
 def _check_ended(world: World, pod: str) -> None:
-    """Its exit code and its log survived the daemon."""
+    """Check the exit code and the log of a pod that ended while the daemon was down."""
 
     def probe() -> int | None:
         state = world.cluster.kubectl.get("pod", pod)["status"]["containerStatuses"][0]["state"]
@@ -90,7 +92,7 @@ def _check_ended(world: World, pod: str) -> None:
     world.cluster.kubectl("delete", "pod", pod)
 
 
-def test_lists_fail_while_the_upstream_is_away(world: World, pods: dict[str, str | None]) -> None:
+def test_lists_fail_while_the_upstream_is_down(world: World, pods: dict[str, str | None]) -> None:
     before = _identities(world, pods)
     world.node.systemctl("stop", "containerd")
     try:
@@ -114,7 +116,9 @@ def _lists(runtime: cri.Runtime) -> bool:
         return False
 
 
-def test_a_broken_runsc_is_told_and_hurts_nobody_else(world: World, pods: dict[str, str | None]) -> None:
+def test_broken_runsc_is_reported_and_affects_no_other_pods(
+    world: World, pods: dict[str, str | None]
+) -> None:
     before = _identities(world, pods)
     runsc = "/opt/noderuntime/current/bin/runsc"
     world.node.exec("sh", "-c", f"mv {runsc} {runsc}.away")
@@ -139,7 +143,7 @@ def _broken(world: World) -> dict[str, str] | None:
 
 
 @pytest.mark.parametrize("hard", [False, True], ids=["orderly", "power cut"])
-def test_all_is_back_after_a_reboot(world: World, pods: dict[str, str | None], hard: bool) -> None:
+def test_pods_are_restarted_after_a_reboot(world: World, pods: dict[str, str | None], hard: bool) -> None:
     before = _identities(world, pods)
     world.node.reboot(hard=hard)
 

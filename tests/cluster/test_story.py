@@ -1,4 +1,4 @@
-"""The whole story, in the order in which a user lives it."""
+"""The whole story, in the order in which a user experiences it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ PODS = [*steps.HANDLERS, steps.ORDINARY]
 
 @pytest.fixture(scope="module")
 def ordinary(world: World) -> steps.Identity:
-    """The ordinary pod's container as it was before noderuntime came."""
+    """The ordinary pod's container before noderuntime is installed."""
     steps.start_pods(world.cluster, {steps.ORDINARY: None})
     return steps.identity(world.cluster, steps.ORDINARY)
 
 
-def test_the_node_has_no_python(world: World, ordinary: steps.Identity) -> None:
+def test_node_has_no_python(world: World, ordinary: steps.Identity) -> None:
     with pytest.raises(CommandError):
         world.node.exec("sh", "-c", "command -v python3")
     assert traces.on_node(world.node) == []
 
 
-def test_one_apply_makes_the_node_ready(world: World, ordinary: steps.Identity) -> None:
+def test_one_apply_makes_the_noderuntime_ready(world: World, ordinary: steps.Identity) -> None:
     steps.install(world.cluster, world.image)
     instance = world.cluster.kubectl.get("noderuntimeinstance", world.node.name)["status"]
     assert instance["phase"] == "Ready"
@@ -40,7 +40,7 @@ def test_one_apply_makes_the_node_ready(world: World, ordinary: steps.Identity) 
     }
 
 
-def test_pods_choose_their_kernel_by_runtime_class(world: World) -> None:
+def test_pods_select_their_kernel_by_runtime_class(world: World) -> None:
     steps.start_pods(world.cluster, {handler: handler for handler in steps.HANDLERS})
     kernel = world.node.exec("uname", "-r").strip()
     assert f"kernel {kernel}" in steps.log_of(world.cluster, "runc")
@@ -49,12 +49,12 @@ def test_pods_choose_their_kernel_by_runtime_class(world: World) -> None:
     assert "Starting gVisor" in gvisor
 
 
-def test_all_pods_reach_each_other_directly_and_by_service(world: World) -> None:
+def test_pods_reach_each_other_by_ip_and_by_service(world: World) -> None:
     assert len(steps.check_connections(world.cluster, world.node, PODS)) == 2 * len(PODS) ** 2
 
 
 @pytest.mark.parametrize("pod", PODS)
-def test_a_person_gets_into_pods(world: World, pod: str, tmp_path: Path) -> None:
+def test_exec_cp_and_port_forward_work_in_pods(world: World, pod: str, tmp_path: Path) -> None:
     kubectl = world.cluster.kubectl
     said = kubectl("exec", "-i", pod, "--", "sh", "-c", "cat; echo done", stdin="typed\n")
     assert said == "typed\ndone\n"
@@ -69,11 +69,11 @@ def test_a_person_gets_into_pods(world: World, pod: str, tmp_path: Path) -> None
         assert answer.read().decode().strip() == f"hello from {pod}"
 
 
-def test_the_ordinary_pod_was_not_restarted(world: World, ordinary: steps.Identity) -> None:
+def test_ordinary_pod_was_not_restarted(world: World, ordinary: steps.Identity) -> None:
     assert steps.identity(world.cluster, steps.ORDINARY) == ordinary
 
 
-def test_nothing_changes_when_nothing_changed(world: World) -> None:
+def test_restarted_agent_changes_nothing_on_the_node(world: World) -> None:
     kubelet = world.node.systemctl("show", "-P", "MainPID", "kubelet")
     daemon = world.node.systemctl("show", "-P", "MainPID", "noderuntime")
     agent = world.cluster.kubectl("get", "pods", "-n", steps.NAMESPACE, "-l", steps.AGENTS, "-o", "name")
@@ -87,7 +87,7 @@ def test_nothing_changes_when_nothing_changed(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "words"),
+    ("spec", "message"),
     [
         ({"handlers": [{"name": "a", "type": "Runc"}, {"name": "a", "type": "GVisor"}]}, "Duplicate value"),
         ({"handlers": [{"name": "a", "type": "Kata"}]}, "Unsupported value"),
@@ -95,13 +95,13 @@ def test_nothing_changes_when_nothing_changed(world: World) -> None:
         ({"selector": {}}, "selector"),
     ],
 )
-def test_the_api_server_refuses(world: World, spec: dict[str, object], words: str) -> None:
+def test_invalid_noderuntime_is_refused(world: World, spec: dict[str, object], message: str) -> None:
     with pytest.raises(CommandError) as refused:
         world.cluster.kubectl.apply(noderuntime("refused", **spec))
-    assert words in refused.value.output
+    assert message in refused.value.output
 
 
-def test_a_second_noderuntime_is_told_whose_nodes_they_are(world: World) -> None:
+def test_second_noderuntime_reports_the_owner_of_the_node(world: World) -> None:
     handlers = [{"name": "other", "type": "Runc"}]
     world.cluster.kubectl.apply(noderuntime("second", handlers=handlers))
     try:
@@ -115,32 +115,32 @@ def test_a_second_noderuntime_is_told_whose_nodes_they_are(world: World) -> None
 
 @pytest.mark.parametrize("handler", steps.HANDLERS)
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "expected"),
     [
         ({"command": ["/there/is/none"]}, "/there/is/none"),
         ({"image": "registry.k8s.io/there-is-none:1"}, "there-is-none"),
     ],
     ids=["command", "image"],
 )
-def test_a_bad_pod_is_told_in_one_line(
-    world: World, handler: str, change: dict[str, object], words: str
+def test_bad_pod_is_reported_in_one_line(
+    world: World, handler: str, change: dict[str, object], expected: str
 ) -> None:
     name = f"bad-{next(iter(change))}-{handler}"
     pod = web_pod(name, handler)
     pod["spec"]["containers"][0] |= change
     world.cluster.kubectl.apply(pod)
 
-    def told() -> str | None:
+    def reported() -> str | None:
         events = world.cluster.kubectl.get("events", f"--field-selector=involvedObject.name={name}")
         failed = [entry["message"] for entry in events["items"] if entry["reason"] == "Failed"]
-        return next((message for message in failed if words in message), None)
+        return next((message for message in failed if expected in message), None)
 
-    message = wait_for("event Failed", told, timeout=60)
+    message = wait_for("event Failed", reported, timeout=60)
     assert "\n" not in message.strip()
     world.cluster.kubectl("delete", "pod", name)
 
 
-def test_an_unknown_handler_is_told_which_there_are(world: World) -> None:
+def test_unknown_handler_error_names_the_handlers(world: World) -> None:
     with cri.connect(world.node, cri.NODERUNTIME) as runtime:
         with pytest.raises(grpc.RpcError) as refused:
             cri.start_pod(runtime, "registry.k8s.io/busybox:1.35", "kata")
@@ -148,13 +148,13 @@ def test_an_unknown_handler_is_told_which_there_are(world: World) -> None:
         assert all(handler in str(refused.value.details()) for handler in steps.HANDLERS)
 
 
-def test_delete_waits_for_the_pods(world: World) -> None:
-    message = steps.delete_held_back(world.cluster, list(steps.HANDLERS))
+def test_deletion_waits_for_the_pods(world: World) -> None:
+    message = steps.delete_blocked(world.cluster, list(steps.HANDLERS))
     assert steps.ORDINARY not in message
     assert steps.log_of(world.cluster, "runc")
 
 
-def test_delete_leaves_nothing(world: World, ordinary: steps.Identity) -> None:
+def test_deletion_leaves_nothing(world: World, ordinary: steps.Identity) -> None:
     world.cluster.kubectl("delete", "pod", *steps.HANDLERS)
     steps.delete_finishes(world.cluster, world.node)
     assert steps.identity(world.cluster, steps.ORDINARY) == ordinary

@@ -1,4 +1,4 @@
-"""The switch on every style of kubelet configuration, there and back, and when it must not stay."""
+"""The switch of the kubelet and its reversal, for every style of kubelet configuration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ExecStartPre=/bin/sh -c '! grep -q noderuntime /var/lib/kubelet/kubeadm-flags.en
 
 
 def _files(node: Node) -> dict[str, str]:
-    """The kubelet's configuration as it stands."""
+    """Return the kubelet's current configuration."""
     return {path: node.exec("sh", "-c", f"cat /{path} 2>/dev/null; true") for path in FILES}
 
 
@@ -32,7 +32,7 @@ def _instance(world: World, node: Node) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def nodes(world: World) -> dict[str, Node]:
-    """A node of each style."""
+    """One node per style of kubelet configuration."""
     others = [style for style in get_args(EndpointStyle) if style != "FlagsFile"]
     found = {"FlagsFile": world.node}
     for style in others:
@@ -42,7 +42,7 @@ def nodes(world: World) -> dict[str, Node]:
     return found
 
 
-def test_reverted_when_the_kubelet_does_not_come_back(world: World) -> None:
+def test_switch_is_rolled_back_if_the_kubelet_stays_down(world: World) -> None:
     node, kubectl = world.node, world.cluster.kubectl
     steps.start_pods(world.cluster, {steps.ORDINARY: None})
     before, files = steps.identity(world.cluster, steps.ORDINARY), _files(node)
@@ -66,13 +66,13 @@ def test_reverted_when_the_kubelet_does_not_come_back(world: World) -> None:
     assert steps.identity(world.cluster, steps.ORDINARY) == before
 
 
-def test_it_tries_again_and_succeeds(world: World) -> None:
+def test_switch_is_retried_and_succeeds(world: World) -> None:
     world.node.exec("rm", _SABOTAGE)
     world.node.systemctl("daemon-reload")
     steps.wait_ready(world.cluster, timeout=240)
 
 
-def test_every_style_of_kubelet_is_switched(world: World, nodes: dict[str, Node]) -> None:
+def test_switch_works_with_every_kubelet_configuration(world: World, nodes: dict[str, Node]) -> None:
     def switched() -> bool:
         seen = {style: _instance(world, node) for style, node in nodes.items()}
         return all(
@@ -96,7 +96,7 @@ def test_pods_on_different_nodes_reach_each_other(world: World, nodes: dict[str,
     assert steps.fetch(world.cluster, world.node, "runc", f"http://{target}/").strip() == "hello from gvisor"
 
 
-def test_every_node_is_given_back(world: World, nodes: dict[str, Node]) -> None:
+def test_deletion_restores_every_kubelet_configuration(world: World, nodes: dict[str, Node]) -> None:
     world.cluster.kubectl("delete", "pod", "runc", "gvisor")
     world.cluster.kubectl("delete", "noderuntime", steps.RELEASE, "--wait=false")
     for node in nodes.values():

@@ -1,8 +1,8 @@
-"""``python -m critest [--setting NAME] [--handler NAME] [critest's own flags]``: run the suite and count.
+"""``python -m critest [--setting NAME] [--handler NAME] [critest's flags]``: run the suite.
 
-Setting ``delegate``: the daemon stands in front of a real containerd. Without a handler every pod of
-the suite is containerd's, which shows that calls pass through unchanged; with one, the pods are ours.
-Setting ``alone``: there is nobody else on the node. Setting ``bare``: containerd itself, to compare.
+Setting ``delegate``: the daemon runs in front of a real containerd. Without a handler every pod of
+the suite is containerd's, which tests that calls pass through unchanged; with one, the daemon's.
+Setting ``alone``: the daemon is the only runtime. Setting ``bare``: containerd only, to compare.
 Reports are in build/critest, named after setting and handler.
 """
 
@@ -31,7 +31,7 @@ _REPORTS = Path(__file__).resolve().parents[2] / "build" / "critest"
 
 
 def main() -> int:
-    """Run, print what should not be and the closing line; exit status 1 when there was any of it."""
+    """Run the suite, print unexpected outcomes and a summary; return status 1 if there are any."""
     parser = argparse.ArgumentParser(prog="critest", description=__doc__)
     parser.add_argument("--handler", default="", help="runtime handler of the suite's pods")
     parser.add_argument("--setting", choices=get_args(Setting), default="delegate")
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def _runs(name: str, flags: Sequence[str], impossible: Sequence[str]) -> dict[str, Sequence[str]]:
-    """Share the specs among runs, by name: those that cannot pass mostly wait, beside the others."""
+    """Split the specs into parallel runs by name, because those that cannot pass mostly wait."""
     if not impossible or flags:
         return {name: flags}
     half = len(impossible) // 2
@@ -77,13 +77,13 @@ def _any(specs: Sequence[str]) -> str:
 
 
 def _push_all(registry: Registry) -> str:
-    """Push every image; return the digest of the one that is known by its digest alone."""
+    """Push all images; return the digest of the one that has no tag."""
     digests = {repository: registry.push(repository, tags, image) for repository, tags, image in images()}
     return digests[DIGEST_IMAGE]
 
 
 def _unmount(directory: Path) -> None:
-    """Unmount what specs that did not pass have left below a directory."""
+    """Unmount the mounts that failed specs left below a directory."""
     places = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     for place in reversed([place for place in places if place.startswith(f"{directory}/")]):
         subprocess.run(["umount", place], check=True)
@@ -92,7 +92,7 @@ def _unmount(directory: Path) -> None:
 def _run_suite(
     program: Path, directory: Path, socket: Path, handler: str, name: str, flags: Sequence[str]
 ) -> Path:
-    """Run it with those flags; return the JUnit file that it wrote."""
+    """Run critest with these flags; return its JUnit file."""
     report = _REPORTS / f"{name}.xml"
     report.unlink(missing_ok=True)
     command = [
@@ -105,7 +105,7 @@ def _run_suite(
         *flags,
     ]
     with (_REPORTS / f"{name}.log").open("w") as log:
-        environment = {**os.environ, "TMPDIR": str(directory)}  # or it litters /tmp
+        environment = {**os.environ, "TMPDIR": str(directory)}  # its temporary files
         subprocess.run(
             command, env=environment, stdout=log, stderr=subprocess.STDOUT, timeout=3000, check=False
         )

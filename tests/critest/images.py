@@ -1,4 +1,4 @@
-"""The images that critest pulls: repository and tags as the suite names them, what each must hold."""
+"""The images that critest pulls: repository, tags and required content."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NGINX_PACKAGES = ("nginx", "nginx-common", "libc6", "libpcre2-8-0", "libssl3", 
 
 
 def images() -> Iterator[tuple[str, tuple[str, ...], Image]]:
-    """Yield (repository, tags, image); no tags means that it is known by its digest alone."""
+    """Yield (repository, tags, image); an image without tags is pulled by its digest."""
     yield f"{_E2E}/busybox", ("1.29-2",), _busybox_image()
     yield f"{_E2E}/nginx", ("1.14-2",), _nginx(80)
     yield f"{_TOOLS}/hostnet-nginx-amd64", ("latest",), _nginx(12003)
@@ -48,7 +48,7 @@ def images() -> Iterator[tuple[str, tuple[str, ...], Image]]:
 
 @cache
 def _base() -> bytes:
-    """Return the layer that nearly all images share: busybox under the name of each applet."""
+    """Return the layer of most images: busybox under the name of each applet."""
     layer = Layer()
     for name in ("bin", "dev", "etc", "home", "proc", "root", "run", "sys", "var/lib", "var/log"):
         layer.directory(name)
@@ -85,7 +85,7 @@ def _busybox_image(marker: str = "", **config: object) -> Image:
 
 
 def _marker(name: str) -> bytes:
-    """Return a layer that makes an image differ from the others."""
+    """Return a layer that makes an image unique."""
     layer = Layer()
     layer.file(name, b"")
     return layer.tar()

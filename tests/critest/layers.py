@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class Layer:
-    """One layer; what is added first comes first."""
+    """One layer; entries keep the order in which they are added."""
 
     def __init__(self) -> None:
         self._buffer = io.BytesIO()
@@ -16,7 +16,7 @@ class Layer:
         self._directories: set[str] = set()
 
     def directory(self, name: str, mode: int = 0o755) -> None:
-        """Add a directory and those above it."""
+        """Add a directory and its parents."""
         parts = name.split("/")
         for depth in range(1, len(parts) + 1):
             path = "/".join(parts[:depth])
@@ -27,13 +27,13 @@ class Layer:
                 self._tar.addfile(entry)
 
     def file(self, name: str, content: bytes, mode: int = 0o644) -> None:
-        """Add a file of root's."""
+        """Add a file that root owns."""
         entry = tarfile.TarInfo(name)
         entry.size, entry.mode = len(content), mode
         self._tar.addfile(entry, io.BytesIO(content))
 
     def hard_link(self, name: str, target: str) -> None:
-        """Add another name of a file that is already there."""
+        """Add a hard link to an existing file."""
         self._link(name, target, tarfile.LNKTYPE)
 
     def symlink(self, name: str, target: str) -> None:
@@ -41,7 +41,7 @@ class Layer:
         self._link(name, target, tarfile.SYMTYPE)
 
     def tree(self, root: Path) -> None:
-        """Add everything below a directory, as root's."""
+        """Add everything below a directory, owned by root."""
         for path in sorted(root.rglob("*")):
             name = str(path.relative_to(root))
             if path.is_symlink():
@@ -52,7 +52,7 @@ class Layer:
                 self.file(name, path.read_bytes(), path.stat().st_mode & 0o7777)
 
     def tar(self) -> bytes:
-        """Return the archive; nothing can be added after it."""
+        """Return the archive; no entry can be added afterwards."""
         self._tar.close()
         return self._buffer.getvalue()
 

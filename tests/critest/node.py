@@ -1,6 +1,6 @@
-"""The node that critest talks to; all its registries are mirrored to ours.
+"""The node that critest runs against; all its registries are mirrored to the local one.
 
-``bare`` is containerd itself, ``delegate`` the daemon in front of it, ``alone`` the daemon and nobody else.
+``bare`` is containerd only, ``delegate`` the daemon in front of it, ``alone`` the daemon only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SANDBOX_IMAGE = "registry.k8s.io/pause:3.10"
 
 
 class Node:
-    """Started when entered, gone with everything of it when left."""
+    """A node that runs while the context is entered, and leaves nothing."""
 
     def __init__(self, directory: Path, registry: str, setting: Setting) -> None:
         self._directory = directory
@@ -39,7 +39,7 @@ class Node:
             run = Path(tempfile.mkdtemp(prefix="nrcritest-", dir="/run"))
             stack.callback(shutil.rmtree, run)
             for path in (self._directory, run):
-                path.chmod(0o711)  # root of a user namespace has to pass through
+                path.chmod(0o711)  # root of a user namespace must be able to traverse it
             stack.callback(_remove_bridge)
             cni_conf = self._cni()
             if self._setting == "alone":

@@ -1,7 +1,7 @@
-"""A registry on loopback, and pushing to it: Docker schema 2 images behind manifest lists.
+"""A registry on loopback, with Docker schema 2 images behind manifest lists.
 
-The first entry of each list is an image for another architecture that cannot run here, so that
-a client which does not choose by platform fails.
+The first entry of each list is an image for another architecture, so that a client
+that does not select by platform fails.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _LIST = f"{_DOCKER}.distribution.manifest.list.v2+json"
 
 @dataclass(frozen=True)
 class Image:
-    """What to push: layers as tar archives, and the ``config`` part of the image config."""
+    """An image to push: layers as tar archives, and the ``config`` part of the image config."""
 
     layers: tuple[bytes, ...]
     config: dict[str, object] = field(default_factory=dict)
 
 
 class Registry:
-    """Debian's docker-registry as a process of ours, storage below a directory."""
+    """Debian's docker-registry as a process with its storage in a directory."""
 
     def __init__(self, directory: Path) -> None:
         with socket.socket() as probe:
@@ -56,7 +56,7 @@ class Registry:
         self._await_answer()
 
     def close(self) -> None:
-        """End the process."""
+        """Stop the process."""
         self._process.terminate()
         self._process.wait(timeout=20)
 
@@ -128,7 +128,7 @@ class Registry:
 
 
 def _decoy() -> bytes:
-    """Return a layer that no test can run."""
+    """Return a layer without a program."""
     layer = Layer()
     layer.file("wrong-architecture", b"")
     return layer.tar()

@@ -1,7 +1,7 @@
-"""Building critest itself, with one constant replaced.
+"""Building critest with one constant replaced.
 
-One spec pulls an upstream image by a digest that nobody but upstream can produce. The digest of
-our stand-in takes its place when the suite is compiled; nothing else is changed.
+One spec pulls an upstream image by its digest, which a rebuilt image cannot have. The digest of
+the rebuilt image replaces it when the suite is compiled; nothing else is changed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _UPSTREAM = re.compile(rb'(registry \+ "test-image-digest@)sha256:[0-9a-f]{64}')
 
 
 def build(digest: str) -> Path:
-    """Return the suite's program for that digest, compiled on the first call (about two minutes)."""
+    """Return critest for that digest, compiled on the first call (about two minutes)."""
     version = _go("list", "-m", "-f", "{{.Version}}", _NAME)
     program = KEPT / f"critest-{version}-{digest.removeprefix('sha256:')[:16]}"
     if not program.exists():
@@ -33,7 +33,7 @@ def build(digest: str) -> Path:
 
 
 def _copy_with(digest: str, scratch: Path) -> Path:
-    """Copy the suite's source with the digest put in; return a go.mod that builds from the copy."""
+    """Copy the suite's source, replace the digest, and return a go.mod that builds the copy."""
     _go("mod", "download", _NAME)
     source = scratch / "source"
     shutil.copytree(_go("list", "-m", "-f", "{{.Dir}}", _NAME), source, copy_function=shutil.copyfile)

@@ -1,4 +1,4 @@
-"""What the suite's outcomes mean, beside what is written down of it."""
+"""Comparison of the suite's outcomes with the expected ones."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _BY_ITSELF = "skipped - "
 
 
 class Outcome(NamedTuple):
-    """How a spec ended."""
+    """The outcome of a spec."""
 
     result: Result
     why: str = ""
-    """What it said when it skipped itself; empty when nobody ran it."""
+    """Its message if it skipped itself; empty if it was not run."""
 
 
 def read(reports: Iterable[Path]) -> dict[str, Outcome]:
-    """Read JUnit files of runs that shared the specs among them: from a spec's name to its outcome."""
+    """Read the JUnit files of parallel runs; return the outcome by the spec's name."""
     outcomes: dict[str, Outcome] = {}
     for report in reports:
         for case in ElementTree.parse(report).iter("testcase"):
@@ -49,10 +49,10 @@ def _outcome(case: ElementTree.Element) -> Outcome:
 def complaints(
     outcomes: Mapping[str, Outcome], impossible: Collection[str], may_skip: Collection[str] | None
 ) -> Iterator[str]:
-    """Yield a line for everything that should not be.
+    """Yield a line for each unexpected outcome.
 
-    ``impossible`` names specs that cannot pass here, ``may_skip`` begins what a spec may say when it skips
-    itself; None lets all of them.
+    ``impossible`` names specs that cannot pass, ``may_skip`` contains prefixes of allowed skip messages;
+    None allows all.
     """
     for name, outcome in outcomes.items():
         if name in impossible:
@@ -70,7 +70,7 @@ def complaints(
 
 
 def closing(outcomes: Mapping[str, Outcome], impossible: Collection[str]) -> str:
-    """Count; what was tried, is impossible and did not pass counts as that alone."""
+    """Return the summary: the number of specs per outcome; impossible ones that failed count as such."""
     harmless = (None, Outcome("passed"), Outcome("skipped"))
     tried = [name for name in impossible if outcomes.get(name) not in harmless]
     counts = Counter(outcome.result for name, outcome in outcomes.items() if name not in tried)

@@ -1,10 +1,10 @@
-"""Hostile SPDY without end: ``python tests/fuzz/fuzz_spdy.py --runs 100000 --seed 7``.
+"""A fuzzer for SPDY sessions: ``python tests/fuzz/fuzz_spdy.py --runs 100000 --seed 7``.
 
-Every input is a mutation of what a client could say. Whatever it is: the session understands it or raises
-SpdyError, keeps no more than one control frame, and answers with no more than a few bytes for each that it
-got. A finding names its number; ``--first NUMBER --runs 1`` with the same seed repeats it.
+Every input is a mutation of a client's valid frames. The session must accept it or raise
+SpdyError, buffer at most one control frame, and answer with a bounded number of bytes per received
+byte. A failure reports its number; ``--first NUMBER --runs 1`` with the same seed repeats it.
 
-Needs ``tests/clients`` on PYTHONPATH. A coverage-guided fuzzer can call :func:`target` with bytes of its own.
+It needs ``tests/clients`` on PYTHONPATH. A coverage-guided fuzzer can call :func:`target` itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _STREAMS = 8
 
 
 def target(sent: bytes, cut: int) -> None:
-    """Feed one input in two pieces; AssertionError when the session misbehaves."""
+    """Feed one input in two pieces; raise AssertionError if the session violates its contract."""
     server, answered = ServerSession(_STREAMS), 0
     try:
         for piece in (sent[:cut], sent[cut:]):
@@ -38,7 +38,7 @@ def target(sent: bytes, cut: int) -> None:
 
 
 def seed_input(chance: random.Random) -> bytes:
-    """Say something that a client could say."""
+    """Return valid frames of a client."""
     client, sent = SpdyClient(), b""
     for _ in range(chance.randint(1, 12)):
         stream_id = chance.randrange(1, client.next_id + 2, 2)
@@ -54,7 +54,7 @@ def seed_input(chance: random.Random) -> bytes:
 
 
 def mutated(sent: bytes, chance: random.Random) -> bytes:
-    """Change a few bytes, cut, or say a part twice."""
+    """Return the input with bytes changed, a part removed or a part repeated."""
     changed = bytearray(sent)
     for _ in range(chance.randint(0, 6)):
         position = chance.randrange(len(changed))
@@ -71,8 +71,8 @@ def mutated(sent: bytes, chance: random.Random) -> bytes:
 
 
 def main() -> int:
-    """Run, and tell how many inputs there were."""
-    parser = argparse.ArgumentParser(description="Hear out hostile SPDY clients.")
+    """Fuzz SPDY sessions and print the number of inputs."""
+    parser = argparse.ArgumentParser(description="Fuzz the SPDY session with mutated client frames.")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="number of the first input")
     parser.add_argument("--runs", type=int, default=100_000, help="how many inputs")

@@ -1,10 +1,10 @@
-"""Hostile layers without end: ``python tests/fuzz/fuzz_tar.py --runs 100000 --seed 7``.
+"""A fuzzer for image layers: ``python tests/fuzz/fuzz_tar.py --runs 100000 --seed 7``.
 
-Every layer is a mutated archive, plain or compressed. Whatever is in it: unpacking ends, with a
-NoderuntimeError of one line or without, leaves no descriptor open, and touches nothing outside
-its directory. A finding names its number; ``--first NUMBER --runs 1`` with the same seed repeats it.
+Every layer is a mutated archive, plain or compressed. Unpacking must end, with a one-line
+NoderuntimeError or without an error, leave no descriptor open, and change nothing outside
+its directory. A failure reports its number; ``--first NUMBER --runs 1`` with the same seed repeats it.
 
-A coverage-guided fuzzer can call :meth:`Cage.unpack` with bytes of its own.
+A coverage-guided fuzzer can call :meth:`Cage.unpack` itself.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ VALUES = [b"", b"0", b"1", b"3", b"-1", b"1.5", b"0,1", b"0,1,5,2", b"9999999999
 
 
 class Cage:
-    """A directory to unpack into, and around it what must stay as it is."""
+    """A directory to unpack into, and files around it that must not change."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -92,7 +92,7 @@ class Cage:
         self._descriptors = os.listdir("/proc/self/fd")
 
     def unpack(self, layer: bytes) -> NoderuntimeError | None:
-        """Unpack, hold it against what must not happen, and clean up."""
+        """Unpack a layer, check the invariants, and clean up."""
         target = self.place / "layer"
         target.mkdir()
         fd = os.memfd_create("layer")
@@ -106,7 +106,7 @@ class Cage:
             os.close(fd)
         shutil.rmtree(target)
         assert refusal is None or (str(refusal).isprintable() and len(str(refusal)) < 1000), refusal
-        assert self._state() == self._before, "something outside has changed"
+        assert self._state() == self._before, "a file outside of the directory has changed"
         assert os.listdir("/proc/self/fd") == self._descriptors, "a descriptor was left open"
         return refusal
 
@@ -120,7 +120,7 @@ class Cage:
 
 
 def seeds() -> list[bytes]:
-    """Honest archives in the three formats, each with everything that such an archive can hold."""
+    """Return valid archives in the three formats, each with all kinds of entries."""
     return [_seed(form) for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)]
 
 
@@ -149,14 +149,14 @@ def _seed(form: int) -> bytes:
 
 
 class Mutation:
-    """One hostile layer; everything follows from the seed and its number."""
+    """One mutated layer, determined by the seed and its number."""
 
     def __init__(self, seed: int, number: int, cage: Path) -> None:
         self._random = random.Random(f"{seed}/{number}")
         self._words = [*WORDS, os.fsencode(cage / "outside"), os.fsencode(cage / "outside/secret")]
 
     def layer(self, honest: list[bytes]) -> bytes:
-        """Return the layer."""
+        """Return the mutated layer."""
         archive = bytearray(self._random.choice(honest).rstrip(b"\0") + bytes(1024))
         archive += bytes(-len(archive) % RECORD)
         for _ in range(self._random.choice([1, 1, 2, 3, 5])):
@@ -168,7 +168,7 @@ class Mutation:
         return self._packed(bytes(archive))
 
     def _field(self, archive: bytearray) -> None:
-        """Change one field of a header, and make its check sum right again."""
+        """Change one field of a header, and correct its checksum."""
         headers = [
             at
             for at in range(0, len(archive) - RECORD + 1, RECORD)
@@ -189,7 +189,7 @@ class Mutation:
         _sign(archive, at)
 
     def _blocks(self, archive: bytearray) -> None:
-        """Copy, drop or move some blocks."""
+        """Copy, remove or move some blocks."""
         count = len(archive) // RECORD
         start = self._random.randrange(count + 1) * RECORD
         some = archive[start : start + self._random.randint(1, 5) * RECORD]
@@ -205,7 +205,7 @@ class Mutation:
                 archive[self._random.randrange(len(archive))] = self._random.randrange(256)
 
     def _extend(self, archive: bytearray) -> None:
-        """Put an extended header or a long name before some block."""
+        """Insert an extended header or a long name before a block."""
         kind = self._random.choice(b"xxxgLK")
         if kind in b"xg":
             content = b"".join(
@@ -246,8 +246,8 @@ def _sign(archive: bytearray, at: int) -> None:
 
 
 def main() -> int:
-    """Run, and tell how many layers were refused."""
-    parser = argparse.ArgumentParser(description="Unpack hostile layers.")
+    """Fuzz the unpacking of layers and print the number of refused ones."""
+    parser = argparse.ArgumentParser(description="Fuzz the unpacking of layers with mutated archives.")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="number of the first layer")
     parser.add_argument("--runs", type=int, default=10_000, help="how many layers")

@@ -1,4 +1,4 @@
-"""A cluster for each module, whose only node carries a kubelet on noderuntime and no other runtime."""
+"""A cluster per module, whose only node has a kubelet on noderuntime and no other runtime."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BUILD_SECONDS = 1200
 
 @pytest.fixture(scope="session")
 def bundle() -> Iterator[Path]:
-    """The bundle out of the project's image."""
+    """The bundle from the project's image."""
     program = str(REPO / "image")
     run(sys.executable, f"{program}/build.py", "--image", _IMAGE, timeout=_BUILD_SECONDS)
     with tempfile.TemporaryDirectory(prefix="noderuntime-bundle-") as scratch:
@@ -35,7 +35,7 @@ def bundle() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def world(request: pytest.FixtureRequest, bundle: Path) -> Iterator[World]:
-    """A cluster of one node, named after the module; what its pods had is gone before the node is."""
+    """A cluster of one node, named after the module; its pods leave nothing before the node is removed."""
     name = f"kl-{request.module.__name__.removeprefix('test_')[:8].replace('_', '-')}"
     cluster = Cluster(name)
     cluster.down()
@@ -53,7 +53,7 @@ def world(request: pytest.FixtureRequest, bundle: Path) -> Iterator[World]:
 
 @pytest.fixture
 def workloads(world: World) -> Iterator[Workloads]:
-    """What one test applies; deleted when it ends."""
+    """The objects that a test applies; deleted at its end."""
     made = Workloads(world.cluster, world.node)
     yield made
     made.remove()

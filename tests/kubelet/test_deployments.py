@@ -1,4 +1,4 @@
-"""Deployments: probes of every kind, a rolling update under load, and what their pods log."""
+"""Deployments: probes of every kind, a rolling update under load, and logs."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _DIES_IN_EVERY_SENSE = """
 mkdir /www && touch /www/alive /tmp/alive
 httpd -f -h /www -p 80 & sleep 4; rm /www/alive /tmp/alive; kill $!; exec sleep 1000
 """
-# Linux spares a first process that has no handler of its own; gVisor does not.
+# Linux does not deliver a signal without a handler to PID 1; gVisor does.
 _ENDED_BY = {None: signal.SIGKILL, "gvisor": signal.SIGTERM}
 _CLIENT = "while sleep 0.05; do timeout 9 wget -qO- http://$URL/version || echo FAILED; done"
 
 
 def _web(version: str, runtime: str | None) -> Manifest:
-    """A pod that says its version, is ready a second after its start and sees requests through to the end."""
+    """Return a pod that serves its version, is ready after a second, and finishes running requests."""
     script = f"sleep 1; mkdir -p /www; echo {version} > /www/version; exec httpd -f -h /www -p 80"
     often = {"periodSeconds": 1, "timeoutSeconds": 5}
     probed = container(
@@ -44,7 +44,7 @@ def _web(version: str, runtime: str | None) -> Manifest:
 
 
 @pytest.mark.parametrize("runtime", CLASSES)
-def test_a_rolling_update_is_seen_by_nobody(workloads: Workloads, runtime: str | None) -> None:
+def test_rolling_update_fails_no_request(workloads: Workloads, runtime: str | None) -> None:
     name = named("web", runtime)
     workloads.apply(deployment(name, 2, _web("v1", runtime)), service(name))
     workloads.kubectl("rollout", "status", f"deployment/{name}", "--timeout=90s")
@@ -62,7 +62,7 @@ def test_a_rolling_update_is_seen_by_nobody(workloads: Workloads, runtime: str |
     )
 
 
-def test_a_failed_liveness_probe_restarts_the_container(workloads: Workloads) -> None:
+def test_failed_liveness_probe_restarts_the_container(workloads: Workloads) -> None:
     names = {name: (kind, runtime) for kind in _PROBES for name, runtime in variants(kind).items()}
     for name, (kind, runtime) in names.items():
         probe = {**_PROBES[kind], "periodSeconds": 1, "failureThreshold": 2, "timeoutSeconds": 5}
@@ -76,7 +76,7 @@ def test_a_failed_liveness_probe_restarts_the_container(workloads: Workloads) ->
         assert last["exitCode"] == 128 + _ENDED_BY[names[name][1]]
 
 
-def test_a_probe_by_exec_is_cut_off_at_its_timeout(workloads: Workloads) -> None:
+def test_exec_probe_is_ended_at_its_timeout(workloads: Workloads) -> None:
     hangs = {"exec": {"command": ["sleep", "600"]}, "timeoutSeconds": 1, "periodSeconds": 1}
     names = variants("hangs")
     for name, runtime in names.items():
@@ -87,11 +87,11 @@ def test_a_probe_by_exec_is_cut_off_at_its_timeout(workloads: Workloads) -> None
 
 
 def _few_sleep(workloads: Workloads, pod: str) -> bool:
-    """Tell whether the probes leave nothing running; one may just be at work."""
+    """Return whether at most one probe is running."""
     return sum("sleep 600" in line for line in workloads.run_in(pod, "ps").splitlines()) <= 1
 
 
-def test_a_pod_is_out_of_its_service_while_it_is_not_ready(workloads: Workloads) -> None:
+def test_pod_not_ready_is_not_an_endpoint_of_its_service(workloads: Workloads) -> None:
     ready = {"exec": {"command": ["test", "-e", "/tmp/ready"]}, "periodSeconds": 1}
     workloads.apply(pod("gated", container("main", SERVE, readinessProbe=ready)), service("gated"))
     workloads.event("gated", "Unhealthy", "Readiness probe failed")
@@ -116,7 +116,7 @@ def _endpoints(workloads: Workloads, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("runtime", CLASSES)
-def test_logs_are_followed_to_their_end(workloads: Workloads, runtime: str | None) -> None:
+def test_kubectl_logs_follows_a_log_to_its_end(workloads: Workloads, runtime: str | None) -> None:
     name = named("talks", runtime)
     script = "i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo line $i; sleep 0.05; done; echo last >&2"
     workloads.apply(pod(name, container("main", script), runtime=runtime, restartPolicy="Never"))
@@ -132,7 +132,7 @@ def _logs(workloads: Workloads, *argv: str) -> list[str]:
     return [tool("kubectl"), f"--kubeconfig={workloads.kubectl.kubeconfig}", "logs", *argv]
 
 
-def test_the_log_of_the_container_before_is_kept(workloads: Workloads) -> None:
+def test_log_of_the_previous_container_is_kept(workloads: Workloads) -> None:
     script = "echo >> /data/n; n=$(wc -l < /data/n); echo run $n; [ $n -gt 1 ] || exit 5; exec sleep 1000"
     mounted = container("main", script, volumeMounts=[{"name": "data", "mountPath": "/data"}])
     workloads.apply(pod("twice", mounted, volumes=[{"name": "data", "emptyDir": {}}]))
@@ -142,7 +142,7 @@ def test_the_log_of_the_container_before_is_kept(workloads: Workloads) -> None:
     assert workloads.container("twice")["lastState"]["terminated"]["exitCode"] == 5
 
 
-def test_a_long_log_is_rotated_and_nothing_of_it_is_lost(world: World, workloads: Workloads) -> None:
+def test_rotated_log_is_complete(world: World, workloads: Workloads) -> None:
     names, main = variants("long"), container("main", "i=0; while sleep 0.01; do i=$((i+1)); echo $i; done")
     small = {"containerLogMaxSize": "4Ki", "containerLogMonitorInterval": "3s", "containerLogMaxFiles": 100}
     with kubelet_settings(world.cluster, world.node, **small):
@@ -154,7 +154,7 @@ def test_a_long_log_is_rotated_and_nothing_of_it_is_lost(world: World, workloads
 
 
 def _is_rotated_and_complete(world: World, pod: str) -> bool:
-    """Read all files of a log, which the kubelet may just be about to pack."""
+    """Return whether a log was rotated twice and has no gap; the kubelet may be compressing it."""
     directory = f"$(echo /var/log/pods/default_{pod}_*/main)"
     files = world.node.exec("sh", "-c", f"cd {directory}; ls 0.log.* | sort").split()
     text = world.node.exec("sh", "-c", f"cd {directory}; zcat -f {' '.join(files)} 0.log")

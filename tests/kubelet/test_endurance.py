@@ -1,4 +1,4 @@
-"""Many pods, a killed daemon, a rebooted node: what is meant to run runs, and nothing else stays."""
+"""Many pods, a killed daemon, a rebooted node: pods keep running, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COUNT = "i=0; while sleep 0.2; do i=$((i+1)); echo $i; done"
 
 @dataclass(frozen=True)
 class Identity:
-    """What tells whether a pod's container is still the same one."""
+    """The identity of a pod's container: it changes with a restart."""
 
     container: str
     restarts: int
@@ -45,7 +45,7 @@ def _is_served(world: World) -> bool:
             return False
 
 
-def test_no_pod_notices_that_the_daemon_was_killed(world: World, workloads: Workloads) -> None:
+def test_pods_keep_running_when_the_daemon_is_killed(world: World, workloads: Workloads) -> None:
     counting, serving = variants("counts"), variants("serves")
     for names, script in ((counting, _COUNT), (serving, SERVE)):
         main = container("main", script)
@@ -71,7 +71,7 @@ def test_no_pod_notices_that_the_daemon_was_killed(world: World, workloads: Work
         assert workloads.run_in(name, "echo", "there") == "there\n"
 
 
-def test_a_daemon_that_is_killed_at_work_brings_every_pod_up(world: World, workloads: Workloads) -> None:
+def test_daemon_killed_during_starts_starts_every_pod(world: World, workloads: Workloads) -> None:
     workloads.apply(deployment("stormy", 16, spec(container("main", SLEEP))))
     workloads.apply(job("batch", spec(container("main", "echo done")), completions=6, parallelism=3))
     for _ in range(4):
@@ -100,7 +100,7 @@ def _has_grown(world: World, before: int) -> bool:
 
 
 @pytest.mark.parametrize("round_", [1, 2])
-def test_fifty_pods_come_and_go_and_nothing_stays(world: World, workloads: Workloads, round_: int) -> None:
+def test_fifty_pods_leave_nothing_behind(world: World, workloads: Workloads, round_: int) -> None:
     sealed = 4
     of = container("main", SLEEP, resources={"requests": {"cpu": "1m"}})
     workloads.apply(
@@ -120,7 +120,7 @@ def test_fifty_pods_come_and_go_and_nothing_stays(world: World, workloads: Workl
 
 
 @pytest.mark.parametrize("how", ["orderly", "power-cut"])
-def test_all_is_back_after_a_reboot(world: World, workloads: Workloads, how: str) -> None:
+def test_pods_are_restarted_after_a_reboot(world: World, workloads: Workloads, how: str) -> None:
     names = variants(how)
     mounts, data = [{"name": "data", "mountPath": "/data"}], [{"name": "data", "emptyDir": {}}]
     main = container("main", f"echo >> /data/starts; {SERVE}", volumeMounts=mounts)
@@ -140,5 +140,5 @@ def test_all_is_back_after_a_reboot(world: World, workloads: Workloads, how: str
     workloads.ready(pod(f"after-{how}", container("main", SLEEP, imagePullPolicy="Never")))
 
 
-def _answers(world: World, address: str, words: str) -> bool:
-    return world.node.exec("busybox", "wget", "-qO-", f"http://{address}/") == words
+def _answers(world: World, address: str, text: str) -> bool:
+    return world.node.exec("busybox", "wget", "-qO-", f"http://{address}/") == text

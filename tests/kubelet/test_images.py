@@ -1,4 +1,4 @@
-"""Images as the kubelet pulls, refuses and removes them."""
+"""Images: pulled, refused and removed by the kubelet."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _LAYERS = "/var/lib/noderuntime/images/layers"
 
 @pytest.fixture(scope="module")
 def closed(world: World) -> Iterator[Closed]:
-    """A registry that wants a password."""
+    """A registry that requires a password."""
     with closed_registry(world.cluster, world.node) as registry:
         yield registry
 
 
 def _of(name: str, image: str, secret: str = "", **fields: object) -> Manifest:
-    """A pod of an image that is the registry's, with a pull secret."""
+    """Return a pod with an image of the registry and a pull secret."""
     manifest = pod(name, container("main", SLEEP, **fields))
     manifest["spec"]["containers"][0]["image"] = image
     if secret:
@@ -35,20 +35,20 @@ def _of(name: str, image: str, secret: str = "", **fields: object) -> Manifest:
     return manifest
 
 
-def test_a_pull_secret_opens_a_registry(workloads: Workloads, closed: Closed) -> None:
+def test_pull_secret_is_used_for_a_private_registry(workloads: Workloads, closed: Closed) -> None:
     image = closed.image("user-name:1")
     workloads.apply(closed.secret("right"), closed.secret("wrong", "not-" + PASSWORD))
     workloads.apply(_of("without", image), _of("wrong", image, "wrong"))
-    for name, words in {"without": "wants user and password", "wrong": "access is denied"}.items():
+    for name, text in {"without": "wants user and password", "wrong": "access is denied"}.items():
         message = workloads.event(name, "Failed", image)
-        assert words in message
+        assert text in message
         assert "\n" not in message
         assert PASSWORD not in message
     workloads.ready(_of("right", image, "right"))
     workloads.waiting("without", "ImagePullBackOff")
 
 
-def test_an_image_pulled_with_a_secret_is_not_for_everybody(workloads: Workloads, closed: Closed) -> None:
+def test_image_pulled_with_a_secret_needs_the_secret(workloads: Workloads, closed: Closed) -> None:
     image = closed.image("user-number:1")
     workloads.apply(closed.secret("right"))
     workloads.ready(_of("owner", image, "right"))
@@ -57,7 +57,7 @@ def test_an_image_pulled_with_a_secret_is_not_for_everybody(workloads: Workloads
     workloads.ready(_of("friend", image, "right"))
 
 
-def test_why_an_image_is_not_pulled_is_told(world: World, workloads: Workloads) -> None:
+def test_failed_pull_is_reported_with_its_reason(world: World, workloads: Workloads) -> None:
     away = f"{world.cluster.network.host_ip}:{PORT + 1}"
     only_there(world.node, away, f'server = "http://{away}"\n')
     cases = {
@@ -66,21 +66,21 @@ def test_why_an_image_is_not_pulled_is_told(world: World, workloads: Workloads) 
         "no-such-registry": (f"{away}/away:1", "refused"),
     }
     workloads.apply(*(_of(name, image) for name, (image, _) in cases.items()))
-    for name, (image, words) in cases.items():
+    for name, (image, text) in cases.items():
         message = workloads.event(name, "Failed", image)
-        assert words in message
+        assert text in message
         assert "\n" not in message
         assert len(message) < 400, message
-    for name, (_, words) in cases.items():
-        assert words in workloads.waiting(name, "ImagePullBackOff")
+    for name, (_, text) in cases.items():
+        assert text in workloads.waiting(name, "ImagePullBackOff")
 
 
-def test_an_image_that_may_not_be_pulled_is_not(workloads: Workloads) -> None:
+def test_pull_policy_never_pulls_nothing(workloads: Workloads) -> None:
     workloads.apply(_of("never", "registry.k8s.io/web:1", imagePullPolicy="Never"))
     assert "not present" in workloads.waiting("never", "ErrImageNeverPull")
 
 
-def test_an_image_is_known_by_its_digest(world: World, workloads: Workloads) -> None:
+def test_image_can_be_referenced_by_its_digest(world: World, workloads: Workloads) -> None:
     workloads.ready(*(_of(name, IMAGE, imagePullPolicy="Always") for name in ("by-tag", "again")))
     by_digest = next(image.repo_digests[0] for image in _images(world) if IMAGE in image.repo_tags)
     workloads.ready(_of("by-digest", by_digest))
@@ -89,7 +89,7 @@ def test_an_image_is_known_by_its_digest(world: World, workloads: Workloads) -> 
     assert workloads.container("by-tag")["image"] == IMAGE
 
 
-def test_the_kubelet_makes_room_and_nothing_of_the_image_stays(world: World, workloads: Workloads) -> None:
+def test_image_garbage_collection_removes_all_of_an_image(world: World, workloads: Workloads) -> None:
     unused = "registry.k8s.io/pause:3.10"
     workloads.ready(_critical(_of("uses-busybox", IMAGE)))
     workloads.apply(_of("has-no-shell", unused))
@@ -99,8 +99,8 @@ def test_the_kubelet_makes_room_and_nothing_of_the_image_stays(world: World, wor
     workloads.delete("pod/has-no-shell")
     full = {"imagefs.available": "99%", "nodefs.available": "0%", "nodefs.inodesFree": "0%"}
     with kubelet_settings(world.cluster, world.node, evictionHard=full, imageMinimumGCAge="1ns"):
-        wait_for("the unused image goes", lambda: unused not in _tags(world), timeout=60)
-        wait_for("its layer goes", lambda: len(_layers(world)) == len(before) - 1, timeout=30)
+        wait_for("the unused image is removed", lambda: unused not in _tags(world), timeout=60)
+        wait_for("its layer is removed", lambda: len(_layers(world)) == len(before) - 1, timeout=30)
     assert IMAGE in _tags(world)
     assert _layers(world) < before
     assert workloads.run_in("uses-busybox", "echo", "there") == "there\n"
@@ -108,7 +108,7 @@ def test_the_kubelet_makes_room_and_nothing_of_the_image_stays(world: World, wor
 
 
 def _critical(manifest: Manifest) -> Manifest:
-    """Keep a pod from being evicted to make room."""
+    """Give a pod a priority that keeps it from being evicted."""
     manifest["spec"]["priorityClassName"] = "system-node-critical"
     return manifest
 

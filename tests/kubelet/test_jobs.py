@@ -1,4 +1,4 @@
-"""Pods that end: Jobs and their exit codes, init containers, sidecars, hooks and last words."""
+"""Pods that end: Jobs, exit codes, init containers, sidecars, hooks and termination messages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _DATA = {"volumeMounts": [{"name": "data", "mountPath": "/data"}]}
 
 
 @pytest.mark.parametrize("runtime", CLASSES)
-def test_how_a_container_ended_is_told(workloads: Workloads, runtime: str | None) -> None:
+def test_exit_code_and_reason_of_a_container_are_reported(workloads: Workloads, runtime: str | None) -> None:
     names = {named(f"ends-{how}", runtime): how for how in _ENDS}
     workloads.apply(*(once(name, f"echo {how}; {_ENDS[how][0]}", runtime) for name, how in names.items()))
     for name, how in names.items():
@@ -39,7 +39,7 @@ def test_how_a_container_ended_is_told(workloads: Workloads, runtime: str | None
         assert ended["startedAt"] <= ended["finishedAt"]
 
 
-def test_a_command_that_is_not_there_is_told_in_one_line(workloads: Workloads) -> None:
+def test_missing_command_is_reported_in_one_line(workloads: Workloads) -> None:
     for name, runtime in variants("no-command").items():
         manifest = once(name, "", runtime)
         manifest["spec"]["containers"][0]["command"] = ["/there/is/none"]
@@ -52,7 +52,7 @@ def test_a_command_that_is_not_there_is_told_in_one_line(workloads: Workloads) -
     assert workloads.ended("no-command-gvisor")["reason"] == "StartError"
 
 
-def test_a_job_is_tried_again_until_it_succeeds(workloads: Workloads) -> None:
+def test_job_is_retried_until_it_succeeds(workloads: Workloads) -> None:
     for name, runtime in variants("second-time").items():
         of = spec(container("main", _SECOND_TIME, **_DATA), runtime=runtime, volumes=[_on_host(name)])
         workloads.apply(job(name, of, backoffLimit=4))
@@ -70,7 +70,7 @@ def _exit_code(pod: Manifest) -> int:
     return int(pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"])
 
 
-def test_a_job_gives_up(workloads: Workloads) -> None:
+def test_job_fails_at_each_of_its_limits(workloads: Workloads) -> None:
     rule = {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}}
     workloads.apply(
         job("hopeless", spec(container("main", "exit 3")), backoffLimit=1),
@@ -85,7 +85,7 @@ def test_a_job_gives_up(workloads: Workloads) -> None:
 
 
 @pytest.mark.parametrize("runtime", CLASSES)
-def test_init_containers_go_first_and_sidecars_stay(workloads: Workloads, runtime: str | None) -> None:
+def test_init_containers_run_first_and_sidecars_stay(workloads: Workloads, runtime: str | None) -> None:
     name = named("ordered", runtime)
     probe = {"exec": {"command": ["test", "-e", "/data/sidecar-is-up"]}, "periodSeconds": 1}
     of = spec(
@@ -108,7 +108,7 @@ def test_init_containers_go_first_and_sidecars_stay(workloads: Workloads, runtim
     assert workloads.ended(pod_name, "sidecar", "initContainerStatuses")["exitCode"] == 0
 
 
-def test_an_init_container_is_tried_until_it_succeeds(workloads: Workloads) -> None:
+def test_init_container_is_retried_until_it_succeeds(workloads: Workloads) -> None:
     manifest = pod(
         "slow-start",
         container("main", f"echo main; {SLEEP}"),
@@ -120,7 +120,7 @@ def test_an_init_container_is_tried_until_it_succeeds(workloads: Workloads) -> N
     assert workloads.log("slow-start") == "main\n"
 
 
-def test_hooks_and_last_words(workloads: Workloads) -> None:
+def test_hooks_run_and_termination_message_is_reported(workloads: Workloads) -> None:
     hooks = {
         "postStart": {"exec": {"command": ["sh", "-c", "echo started > /data/hook"]}},
         "preStop": {"exec": {"command": ["sh", "-c", "echo goes > /data/hook"]}},
@@ -143,7 +143,7 @@ def test_hooks_and_last_words(workloads: Workloads) -> None:
         assert workloads.kubectl.get("pod", name)["status"]["reason"] == "DeadlineExceeded"
 
 
-def test_the_end_of_the_log_speaks_for_a_container_without_last_words(workloads: Workloads) -> None:
+def test_termination_message_falls_back_to_the_log(workloads: Workloads) -> None:
     manifest = once("dies", "echo why it died; exit 1")
     manifest["spec"]["containers"][0]["terminationMessagePolicy"] = "FallbackToLogsOnError"
     workloads.apply(manifest)

@@ -1,4 +1,4 @@
-"""What pods may use and what they do use: resizing in place, running out of memory and disk, statistics."""
+"""Resources: resizing in place, running out of memory and disk, statistics."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _limited(name: str, cpu: str, memory: str, script: str = SLEEP, **fields: ob
     return container(name, script, resources=_resources(cpu, memory), **fields)
 
 
-def test_a_running_container_is_resized(world: World, workloads: Workloads) -> None:
+def test_running_runc_container_is_resized(world: World, workloads: Workloads) -> None:
     restarts = [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]
     workloads.ready(
         pod(
@@ -48,7 +48,7 @@ def test_a_running_container_is_resized(world: World, workloads: Workloads) -> N
     wanted = [{"name": name, "resources": _resources("250m", "128Mi")} for name in ("stays", "restarts")]
     _resize(workloads, "grows", wanted)
     workloads.restarted("grows", "restarts")
-    wait_for("limits in the status", partial(_is_told, workloads, "grows", "128Mi"), timeout=30)
+    wait_for("limits in the status", partial(_is_reported, workloads, "grows", "128Mi"), timeout=30)
     after = workloads.container("grows", "stays")
     assert (after["containerID"], after["restartCount"]) == (before["containerID"], 0)
     for name in ("stays", "restarts"):
@@ -58,10 +58,10 @@ def test_a_running_container_is_resized(world: World, workloads: Workloads) -> N
     assert workloads.container("grows", "stays")["restartCount"] == 0
 
 
-def test_a_pod_in_gvisor_is_resized(workloads: Workloads) -> None:
+def test_gvisor_pod_is_resized(workloads: Workloads) -> None:
     workloads.ready(pod("grows-gvisor", _limited("main", "100m", "64Mi"), runtime="gvisor"))
     _resize(workloads, "grows-gvisor", [{"name": "main", "resources": _resources("250m", "128Mi")}])
-    wait_for("limits in the status", partial(_is_told, workloads, "grows-gvisor", "128Mi"), timeout=30)
+    wait_for("limits in the status", partial(_is_reported, workloads, "grows-gvisor", "128Mi"), timeout=30)
     assert workloads.container("grows-gvisor")["restartCount"] == 0
 
 
@@ -70,10 +70,10 @@ def _resize(workloads: Workloads, name: str, containers: list[Manifest]) -> None
     workloads.kubectl("patch", "pod", name, "--subresource=resize", "--patch", patch)
 
 
-def _is_told(workloads: Workloads, name: str, memory: str) -> bool:
+def _is_reported(workloads: Workloads, name: str, memory: str) -> bool:
     status = workloads.kubectl.get("pod", name)["status"]
-    told = {one["resources"]["limits"]["memory"] for one in status["containerStatuses"]}
-    return told == {memory} and not any("PodResize" in one["type"] for one in status["conditions"])
+    reported = {one["resources"]["limits"]["memory"] for one in status["containerStatuses"]}
+    return reported == {memory} and not any("PodResize" in one["type"] for one in status["conditions"])
 
 
 def _limits(world: World, status: dict[str, Any]) -> dict[str, int]:
@@ -86,7 +86,7 @@ def _limits(world: World, status: dict[str, Any]) -> dict[str, int]:
     return {kinds[kind]: int(number) for kind, number in found}
 
 
-def test_a_container_without_memory_is_killed_and_told_why(workloads: Workloads) -> None:
+def test_container_over_its_memory_limit_is_oom_killed(workloads: Workloads) -> None:
     limits = {"resources": {"limits": {"memory": "48Mi"}}}
     for name, runtime in variants("eats").items():
         manifest = once(name, _EATS, runtime)
@@ -100,7 +100,7 @@ def test_a_container_without_memory_is_killed_and_told_why(workloads: Workloads)
     assert again["lastState"]["terminated"]["reason"] == "OOMKilled"
 
 
-def test_the_neighbour_of_one_without_memory_lives_on(workloads: Workloads) -> None:
+def test_neighbour_of_an_oom_killed_container_keeps_running(workloads: Workloads) -> None:
     eats = container("eats", _EATS, resources={"limits": {"memory": "32Mi"}})
     lives = container("lives", SLEEP, resources={"limits": {"memory": "32Mi"}})
     workloads.apply(pod("neighbours", eats, lives, restartPolicy="Never"))
@@ -108,7 +108,7 @@ def test_the_neighbour_of_one_without_memory_lives_on(workloads: Workloads) -> N
     assert "running" in workloads.container("neighbours", "lives")["state"]
 
 
-def test_what_pods_use_is_told(world: World, workloads: Workloads) -> None:
+def test_kubelet_summary_reports_usage_of_pods(world: World, workloads: Workloads) -> None:
     names, main = variants("busy"), _limited("main", "200m", "128Mi", _BUSY)
     workloads.ready(*(pod(name, main, runtime=runtime) for name, runtime in names.items()))
     for name in names:
@@ -124,7 +124,7 @@ def test_what_pods_use_is_told(world: World, workloads: Workloads) -> None:
 
 
 def _used(world: World, name: str) -> Manifest | None:
-    """Return a pod's container in the kubelet's summary when it shows all that the pod did."""
+    """Return a container's figures from the kubelet's summary once they show all of its usage."""
     pod = _summary(world, name)
     figures: Manifest = pod["containers"][0] if pod.get("containers") else {}
     seen = (
@@ -143,7 +143,7 @@ def _summary(world: World, name: str) -> Manifest:
 
 
 @pytest.mark.usefixtures("statistics_from_us")
-def test_what_pods_send_is_told_where_the_kubelet_asks_us(world: World, workloads: Workloads) -> None:
+def test_kubelet_summary_reports_network_from_the_runtime(world: World, workloads: Workloads) -> None:
     names, main = variants("sends"), container("main", SERVE)
     workloads.ready(*(pod(name, main, runtime=runtime) for name, runtime in names.items()))
     for name in names:
@@ -161,12 +161,12 @@ def _network(world: World, name: str) -> Manifest | None:
 
 @pytest.fixture
 def statistics_from_us(world: World) -> Iterator[None]:
-    """A kubelet that takes all of a pod's figures from the runtime instead of looking at cgroups itself."""
+    """A kubelet that reads all statistics of pods from the runtime instead of cgroups."""
     with kubelet_settings(world.cluster, world.node, featureGates={"PodAndContainerStatsFromCRI": True}):
         yield
 
 
-def test_a_pod_that_fills_the_disk_is_evicted(workloads: Workloads) -> None:
+def test_pod_over_its_ephemeral_storage_limit_is_evicted(workloads: Workloads) -> None:
     resources = {"limits": {"ephemeral-storage": "4Mi"}}
     writes = container("main", f"dd if=/dev/zero of=/written bs=1M count=12; {SLEEP}", resources=resources)
     names = variants("fills")

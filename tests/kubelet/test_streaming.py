@@ -1,4 +1,4 @@
-"""``kubectl exec``, ``attach``, ``cp`` and ``port-forward``, as people use them."""
+"""``kubectl exec``, ``attach``, ``cp``, ``port-forward`` and ``run --rm``."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ def _run(workloads: Workloads, *argv: str, stdin: bytes = b"") -> subprocess.Com
 
 
 @pytest.mark.parametrize("runtime", CLASSES)
-def test_exec_keeps_the_streams_apart_and_tells_the_exit_code(
-    workloads: Workloads, runtime: str | None
-) -> None:
+def test_exec_separates_streams_and_returns_the_exit_code(workloads: Workloads, runtime: str | None) -> None:
     name = named("exec", runtime)
     workloads.ready(pod(name, container("main", SLEEP), runtime=runtime))
     done = _run(workloads, "exec", name, "--", "sh", "-c", "echo out; echo err >&2; exit 42")
@@ -50,7 +48,7 @@ def test_exec_keeps_the_streams_apart_and_tells_the_exit_code(
 
 
 @pytest.mark.parametrize("runtime", CLASSES)
-def test_exec_passes_all_that_it_is_given(workloads: Workloads, runtime: str | None) -> None:
+def test_exec_passes_its_whole_input(workloads: Workloads, runtime: str | None) -> None:
     name = named("pipe", runtime)
     workloads.ready(pod(name, container("main", SLEEP), runtime=runtime))
     given = os.urandom(8 * _MIB)
@@ -62,7 +60,7 @@ def test_exec_passes_all_that_it_is_given(workloads: Workloads, runtime: str | N
 
 @contextmanager
 def _terminal(command: list[str]) -> Iterator[int]:
-    """Run a command on a terminal of 30 lines and 100 columns; yields our end of it."""
+    """Run a command on a terminal of 30 lines and 100 columns; yield the other end of the terminal."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
@@ -76,10 +74,10 @@ def _terminal(command: list[str]) -> Iterator[int]:
         os.close(ours)
 
 
-def _until(terminal: int, words: bytes) -> bytes:
-    """Read from a terminal until the words come."""
+def _until(terminal: int, text: bytes) -> bytes:
+    """Read from a terminal until the text appears."""
     seen = b""
-    while words not in seen:
+    while text not in seen:
         ready, _, _ = select.select([terminal], [], [], _SECONDS)
         assert ready, seen
         seen += os.read(terminal, 4096)
@@ -87,7 +85,7 @@ def _until(terminal: int, words: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("runtime", CLASSES)
-def test_exec_gives_a_terminal_of_the_right_size(workloads: Workloads, runtime: str | None) -> None:
+def test_exec_terminal_has_the_clients_size(workloads: Workloads, runtime: str | None) -> None:
     name = named("tty", runtime)
     workloads.ready(pod(name, container("main", SLEEP), runtime=runtime))
     with _terminal(_kubectl(workloads, "exec", "-it", name, "--", "sh")) as terminal:
@@ -99,7 +97,7 @@ def test_exec_gives_a_terminal_of_the_right_size(workloads: Workloads, runtime: 
 
 
 @pytest.mark.parametrize("runtime", CLASSES)
-def test_attach_sees_and_feeds_the_first_process(workloads: Workloads, runtime: str | None) -> None:
+def test_attach_reads_and_writes_the_first_process(workloads: Workloads, runtime: str | None) -> None:
     name = named("attach", runtime)
     script = "while read line; do echo heard $line; done; echo end of input; exec sleep 1000"
     workloads.ready(pod(name, container("main", script, stdin=True, stdinOnce=True), runtime=runtime))
@@ -118,7 +116,7 @@ def test_attach_sees_and_feeds_the_first_process(workloads: Workloads, runtime: 
 
 
 @pytest.mark.parametrize("runtime", CLASSES)
-def test_cp_takes_files_there_and_back(workloads: Workloads, tmp_path: Path, runtime: str | None) -> None:
+def test_cp_copies_files_to_a_pod_and_back(workloads: Workloads, tmp_path: Path, runtime: str | None) -> None:
     name = named("cp", runtime)
     workloads.ready(pod(name, container("main", SLEEP), runtime=runtime))
     tree = tmp_path / "tree"
@@ -149,7 +147,7 @@ def test_port_forward_reaches_the_pod(workloads: Workloads, runtime: str | None)
             process.kill()
 
 
-def test_run_and_remove_in_one_go(workloads: Workloads) -> None:
+def test_run_with_rm_returns_output_and_removes_the_pod(workloads: Workloads) -> None:
     argv = ("run", "one-off", f"--image={IMAGE}", "--restart=Never", "--rm", "-i", "--quiet")
     done = _run(workloads, *argv, "--", "sh", "-c", "read word; echo said $word", stdin=b"hello\n")
     assert b"said hello" in done.stdout

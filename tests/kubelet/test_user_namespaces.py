@@ -1,4 +1,4 @@
-"""Pods with ``hostUsers: false``: root inside is nobody in particular on the node."""
+"""Pods with ``hostUsers: false``: root in the pod is an unprivileged user of the node."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _mapping(workloads: Workloads, name: str, kind: str = "uid") -> Mapping:
     return Mapping(*map(int, line.split()))
 
 
-def test_root_of_a_pod_is_not_root_of_the_node(world: World, workloads: Workloads) -> None:
+def test_root_of_the_pod_is_not_root_of_the_node(world: World, workloads: Workloads) -> None:
     ordinary = pod("ordinary", container("main", SLEEP))
     workloads.ready(_isolated("apart", SLEEP), _isolated("too", SLEEP), ordinary)
     assert _mapping(workloads, "ordinary").length == _ALL
@@ -46,22 +46,22 @@ def test_root_of_a_pod_is_not_root_of_the_node(world: World, workloads: Workload
 
 
 def _owner_of_processes(world: World, workloads: Workloads, name: str) -> set[int]:
-    """Return who runs the processes of a pod, as the node sees it."""
+    """Return the user IDs of a pod's processes on the node."""
     uid = workloads.kubectl.get("pod", name)["metadata"]["uid"].replace("-", "[-_]")
     found = f"grep -l pod{uid} /proc/[0-9]*/cgroup | xargs -n 1 dirname"
     script = f"for one in $({found}); do grep -q sleep $one/comm && stat -c %u $one; done; true"
     return {int(line) for line in world.node.exec("sh", "-c", script).split()}
 
 
-def test_its_files_are_its_own_inside_and_roots_on_the_node(world: World, workloads: Workloads) -> None:
+def test_files_belong_to_root_inside_and_on_the_node(world: World, workloads: Workloads) -> None:
     workloads.apply(secret("hidden", word="sesame"))
     volumes = [
         {"name": "scratch", "emptyDir": {}},
         {"name": "hidden", "secret": {"secretName": "hidden", "defaultMode": 0o400}},
     ]
     mounts = [{"name": name, "mountPath": f"/{name}"} for name in ("scratch", "hidden")]
-    tell = "cat /hidden/word; echo; touch /scratch/file; stat -c '%n %u' /scratch/file /bin/busybox"
-    main = container("main", f"{tell}; {SLEEP}", volumeMounts=mounts)
+    report = "cat /hidden/word; echo; touch /scratch/file; stat -c '%n %u' /scratch/file /bin/busybox"
+    main = container("main", f"{report}; {SLEEP}", volumeMounts=mounts)
     workloads.ready(pod("files", main, hostUsers=False, volumes=volumes))
     log = workloads.logged("files", "/bin/busybox")
     assert log.splitlines() == ["sesame", "/scratch/file 0", "/bin/busybox 0"]
@@ -70,7 +70,7 @@ def test_its_files_are_its_own_inside_and_roots_on_the_node(world: World, worklo
     assert world.node.exec("stat", "-c", "%u", file) == "0\n"
 
 
-def test_it_may_not_do_what_only_the_nodes_root_may(workloads: Workloads) -> None:
+def test_pod_cannot_use_privileges_of_the_nodes_root(workloads: Workloads) -> None:
     capable = {"securityContext": {"capabilities": {"add": ["SYS_ADMIN", "MKNOD"]}}}
     script = "mount -t tmpfs x /tmp && echo mounts; mknod /tmp/disk b 8 0 2>/dev/null || echo no devices"
     main = container("main", script, **capable)
@@ -79,7 +79,7 @@ def test_it_may_not_do_what_only_the_nodes_root_may(workloads: Workloads) -> Non
     assert workloads.log("capable").splitlines() == ["mounts", "no devices"]
 
 
-def test_all_kinds_of_containers_live_in_it(workloads: Workloads) -> None:
+def test_all_kinds_of_containers_use_the_namespace(workloads: Workloads) -> None:
     init = container("init", "cat /proc/self/uid_map")
     probe = {"exec": {"command": ["sh", "-c", "test $(id -u) = 1000"]}, "periodSeconds": 1}
     user = {"runAsUser": 1000, "runAsGroup": 1000}
@@ -91,7 +91,7 @@ def test_all_kinds_of_containers_live_in_it(workloads: Workloads) -> None:
         assert workloads.log("kinds", "-c", name).split() == ["0", str(mapping.outside), "65536"]
 
 
-def test_the_image_is_not_changed_for_the_others(workloads: Workloads) -> None:
+def test_writes_do_not_change_the_shared_image(workloads: Workloads) -> None:
     workloads.ready(_isolated("changes", f"echo changed > /bin/new; {SLEEP}"))
     workloads.apply(once("unchanged", "ls /bin/new 2>&1; stat -c %u /bin/busybox"))
     workloads.ended("unchanged")
@@ -100,6 +100,6 @@ def test_the_image_is_not_changed_for_the_others(workloads: Workloads) -> None:
     assert workloads.container("changes")["imageID"] == workloads.container("unchanged")["imageID"]
 
 
-def test_gvisor_says_that_it_has_none(workloads: Workloads) -> None:
+def test_gvisor_refuses_user_namespaces(workloads: Workloads) -> None:
     workloads.apply(pod("sealed", container("main", SLEEP), runtime="gvisor", hostUsers=False))
     assert "user namespaces" in workloads.event("sealed", "FailedCreatePodSandBox")

@@ -1,4 +1,4 @@
-"""A StatefulSet with every kind of volume that needs no driver, and what a container is told about itself."""
+"""Volumes of every kind that needs no driver, and the environment of a container."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _stateful(runtime: str | None) -> Manifest:
 
 
 @pytest.mark.parametrize("runtime", CLASSES)
-def test_a_stateful_set_has_its_volumes(workloads: Workloads, runtime: str | None) -> None:
+def test_stateful_set_pods_have_their_volumes(workloads: Workloads, runtime: str | None) -> None:
     name = named("db", runtime)
     workloads.apply(config_map("settings", greeting="hello"), secret("keys", password="open sesame"))
     workloads.apply(stateful_set(name, 2, _stateful(runtime)))
@@ -118,7 +118,7 @@ def test_containers_of_a_pod_share_its_volumes(workloads: Workloads, runtime: st
 
 
 @pytest.mark.parametrize("runtime", CLASSES)
-def test_a_mount_made_on_the_node_later_is_seen_where_that_was_asked_for(
+def test_later_mount_of_the_node_propagates_only_if_requested(
     world: World, workloads: Workloads, runtime: str | None
 ) -> None:
     name = named("late", runtime)
@@ -141,7 +141,7 @@ def _ref(path: str) -> Manifest:
 
 
 @pytest.mark.parametrize("runtime", CLASSES)
-def test_a_container_is_told_about_its_pod_and_its_limits(
+def test_container_environment_has_pod_fields_and_limits(
     world: World, workloads: Workloads, runtime: str | None
 ) -> None:
     name = named("env", runtime)

@@ -1,1 +1,1 @@
-"""A machine with cgroup v2 and systemd, whatever this one has: emulated, gone when its tests are done."""
+"""An emulated machine with cgroup v2 and systemd, for tests that this machine may not be able to run."""

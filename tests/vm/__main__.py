@@ -1,6 +1,6 @@
-"""``python -m vm [pytest's own arguments]``: boot the machine, run the smoke set in it, say how it went.
+"""``python -m vm [pytest's arguments]``: boot the machine and run the smoke set in it.
 
-What systemd and the kernel say goes to ``build/vm/console.log``, what the tests say also to ``smoke.log``.
+The console of the machine is written to ``build/vm/console.log``, the tests' output to ``smoke.log``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TIMEOUT = 2400.0
 
 
 def main(arguments: list[str]) -> int:
-    """Return the tests' exit status; 1 when the machine never told one."""
+    """Return the tests' exit status; 1 if the machine did not report one."""
     _REPORTS.mkdir(parents=True, exist_ok=True)
     status = 1
     with tempfile.TemporaryDirectory(prefix="noderuntime-vm-") as scratch:

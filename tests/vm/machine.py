@@ -1,4 +1,4 @@
-"""One machine: QEMU in software emulation, two processors, no network, its disks unchanged when it ends."""
+"""A machine: QEMU in software emulation with two processors, no network, and disks that are not changed."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _KERNEL = (
 
 @contextmanager
 def booted(system: System, payload: Path, console: Path, *, timeout: float) -> Iterator[Iterator[str]]:
-    """Boot, and yield the lines of the machine's second serial port as they come, until it is off.
+    """Boot the machine and yield the lines of its second serial port until it is off.
 
-    After ``timeout`` seconds, or when left earlier, it is switched off; it does not outlive this process.
+    After ``timeout`` seconds, or at the end of the block, it is switched off. It ends with this process.
     """
     process = subprocess.Popen(
         ["setpriv", "--pdeathsig", "KILL", "nice", "-n", "15", *_qemu(system, payload, console)],

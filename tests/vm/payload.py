@@ -1,4 +1,4 @@
-"""The machine's second disk, seen as ``/opt/noderuntime``: the bundle, its configuration, and the tests."""
+"""The machine's second disk, mounted at ``/opt/noderuntime``: the bundle, its configuration, the tests."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _IMAGE = "localhost/noderuntime:vm-test"
 _BUILD_SECONDS = 1200
 _PACKAGES = ("pytest", "pluggy", "iniconfig", "packaging", "pygments")
 _TESTS = ("test_pod_life.py", "test_container_config.py", "test_user_namespaces.py")
-"""Contract tests that say as much about this machine."""
+"""Contract tests that also run in this machine."""
 _NOT_THOSE = (
-    "test_without_the_upstream_lists_fail_and_our_pods_go_on",  # there is none
-    "test_a_pod_that_can_never_be_is_refused",  # names an upstream's handlers
-    "test_systemd_is_told_when_calls_are_served",  # it is systemd itself that starts the daemon
+    "test_without_the_upstream_lists_fail_and_our_pods_go_on",  # the machine has no containerd
+    "test_a_pod_that_can_never_be_is_refused",  # uses handlers of an upstream
+    "test_systemd_is_told_when_calls_are_served",  # here systemd starts the daemon
 )
 _BRIDGE = {"type": "bridge", "bridge": "nrct0", "isGateway": True, "ipMasq": True}
 _IPAM = {"type": "host-local", "ranges": [[{"subnet": "10.85.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}
@@ -38,7 +38,7 @@ filterwarnings = error
 
 
 def write_payload(image: Path, arguments: str) -> None:
-    """Write the disk; the arguments are for pytest in the machine."""
+    """Write the disk; arguments are passed to pytest in the machine."""
     with tempfile.TemporaryDirectory(prefix="noderuntime-vm-") as scratch:
         tree = Path(scratch, "tree")
         program = str(REPO / "image")
@@ -52,7 +52,7 @@ def write_payload(image: Path, arguments: str) -> None:
 
 
 def _write_etc(etc: Path) -> None:
-    """Write what belongs into /etc: the unit and the configuration of a node with nobody else."""
+    """Write the files for /etc: the unit and the configuration of a node without another runtime."""
     plugins = [_BRIDGE | {"ipam": _IPAM}, {"type": "portmap", "capabilities": {"portMappings": True}}]
     rendered = units.render(revision="by-hand", timeout_seconds=60)
     files = {
@@ -69,7 +69,7 @@ def _write_etc(etc: Path) -> None:
 
 
 def _copy_tests(smoke: Path, arguments: str) -> None:
-    """Copy the tests, and pytest: the bundle's Python has all other packages that they need."""
+    """Copy the tests and pytest; the bundle's Python has all other packages."""
     ignored = shutil.ignore_patterns("__pycache__")
     for name in _PACKAGES:
         _copy_package(distribution(name), smoke / "packages")

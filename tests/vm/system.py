@@ -1,6 +1,6 @@
-"""The machine's operating system: Debian 12 with its cloud kernel, systemd, and neither Python nor a runtime.
+"""The machine's operating system: Debian 12 with its cloud kernel and systemd, without Python and runtime.
 
-It runs what its second disk says (``vm.payload``), and is built once for each recipe, outside the checkout.
+It runs a script of its second disk (``vm.payload``). It is built once per recipe, outside of the checkout.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FILES = {
     "etc/fstab": "/dev/vda / ext4 rw 0 1\n/dev/vdb /opt/noderuntime ext4 ro 0 0\n",
     "etc/systemd/system/smoke.service": """\
 [Unit]
-Description=What the second disk says
+Description=Run the script of the second disk
 RequiresMountsFor=/opt/noderuntime
 After=multi-user.target
 SuccessAction=poweroff-force
@@ -45,12 +45,12 @@ StandardError=inherit
 TTYPath=/dev/ttyS1
 """,
 }
-_SIZE = "4G"  # sparse: what the pods write goes there too
+_SIZE = "4G"  # sparse, because the pods write there too
 
 
 @dataclass(frozen=True)
 class System:
-    """What a machine boots."""
+    """The kernel, initrd and disk that a machine boots."""
 
     kernel: Path
     initrd: Path
@@ -89,5 +89,5 @@ def _build(tree: Path, made: Path) -> None:
 
 
 def ext4(tree: Path, image: Path, size: str) -> None:
-    """Make a filesystem that holds the tree; nothing is mounted for it."""
+    """Create an ext4 image of the tree, without mounting it."""
     run("mke2fs", "-q", "-t", "ext4", "-d", str(tree), str(image), size, timeout=300)

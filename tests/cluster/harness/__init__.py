@@ -1,8 +1,8 @@
 """A Kubernetes cluster on one machine: host processes as control plane, systemd containers as nodes.
 
-It needs root, the programs that ``make setup`` brings, and no internet once they
-are there. Everything a cluster makes carries its name, so that it can be removed
-from another process and its absence checked.
+It needs root and the programs that ``make setup`` installs, but no internet
+access afterwards. All objects of a cluster have its name, so another process can
+remove them and check that none is left.
 
     with Cluster("demo") as cluster:
         node = cluster.add_node()

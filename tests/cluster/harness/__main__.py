@@ -1,4 +1,4 @@
-"""``python -m harness up|down|status|shell NAME``: a cluster to work with by hand."""
+"""``python -m harness up|down|status|shell NAME``: manage a cluster by hand."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from harness.cluster import Cluster
 
 
 def main() -> int:
-    """Do what the command line says."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="harness", description=__doc__)
     parser.add_argument("verb", choices=("up", "down", "status", "shell"))
     parser.add_argument("name", nargs="?", default="work")
     parser.add_argument("--style", choices=("FlagsFile", "ConfigFile", "DropIn"), default="FlagsFile")
-    parser.add_argument("--bundle", type=Path, help="boot the node on noderuntime alone")
+    parser.add_argument("--bundle", type=Path, help="boot the node with noderuntime as its only runtime")
     chosen = parser.parse_args()
     cluster = Cluster(chosen.name)
     if chosen.verb == "down":

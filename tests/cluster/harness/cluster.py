@@ -1,4 +1,4 @@
-"""A whole cluster: what it is made of, bringing it up, taking it down, and the proof that nothing is left."""
+"""A whole cluster: starting it, removing it, and checking that nothing of it is left."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from harness.runtimes import RuntimeKind
 
 
 class Cluster:
-    """The cluster of that name; its state lies in a directory, so any process can take it over."""
+    """The cluster of that name; its state is in a directory, so any process can use it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -35,7 +35,7 @@ class Cluster:
         self.kubectl = Kubectl(self.control.kubeconfig)
 
     def __enter__(self) -> Cluster:
-        """Bring up everything but the nodes."""
+        """Start everything except the nodes."""
         try:
             return self.up()
         except BaseException:
@@ -45,11 +45,11 @@ class Cluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Remove it all."""
+        """Remove the cluster."""
         self.down()
 
     def up(self) -> Cluster:
-        """Start what does not run yet: bridge, registry with the tiny images, control plane."""
+        """Start what is not running: bridge, registry with the small images, control plane."""
         self.directory.mkdir(parents=True, exist_ok=True)
         (self.directory / "index").write_text(str(self.network.index))
         hostsysctl.save(self.directory / "sysctl.json")
@@ -61,7 +61,7 @@ class Cluster:
         return self
 
     def down(self) -> None:
-        """Remove it all; safe when half of it is there, or nothing."""
+        """Remove the cluster, also an incomplete one."""
         for node in self.nodes():
             node.remove()
         self.control.down()
@@ -75,7 +75,7 @@ class Cluster:
             RUN.rmdir()
 
     def nodes(self) -> list[Node]:
-        """Return the nodes there are, in the order of their making."""
+        """Return the existing nodes, oldest first."""
         found = [json.loads(file.read_text()) for file in self.directory.glob("nodes/*/node.json")]
         return [
             self._node(entry["name"], entry["number"], entry["runtime"])
@@ -85,9 +85,9 @@ class Cluster:
     def add_node(
         self, name: str = "", style: EndpointStyle = "FlagsFile", bundle: Path | None = None
     ) -> Node:
-        """Boot one more node and tell the others the way to its pods; it joins by itself.
+        """Boot another node, which joins by itself, and add routes to its pods on the other nodes.
 
-        With a bundle of noderuntime's that is its only runtime, else containerd.
+        With a bundle, noderuntime is its only runtime, else containerd.
         """
         others = self.nodes()
         number = max((node.number for node in others), default=0) + 1
@@ -109,7 +109,7 @@ class Cluster:
         self.kubectl("delete", "node", node.name, "--ignore-not-found")
 
     def leftovers(self) -> list[str]:
-        """Return a line for everything of this cluster that is still on the machine."""
+        """Return a line for each object of this cluster that is still on the machine."""
         return leftovers(self.network, self.directory)
 
     def _node(self, name: str, number: int, runtime: RuntimeKind) -> Node:
@@ -125,5 +125,5 @@ def _number(entry: dict[str, Any]) -> int:
 
 
 def existing() -> list[Path]:
-    """Return the directories of the clusters there are."""
+    """Return the directories of all existing clusters."""
     return sorted(CLUSTERS.glob("*")) if CLUSTERS.is_dir() else []

@@ -17,19 +17,19 @@ _COMPONENTS = ("kube-scheduler", "kube-controller-manager", "kube-apiserver", "e
 
 @dataclass(frozen=True)
 class ControlPlane:
-    """The control plane whose state lies in a directory."""
+    """The control plane whose state is in a directory."""
 
     directory: Path
     network: Network
 
     @property
     def authority(self) -> Authority:
-        """Signs the API server's certificate and every client's."""
+        """The authority that signs the certificates of the API server and all clients."""
         return Authority.open(self.directory / "pki", "kubernetes")
 
     @property
     def url(self) -> str:
-        """Where the API server listens."""
+        """The URL of the API server."""
         return f"https://{self.network.host_ip}:{PORT}"
 
     @property
@@ -38,7 +38,7 @@ class ControlPlane:
         return self.directory / "admin.kubeconfig"
 
     def up(self) -> None:
-        """Start what does not run yet and wait until the API server is ready."""
+        """Start what is not running and wait until the API server is ready."""
         self._write_kubeconfig("admin", "kubernetes-admin", "system:masters")
         self._start("etcd", self._etcd())
         self._start("kube-apiserver", self._apiserver())
@@ -47,12 +47,12 @@ class ControlPlane:
         self._start("kube-scheduler", self._scheduler())
 
     def down(self) -> None:
-        """End all of it."""
+        """Stop all components."""
         for name in _COMPONENTS:
             processes.stop(self.directory, name)
 
     def running(self) -> list[str]:
-        """Return the names of the components that run."""
+        """Return the names of the running components."""
         return [name for name in _COMPONENTS if processes.is_running(self.directory, name)]
 
     def client_config(self, file: str, user: str, group: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Kernel settings that a kubelet changes although they are the machine's: kept and put back."""
+"""Kernel settings of the machine that a kubelet changes: saved and restored."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _NAMES = (
 
 
 def save(file: Path) -> None:
-    """Note the settings; does nothing when they were noted before."""
+    """Save the settings, unless they are saved already."""
     if not file.exists():
         values = {name: (Path("/proc/sys") / name).read_text().strip() for name in _NAMES}
         file.write_text(json.dumps(values))
 
 
 def restore(file: Path) -> None:
-    """Put back the settings that were noted."""
+    """Restore the saved settings."""
     if not file.exists():
         return
     for name, value in json.loads(file.read_text()).items():

@@ -14,7 +14,7 @@ BUSYBOX = "busybox:1.35"
 
 
 def push_all(registry: Registry) -> None:
-    """Make and push them; the registry's storage tells those apart that it has already."""
+    """Build and push the images that the registry's storage does not have."""
     run(
         *(sys.executable, str(REPO / "image/testimages.py"), f"--registry={registry.address}"),
         f"--busybox={base() / 'bin/busybox'}",

@@ -23,7 +23,7 @@ class Kubectl:
         self.kubeconfig = kubeconfig
 
     def __call__(self, *argv: str, stdin: str | None = None, timeout: float = 120) -> str:
-        """Return what kubectl prints; raise CommandError with its words when it fails."""
+        """Return kubectl's output; raise CommandError with its error message if it fails."""
         return run(tool("kubectl"), f"--kubeconfig={self.kubeconfig}", *argv, stdin=stdin, timeout=timeout)
 
     def apply(self, *manifests: Manifest) -> str:
@@ -37,7 +37,7 @@ class Kubectl:
         return found
 
     def find(self, *argv: str) -> Manifest | None:
-        """Return an object, or None when there is none of that name (or kind)."""
+        """Return an object, or None if neither the object nor its kind exists."""
         try:
             return self.get(*argv)
         except CommandError as error:
@@ -63,7 +63,7 @@ class Kubectl:
         return wait_for(f"{kind} {name}: {condition}={status}", probe, timeout, every=0.5)
 
     def wait_gone(self, kind: str, name: str, *argv: str, timeout: float = 120) -> None:
-        """Wait until there is no such object."""
+        """Wait until the object does not exist."""
         wait_for(f"{kind} {name} gone", lambda: self.find(kind, name, *argv) is None, timeout, every=0.5)
 
     def wait_node_ready(self, name: str, timeout: float = 90) -> None:
@@ -71,7 +71,7 @@ class Kubectl:
         self.wait_condition("node", name, "Ready", timeout=timeout)
 
     def wait_pod_ready(self, name: str, namespace: str = "default", timeout: float = 120) -> Manifest:
-        """Wait until the pod is Ready and return it; the error carries its events."""
+        """Wait until the pod is Ready and return it; the error contains its events."""
         try:
             self.wait_condition("pod", name, "Ready", "-n", namespace, timeout=timeout)
         except TimeoutError as error:
@@ -79,7 +79,7 @@ class Kubectl:
         return self.get("pod", name, "-n", namespace)
 
     def events(self, name: str, namespace: str = "default") -> str:
-        """Return the events of one object, a line each, in the order of their making."""
+        """Return the events of one object, one line each, oldest first."""
         found = self.get("events", "-n", namespace, f"--field-selector=involvedObject.name={name}")
         lines = [f"{entry['reason']}: {entry['message']}" for entry in found["items"]]
         return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What a cluster may leave on the machine: looked for, never assumed gone."""
+"""Objects that a cluster can leave on the machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.run import run, succeeds
 
 
 def leftovers(network: Network, directory: Path) -> list[str]:
-    """Return a line for each process, mount, namespace, cgroup, interface, rule and file left."""
+    """Return a line for each process, mount, namespace, cgroup, interface, rule and file that is left."""
     marks = (str(directory) + "/", f"{RUN / network.cluster}/")
     return [
         *_processes(marks),
@@ -34,7 +34,7 @@ def _processes(marks: tuple[str, ...]) -> list[str]:
         except (FileNotFoundError, ProcessLookupError):
             continue
         cluster = f"/noderuntime/{Path(marks[0]).name}/"
-        if state in "ZX":  # it has ended, and waits for a parent that is outside of the cluster
+        if state in "ZX":  # a zombie whose parent is outside of the cluster
             continue
         if any(mark in words for mark in marks) or cluster in cgroups:
             found.append(f"process {process.name}: {words[:120]}")

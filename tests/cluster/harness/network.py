@@ -1,4 +1,4 @@
-"""The cluster's bridge, and one network namespace with a veth pair for each node."""
+"""The cluster's bridge, and a network namespace with a veth pair per node."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ POD_RANGE = "10.224.0.0/16"
 
 @dataclass(frozen=True)
 class Network:
-    """Addresses and names of one cluster; index tells clusters on one machine apart."""
+    """Addresses and names of one cluster; index distinguishes the clusters of one machine."""
 
     cluster: str
     index: int
@@ -27,7 +27,7 @@ class Network:
 
     @property
     def host_ip(self) -> str:
-        """Where the API server and the registry listen."""
+        """The address on which the API server and the registry listen."""
         return f"10.223.{self.index}.1"
 
     def node_ip(self, number: int) -> str:
@@ -39,7 +39,7 @@ class Network:
         return f"nr-{self.cluster}-{node}"
 
     def up(self) -> None:
-        """Make the bridge; does nothing when it is there."""
+        """Create the bridge, unless it exists."""
         if not succeeds("ip", "link", "show", self.bridge):
             run("ip", "link", "add", self.bridge, "type", "bridge")
             run("ip", "address", "add", f"{self.host_ip}/24", "dev", self.bridge)
@@ -51,7 +51,7 @@ class Network:
             run("ip", "link", "delete", self.bridge)
 
     def add_node(self, node: str, number: int) -> None:
-        """Make the node's namespace with eth0 on the bridge; does nothing when it is there."""
+        """Create the node's namespace with eth0 on the bridge, unless it exists."""
         netns = self.netns(node)
         if netns in namespaces():
             return
@@ -67,15 +67,15 @@ class Network:
         run("ip", "netns", "exec", netns, "sysctl", "-qw", "net.ipv4.ip_forward=1")
 
     def route_pods(self, node: str, other_number: int) -> None:
-        """Tell a node where another node's pods are."""
+        """Add a route to another node's pods."""
         run("ip", "-n", self.netns(node), "route", "replace", pod_subnet(other_number),
             "via", self.node_ip(other_number))  # fmt: skip
 
     def renew_node(self, node: str, number: int) -> None:
-        """Give the node's network what a new kernel has: no rule, and nothing that was made for pods."""
+        """Create the node's network again, without rules and interfaces of pods, as after a reboot."""
         inside = ("ip", "-n", self.netns(node))
         routes = json.loads(run(*inside, "-j", "route", "show", "proto", "boot"))
-        # The namespace goes when nobody looks; its link would be in the way of the new one.
+        # The kernel removes the namespace asynchronously; its link would conflict with the new one.
         run("ip", "link", "delete", self._host_end(number))
         self.remove_node(node)
         self.add_node(node, number)
@@ -83,18 +83,18 @@ class Network:
             run(*inside, "route", "replace", route["dst"], "via", route["gateway"])
 
     def remove_node(self, node: str) -> None:
-        """Remove the node's namespace; its veth pair goes with it."""
+        """Remove the node's namespace, and with it its veth pair."""
         netns = self.netns(node)
         if netns in namespaces():
             run("ip", "netns", "delete", netns)
 
     def _host_end(self, number: int) -> str:
-        """Name the machine's end of a node's link."""
+        """Return the name of the machine's end of a node's link."""
         return f"nr{self.index}n{number}"
 
 
 def pod_subnet(number: int) -> str:
-    """The pod addresses of the node with that number."""
+    """Return the pod subnet of the node with that number."""
     return f"10.224.{number}.0/24"
 
 
@@ -115,4 +115,4 @@ def free_index() -> int:
         subnet = ipaddress.ip_network(f"10.223.{index}.0/24")
         if not any(address in subnet for address in addresses):
             return index
-    raise RuntimeError("all of 10.223.0.0/16 is in use on this machine")
+    raise RuntimeError("all subnets of 10.223.0.0/16 are in use on this machine")

@@ -1,8 +1,8 @@
-"""A node: a systemd container run with runc, in a network namespace of its own.
+"""A node: a systemd container of runc, in its own network namespace.
 
-It has every capability that this machine gives, a cgroup namespace with fresh cgroup
-mounts (so that several nodes do not meet in one tree), and real directories, not
-overlays, where its runtime and the kubelet keep their data.
+It has all capabilities of this machine, a cgroup namespace with its own cgroup
+mounts (so that several nodes do not share a tree), and real directories, not
+overlays, for the data of its runtime and the kubelet.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from harness.runtimes import RUNTIMES, VERSIONS, RuntimeKind
 
 @dataclass(frozen=True)
 class Node:
-    """One node whose state lies in a directory."""
+    """One node whose state is in a directory."""
 
     name: str
     number: int
@@ -38,25 +38,25 @@ class Node:
 
     @property
     def ip(self) -> str:
-        """Its address on the cluster's bridge."""
+        """The node's address on the cluster's bridge."""
         return self.network.node_ip(self.number)
 
     @property
     def root(self) -> Path:
-        """Its root filesystem, seen from the machine (without the mounts made inside)."""
+        """The path of the root filesystem on the machine (without mounts made inside)."""
         return self.directory / "root"
 
     @property
     def cgroup(self) -> str:
-        """Its cgroup in every hierarchy of the machine."""
+        """The node's cgroup in all hierarchies of the machine."""
         return f"/noderuntime/{self.network.cluster}/{self.name}"
 
     def create(
         self, control: ControlPlane, registry: str, style: EndpointStyle, bundle: Path | None = None
     ) -> None:
-        """Lay out its files; does nothing when they are there.
+        """Write the node's files, unless they exist.
 
-        bundle is noderuntime's, as image/export.py writes it; the node sees it and cannot change it.
+        bundle is a directory that image/export.py wrote; the node mounts it read-only.
         """
         if (self.directory / "config.json").exists():
             return
@@ -79,7 +79,7 @@ class Node:
         (self.directory / "config.json").write_text(json.dumps(spec, indent=1))
 
     def start(self) -> None:
-        """Boot it; does nothing when it runs."""
+        """Boot the node, unless it is running."""
         if self.is_running():
             return
         self._mount_root()
@@ -91,7 +91,7 @@ class Node:
         wait_for(f"systemd of {self.name}", self._has_booted, timeout=60)
 
     def stop(self, signal_number: int = signal.SIGRTMIN + 4) -> None:
-        """Shut it down as systemd does on a power button (or kill it with SIGKILL) and clean up."""
+        """Shut the node down as systemd does on a power button (or kill it with SIGKILL) and clean up."""
         pid = self.pid()
         if pid is not None:
             started = start_time(pid)
@@ -102,13 +102,13 @@ class Node:
         ocispec.remove_cgroups(self.cgroup)
 
     def reboot(self, hard: bool = False) -> None:
-        """Restart it, orderly or as if its power had been cut; returns when systemd is up again."""
+        """Restart the node, orderly or as after a power cut; return when systemd is up again."""
         self.stop(signal.SIGKILL if hard else signal.SIGRTMIN + 4)
         self.network.renew_node(self.name, self.number)
         self.start()
 
     def remove(self) -> None:
-        """Remove it with everything that it left."""
+        """Remove the node and everything that it left."""
         self.stop(signal.SIGKILL)
         self.network.remove_node(self.name)
         while succeeds("mountpoint", "-q", str(self.root)):
@@ -116,7 +116,7 @@ class Node:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def pid(self) -> int | None:
-        """The pid of its systemd on the machine, or None when it does not run."""
+        """The PID of the node's systemd on the machine, or None if it is not running."""
         try:
             state = json.loads(run(*self._runc_argv, "state", self._id))
         except CommandError:
@@ -124,19 +124,19 @@ class Node:
         return int(state["pid"]) if state["status"] == "running" else None
 
     def is_running(self) -> bool:
-        """Tell whether it is up."""
+        """Return whether the node is running."""
         return self.pid() is not None
 
     def exec(self, *argv: str, timeout: float = 60, stdin: str | None = None) -> str:
-        """Run a command in it; return its output, raise CommandError with its errors."""
+        """Run a command in the node and return its output; raise CommandError with its errors."""
         return run(*self._runc_argv, "exec", self._id, *argv, timeout=timeout, stdin=stdin)
 
     def shell(self) -> int:
-        """Give this terminal a shell in it; return its exit status."""
+        """Run a shell of the node on this terminal; return its exit status."""
         return subprocess.run([*self._runc_argv, "exec", "--tty", self._id, "bash"], check=False).returncode
 
     def systemctl(self, *argv: str, timeout: float = 90) -> str:
-        """Run systemctl in it."""
+        """Run systemctl in the node."""
         return self.exec("systemctl", "--no-pager", *argv, timeout=timeout)
 
     def journal(self, unit: str, lines: int = 200) -> str:
@@ -156,7 +156,7 @@ class Node:
         return [tool("runc"), "--root", str(RUN / self.network.cluster / "runc")]
 
     def _runc(self, *argv: str) -> None:
-        """Run runc on a container that may be gone already."""
+        """Run runc on a container that may not exist."""
         with contextlib.suppress(CommandError):
             run(*self._runc_argv, *argv)
 
@@ -178,7 +178,7 @@ class Node:
             (wants / unit).symlink_to(f"/etc/systemd/system/{unit}")
 
     def _link_current(self, bundle: Path) -> None:
-        """Choose the bundle's only version, as an installation does."""
+        """Link `current` to the bundle's only version, as an installation does."""
         (version,) = (bundle / VERSIONS.name).iterdir()
         current = self.root / "opt/noderuntime/current"
         current.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The files that make a root filesystem one cluster's node: a pure function of its description."""
+"""The files of a node, as a pure function of its description."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DROP_IN = "etc/kubernetes/kubelet.conf.d/10-runtime.conf"
 
 @dataclass(frozen=True)
 class NodeDescription:
-    """What one node is told."""
+    """The settings of one node."""
 
     name: str
     ip: str
@@ -51,7 +51,7 @@ def node_files(node: NodeDescription) -> dict[str, str]:
 
 
 def _kubelet_files(node: NodeDescription) -> dict[str, str]:
-    """Return the kubelet's configuration, its CRI endpoint in the place that the style says."""
+    """Return the kubelet's configuration, with its CRI endpoint where the style requires it."""
     config, endpoint = _kubelet_config(), RUNTIMES[node.runtime].endpoint
     flags = f"--node-ip={node.ip} --hostname-override={node.name}"
     files: dict[str, str] = {}
@@ -81,7 +81,7 @@ def _kubelet_config() -> dict[str, Any]:
         "failCgroupV1": False,
         "failSwapOn": False,
         "resolvConf": "/etc/resolv.conf",
-        # The machine's disk is not the node's: a full one must not evict its pods.
+        # The node shares the machine's disk: a full disk must not evict its pods.
         "evictionHard": {"nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%"},
         "imageGCHighThresholdPercent": 100,
         "nodeStatusUpdateFrequency": "5s",
@@ -142,12 +142,12 @@ RestartSec=2
 WantedBy=multi-user.target
 """
 
-# An orderly shutdown waits that long for a process that takes no notice of SIGTERM, as a pod's may.
+# The time that an orderly shutdown waits for a process that ignores SIGTERM.
 _SYSTEMD_CONFIG = "[Manager]\nDefaultTimeoutStopSec=5s\n"
 
 
 def node_units(runtime: RuntimeKind) -> tuple[str, ...]:
-    """Return the units that a node starts when it boots."""
+    """Return the units that a node starts at boot."""
     return ("shared-mounts.service", RUNTIMES[runtime].service, "kubelet.service", "kube-proxy.service")
 
 
@@ -169,9 +169,9 @@ def _proxy(node: NodeDescription) -> dict[str, Any]:
         "mode": "iptables",
         "clusterCIDR": POD_RANGE,
         "hostnameOverride": node.name,
-        # Without br_netfilter the answer of a pod on the same bridge would not pass the NAT again.
+        # Without br_netfilter the reply of a pod on the same bridge would not pass the NAT again.
         "iptables": {"masqueradeAll": True},
-        # These sysctls are the machine's, not the node's.
+        # These sysctls belong to the machine, not to the node.
         "conntrack": {"maxPerCore": 0, "min": 0},
     }
 

@@ -1,4 +1,4 @@
-"""The OCI runtime spec of a node, and the traces that runc leaves."""
+"""The OCI runtime spec of a node, and the cgroups that runc leaves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PERFMON BPF CHECKPOINT_RESTORE
 
 @dataclass(frozen=True)
 class Bind:
-    """A directory of the machine that a node sees."""
+    """A directory of the machine that is mounted into a node."""
 
     source: Path
     destination: str
@@ -33,7 +33,7 @@ class Bind:
 
 
 def node_spec(name: str, root: Path, binds: Sequence[Bind], netns: str, cgroup: str) -> dict[str, Any]:
-    """Return config.json of a node that boots systemd."""
+    """Return the config.json of a node that boots systemd."""
     capabilities = _own_capabilities()
     sets = ("bounding", "effective", "permitted")
     return {
@@ -61,7 +61,7 @@ def node_spec(name: str, root: Path, binds: Sequence[Bind], netns: str, cgroup: 
 
 
 def run_detached(argv: Sequence[str], console: IO[bytes]) -> None:
-    """Run runc so that the container keeps the console file as its output."""
+    """Run runc with the console file as the container's output."""
     status = subprocess.run(
         argv, stdin=subprocess.DEVNULL, stdout=console, stderr=console, check=False
     ).returncode
@@ -71,7 +71,7 @@ def run_detached(argv: Sequence[str], console: IO[bytes]) -> None:
 
 
 def cgroup_directories(cgroup: str) -> list[Path]:
-    """Return every cgroup of that path and below, children first, in all hierarchies."""
+    """Return all cgroups of that path and below, children first, in all hierarchies."""
     hierarchies = [_CGROUP_ROOT, *(path for path in _CGROUP_ROOT.iterdir() if path.is_dir())]
     found = []
     for hierarchy in hierarchies:
@@ -81,7 +81,7 @@ def cgroup_directories(cgroup: str) -> list[Path]:
 
 
 def remove_cgroups(cgroup: str) -> None:
-    """Remove the empty cgroups of that path and below, and parents that became empty."""
+    """Remove the empty cgroups of that path and below, and parents that become empty."""
     for directory in cgroup_directories(cgroup):
         with contextlib.suppress(OSError):
             directory.rmdir()
@@ -89,7 +89,7 @@ def remove_cgroups(cgroup: str) -> None:
 
 
 def _own_capabilities() -> list[str]:
-    """Return the names of this process's bounding set: a node can have no more."""
+    """Return the capabilities of this process's bounding set, the most that a node can have."""
     status = Path("/proc/self/status").read_text()
     mask = int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapBnd")), 16)
     return [f"CAP_{name}" for bit, name in enumerate(_CAPABILITY_NAMES.split()) if mask & (1 << bit)]

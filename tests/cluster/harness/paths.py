@@ -1,4 +1,4 @@
-"""Where the harness finds programs and keeps what it makes."""
+"""Paths of the programs and of the files that the harness creates."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ RUN = Path("/run/noderuntime-harness")
 
 
 class MissingToolError(RuntimeError):
-    """A program that make setup brings is not there."""
+    """A program that `make setup` installs is missing."""
 
 
 def tool(name: str) -> str:
-    """Return the path of a program: the built ones first, then PATH."""
+    """Return the path of a program; built programs come before PATH."""
     found = shutil.which(name, path=str(BIN)) or shutil.which(name, path=_search_path())
     if found is None:
         raise MissingToolError(f"{name} is neither in {BIN} nor on PATH: run make setup")
@@ -26,5 +26,5 @@ def tool(name: str) -> str:
 
 
 def _search_path() -> str:
-    """Return PATH with the directories that a plain user's PATH leaves out."""
+    """Return PATH with the sbin directories, which a user's PATH may not contain."""
     return os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"

@@ -1,4 +1,4 @@
-"""Certificates of a cluster, made with the openssl command."""
+"""Certificates of a cluster, created with the openssl command."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class KeyPair:
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate authority in a directory of its own."""
+    """A certificate authority in its own directory."""
 
     pair: KeyPair
     directory: Path
 
     @classmethod
     def open(cls, directory: Path, name: str) -> Authority:
-        """Return the authority kept in the directory, made on the first call."""
+        """Return the authority in the directory, created on the first call."""
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         pair = KeyPair(directory / f"{name}-ca.crt", directory / f"{name}-ca.key")
         if not pair.cert.exists():
@@ -40,7 +40,7 @@ class Authority:
         return cls(pair, directory)
 
     def issue(self, file: str, common_name: str, organization: str = "", names: str = "") -> KeyPair:
-        """Return the pair kept under that file name, signed on the first call.
+        """Return the pair with that file name, signed on the first call.
 
         names is an openssl subjectAltName, for example ``IP:10.0.0.1,DNS:localhost``.
         """

@@ -1,7 +1,7 @@
-"""Long-running host processes that outlive the harness's own process.
+"""Host processes that outlive the harness's own process.
 
-A process is remembered as its pid and its start time, so that a recycled pid is
-never mistaken for it.
+A process is recorded with its PID and start time, so that another process with
+the same PID is never mistaken for it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 def start(directory: Path, name: str, argv: Sequence[str]) -> None:
-    """Start the program in a session of its own, with its log beside its pid file.
+    """Start the program in its own session, with its log beside its PID file.
 
-    Does nothing when the one started before still runs.
+    It does nothing if the process started before is still running.
     """
     if is_running(directory, name):
         return
@@ -36,13 +36,13 @@ def start(directory: Path, name: str, argv: Sequence[str]) -> None:
 
 
 def is_running(directory: Path, name: str) -> bool:
-    """Tell whether the process started under that name is still the same and alive."""
+    """Return whether the process started under that name is still running."""
     record = _record(directory, name)
     return record is not None and _is_alive(*record)
 
 
 def stop(directory: Path, name: str, timeout: float = 15) -> None:
-    """End the process with SIGTERM, and with SIGKILL after timeout seconds."""
+    """Stop the process with SIGTERM, and with SIGKILL after timeout seconds."""
     record = _record(directory, name)
     if record is None:
         return
@@ -60,7 +60,7 @@ def stop(directory: Path, name: str, timeout: float = 15) -> None:
 
 
 def start_time(pid: int) -> str | None:
-    """Return the start time of a process in clock ticks, or None when it is gone or a zombie."""
+    """Return the start time of a process in clock ticks, or None if it does not exist or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -69,7 +69,7 @@ def start_time(pid: int) -> str | None:
 
 
 def _reap(pid: int) -> None:
-    """Take note of the end of a child of this very process."""
+    """Reap a child of this process, if it has ended."""
     child = _children.pop(pid, None)
     if child is not None:
         child.wait(timeout=10)

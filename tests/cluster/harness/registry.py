@@ -1,4 +1,4 @@
-"""The local registry: Debian's docker-registry on the cluster's bridge, plain http.
+"""The local registry: Debian's docker-registry on the cluster's bridge, plain HTTP.
 
 Its storage is shared by all clusters and outlives them, so an image is pushed once.
 """
@@ -19,18 +19,18 @@ STORAGE = CACHE / "registry"
 
 @dataclass(frozen=True)
 class Registry:
-    """The registry process whose state lies in a directory."""
+    """The registry process whose state is in a directory."""
 
     directory: Path
     network: Network
 
     @property
     def address(self) -> str:
-        """Host and port as they stand in an image reference."""
+        """The host and port for image references."""
         return f"{self.network.host_ip}:5000"
 
     def up(self) -> None:
-        """Start it and wait until it answers."""
+        """Start the registry and wait until it answers."""
         config = {
             "version": "0.1",
             "log": {"level": "warn"},
@@ -44,9 +44,9 @@ class Registry:
         wait_for("registry", lambda: bool(run("curl", "-sf", f"http://{self.address}/v2/")), timeout=20)
 
     def down(self) -> None:
-        """End it."""
+        """Stop the registry."""
         processes.stop(self.directory, "registry")
 
     def is_running(self) -> bool:
-        """Tell whether it runs."""
+        """Return whether the registry is running."""
         return processes.is_running(self.directory, "registry")

@@ -1,8 +1,8 @@
-"""The root filesystem that all nodes share, below an overlay of their own.
+"""The root filesystem that all nodes share, below their own overlays.
 
 Debian 12 without Python, with stock containerd from Debian sid (Debian 12's is too
 old for the kubelet), the kubelet, kube-proxy, runc and the CNI plugins. It is built
-once for each set of inputs and kept outside the checkout.
+once for each set of inputs and cached outside of the checkout.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def base() -> Path:
 
 
 def _key() -> str:
-    """Name the inputs: this recipe and the very programs."""
+    """Return a digest of the inputs: this module and the programs."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
     for name in _PROGRAMS:
         with Path(tool(name)).open("rb") as program:
@@ -77,7 +77,7 @@ def _install_programs(root: Path) -> None:
 
 
 def _prepare_systemd(root: Path) -> None:
-    """Leave only what a node needs, and nothing that would reach into the machine around it."""
+    """Keep only the units that a node needs, and none that affects the machine."""
     units = root / "etc/systemd/system"
     for unit in _MASKED:
         (units / unit).unlink(missing_ok=True)
@@ -87,4 +87,4 @@ def _prepare_systemd(root: Path) -> None:
     (root / "var/log/journal").mkdir(parents=True, exist_ok=True)
     (root / "etc/machine-id").write_text("")
     for python in (root / "usr/bin").glob("python3*"):
-        raise RuntimeError(f"the node's root filesystem holds {python.name}: a node has no Python")
+        raise RuntimeError(f"the node's root filesystem holds {python.name}: a node must not have Python")

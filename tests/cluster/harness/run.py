@@ -1,4 +1,4 @@
-"""Running programs to their end, and waiting for conditions."""
+"""Running programs and waiting for conditions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class CommandError(RuntimeError):
-    """A program ended with another status than 0; the message holds its last words."""
+    """A program failed; the message contains the end of its output."""
 
     def __init__(self, argv: tuple[str, ...], status: int, output: str) -> None:
         super().__init__(f"{' '.join(argv[:6])}: exit status {status}: {output.strip()[-2000:]}")
@@ -20,7 +20,7 @@ class CommandError(RuntimeError):
 
 
 class WaitError(TimeoutError):
-    """A condition did not come true in time; the message names it and what was last seen."""
+    """A condition did not become true in time; the message names it and the last error."""
 
 
 def run(
@@ -29,7 +29,7 @@ def run(
     timeout: float = 120,
     env: Mapping[str, str] | None = None,
 ) -> str:
-    """Return the program's standard output; raise CommandError with its errors otherwise."""
+    """Run a program and return its standard output; raise CommandError with its errors if it fails."""
     done = subprocess.run(
         argv, input=stdin, capture_output=True, text=True, timeout=timeout, env=env, check=False,
         stdin=subprocess.DEVNULL if stdin is None else None,
@@ -40,7 +40,7 @@ def run(
 
 
 def succeeds(*argv: str, timeout: float = 60) -> bool:
-    """Tell whether the program ends with status 0."""
+    """Run a program and return whether it exits with status 0."""
     try:
         run(*argv, timeout=timeout)
     except (CommandError, subprocess.TimeoutExpired):
@@ -49,9 +49,9 @@ def succeeds(*argv: str, timeout: float = 60) -> bool:
 
 
 def wait_for(what: str, probe: Callable[[], T | None], timeout: float, every: float = 0.25) -> T:
-    """Call probe until it returns something true, and return that.
+    """Call probe until it returns a true value, and return the value.
 
-    A CommandError of the probe counts as not yet. Raises WaitError after timeout seconds.
+    A CommandError of the probe counts as false. Raises WaitError after timeout seconds.
     """
     deadline = time.monotonic() + timeout
     last: object = None

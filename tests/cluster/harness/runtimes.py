@@ -1,4 +1,4 @@
-"""The CRI runtime that a node boots with: stock containerd, or noderuntime with nobody beside it."""
+"""The CRI runtime that a node boots with: stock containerd, or noderuntime as the only one."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from noderuntime.agent import layout, units
 RuntimeKind = Literal["Containerd", "Noderuntime"]
 
 VERSIONS = layout.Layout().versions
-"""Where a node has the bundles; outside of it nothing of noderuntime's is given to a node ready-made."""
+"""The bundles' directory in a node, the only part of noderuntime that is mounted instead of installed."""
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What the rest of a node has to know of it."""
+    """The properties of a runtime that the rest of a node needs."""
 
     service: str
     endpoint: str
     data: str
-    """Its directory in /var/lib, which must lie on a real filesystem."""
+    """Its directory in /var/lib, which must be on a disk filesystem."""
 
 
 RUNTIMES: dict[RuntimeKind, Runtime] = {
@@ -33,7 +33,7 @@ RUNTIMES: dict[RuntimeKind, Runtime] = {
 def runtime_files(kind: RuntimeKind, registry: str) -> dict[str, str]:
     """Return the runtime's unit and configuration by path, relative to the node's root.
 
-    Every image of every registry comes from ``registry``: its path is kept, its host dropped.
+    The images of all registries are pulled from ``registry``, by their path without their host.
     """
     hosts = f'[host."http://{registry}"]\n  capabilities = ["pull", "resolve"]\n'
     if kind == "Containerd":
@@ -90,5 +90,5 @@ version = 3
       SystemdCgroup = false
 """
 
-# The kubelet's driver; the node's systemd would be asked for the other one.
+# The kubelet's driver; from the node's systemd noderuntime would derive the other one.
 _NODERUNTIME_DROP_IN = '[server]\ncgroup_driver = "cgroupfs"\n'

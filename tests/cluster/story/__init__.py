@@ -1,1 +1,1 @@
-"""What a user of noderuntime sees, as functions that the demo prints and the tests assert."""
+"""The user's story as functions, which the demo runs with output and the tests with assertions."""

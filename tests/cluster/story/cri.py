@@ -1,4 +1,4 @@
-"""A CRI client for the sockets inside a node, as the kubelet would be."""
+"""A CRI client for the sockets inside a node."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Runtime = RuntimeServiceStub
 
 @dataclass(frozen=True)
 class StartedPod:
-    """A pod started without a kubelet, and how long that took."""
+    """A pod started without a kubelet, and the duration of its start."""
 
     sandbox: str
     container: str
@@ -31,13 +31,13 @@ class StartedPod:
 
 @contextmanager
 def connect(node: Node, socket: str) -> Iterator[RuntimeServiceStub]:
-    """Connect to a unix socket in the node's own file system."""
+    """Connect to a unix socket in the node's filesystem."""
     with _channel(node, socket) as channel:
         yield RuntimeServiceStub(channel)  # type: ignore[no-untyped-call]
 
 
 def list_images(node: Node, socket: str) -> list[pb.Image]:
-    """Return the images that there are."""
+    """Return all images."""
     with _channel(node, socket) as channel:
         images = ImageServiceStub(channel)  # type: ignore[no-untyped-call]
         return list(images.ListImages(pb.ListImagesRequest(), timeout=10).images)
@@ -49,12 +49,12 @@ def _channel(node: Node, socket: str) -> grpc.Channel:
 
 
 def version(runtime: Runtime) -> str:
-    """Return the name of the runtime that answers."""
+    """Return the name of the runtime behind the socket."""
     return str(runtime.Version(pb.VersionRequest(), timeout=5).runtime_name)
 
 
 def list_containers(runtime: Runtime) -> list[pb.Container]:
-    """Return all containers of both sides."""
+    """Return all containers, of noderuntime and the upstream."""
     return list(runtime.ListContainers(pb.ListContainersRequest(), timeout=10).containers)
 
 
@@ -69,7 +69,7 @@ def exec_sync(node: Node, container: str, *argv: str, timeout: int = 20) -> str:
 
 
 def start_pod(runtime: RuntimeServiceStub, image: str, handler: str) -> StartedPod:
-    """Start a sleeping pod: sandbox, create, start."""
+    """Start a pod with one sleeping container."""
     name = f"bench-{uuid.uuid4().hex[:12]}"
     metadata = pb.PodSandboxMetadata(name=name, uid=str(uuid.uuid4()), namespace="bench")
     sandbox_config = pb.PodSandboxConfig(
@@ -96,6 +96,6 @@ def start_pod(runtime: RuntimeServiceStub, image: str, handler: str) -> StartedP
 
 
 def remove_pod(runtime: RuntimeServiceStub, pod: StartedPod) -> None:
-    """Stop and remove it."""
+    """Stop and remove the pod."""
     runtime.StopPodSandbox(pb.StopPodSandboxRequest(pod_sandbox_id=pod.sandbox), timeout=60)
     runtime.RemovePodSandbox(pb.RemovePodSandboxRequest(pod_sandbox_id=pod.sandbox), timeout=60)

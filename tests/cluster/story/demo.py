@@ -1,4 +1,4 @@
-"""``make demo``: the whole story, printed step by step. KEEP=1 leaves the cluster up."""
+"""``make demo``: run the whole story and print each step. KEEP=1 leaves the cluster up."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ LOGS = BUILD / "demo-logs"
 
 @dataclass
 class Report:
-    """Seconds per step, and the numbers measured."""
+    """The seconds per step, and the measured figures."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def step(self, title: str) -> Iterator[None]:
-        """Print the title, and note how long the step took."""
+        """Print the title, and record the duration of the step."""
         print(f"\n== {len(self.seconds) + 1}. {title}", flush=True)
         began = time.monotonic()
         try:
@@ -38,7 +38,7 @@ class Report:
             self.seconds[title] = round(time.monotonic() - began, 1)
 
     def print_table(self) -> None:
-        """Print everything, and write it to build/demo.json."""
+        """Print all figures, and write them to build/demo.json."""
         rows = {f"{title}, s": value for title, value in self.seconds.items()} | self.numbers
         width = max(len(name) for name in rows)
         print("\n" + "\n".join(f"{name:<{width}}  {value:10.2f}" for name, value in rows.items()))
@@ -48,11 +48,11 @@ class Report:
 
 
 def main() -> int:
-    """Run the story; one clear line and exit status 1 when it breaks."""
+    """Run the story; print one line and return status 1 if it fails."""
     cluster, report, keep = Cluster("demo"), Report(), bool(os.environ.get("KEEP"))
     cluster.down()
     try:
-        tell(cluster, report)
+        run_story(cluster, report)
     except KeyboardInterrupt:
         _leave(cluster, keep)
         raise
@@ -69,8 +69,8 @@ def main() -> int:
     return 1 if left else 0
 
 
-def tell(cluster: Cluster, report: Report) -> None:
-    """The story."""
+def run_story(cluster: Cluster, report: Report) -> None:
+    """Run all steps of the story."""
     with report.step("the project's image, built and pushed to a local registry"):
         image = steps.build_image(cluster)
         _say(image)
@@ -84,7 +84,7 @@ def tell(cluster: Cluster, report: Report) -> None:
     with report.step("helm install and kubectl apply -f examples/noderuntime.yaml"):
         steps.install(cluster, image)
         _say(cluster.kubectl("get", "noderuntime", "-o", "wide"))
-    with report.step("pods that choose runc and gVisor by RuntimeClass"):
+    with report.step("pods that select runc and gVisor by RuntimeClass"):
         _pods_of_ours(cluster, node)
     with report.step("the ordinary pod was not restarted"):
         _untouched(cluster, before)
@@ -102,7 +102,7 @@ def _pods_of_ours(cluster: Cluster, node: Node) -> None:
         _say(f"{pod}: node IP {status['hostIP']}, pod IP {status['podIP']}")
         _say(steps.log_of(cluster, pod))
     gvisor = steps.log_of(cluster, "gvisor")
-    steps.expect("gVisor" in gvisor, f"gVisor's kernel does not answer in the gvisor pod: {gvisor}")
+    steps.expect("gVisor" in gvisor, f"the gvisor pod does not run on gVisor's kernel: {gvisor}")
     for line in steps.check_connections(cluster, node, pods):
         _say(line)
 
@@ -117,10 +117,12 @@ def _untouched(cluster: Cluster, before: steps.Identity) -> None:
 
 
 def _delete(cluster: Cluster, node: Node, before: steps.Identity) -> None:
-    _say(f"held back: {steps.delete_held_back(cluster, list(steps.HANDLERS))}")
+    _say(f"waiting: {steps.delete_blocked(cluster, list(steps.HANDLERS))}")
     cluster.kubectl("delete", "pod", *steps.HANDLERS)
     steps.delete_finishes(cluster, node)
-    _say(f"the kubelet is back on {cri.CONTAINERD}; nothing of ours is left on the node or in the API:")
+    _say(
+        f"the kubelet uses {cri.CONTAINERD} again; nothing of noderuntime is left on the node or in the API:"
+    )
     _say("files, units, mounts, network namespaces, cgroups, processes, snapshots, labels, RuntimeClasses")
     after = steps.identity(cluster, steps.ORDINARY)
     steps.expect(after == before, f"the ordinary pod was restarted: {before} became {after}")
@@ -128,7 +130,7 @@ def _delete(cluster: Cluster, node: Node, before: steps.Identity) -> None:
 
 
 def _leave(cluster: Cluster, keep: bool) -> list[str]:
-    """Remove the cluster and return what is left of it, or tell how to use it."""
+    """Remove the cluster and return what is left of it, or print how to use it."""
     if keep:
         print(f"\nThe cluster is up:\n  export KUBECONFIG={cluster.control.kubeconfig}")
         print(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.kubectl import Manifest
 
 IMAGE = "registry.k8s.io/busybox:1.35"
-# Each pod tells about its kernel in its log.
+# Each pod logs its kernel.
 _TELL_AND_SERVE = """
 echo "kernel $(uname -r)"
 dmesg 2>/dev/null | head -n 3
@@ -15,7 +15,7 @@ exec httpd -f -h /tmp/www -p 80
 
 
 def web_pod(name: str, runtime_class: str | None = None, script: str = _TELL_AND_SERVE) -> Manifest:
-    """Return a pod that logs its kernel and answers on port 80, of a RuntimeClass or ordinary."""
+    """Return a pod, optionally with a RuntimeClass, that logs its kernel and serves HTTP on port 80."""
     container = {
         "name": "web",
         "image": IMAGE,
@@ -44,7 +44,7 @@ def service(name: str) -> Manifest:
 
 
 def noderuntime(name: str = "noderuntime", **spec: object) -> Manifest:
-    """Return a NodeRuntime of both handlers for every Linux node; spec overrides its fields."""
+    """Return a NodeRuntime with both handlers for all Linux nodes; spec overrides its fields."""
     fields: Manifest = {
         "selector": {"matchLabels": {"kubernetes.io/os": "linux"}},
         "kubelet": {"mode": "Delegate", "switchTimeoutSeconds": 60},

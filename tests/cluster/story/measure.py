@@ -1,6 +1,6 @@
-"""The numbers of the demo's table, measured side by side on one node.
+"""The figures of the demo's table, measured side by side on one node.
 
-The kubelet is stopped meanwhile: it would end pods that it did not start.
+The kubelet is stopped meanwhile, because it would end pods that it did not start.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PSS = "for p in $(pgrep -x 'conmon|pause|catatonit'); do grep ^Pss: /proc/$p/sm
 
 
 def measure(node: Node, upstream_container: str) -> dict[str, float]:
-    """Return the table's numbers by name; each name says its unit."""
+    """Return the table's figures by name; each name contains its unit."""
     numbers: dict[str, float] = {}
     with _without_kubelet(node), ExitStack() as stack:
         theirs = stack.enter_context(cri.connect(node, cri.CONTAINERD))
@@ -44,7 +44,7 @@ def _without_kubelet(node: Node) -> Iterator[None]:
 
 
 def _pod_starts(theirs: RuntimeServiceStub, ours: RuntimeServiceStub) -> dict[str, float]:
-    """Take turns, so that the machine's mood is the same for all."""
+    """Measure pod starts in turns, so that the machine's load affects both sides alike."""
     sides = {"containerd+runc": (theirs, ""), "ours+runc": (ours, "runc"), "ours+gvisor": (ours, "gvisor")}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(ROUNDS):
@@ -64,7 +64,7 @@ def _memory(node: Node, ours: RuntimeServiceStub) -> dict[str, float]:
         return {
             f"daemon RSS with {PODS_FOR_MEMORY} pods, MiB": _rss_mib(node, daemon),
             "agent RSS, MiB": max((_rss_mib(node, int(pid)) for pid in agents), default=0.0),
-            "helpers' PSS per runc pod, MiB": (_helpers_kib(node) - before) / 1024 / PODS_FOR_MEMORY,
+            "helper processes' PSS per runc pod, MiB": (_helpers_kib(node) - before) / 1024 / PODS_FOR_MEMORY,
         }
     finally:
         for pod in pods:
@@ -81,7 +81,7 @@ def _helpers_kib(node: Node) -> int:
 
 
 def _added_latency(theirs: RuntimeServiceStub, ours: RuntimeServiceStub, container: str) -> dict[str, float]:
-    """Ask both for the status of a container of the upstream: ours passes the bytes through."""
+    """Return the added time of a status call for an upstream container, which passes through."""
     request = pb.ContainerStatusRequest(container_id=container)
     taken: dict[str, list[float]] = {"theirs": [], "ours": []}
     for _ in range(CALLS):

@@ -1,4 +1,4 @@
-"""The steps of the story. Each one does something and raises when the world is not as it must be."""
+"""The steps of the story. Each performs an action and raises StoryError if the result is wrong."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ ORDINARY = "ordinary"
 
 
 class StoryError(AssertionError):
-    """The world is not as the story says."""
+    """The result of a step is wrong."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What tells whether a pod's container is still the same one."""
+    """The identity of a pod's container: it changes with a restart."""
 
     container: str
     restarts: int
 
 
 def expect(truth: object, message: str) -> None:
-    """Raise StoryError unless it holds (assert disappears under -O)."""
+    """Raise StoryError if the condition is false (-O would remove an assert)."""
     if not truth:
         raise StoryError(message)
 
@@ -70,23 +70,23 @@ def start_pods(cluster: Cluster, pods: dict[str, str | None], timeout: float = 1
 
 
 def identity(cluster: Cluster, pod: str) -> Identity:
-    """Return which container the pod runs, and how often it was restarted.
+    """Return the pod's container ID and restart count.
 
-    The scheme before the ID names the runtime that the kubelet talks to: it changes with the switch.
+    The ID is without its scheme, which names the kubelet's runtime and changes with the switch.
     """
     status = cluster.kubectl.get("pod", pod)["status"]["containerStatuses"][0]
     return Identity(status["containerID"].partition("://")[2], status["restartCount"])
 
 
 def install(cluster: Cluster, image: str, timeout: float = 180) -> None:
-    """Install the chart, apply the example and wait until it is Ready."""
+    """Install the chart, apply the example and wait until the NodeRuntime is Ready."""
     install_chart(cluster, image)
     cluster.kubectl("apply", "-f", str(EXAMPLE))
     wait_ready(cluster, timeout)
 
 
 def install_chart(cluster: Cluster, image: str) -> None:
-    """Install the operator and wait until it runs."""
+    """Install the chart and wait until the operator is running."""
     repository, _, tag = image.rpartition(":")
     _helm(cluster, "install", RELEASE, str(REPO / "charts/noderuntime"), "--namespace", NAMESPACE,
           "--create-namespace", "--set", f"image.repository={repository},image.tag={tag}",
@@ -99,17 +99,17 @@ def wait_ready(cluster: Cluster, timeout: float = 180, name: str = RELEASE) -> N
 
 
 def log_of(cluster: Cluster, pod: str) -> str:
-    """Return the pod's log as kubectl gives it."""
+    """Return the pod's log from kubectl."""
     return cluster.kubectl("logs", pod)
 
 
 def fetch(cluster: Cluster, node: Node, source: str, url: str) -> str:
-    """Return what a pod gets from a URL, asked for by ExecSync through the node's CRI socket."""
+    """Return a URL's content, fetched in a pod by ExecSync through the node's CRI socket."""
     return cri.exec_sync(node, identity(cluster, source).container, "wget", "-qO-", url)
 
 
 def check_connections(cluster: Cluster, node: Node, pods: list[str]) -> list[str]:
-    """Let every pod fetch from every other, by pod IP and by Service; return a line for each."""
+    """Fetch from every pod in every pod, by pod IP and by Service; return a line for each."""
     lines = []
     for target in pods:
         addresses = {
@@ -132,8 +132,8 @@ def _try_fetch(cluster: Cluster, node: Node, source: str, url: str) -> str | Non
         return None
 
 
-def delete_held_back(cluster: Cluster, pods: list[str], name: str = RELEASE) -> str:
-    """Ask for deletion while pods of ours run; return the condition's words, which name the pods."""
+def delete_blocked(cluster: Cluster, pods: list[str], name: str = RELEASE) -> str:
+    """Delete the NodeRuntime while its pods run; return the condition's message, which names the pods."""
     cluster.kubectl("delete", "noderuntime", name, "--wait=false")
 
     def probe() -> str | None:
@@ -144,7 +144,7 @@ def delete_held_back(cluster: Cluster, pods: list[str], name: str = RELEASE) -> 
 
     message = wait_for("condition PodsStillRunning", probe, timeout=60)
     for pod in pods:
-        expect(pod in message, f"the condition does not name {pod}: {message}")
+        expect(pod in message, f"the condition's message does not name {pod}: {message}")
     events = cluster.kubectl.get("events", "--all-namespaces")["items"]
     ours = [entry for entry in events if entry["reason"] == "PodsStillRunning"]
     expect(ours, "no event PodsStillRunning")
@@ -152,13 +152,13 @@ def delete_held_back(cluster: Cluster, pods: list[str], name: str = RELEASE) -> 
 
 
 def delete_finishes(cluster: Cluster, node: Node, timeout: float = 180, name: str = RELEASE) -> None:
-    """Wait until the NodeRuntime is gone, the kubelet is back on containerd and nothing is left."""
+    """Wait until the NodeRuntime is deleted, the kubelet uses containerd again and nothing is left."""
     cluster.kubectl.wait_gone("noderuntime", name, timeout=timeout)
     check_nothing_left(cluster, node)
 
 
 def check_nothing_left(cluster: Cluster, node: Node, timeout: float = 60) -> None:
-    """Look for everything of ours; the last pods may take a moment to go."""
+    """Wait until nothing of noderuntime is left; the last pods may take a moment to end."""
 
     def probe() -> bool:
         left.clear()
@@ -179,7 +179,7 @@ def _helm(cluster: Cluster, *argv: str) -> str:
 
 
 def save_logs(cluster: Cluster, directory: Path) -> None:
-    """Write what tells why: journals, events, pods, resources and our pods' logs."""
+    """Write logs for the analysis of a failure: journals, events, pods, resources, the logs of pods."""
     directory.mkdir(parents=True, exist_ok=True)
     asked = {
         "pods.txt": ("get", "pods", "-A", "-o", "wide"),
@@ -201,4 +201,4 @@ def _attempt(read: Callable[[], str]) -> str:
     try:
         return read()
     except Exception as error:
-        return f"{error}\n"  # one log that cannot be had must not hide the others
+        return f"{error}\n"  # a failure to read one log must not hide the others

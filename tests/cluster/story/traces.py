@@ -1,4 +1,4 @@
-"""What noderuntime may leave on a node: looked for after a delete, never assumed gone."""
+"""Objects that noderuntime can leave on a node after its removal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SEARCHES = {
 
 
 def on_node(node: Node) -> list[str]:
-    """Return a line for each file, unit, mount, namespace, cgroup, process, snapshot and setting of ours."""
+    """Return a line for each file, unit, mount, namespace, cgroup, process, snapshot and setting left."""
     found = []
     for what, search in _SEARCHES.items():
         lines = node.exec("sh", "-c", f"{search} 2>/dev/null; true").splitlines()
@@ -33,7 +33,7 @@ def on_node(node: Node) -> list[str]:
 
 
 def in_cluster(kubectl: Kubectl) -> list[str]:
-    """Return a line for each label, taint, RuntimeClass, DaemonSet and instance of ours."""
+    """Return a line for each label, taint, RuntimeClass, DaemonSet and instance that is left."""
     found = []
     for node in kubectl.get("nodes")["items"]:
         labels = [key for key in node["metadata"].get("labels", {}) if "noderuntime.dev" in key]

@@ -1,4 +1,4 @@
-"""Programs that the images carry, built once and kept outside the checkout."""
+"""Programs for the images, built once and cached outside of the checkout."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from realnode.tools import CACHE_BIN
 
 KEPT = CACHE_BIN.parent / "critest"
 _BUSYBOX = "1:1.35.0-4+deb12u1"
-# The suite replaces /bin/ls and expects the shell to notice, so the shell must run files, not applets.
+# The suite replaces /bin/ls, so the shell must run files and not applets.
 _OFF = ("FEATURE_SH_STANDALONE", "FEATURE_PREFER_APPLETS", "FEATURE_SH_NOFORK", "TC")
 
 
 def compiled(name: str) -> Path:
-    """Return a static program made of ``NAME.c`` beside this file."""
+    """Return a static program, compiled from ``NAME.c`` beside this file."""
     source = Path(__file__).with_name(f"{name}.c")
     program = KEPT / name
     if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
@@ -35,7 +35,7 @@ def busybox() -> Path:
 
 
 def debian_files(packages: tuple[str, ...], target: Path) -> None:
-    """Unpack the newest versions of Debian packages into a directory, installing nothing."""
+    """Unpack the newest versions of Debian packages into a directory, without installing them."""
     with tempfile.TemporaryDirectory() as scratch:
         _run("apt-get", "download", "-q", *packages, cwd=Path(scratch))
         for package in sorted(Path(scratch).glob("*.deb")):
@@ -58,7 +58,7 @@ def _build_busybox(scratch: Path) -> Path:
 
 
 def _source_lists(scratch: Path) -> tuple[str, ...]:
-    """Return apt options that read source packages from where this machine has its binary ones."""
+    """Return apt options that read source packages from the mirrors of this machine's binary packages."""
     known = _run(
         "apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"
     )
@@ -73,7 +73,7 @@ def _source_lists(scratch: Path) -> tuple[str, ...]:
 
 
 def _run(*argv: str, cwd: Path | None = None) -> str:
-    """Run a program to its end and return its output; say its words when it fails."""
+    """Run a program and return its output; raise an error with its output if it fails."""
     done = subprocess.run(
         argv, cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
     )

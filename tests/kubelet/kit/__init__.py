@@ -1,1 +1,1 @@
-"""What the tests of a node with noderuntime alone share: manifests, waits, the kubelet's settings, traces."""
+"""Helpers of the tests: manifests, waits, the kubelet's settings, traces."""

@@ -1,4 +1,4 @@
-"""Manifests, as short as the tests need them."""
+"""Builders of short manifests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ IMAGE = "registry.k8s.io/busybox:1.35"
 SLEEP = "exec sleep 1000"
 SERVE = "mkdir -p /www; hostname > /www/index.html; exec httpd -f -h /www -p 80"
 CLASSES = (None, "gvisor")
-"""RuntimeClasses that most workloads are tried in: none, which is runc, and gVisor."""
+"""The RuntimeClasses of most tests: none (runc) and gVisor."""
 
 
 def named(name: str, runtime: str | None) -> str:
@@ -17,7 +17,7 @@ def named(name: str, runtime: str | None) -> str:
 
 
 def variants(name: str) -> dict[str, str | None]:
-    """Return a workload's names with their RuntimeClasses, for tests that let them wait side by side."""
+    """Return a workload's name per RuntimeClass, for tests that run the variants side by side."""
     return {named(name, runtime): runtime for runtime in CLASSES}
 
 
@@ -27,13 +27,13 @@ def container(name: str, script: str, **fields: object) -> Manifest:
 
 
 def spec(*containers: Manifest, runtime: str | None = None, **fields: object) -> Manifest:
-    """Return a pod's spec, which does not let anybody wait for its end."""
+    """Return a pod's spec without a termination grace period."""
     found: Manifest = {"containers": list(containers), "terminationGracePeriodSeconds": 1, **fields}
     return found | ({"runtimeClassName": runtime} if runtime else {})
 
 
 def pod(name: str, *containers: Manifest, runtime: str | None = None, **fields: object) -> Manifest:
-    """Return a pod that its name's label selects."""
+    """Return a pod with the label app=<name>."""
     template = _template(name, spec(*containers, runtime=runtime, **fields))
     return {"apiVersion": "v1", "kind": "Pod", **template}
 
@@ -44,7 +44,7 @@ def once(name: str, script: str, runtime: str | None = None, **fields: object) -
 
 
 def deployment(name: str, replicas: int, of: Manifest) -> Manifest:
-    """Return a Deployment that never has fewer ready pods than replicas."""
+    """Return a Deployment whose updates keep all replicas ready."""
     surge = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
     return _set("Deployment", name) | {
         "spec": {"replicas": replicas, "strategy": surge, **_selection(name, of)}
@@ -52,7 +52,7 @@ def deployment(name: str, replicas: int, of: Manifest) -> Manifest:
 
 
 def stateful_set(name: str, replicas: int, of: Manifest) -> Manifest:
-    """Return a StatefulSet whose pods start one after the other."""
+    """Return a StatefulSet whose pods start in order."""
     return _set("StatefulSet", name) | {
         "spec": {"replicas": replicas, "serviceName": name, **_selection(name, of)}
     }
@@ -68,7 +68,7 @@ def job(name: str, of: Manifest, **fields: object) -> Manifest:
 
 
 def service(name: str) -> Manifest:
-    """Return a Service for port 80 of the pods of that name."""
+    """Return a Service for port 80 of the pods with the label app=<name>."""
     ports = [{"port": 80}]
     return _object("Service", name) | {"spec": {"selector": {"app": name}, "ports": ports}}
 
@@ -84,7 +84,7 @@ def secret(name: str, **data: str) -> Manifest:
 
 
 def runtime_class(name: str) -> Manifest:
-    """Return the RuntimeClass of a handler's name."""
+    """Return the RuntimeClass named after its handler."""
     return {
         "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": name}, "handler": name,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""A registry that wants a password: the cluster's images once more, by TLS, on another port."""
+"""A registry that requires a password: the cluster's images, with TLS on another port."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _CA = "/etc/kubernetes/pki/ca.crt"
 
 @dataclass(frozen=True)
 class Closed:
-    """The registry as pods name it."""
+    """The registry, by its address in image references."""
 
     address: str
 
     def image(self, name: str) -> str:
-        """Return the reference of an image in it."""
+        """Return the reference of an image in the registry."""
         return f"{self.address}/{name}"
 
     def secret(self, name: str, password: str = PASSWORD) -> Manifest:
-        """Return the Secret that ``kubectl create secret docker-registry`` makes."""
+        """Return the Secret that ``kubectl create secret docker-registry`` would create."""
         auth = base64.b64encode(f"{USER}:{password}".encode()).decode()
         config = {"auths": {self.address: {"username": USER, "password": password, "auth": auth}}}
         return {
@@ -45,7 +45,7 @@ class Closed:
 
 @contextmanager
 def closed_registry(cluster: Cluster, node: Node) -> Iterator[Closed]:
-    """Serve it, and let the node trust its certificate."""
+    """Run the registry, and make the node trust its certificate."""
     closed = Closed(f"{cluster.network.host_ip}:{PORT}")
     directory = cluster.directory / "closed"
     directory.mkdir()
@@ -70,7 +70,7 @@ def closed_registry(cluster: Cluster, node: Node) -> Iterator[Closed]:
 
 
 def only_there(node: Node, registry: str, hosts: str) -> None:
-    """Tell the node where to find a registry that is not mirrored (the content of its hosts.toml)."""
+    """Write a hosts.toml for a registry that is not mirrored, into the node."""
     directory = f"/etc/noderuntime/certs.d/{registry}"
     node.exec("mkdir", "-p", directory)
     node.exec("sh", "-c", f"cat > '{directory}/hosts.toml'", stdin=hosts)

@@ -1,4 +1,4 @@
-"""Other settings for a node's kubelet, and back."""
+"""Temporary settings of a node's kubelet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FILE = "/" + DROP_IN.replace("10-runtime", "90-test")
 
 @contextmanager
 def kubelet_settings(cluster: Cluster, node: Node, **fields: Any) -> Iterator[None]:
-    """Restart the kubelet with these fields of KubeletConfiguration, and afterwards without."""
+    """Restart the kubelet with these fields of KubeletConfiguration, and without them at the end."""
     head = {"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration"}
     before = _config(cluster, node)
     node.exec("sh", "-c", f"cat > {_FILE}", stdin=json.dumps(head | fields))
@@ -36,7 +36,7 @@ def _restart(cluster: Cluster, node: Node, wanted: dict[str, Any]) -> None:
 
 
 def _config(cluster: Cluster, node: Node) -> dict[str, Any]:
-    """Return the configuration that the kubelet runs with."""
+    """Return the kubelet's effective configuration."""
     answer = cluster.kubectl("get", "--raw", f"/api/v1/nodes/{node.name}/proxy/configz")
     found: dict[str, Any] = json.loads(answer)["kubeletconfig"]
     return found

@@ -1,4 +1,4 @@
-"""What pods may leave on a node: looked for, never assumed gone."""
+"""Objects that pods can leave on a node."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OF_RUNNING = {
     "rule": "iptables-save | grep -E 'CNI-[0-9a-f]{16}|CNI-DN'",
     "cgroup": "find /sys/fs/cgroup -type d -path '*kubepods*' -name '*pod[0-9a-f]*'",
 }
-"""By noun: what no pod has any more that was stopped."""
+"""By kind: objects that do not exist after the pods are stopped."""
 _RUN = "/run/noderuntime"
 _OF_KNOWN = {
     "file": f"find {_RUN}/sandboxes {_RUN}/containers {_RUN}/exits {_RUN}/persist -mindepth 1 -maxdepth 1",
@@ -27,16 +27,16 @@ _OF_KNOWN = {
     "result of CNI": "find /var/lib/cni/results -mindepth 1",
     "log": "find /var/log/pods /var/log/containers -mindepth 1",
 }
-"""By noun: what the kubelet has removed a minute later, with the sandboxes of pods that are gone."""
+"""By kind: objects that the kubelet removes within a minute, with the sandboxes of deleted pods."""
 
 
 def nothing_runs(node: Node, timeout: float = 60) -> None:
-    """Wait until nothing of any pod runs, is mounted or holds an address."""
+    """Wait until no pod has a process, a mount or an address."""
     _wait_for_none(node, _OF_RUNNING, timeout)
 
 
 def nothing_is_known(node: Node, timeout: float = 120) -> None:
-    """Wait until nothing of any pod is left at all."""
+    """Wait until nothing of any pod is left."""
     _wait_for_none(node, _OF_RUNNING | _OF_KNOWN, timeout)
     with cri.connect(node, cri.NODERUNTIME) as runtime:
         assert not cri.list_containers(runtime)
@@ -57,6 +57,6 @@ def _wait_for_none(node: Node, searches: dict[str, str], timeout: float) -> None
 
 
 def _found(node: Node, searches: dict[str, str]) -> list[str]:
-    """Search all at once; each line tells what it is."""
+    """Run all searches at once; each line starts with its kind."""
     lines = [f"{{ {search}; }} 2>/dev/null | sed 's,^,{what}: ,'" for what, search in searches.items()]
     return node.exec("sh", "-c", "\n".join(lines)).splitlines()

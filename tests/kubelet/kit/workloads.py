@@ -1,4 +1,4 @@
-"""What a test applies to the cluster, and how it stands there."""
+"""Objects that a test applies to the cluster, and their state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Workloads:
-    """The objects of one test; ``remove`` takes them away again."""
+    """The objects of one test; ``remove`` deletes them."""
 
     def __init__(self, cluster: Cluster, node: Node) -> None:
         self.kubectl = cluster.kubectl
@@ -25,7 +25,7 @@ class Workloads:
         self._applied: list[str] = []
 
     def apply(self, *manifests: Manifest) -> None:
-        """Apply manifests and remember them."""
+        """Apply manifests and record them for the removal."""
         names = [f"{one['kind'].lower()}/{one['metadata']['name']}" for one in manifests]
         self._applied += [name for name in names if name not in self._applied]
         self.kubectl.apply(*manifests)
@@ -37,11 +37,11 @@ class Workloads:
             self.kubectl.wait_pod_ready(one["metadata"]["name"], timeout=timeout)
 
     def delete(self, *names: str) -> None:
-        """Delete objects (``kind/name``) and wait until they are gone."""
+        """Delete objects (``kind/name``) and wait until they do not exist."""
         self.kubectl("delete", "--ignore-not-found", *names)
 
     def remove(self) -> None:
-        """Delete all of them without waiting."""
+        """Delete all objects without waiting."""
         if self._applied:
             self.kubectl("delete", "--ignore-not-found", "--wait=false", *reversed(self._applied))
 
@@ -50,14 +50,14 @@ class Workloads:
         return list(self.kubectl.get("pods", "-l", f"app={app}")["items"])
 
     def container(self, pod: str, container: str = "", kind: str = "containerStatuses") -> dict[str, Any]:
-        """Return the status of a container (the first one without a name); empty before there is one."""
+        """Return the status of a container (default: the first); empty before it exists."""
         statuses = self.kubectl.get("pod", pod)["status"].get(kind, [])
         return next((one for one in statuses if container in ("", one["name"])), {})
 
     def ended(
         self, pod: str, container: str = "", kind: str = "containerStatuses", timeout: float = 60
     ) -> dict[str, Any]:
-        """Wait until a container has ended for good and return its state ``terminated``."""
+        """Wait until a container has ended and is not restarted; return its state ``terminated``."""
 
         def probe() -> dict[str, Any] | None:
             state: dict[str, Any] = self.container(pod, container, kind).get("state", {})
@@ -66,7 +66,7 @@ class Workloads:
         return self._wait(f"end of {pod}", pod, probe, timeout)
 
     def waiting(self, pod: str, reason: str, timeout: float = 60) -> str:
-        """Wait until a container waits for that reason and return the message."""
+        """Wait until a container is waiting with that reason and return the message."""
 
         def probe() -> dict[str, Any] | None:
             state = self.container(pod).get("state", {}).get("waiting", {})
@@ -83,34 +83,34 @@ class Workloads:
 
         return self._wait(f"restart of {pod}", pod, probe, timeout)
 
-    def event(self, name: str, reason: str, words: str = "", timeout: float = 60) -> str:
-        """Wait for an event of that reason and with these words; return its message."""
+    def event(self, name: str, reason: str, text: str = "", timeout: float = 60) -> str:
+        """Wait for an event with that reason and text; return its message."""
 
         def probe() -> str | None:
             found = self.kubectl.get("events", f"--field-selector=involvedObject.name={name},reason={reason}")
-            return next((one["message"] for one in found["items"] if words in one["message"]), None)
+            return next((one["message"] for one in found["items"] if text in one["message"]), None)
 
         return self._wait(f"event {reason} of {name}", name, probe, timeout)
 
     def log(self, pod: str, *argv: str) -> str:
-        """Return a log as kubectl gives it."""
+        """Return a container's log from kubectl."""
         return self.kubectl("logs", pod, *argv)
 
-    def logged(self, pod: str, words: str, *argv: str, timeout: float = 30) -> str:
-        """Wait until the log has these words and return it."""
+    def logged(self, pod: str, text: str, *argv: str, timeout: float = 30) -> str:
+        """Wait until the log contains the text and return it."""
 
         def probe() -> str | None:
-            text = seen[0] = self.log(pod, *argv)
-            return text if words in text else None
+            log = seen[0] = self.log(pod, *argv)
+            return log if text in log else None
 
         seen = [""]
         try:
-            return wait_for(f"{words!r} in the log of {pod}", probe, timeout)
+            return wait_for(f"{text!r} in the log of {pod}", probe, timeout)
         except TimeoutError as error:
             raise TimeoutError(f"{error}\n{seen[0][-2000:]}") from None
 
     def run_in(self, pod: str, *argv: str, container: str = "") -> str:
-        """Run a command in a container by CRI ExecSync, as an exec probe does, and return its output."""
+        """Run a command in a container with CRI's ExecSync, as an exec probe does; return its output."""
         found = self.container(pod, container)["containerID"].partition("://")[2]
         return cri.exec_sync(self.node, found, *argv)
 
@@ -128,7 +128,7 @@ def completes(workloads: Workloads, job: str, condition: str = "Complete", timeo
 
 
 def gone(workloads: Workloads, app: str, timeout: float = 60) -> None:
-    """Wait until no pod of that label is left."""
+    """Wait until no pod with the label app=<app> is left."""
     wait_for(f"{app} gone", partial(_none, workloads, app), timeout, every=0.5)
 
 

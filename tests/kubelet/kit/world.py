@@ -1,4 +1,4 @@
-"""What one module's tests share."""
+"""The cluster that the tests of a module share."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Runs in the machine, with the bundle's Python."""
+"""The part that runs in the machine, with the bundle's Python."""

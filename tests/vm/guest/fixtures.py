@@ -1,4 +1,4 @@
-"""What the contract tests ask for by these names, of this machine."""
+"""The contract tests' fixtures, for this machine."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from vm.guest.node import Service, SystemdKubelet
 
 @pytest.fixture(scope="session")
 def daemon() -> Service:
-    """The daemon as systemd runs it."""
+    """The daemon as systemd's service."""
     return Service()
 
 
 @pytest.fixture
 def kubelet(daemon: Service, tmp_path: Path) -> Iterator[SystemdKubelet]:
-    """A kubelet whose pods have to be gone, with all they had, when the test ends."""
+    """A kubelet whose pods must leave nothing at the end of the test."""
     client = SystemdKubelet(daemon.socket, tmp_path)
     yield client
     assert client.end(daemon) == []

@@ -1,4 +1,4 @@
-"""The machine as a node: the daemon as systemd's service, and a kubelet that has systemd make its cgroups."""
+"""The machine as a node: the daemon as systemd's service, and a kubelet with systemd's cgroup driver."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ class Service:
 
     @property
     def pid(self) -> int:
-        """The daemon's process."""
+        """The PID of the daemon."""
         return int(systemctl("show", "--property=MainPID", "--value", UNIT))
 
     def kill(self) -> None:
-        """End it with SIGKILL, and see that systemd knows; it starts another in a second."""
+        """Kill the daemon and wait until systemd has noticed; systemd restarts it after a second."""
         pid = self.pid
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: self.pid != pid, "systemd knows that it has ended")
+        wait_until(lambda: self.pid != pid, "systemd has noticed the end of the daemon")
 
     def stop(self) -> None:
-        """Stop it in order."""
+        """Stop the service."""
         systemctl("stop", UNIT)
 
     def start(self) -> None:
-        """Start it, if systemd has not done so by itself; it says when it serves."""
+        """Start the service, unless systemd has restarted it; return when the daemon is ready."""
         systemctl("start", UNIT)
 
 
 class SystemdKubelet(Kubelet):
-    """Asks systemd for a slice for every pod, as the kubelet does with the systemd driver."""
+    """Creates a slice for every pod through systemd, as the kubelet does with the systemd driver."""
 
     def __init__(self, socket: Path, logs: Path) -> None:
         super().__init__(socket, logs, PARENT)
         self.slices: list[str] = []
 
     def pod_config(self, **fields: object) -> api_pb2.PodSandboxConfig:
-        """Make the config of a new pod and its slice."""
+        """Return the config of a new pod and create its slice."""
         config = super().pod_config(**fields)
         name = f"kubepods-burstable-pod{config.metadata.uid.replace('-', '_')}.slice"
         systemctl("start", name)
@@ -61,7 +61,7 @@ class SystemdKubelet(Kubelet):
         return config
 
     def end(self, daemon: Service) -> list[str]:
-        """Remove all pods and their slices; list what is left of them."""
+        """Remove all pods and their slices; return what is left of them."""
         for pod in self.pods():
             self.stop_and_remove(pod)
         self.channel.close()
@@ -73,14 +73,14 @@ class SystemdKubelet(Kubelet):
 
 
 def _units() -> list[str]:
-    """List scopes and slices of ours that systemd knows, running or failed."""
+    """Return the pods' scopes and slices in systemd, running or failed."""
     listed = systemctl("list-units", "--all", "--plain", "--no-legend", "noderuntime*", "*.scope")
     names = [line.split()[0] for line in listed.splitlines()]
     return [name for name in names if name not in {UNIT, layout.SLICE, "init.scope"}]
 
 
 def systemctl(*arguments: str) -> str:
-    """Run systemctl and return what it said."""
+    """Run systemctl and return its output."""
     done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -1,4 +1,4 @@
-"""Where pods live and what limits them, as systemd and the kernel see it."""
+"""Cgroups and limits of pods, as systemd and the kernel report them."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ BUSY = "dd if=/dev/zero of=/dev/shm/kept bs=1M count=16; echo busy >/dev/stderr;
 
 
 def limited(**limits: object) -> api_pb2.LinuxContainerConfig:
-    """Make a container's Linux config of its limits."""
+    """Return a container's Linux config with these limits."""
     return api_pb2.LinuxContainerConfig(resources=api_pb2.LinuxContainerResources(**limits))  # type: ignore[arg-type]
 
 
 def scope(config: api_pb2.PodSandboxConfig, identifier: str) -> Path:
-    """Return the cgroup of a container: a scope in its pod's slice."""
+    """Return the cgroup of a container, a scope in its pod's slice."""
     return CGROUPS / config.linux.cgroup_parent[1:] / f"noderuntime-{identifier}.scope"
 
 
 def values(group: Path, *names: str) -> list[str]:
-    """Read files of a cgroup."""
+    """Return the contents of a cgroup's files."""
     return [(group / name).read_text().strip() for name in names]
 
 
-def test_the_kubelet_is_told_the_driver_and_what_runc_can(kubelet: Kubelet) -> None:
+def test_daemon_reports_the_cgroup_driver_and_runcs_features(kubelet: Kubelet) -> None:
     config = kubelet.runtime.RuntimeConfig(api_pb2.RuntimeConfigRequest())
     assert config.linux.cgroup_driver == api_pb2.SYSTEMD
     status = kubelet.node_status()
@@ -44,14 +44,14 @@ def test_the_kubelet_is_told_the_driver_and_what_runc_can(kubelet: Kubelet) -> N
     assert features["runc"].recursive_read_only_mounts
 
 
-def test_the_doctor_finds_nothing_wrong() -> None:
+def test_doctor_reports_no_problem() -> None:
     done = subprocess.run(["noderuntime", "doctor"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert "version 2" in done.stdout
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
-def test_a_pod_lives_in_its_slice_and_the_daemon_alone_in_its_service(
+def test_pod_is_in_its_slice_and_daemon_alone_in_its_service(
     kubelet: SystemdKubelet, daemon: Service, handler: str
 ) -> None:
     config = kubelet.pod_config()
@@ -59,8 +59,8 @@ def test_a_pod_lives_in_its_slice_and_the_daemon_alone_in_its_service(
     container = kubelet.run_container(pod, config, "main", "exec sleep 1000")
     group = scope(config, pod if handler == "gvisor" else container)
     assert values(group, "cgroup.procs")[0]
-    told = systemctl("show", "--property=ControlGroup,Slice,ActiveState", group.name)
-    assert sorted(told.split()) == [
+    reported = systemctl("show", "--property=ControlGroup,Slice,ActiveState", group.name)
+    assert sorted(reported.split()) == [
         "ActiveState=active",
         f"ControlGroup=/{group.relative_to(CGROUPS)}",
         f"Slice={group.parent.name}",
@@ -69,10 +69,10 @@ def test_a_pod_lives_in_its_slice_and_the_daemon_alone_in_its_service(
     service = (CGROUPS / "system.slice" / UNIT / "cgroup.procs").read_text().split()
     others = [Path(f"/proc/{pid}/cmdline").read_text() for pid in service if pid != str(daemon.pid)]
     assert len(others) == 1
-    assert "noderuntime.node.layers.template" in others[0], "from which the unpackers of images are forked"
+    assert "noderuntime.node.layers.template" in others[0], "the process that layer workers are forked from"
 
 
-def test_without_a_wish_there_is_no_swap_whatever_systemd_does(kubelet: SystemdKubelet) -> None:
+def test_container_gets_no_swap_after_a_daemon_reload(kubelet: SystemdKubelet) -> None:
     config = kubelet.pod_config()
     pod = kubelet.run(config, "runc")
     container = kubelet.run_container(
@@ -83,10 +83,10 @@ def test_without_a_wish_there_is_no_swap_whatever_systemd_does(kubelet: SystemdK
     assert values(scope(config, container), "memory.swap.max") == ["0"]
 
 
-def test_limits_are_the_kernels_and_systemds(kubelet: SystemdKubelet) -> None:
+def test_limits_are_set_in_kernel_and_systemd(kubelet: SystemdKubelet) -> None:
     config = kubelet.pod_config()
     pod = kubelet.run(config, "runc")
-    asked = limited(
+    wanted = limited(
         memory_limit_in_bytes=64 * MIB,
         memory_swap_limit_in_bytes=80 * MIB,
         cpu_shares=1024,
@@ -95,7 +95,7 @@ def test_limits_are_the_kernels_and_systemds(kubelet: SystemdKubelet) -> None:
         cpuset_cpus="1",
         unified={"pids.max": "40", "memory.high": str(48 * MIB)},
     )
-    container = kubelet.run_container(pod, config, "main", "exec sleep 1000", linux=asked)
+    container = kubelet.run_container(pod, config, "main", "exec sleep 1000", linux=wanted)
     group = scope(config, container)
     names = ("memory.max", "memory.swap.max", "memory.high", "cpu.max", "cpuset.cpus", "pids.max")
     before = [str(64 * MIB), str(16 * MIB), str(48 * MIB), "25000 50000", "1", "40"]
@@ -120,24 +120,26 @@ def test_limits_are_the_kernels_and_systemds(kubelet: SystemdKubelet) -> None:
     assert int(values(group, "cpu.weight")[0]) > weight
     systemctl("daemon-reload")
     assert values(group, *names) == after
-    told = kubelet.status(container).resources.linux
-    assert (told.memory_limit_in_bytes, told.unified["pids.max"]) == (96 * MIB, "30")
+    reported = kubelet.status(container).resources.linux
+    assert (reported.memory_limit_in_bytes, reported.unified["pids.max"]) == (96 * MIB, "30")
 
 
 @pytest.mark.parametrize("limiting", ["container", "pod"])
 @pytest.mark.parametrize("handler", HANDLERS)
-def test_memory_beyond_a_limit_is_an_oom_kill(kubelet: SystemdKubelet, handler: str, limiting: str) -> None:
+def test_container_over_its_memory_limit_is_oom_killed(
+    kubelet: SystemdKubelet, handler: str, limiting: str
+) -> None:
     config = kubelet.pod_config()
     pod = kubelet.run(config, handler)
-    asked = limited(memory_limit_in_bytes=64 * MIB) if limiting == "container" else limited()
+    wanted = limited(memory_limit_in_bytes=64 * MIB) if limiting == "container" else limited()
     systemctl("set-property", "--runtime", kubelet.slices[-1], f"MemoryMax={64 * MIB}", "MemorySwapMax=0")
-    container = kubelet.run_container(pod, config, "eats", "exec tail /dev/zero", linux=asked)
-    wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "its end", 60)
+    container = kubelet.run_container(pod, config, "eats", "exec tail /dev/zero", linux=wanted)
+    wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "the container ends", 60)
     ended = kubelet.status(container)
     assert (ended.exit_code, ended.reason) == (137, "OOMKilled")
 
 
-def test_an_oom_kill_is_known_though_its_monitor_comes_too_late(kubelet: SystemdKubelet) -> None:
+def test_oom_kill_is_reported_after_its_cgroup_is_gone(kubelet: SystemdKubelet) -> None:
     config = kubelet.pod_config()
     pod = kubelet.run(config, "runc")
     script = "until test -e /dev/shm/go; do sleep 0.1; done; exec tail /dev/zero"
@@ -150,22 +152,22 @@ def test_an_oom_kill_is_known_though_its_monitor_comes_too_late(kubelet: Systemd
         os.kill(int(pid), signal.SIGSTOP)
     try:
         assert kubelet.exec(container, ">/dev/shm/go").exit_code == 0
-        wait_until(lambda: not group.exists(), "the end of its scope, and with it of what the kernel counted")
+        wait_until(lambda: not group.exists(), "the scope and its counters are gone")
     finally:
         for pid in pids:
             os.kill(int(pid), signal.SIGCONT)
-    wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "its end")
+    wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "the container ends")
     assert (kubelet.status(container).exit_code, kubelet.status(container).reason) == (137, "OOMKilled")
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
-def test_what_a_pod_uses_is_told(kubelet: SystemdKubelet, handler: str) -> None:
+def test_stats_report_a_pods_usage(kubelet: SystemdKubelet, handler: str) -> None:
     config = kubelet.pod_config()
     pod = kubelet.run(config, handler)
     container = kubelet.run_container(
         pod, config, "main", BUSY, linux=limited(memory_limit_in_bytes=256 * MIB)
     )
-    wait_until(lambda: "busy" in kubelet.log(config, "main"), "its word", 60)
+    wait_until(lambda: "busy" in kubelet.log(config, "main"), "the container is busy", 60)
     request = api_pb2.ContainerStatsRequest(container_id=container)
     inner = kubelet.runtime.ContainerStats(request).stats
     of_pod = kubelet.runtime.PodSandboxStats(api_pb2.PodSandboxStatsRequest(pod_sandbox_id=pod)).stats.linux
@@ -180,7 +182,7 @@ def test_what_a_pod_uses_is_told(kubelet: SystemdKubelet, handler: str) -> None:
         assert 200 * MIB < inner.memory.available_bytes.value < 256 * MIB
 
 
-def test_a_pod_without_a_kubelet_leaves_no_slice(kubelet: SystemdKubelet) -> None:
+def test_pod_without_a_kubelet_leaves_no_slice(kubelet: SystemdKubelet) -> None:
     for handler in HANDLERS:
         config = kubelet.pod_config()
         config.linux.cgroup_parent = ""
@@ -190,21 +192,21 @@ def test_a_pod_without_a_kubelet_leaves_no_slice(kubelet: SystemdKubelet) -> Non
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
-def test_the_kubelet_may_take_the_slice_of_a_stopped_pod(kubelet: SystemdKubelet, handler: str) -> None:
+def test_stopped_pods_slice_can_be_removed(kubelet: SystemdKubelet, handler: str) -> None:
     config = kubelet.pod_config()
     pod = kubelet.run(config, handler)
     container = kubelet.run_container(pod, config, "main", "exec sleep 1000")
     kubelet.runtime.StopPodSandbox(api_pb2.StopPodSandboxRequest(pod_sandbox_id=pod))
     systemctl("stop", kubelet.slices[-1])
-    wait_until(lambda: not scope(config, container).parent.exists(), "the end of the slice")
+    wait_until(lambda: not scope(config, container).parent.exists(), "the slice is removed")
     kubelet.stop_and_remove(pod)
 
 
-def test_apparmor_confines_containers(kubelet: SystemdKubelet) -> None:
+def test_apparmor_confines_containers_by_default(kubelet: SystemdKubelet) -> None:
     script = "cat /proc/self/attr/current; mkdir /m; mount -t tmpfs none /m && echo mounted"
-    asked = linux(capabilities=api_pb2.Capability(add_capabilities=["SYS_ADMIN"]))
-    assert said_by(kubelet, "runc", f"({script}) 2>/dev/null; true", linux=asked) == [
+    wanted = linux(capabilities=api_pb2.Capability(add_capabilities=["SYS_ADMIN"]))
+    assert said_by(kubelet, "runc", f"({script}) 2>/dev/null; true", linux=wanted) == [
         "noderuntime-default (enforce)"
     ]
-    asked.security_context.apparmor.profile_type = api_pb2.SecurityProfile.Unconfined
-    assert said_by(kubelet, "runc", script, linux=asked) == ["unconfined", "mounted"]
+    wanted.security_context.apparmor.profile_type = api_pb2.SecurityProfile.Unconfined
+    assert said_by(kubelet, "runc", script, linux=wanted) == ["unconfined", "mounted"]
