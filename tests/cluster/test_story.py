@@ -56,8 +56,8 @@ def test_pods_reach_each_other_by_ip_and_by_service(world: World) -> None:
 @pytest.mark.parametrize("pod", PODS)
 def test_exec_cp_and_port_forward_work_in_pods(world: World, pod: str, tmp_path: Path) -> None:
     kubectl = world.cluster.kubectl
-    said = kubectl("exec", "-i", pod, "--", "sh", "-c", "cat; echo done", stdin="typed\n")
-    assert said == "typed\ndone\n"
+    output = kubectl("exec", "-i", pod, "--", "sh", "-c", "cat; echo done", stdin="typed\n")
+    assert output == "typed\ndone\n"
     with pytest.raises(CommandError) as failed:
         kubectl("exec", pod, "--", "sh", "-c", "exit 7")
     assert failed.value.status == 7

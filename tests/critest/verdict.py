@@ -40,8 +40,8 @@ def read(reports: Iterable[Path]) -> dict[str, Outcome]:
 def _outcome(case: ElementTree.Element) -> Outcome:
     skipped = case.find("skipped")
     if skipped is not None:
-        said = skipped.get("message", "")
-        return Outcome("skipped", said.removeprefix(_BY_ITSELF) if said.startswith(_BY_ITSELF) else "")
+        message = skipped.get("message", "")
+        return Outcome("skipped", message.removeprefix(_BY_ITSELF) if message.startswith(_BY_ITSELF) else "")
     bad = case.find("failure") is not None or case.find("error") is not None
     return Outcome("failed" if bad else "passed")
 

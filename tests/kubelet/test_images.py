@@ -84,8 +84,8 @@ def test_image_can_be_referenced_by_its_digest(world: World, workloads: Workload
     workloads.ready(*(_of(name, IMAGE, imagePullPolicy="Always") for name in ("by-tag", "again")))
     by_digest = next(image.repo_digests[0] for image in _images(world) if IMAGE in image.repo_tags)
     workloads.ready(_of("by-digest", by_digest))
-    told = {workloads.container(name)["imageID"] for name in ("by-tag", "again", "by-digest")}
-    assert len(told) == 1
+    reported = {workloads.container(name)["imageID"] for name in ("by-tag", "again", "by-digest")}
+    assert len(reported) == 1
     assert workloads.container("by-tag")["image"] == IMAGE
 
 

@@ -83,16 +83,16 @@ def test_stateful_set_pods_have_their_volumes(workloads: Workloads, runtime: str
     workloads.kubectl("rollout", "status", f"statefulset/{name}", "--timeout=90s")
     for number in range(2):
         log = workloads.logged(f"{name}-{number}", "config: read-only")
-        told = dict(line.split(": ", 1) for line in log.splitlines() if ": " in line)
-        assert told["/config/greeting"] == told["/one/renamed"] == "hello"
-        assert told["/secret/password"] == "open sesame"
-        assert f'app="{name}"' in told["/info/labels"]
-        assert told["/info/memory"] == "128"
-        assert told["/secret/..data/password"] == "440 0:2000"
-        assert told["size of memory"] == "8192"
-        assert told["starts"] == "1"
-        assert "scratch" not in told
-        assert _claims(told["token"])["aud"] == ["vault"]
+        reported = dict(line.split(": ", 1) for line in log.splitlines() if ": " in line)
+        assert reported["/config/greeting"] == reported["/one/renamed"] == "hello"
+        assert reported["/secret/password"] == "open sesame"
+        assert f'app="{name}"' in reported["/info/labels"]
+        assert reported["/info/memory"] == "128"
+        assert reported["/secret/..data/password"] == "440 0:2000"
+        assert reported["size of memory"] == "8192"
+        assert reported["starts"] == "1"
+        assert "scratch" not in reported
+        assert _claims(reported["token"])["aud"] == ["vault"]
     workloads.delete(f"pod/{name}-1")
     workloads.kubectl.wait_pod_ready(f"{name}-1")
     again = workloads.logged(f"{name}-1", "config: read-only")
@@ -167,11 +167,11 @@ def test_container_environment_has_pod_fields_and_limits(
     workloads.ended(name)
     status = workloads.kubectl.get("pod", name)
     log = workloads.log(name)
-    told = dict(line.split("=", 1) for line in log.splitlines() if "=" in line)
-    assert told | {
+    reported = dict(line.split("=", 1) for line in log.splitlines() if "=" in line)
+    assert reported | {
         "POD": name, "UID": status["metadata"]["uid"], "NODE": world.node.name, "CPU": "150",
         "IP": status["status"]["podIP"], "HOST_IP": world.node.ip, "COLOUR": "green", "OTHER": "world",
         "SECRET": "sesame", "S_WORD": "sesame", "JOINED": "hello sesame $(POD)", "HOSTNAME": name,
-    } == told  # fmt: skip
+    } == reported  # fmt: skip
     assert f"\n{name}\n{status['status']['podIP']}" in log
     assert "192.0.2.7\tfar" in log

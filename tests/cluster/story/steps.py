@@ -119,9 +119,9 @@ def check_connections(cluster: Cluster, node: Node, pods: list[str]) -> list[str
         for source in pods:
             for way, address in addresses.items():
                 url, probe = f"http://{address}/", partial(_try_fetch, cluster, node, source)
-                said = wait_for(f"{target} answers {source} on its {way} IP", partial(probe, url), timeout=20)
-                expect(said == f"hello from {target}", f"{source} asked {target}, got {said!r}")
-                lines.append(f"{source} -> {target} ({way} {address}): {said}")
+                body = wait_for(f"{target} answers {source} on its {way} IP", partial(probe, url), timeout=20)
+                expect(body == f"hello from {target}", f"{source} fetched from {target}, got {body!r}")
+                lines.append(f"{source} -> {target} ({way} {address}): {body}")
     return lines
 
 
@@ -181,7 +181,7 @@ def _helm(cluster: Cluster, *argv: str) -> str:
 def save_logs(cluster: Cluster, directory: Path) -> None:
     """Write logs for the analysis of a failure: journals, events, pods, resources, the logs of pods."""
     directory.mkdir(parents=True, exist_ok=True)
-    asked = {
+    sources = {
         "pods.txt": ("get", "pods", "-A", "-o", "wide"),
         "events.txt": ("get", "events", "-A", "--sort-by=.metadata.creationTimestamp"),
         "describe.txt": ("describe", "pods", "-A"),
@@ -190,7 +190,7 @@ def save_logs(cluster: Cluster, directory: Path) -> None:
         "operator.log": ("logs", "-n", NAMESPACE, f"deployment/{RELEASE}-operator", "--tail=1000"),
         "agent.log": ("logs", "-n", NAMESPACE, "-l", AGENTS, "--tail=1000"),
     }
-    for file, argv in asked.items():
+    for file, argv in sources.items():
         (directory / file).write_text(_attempt(partial(cluster.kubectl, *argv, timeout=20)))
     for node in cluster.nodes():
         journal = _attempt(partial(node.exec, "journalctl", "--no-pager", "-o", "short-precise"))

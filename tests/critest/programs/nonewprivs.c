@@ -1,4 +1,4 @@
-/* Prints who it is: a setuid file shows whether no_new_privs was in force. */
+/* Print the effective user ID: run from a setuid file, it shows whether no_new_privs is set. */
 #include <stdio.h>
 #include <unistd.h>
 

@@ -1,4 +1,4 @@
-/* Does nothing until it is asked to end. */
+/* Sleep until SIGTERM or SIGINT. */
 #include <signal.h>
 #include <unistd.h>
 

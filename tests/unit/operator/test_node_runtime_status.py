@@ -108,8 +108,8 @@ def test_report_on_an_old_spec_does_not_count_as_ready() -> None:
 
 
 def test_status_names_conflicting_nodes_and_classes() -> None:
-    taken = status_of(runtime(), world(node("n1", claimed="x"), instance("n1", runtime_name="x")))
-    assert condition(taken, "Degraded").message == "n1: node n1 belongs to NodeRuntime x"
+    claimed = status_of(runtime(), world(node("n1", claimed="x"), instance("n1", runtime_name="x")))
+    assert condition(claimed, "Degraded").message == "n1: node n1 belongs to NodeRuntime x"
     foreign = status_of(runtime(), world(runtime_class(owner="x")))
     assert condition(foreign, "Degraded").reason == "RuntimeClassConflict"
 

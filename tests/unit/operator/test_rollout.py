@@ -93,8 +93,8 @@ def test_deselected_node_is_removed_in_steps() -> None:
     assert unlabelled.labels == {"n1": {RUNC_LABEL: None}}
     assert not unlabelled.update
 
-    told = plan(runtime(), world(node("n1", pool="b"), left, runtime_class()))
-    assert told.update["n1"].state == "Removed"
+    instructed = plan(runtime(), world(node("n1", pool="b"), left, runtime_class()))
+    assert instructed.update["n1"].state == "Removed"
 
     going = instance("n1", "Removing", state="Removed")
     assert not plan(runtime(), world(node("n1", pool="b"), going)).delete_instances
