@@ -12,7 +12,7 @@ from noderuntime.core import log
 from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import NoderuntimeError
 from noderuntime.lifecycle import orphans
-from noderuntime.lifecycle.containers import log_file
+from noderuntime.lifecycle.containers.build import remove_unused_log
 from noderuntime.lifecycle.containers.create import keep_undone as keep_undone_container
 from noderuntime.lifecycle.containers.exits import settle
 from noderuntime.lifecycle.containers.pod import cgroup_of, user_of
@@ -120,7 +120,7 @@ async def _undo_container(parts: Parts, sandbox: Sandbox, container: Container) 
     await _end_monitor(parts, sandbox, container.id)
     await parts.executor(sandbox.handler).delete(container.id, sandbox.id)
     await parts.monitor.forget(container.id)
-    await log_file.remove_unused(container.log_path)
+    await remove_unused_log(container.log_path)
     await parts.images.release(container.id, paths.rootfs)
     await parts.host.remove_tree(paths.bundle)
     await parts.ledger.containers.drop(container)

@@ -16,14 +16,16 @@ from noderuntime.core.ids import new_id
 from noderuntime.core.undo import Undo
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.images.base import Image
-from noderuntime.lifecycle.containers import log_file
-from noderuntime.lifecycle.containers.bundle import write_spec
-from noderuntime.lifecycle.containers.devices import add_cdi_devices
+from noderuntime.lifecycle.containers.build import (
+    add_cdi_devices,
+    mount_image_volumes,
+    remove_unused_log,
+    write_spec,
+)
 from noderuntime.lifecycle.containers.oom import note_kills
 from noderuntime.lifecycle.containers.pod import cgroup_of, pod_of, user_of
 from noderuntime.lifecycle.containers.signals import stop_signal
 from noderuntime.lifecycle.containers.state import START_ERROR_CODE
-from noderuntime.lifecycle.containers.volumes import mount_image_volumes
 from noderuntime.lifecycle.ledger.ledger import container_name
 from noderuntime.lifecycle.ledger.records import Container, Sandbox
 from noderuntime.lifecycle.log_context import bind_container
@@ -161,7 +163,7 @@ async def _spec(
 async def _run_monitor(parts: Parts, sandbox: Sandbox, container: Container, undo: Undo) -> Monitored:
     executor = parts.executor(sandbox.handler)
     runtime = executor.monitor_runtime(container.id, sandbox.id, is_root=False)
-    undo.add("log", lambda: log_file.remove_unused(container.log_path))
+    undo.add("log", lambda: remove_unused_log(container.log_path))
     undo.add("monitor's files", lambda: parts.monitor.forget(container.id))
     undo.add("runtime's container", lambda: executor.delete(container.id, sandbox.id))
     request = MonitorRequest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from noderuntime.core import log
 from noderuntime.core.sessions import Command, Stdio, wanted_streams
 from noderuntime.cri.v1 import api_pb2
-from noderuntime.lifecycle.containers.process import check_command, exec_process
+from noderuntime.lifecycle.containers.build import check_command, exec_process
 from noderuntime.lifecycle.containers.state import must_run
 from noderuntime.lifecycle.containers.stdio_relay import relay
 from noderuntime.lifecycle.parts import Parts

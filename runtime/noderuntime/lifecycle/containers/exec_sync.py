@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from noderuntime.cri.v1 import api_pb2
-from noderuntime.lifecycle.containers.process import check_command, exec_process
+from noderuntime.lifecycle.containers.build import check_command, exec_process
 from noderuntime.lifecycle.containers.state import must_run
 from noderuntime.lifecycle.parts import Parts
 

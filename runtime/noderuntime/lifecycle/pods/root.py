@@ -11,7 +11,7 @@ from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import DeadlineExceeded
 from noderuntime.core.paths import ContainerPaths
 from noderuntime.cri.v1 import api_pb2
-from noderuntime.lifecycle.containers.bundle import write_spec
+from noderuntime.lifecycle.containers.build import write_spec
 from noderuntime.lifecycle.containers.pod import cgroup_of, pod_of, shares_pids
 from noderuntime.lifecycle.ledger.records import Sandbox
 from noderuntime.lifecycle.parts import Parts

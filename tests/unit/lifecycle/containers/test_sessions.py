@@ -137,7 +137,7 @@ async def test_requests_are_checked_at_once_and_again_when_the_client_comes(node
         exec_session(node.parts, api_pb2.ExecRequest(container_id=running, cmd=["app"]))
     with pytest.raises(InvalidArgument, match="one of stdin"):
         attach_session(node.parts, api_pb2.AttachRequest(container_id=running))
-    with pytest.raises(InvalidArgument, match="no command"):
+    with pytest.raises(InvalidArgument, match="command to run is empty"):
         exec_session(node.parts, api_pb2.ExecRequest(container_id=running, stdout=True))
     sessions = [
         exec_session(node.parts, exec_request(running)),

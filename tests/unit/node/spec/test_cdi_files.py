@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from noderuntime.core.errors import FailedPrecondition, InvalidArgument, NoderuntimeError, NotFound
 from noderuntime.cri.v1 import api_pb2
-from noderuntime.lifecycle.containers.devices import cdi_devices
+from noderuntime.lifecycle.containers.build import cdi_devices
 from noderuntime.node.spec.cdi.catalog import Catalog, read
 from noderuntime.node.spec.cdi.edits import apply
 
