@@ -27,7 +27,10 @@ def main() -> int:
     if chosen.verb == "up":
         began = time.monotonic()
         cluster.up()
-        node = (cluster.nodes() or [cluster.add_node(style=chosen.style, bundle=chosen.bundle)])[0]
+        node = (
+            cluster.nodes()
+            or [cluster.add_node(style=chosen.style, bundle=chosen.bundle and chosen.bundle.resolve())]
+        )[0]
         node.start()
         cluster.kubectl.wait_node_ready(node.name)
         print(f"{node.name} is Ready after {time.monotonic() - began:.1f} s")
