@@ -22,7 +22,7 @@ _BUILD_SECONDS = 1200
 _PACKAGES = ("pytest", "pluggy", "iniconfig", "packaging", "pygments")
 _TESTS = ("test_pod_life.py", "test_container_config.py", "test_user_namespaces.py")
 """Contract tests that also run in this machine."""
-_NOT_THOSE = (
+_DESELECTED = (
     "test_without_the_upstream_lists_fail_and_our_pods_go_on",  # the machine has no containerd
     "test_a_pod_that_can_never_be_is_refused",  # uses handlers of an upstream
     "test_systemd_is_told_when_calls_are_served",  # here systemd starts the daemon
@@ -77,7 +77,7 @@ def _copy_tests(smoke: Path, arguments: str) -> None:
     shutil.copytree(REPO / "tests/contract/realnode", smoke / "tests/realnode", ignore=ignored)
     for name in _TESTS:
         shutil.copy(REPO / "tests/contract" / name, smoke / "tests" / name)
-    left_out = " ".join(f"--deselect={_TESTS[0]}::{name}" for name in _NOT_THOSE)
+    left_out = " ".join(f"--deselect={_TESTS[0]}::{name}" for name in _DESELECTED)
     settings = _SETTINGS.format(options=f"{left_out} {arguments}", tests=" ".join(_TESTS))
     (smoke / "tests/pytest.ini").write_text(settings)
     shutil.copy(REPO / "tests/vm/guest/run.sh", smoke / "run.sh")
