@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 
@@ -14,6 +15,7 @@ from noderuntime.cli import run
 
 def main() -> None:
     """Run the command line and leave with its exit status."""
+    faulthandler.enable()  # a watchdog's SIGABRT, and crashes, print where every thread is
     sys.exit(run(sys.argv[1:]))
 
 

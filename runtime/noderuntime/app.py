@@ -7,6 +7,7 @@ ran before is recovered, calls are served, systemd is told. Nothing is served ea
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from noderuntime.config import Config, ImagesConfig, load
-from noderuntime.core import log, tasks
+from noderuntime.core import diagnosis, log, tasks
 from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import InvalidArgument
 from noderuntime.core.paths import Paths
@@ -32,6 +33,7 @@ from noderuntime.edge.server.runtime_service import RuntimeService
 from noderuntime.edge.server.serve import GRACE_SECONDS, on_signals, serve
 from noderuntime.edge.server.store_service import StoreService
 from noderuntime.edge.server.subjects import with_subjects
+from noderuntime.edge.server.watchdog import report_alive
 from noderuntime.edge.streaming.server import StreamingServer
 from noderuntime.images.backends.containerd import ContainerdBackend
 from noderuntime.images.backends.containerd_client import ContainerdClient
@@ -60,6 +62,7 @@ from noderuntime.node.spec.cdi.catalog import Catalog
 from noderuntime.node.spec.facts import read_facts
 
 _EXITS = "exits"
+_STDERR = 2
 _IMAGES = "images"
 
 
@@ -71,6 +74,7 @@ async def run(path: Path) -> None:
     config = load(path)
     log.configure(config.log.level)
     stop, hangup = on_signals(signal.SIGTERM, signal.SIGINT), on_signals(signal.SIGHUP)
+    _report_on(signal.SIGUSR1)
     await FILES.run(make_way, config.server.socket)
     async with AsyncExitStack() as stack:
         metrics = _metrics(config)
@@ -86,9 +90,18 @@ async def run(path: Path) -> None:
         await stack.enter_async_context(
             _meanwhile(reload_on(hangup, parts, path), on_end=stop.set, name="reload at SIGHUP")
         )
+        await stack.enter_async_context(
+            _meanwhile(report_alive(diagnosis.report), on_end=stop.set, name="report to the watchdog")
+        )
         async with _watching_exits(parts, on_failure=stop.set):
             await serve(_dispatcher(parts, streams, upstream), config.server.socket, stop)
         await parts.work.drain(GRACE_SECONDS)
+
+
+def _report_on(signo: signal.Signals) -> None:
+    """Log what the daemon does when the signal comes: stacks of all threads even if the event loop hangs."""
+    asyncio.get_running_loop().add_signal_handler(signo, diagnosis.report)
+    faulthandler.register(signo, file=_STDERR, all_threads=True, chain=True)
 
 
 def _metrics(config: Config) -> Metrics:

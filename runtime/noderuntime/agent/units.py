@@ -30,6 +30,8 @@ Environment=GRPC_ENABLE_FORK_SUPPORT=0
 Restart=always
 RestartSec=1
 TimeoutStartSec=90
+# The daemon reports while its event loop and its threads for blocking calls make progress.
+WatchdogSec=60
 # Monitors and containers keep running when the daemon stops.
 KillMode=process
 Delegate=yes

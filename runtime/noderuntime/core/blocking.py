@@ -42,6 +42,8 @@ class Load(NamedTuple):
     """Calls that no thread has begun."""
     oldest: float
     """Seconds that the oldest running call has run; 0 when none runs."""
+    stalled: float
+    """Seconds since a thread took up a call, while others wait; 0 when none waits."""
 
 
 class Lane:
@@ -70,8 +72,10 @@ class Lane:
 
     def load(self) -> Load:
         """Return what the lane has to do now."""
-        began = tuple(self._began.values())
-        return Load(self._queue.qsize(), time.monotonic() - min(began) if began else 0.0)
+        queued, began, now = self._queue.qsize(), tuple(self._began.values()), time.monotonic()
+        if not began:
+            return Load(queued, 0.0, 0.0)
+        return Load(queued, now - min(began), now - max(began) if queued else 0.0)
 
     def close(self) -> None:
         """End the threads after the calls that were requested; none may be requested afterwards."""

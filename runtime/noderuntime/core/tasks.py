@@ -23,7 +23,7 @@ from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from noderuntime.core import log
 from noderuntime.core.errors import NoderuntimeError
@@ -212,6 +212,7 @@ class Work:
         self._locks: WeakValueDictionary[str, Lock] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._kept: dict[Hashable, _Kept] = {}
+        _works.add(self)
 
     def lock(self, object_id: str) -> Lock:
         """Return the lock that orders all work on one object."""
@@ -220,9 +221,9 @@ class Work:
             lock = self._locks[object_id] = Lock()
         return lock
 
-    def held(self) -> dict[str, str]:
-        """Return the names of the locks that are held, each with the name of the task that holds it."""
-        return {name: lock.holder for name, lock in sorted(self._locks.items()) if lock.locked()}
+    def locks(self) -> list[tuple[str, Lock]]:
+        """Return the locks that are in use, with their names."""
+        return list(self._locks.items())
 
     async def finish(self, work: Coroutine[Any, Any, T], *, name: str) -> T:
         """Wait for the work, which continues if the caller is cancelled; its failure is logged then."""
@@ -283,6 +284,15 @@ class Work:
     def _drop(self, key: Hashable, kept: _Kept) -> None:
         if self._kept.get(key) is kept:
             del self._kept[key]
+
+
+_works: WeakSet[Work] = WeakSet()
+
+
+def held_locks() -> dict[str, str]:
+    """Return the names of the locks that are held, each with the name of the task that holds it."""
+    locks = [(name, lock) for work in _works for name, lock in work.locks()]
+    return {name: lock.holder for name, lock in sorted(locks, key=lambda named: named[0]) if lock.locked()}
 
 
 @dataclass(eq=False, slots=True)

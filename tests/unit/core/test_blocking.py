@@ -104,8 +104,8 @@ async def test_lanes_report_their_load_by_name(hang):
     lane = Lane("reported", 1)
     tasks = [start(lane.run(hang), name="call") for _ in range(2)]
     await hang.begun()
-    queued, oldest = blocking.lanes()["reported"]
-    assert (queued, oldest > 0) == (1, True)
+    queued, oldest, stalled = blocking.lanes()["reported"]
+    assert (queued, oldest > 0, stalled > 0) == (1, True, True)
     hang.release.set()
     await asyncio.gather(*tasks)
     lane.close()

@@ -230,10 +230,10 @@ async def test_lock_names_its_holder():
 
     task = start(hold(), name="StopPodSandbox pod")
     await turns()
-    assert work.held() == {"pod": "StopPodSandbox pod"}
+    assert tasks.held_locks() == {"pod": "StopPodSandbox pod"}
     gate.set()
     await task
-    assert work.held() == {}
+    assert tasks.held_locks() == {}
 
 
 async def test_drain_waits_for_work_whose_caller_left():

@@ -10,6 +10,16 @@ import socket
 _ADDRESS = os.environ.pop("NOTIFY_SOCKET", "")
 
 
+# Seconds, not to be inherited either: the watchdog is that of this process.
+_WATCHDOG = int(os.environ.pop("WATCHDOG_USEC", "0") or 0) / 1e6
+_WATCHDOG_PID = os.environ.pop("WATCHDOG_PID", "")
+
+
+def watchdog_seconds() -> float:
+    """Return within how many seconds the service manager wants a sign of life; 0 when it wants none."""
+    return _WATCHDOG if _WATCHDOG_PID in ("", str(os.getpid())) else 0.0
+
+
 def notify(state: str) -> None:
     """Send lines such as ``READY=1`` or ``STATUS=…`` to the service manager."""
     if not _ADDRESS:
