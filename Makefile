@@ -5,7 +5,7 @@ export NODERUNTIME_CACHE ?= $(HOME)/.cache/noderuntime
 VENV := $(NODERUNTIME_CACHE)/venv/bin
 SYSTEM_PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 /usr/bin/python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$python; break; }; done)
-# The harness is a package for the tests and the demo, not part of the distribution.
+# The harness is a package of tests and demo, not of the distribution.
 export PYTHONPATH := tests/cluster
 export PATH := $(VENV):$(NODERUNTIME_CACHE)/bin:$(PATH):/usr/sbin:/sbin
 IMAGE ?= noderuntime:dev
@@ -15,7 +15,7 @@ QUICK ?=
 K ?=
 UPGRADE ?=
 PYTEST := $(VENV)/pytest
-# A daemon keeps what mypy found out for the next run; CI has no next run.
+# Locally a daemon keeps mypy's results for the next run.
 MYPY := $(VENV)/$(if $(CI),mypy,dmypy run --timeout 3600 --)
 CRITEST := PYTHONPATH=tests:tests/contract $(VENV)/python -m critest
 
@@ -26,11 +26,11 @@ CRITEST := PYTHONPATH=tests:tests/contract $(VENV)/python -m critest
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-venv: ## the Python packages of requirements.lock; needs Python 3.11 or newer with venv, and no root
+venv: ## install the Python packages of requirements.lock; needs Python 3.11 or newer, no root
 	@test -n "$(SYSTEM_PYTHON)" || { echo 'venv: Python 3.11 or newer is needed' >&2; exit 1; }
 	@$(SYSTEM_PYTHON) scripts/environment.py
 
-setup: ## everything else that is missing on this machine: Debian packages, programs; needs root
+setup: ## install what the targets below need: Debian packages, the venv, Go programs; needs root on Debian 12
 	@test -n "$(SYSTEM_PYTHON)" || { echo 'setup: Python 3.11 or newer is needed' >&2; exit 1; }
 	@$(SYSTEM_PYTHON) scripts/setup.py
 
@@ -50,53 +50,53 @@ unit: venv ## unit tests and their coverage; K=expression selects tests
 	$(PYTEST) tests/unit --numprocesses auto --timeout 60 $(if $(K),-k '$(K)',--cov --cov-report=)
 	@$(if $(K),,$(VENV)/coverage report | tail -n 1)
 
-fuzz: setup ## hostile layers, and hostile clients of exec; RUNS=N for more
+fuzz: setup ## fuzz layers and streaming clients; RUNS=N sets the number of inputs
 	$(VENV)/python tests/fuzz/fuzz_tar.py --runs $(RUNS)
 	PYTHONPATH=tests/clients $(VENV)/python tests/fuzz/fuzz_spdy.py --runs $(RUNS)
 
-contract: setup ## contract tests: the real tools, on this machine
+contract: setup ## contract tests: with the real tools, on this machine
 	$(PYTEST) tests/contract
 
-critest: setup ## the CRI conformance suite: runc, alone on the node, with images of our own
+critest: setup ## CRI conformance suite: runc, as the only runtime of the node
 	$(CRITEST) --setting alone
 
-critest-gvisor: setup ## the same in gVisor, but for what tests/critest/not-in-gvisor.toml lists
+critest-gvisor: setup ## the suite in gVisor, without the specs in tests/critest/not-in-gvisor.toml
 	$(CRITEST) --setting alone --handler gvisor
 
-critest-delegate: setup ## the suite beside containerd: its pods through us, then our own
+critest-delegate: setup ## the suite beside containerd: with containerd's pods, then with ours
 	$(CRITEST)
 	$(CRITEST) --handler runc
 
-critest-websocket: setup ## the suite's streaming specs over WebSocket
+critest-websocket: setup ## the suite's streaming specs, over WebSocket
 	for handler in runc gvisor; do \
 		$(CRITEST) --handler $$handler --ginkgo.focus=Streaming \
 			-websocket-exec -websocket-attach -websocket-portforward || exit; done
 
-cluster-test: setup ## the story as pytest tests, on a cluster of their own
+cluster-test: setup ## the demo's story as tests, on a cluster that they create and remove
 	$(PYTEST) tests/cluster
 
-kubelet-test: setup ## a kubelet on a node where noderuntime is the only runtime
+kubelet-test: setup ## a kubelet with noderuntime as its only runtime
 	$(PYTEST) tests/kubelet
 
-vm-test: setup ## cgroup v2 and systemd's driver, in an emulated machine; some fifteen minutes, not part of test
+vm-test: setup ## cgroup v2 and systemd's driver, in an emulated machine: about 15 minutes, not part of test
 	@$(SYSTEM_PYTHON) scripts/setup.py qemu-system-x86 e2fsprogs
 	PYTHONPATH=tests:tests/contract:tests/cluster $(VENV)/python -m vm
 
-test: setup check contract critest critest-gvisor critest-delegate critest-websocket cluster-test kubelet-test ## all of it
+test: setup check contract critest critest-gvisor critest-delegate critest-websocket cluster-test kubelet-test ## all checks and tests but vm-test and fuzz
 
-bench: setup ## beside containerd on this machine, pods: times, CPU, memory; QUICK=1 for five minutes of it
+bench: setup ## compare pods with containerd: times, CPU, memory; QUICK=1 takes five minutes
 	QUICK=$(QUICK) PYTHONPATH=tests:tests/contract $(VENV)/python -m bench.cri
 
-bench-images: setup ## the same for pulling images
+bench-images: setup ## compare pulls of images with containerd
 	QUICK=$(QUICK) PYTHONPATH=tests:tests/contract $(VENV)/python -m bench.images
 
-demo: setup ## the whole story, step by step; KEEP=1 leaves the cluster up
+demo: setup ## show the whole story step by step; KEEP=1 keeps the cluster
 	@KEEP=$(KEEP) $(VENV)/python -m story.demo
 
 demo-down: ## remove the demo's cluster
 	@$(VENV)/python -m harness down demo
 
-image: setup ## build the image and push it: make image IMAGE=registry.example/noderuntime:1
+image: setup ## build the image, and push it: make image IMAGE=registry.example/noderuntime:1
 	$(VENV)/python image/build.py --image $(IMAGE) $(if $(findstring /,$(IMAGE)),--push)
 
 dist: setup ## wheel and chart of a release, into dist/

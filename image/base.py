@@ -1,4 +1,4 @@
-"""The base image: Debian's, or where no registry serves it the same made from its packages."""
+"""The base image: Debian's from its registry, or the same built from packages if it cannot be pulled."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from buildah import CACHE, SOURCE, buildah, run, works
 UPSTREAM = "docker.io/library/debian:bookworm-slim"
 OWN = "localhost/noderuntime-base:bookworm"
 SUITES = ("bookworm", "bookworm-updates", "bookworm-security")
-# What Debian's slim images leave out too.
+# Debian's slim images do not have these either.
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 
 
 def base_image() -> str:
-    """Return the name of the base image, in our store from here on."""
+    """Return the name of the base image, which is then in the store."""
     if works("inspect", "--type=image", OWN):
         return OWN
     if works("pull", "--quiet", UPSTREAM):
@@ -24,7 +24,7 @@ def base_image() -> str:
 
 
 def make() -> None:
-    """Make the base image with mmdebstrap; merged /usr from the start, else a full Perl comes along."""
+    """Build the base image with mmdebstrap; /usr is merged from the start, otherwise it would need Perl."""
     archive = CACHE / "image/base.tar"
     archive.parent.mkdir(parents=True, exist_ok=True)
     run(

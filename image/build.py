@@ -2,9 +2,9 @@
 
 ``python image/build.py --image registry.example/noderuntime:dev --push``
 
-Needs buildah, pip, and the static programs in ``$NODERUNTIME_CACHE/bin``; where no
-registry serves the base image also mmdebstrap. What does not change with our own code is
-cached in ``$NODERUNTIME_CACHE/image``: a rebuild after an edit takes seconds.
+Needs what ``make setup`` installs: buildah, uv, the static programs in ``$NODERUNTIME_CACHE/bin``, and
+mmdebstrap if the base image cannot be pulled. Everything but our own code is cached in
+``$NODERUNTIME_CACHE/image``: a rebuild after an edit takes seconds.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ SEALED = "localhost/noderuntime-sealed"
 
 
 def main() -> None:
-    """Build, and push if told to."""
+    """Build the image, and push it with --push."""
     parser = argparse.ArgumentParser(description="Build the project's image, and push it.")
-    parser.add_argument("--image", required=True, help="name and tag to give the image")
-    parser.add_argument("--base", help=f"base image; default {UPSTREAM}, or one made by mmdebstrap")
+    parser.add_argument("--image", required=True, help="name and tag of the image")
+    parser.add_argument("--base", help=f"base image (default: {UPSTREAM}, or the same from mmdebstrap)")
     parser.add_argument("--push", action="store_true", help="push it to the registry in its name")
-    parser.add_argument("--tls-verify", choices=("true", "false"), default="true", help="false: plain HTTP")
+    parser.add_argument(
+        "--tls-verify", choices=("true", "false"), default="true", help="false allows plain HTTP"
+    )
     arguments = parser.parse_args()
     with locked():
         build(arguments.image, arguments.base or base_image())
@@ -37,7 +39,7 @@ def main() -> None:
 
 
 def build(image: str, base: str) -> None:
-    """Build the Containerfile; the bundle's stage gets a name, so that pruning spares it."""
+    """Build the Containerfile. The bundle's stage gets a tag, so that pruning keeps it."""
     common = (
         *("build", "--quiet", "--layers", "--isolation=chroot", "--format=oci", "--timestamp=0"),
         f"--build-arg=BASE={base}",
@@ -51,12 +53,12 @@ def build(image: str, base: str) -> None:
 
 
 def tools() -> Path:
-    """Return a directory with the static programs, and nothing else."""
+    """Return a directory that contains the static programs only."""
     home = CACHE / "image/tools"
     home.mkdir(parents=True, exist_ok=True)
     for tool in TOOLS:
         if not (CACHE / "bin" / tool).is_file():
-            raise SystemExit(f"{CACHE / 'bin' / tool} is missing: make setup builds it")
+            raise SystemExit(f"{CACHE / 'bin' / tool} is missing: run make setup")
         shutil.copy2(CACHE / "bin" / tool, home / tool)
     return home
 

@@ -1,4 +1,4 @@
-"""buildah on a store of our own: none of the machine's other images is read or touched."""
+"""buildah with a separate store: the machine's other images are neither read nor changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STORE = CACHE / "image/store"
 
 @contextlib.contextmanager
 def locked() -> Iterator[None]:
-    """Hold the store: what one build prunes may be what another one is about to use."""
+    """Lock the store: one build could prune what another build is about to use."""
     STORE.parent.mkdir(parents=True, exist_ok=True)
     with (STORE.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -24,25 +24,25 @@ def locked() -> Iterator[None]:
 
 
 def buildah(*arguments: str) -> str:
-    """Run buildah and return what it printed."""
+    """Run buildah and return its output."""
     return run(*_command(arguments))
 
 
 def works(*arguments: str) -> bool:
-    """Tell whether buildah succeeds with the arguments; its words are dropped."""
+    """Return whether buildah succeeds; its output is dropped."""
     return subprocess.run(_command(arguments), capture_output=True, check=False).returncode == 0
 
 
 def push(image: str, *, tls_verify: bool, to: str | None = None, form: str = "oci") -> None:
-    """Push an image to its name, or to another one; form is oci or v2s2 (Docker's schema 2)."""
+    """Push an image to its name or another one; form is oci or v2s2 (Docker's schema 2)."""
     options = (f"--format={form}", f"--tls-verify={str(tls_verify).lower()}")
     buildah("push", "--quiet", *options, image, f"docker://{to or image}")
 
 
 def run(*command: str) -> str:
-    """Run a command and return its output; its errors are shown as they come.
+    """Run a command and return its standard output; standard error is not captured.
 
-    Raises SystemExit with the command when it fails.
+    Raises SystemExit with the command and its status when it fails.
     """
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:

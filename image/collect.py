@@ -1,11 +1,10 @@
-"""Gather the parts of the bundle that come from Debian, inside the build container.
+"""Add Debian's parts to the bundle; runs in the build container.
 
-Given a tree that already holds the Python packages and the static tools, this adds
-Debian's Python, conmon, their loader and libraries, busybox, the pause root file
-system and the seccomp profile. The interpreter path written into the two dynamic
-programs is a placeholder of the final length: seal.py puts the digest in.
+The tree already contains the Python packages and the static tools. Added are Debian's Python, conmon,
+their loader and libraries, busybox, the pause root filesystem and the seccomp profile. The loader's path
+in the two dynamic programs is a placeholder of the final length: seal.py replaces it with the digest.
 
-Run by the base's own Python; uses the standard library only.
+Runs with the base image's Python and the standard library only.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ LOADER = "ld-linux-x86-64.so.2"
 PLACEHOLDER = f"/opt/noderuntime/versions/{'0' * 16}"
 STDLIB = Path("/usr/lib/python3.11")
 
-# What a daemon never imports: tests, build and GUI parts, terminals.
+# The daemon imports none of these: tests, build and GUI modules, terminals.
 STDLIB_LEFT_OUT = shutil.ignore_patterns(
     *(
         "__pycache__",
@@ -51,7 +50,7 @@ def main(bundle: Path) -> None:
 
 
 def check_static(programs: Path) -> None:
-    """Refuse a tool that needs a loader: the node's may be another one."""
+    """Raise SystemExit for a tool that needs a loader: the node's loader may differ."""
     for path in programs.rglob("*"):
         if path.is_file() and b"ld-linux" in path.read_bytes()[:4096]:
             raise SystemExit(f"{path.name} is not static: build it with CGO_ENABLED=0 or -extldflags=-static")
@@ -68,8 +67,8 @@ def copy_programs(bundle: Path) -> None:
 
 
 def copy_libraries(bundle: Path) -> None:
-    """Copy the loader and every shared library that an ELF file of the bundle needs."""
-    # glibc opens libgcc by name when a thread is cancelled.
+    """Copy the loader, and every shared library that an ELF file of the bundle needs."""
+    # glibc loads libgcc by name when a thread is cancelled.
     wanted = {Path("/lib/x86_64-linux-gnu/libgcc_s.so.1")}
     for path in elf_files(bundle):
         wanted |= needed(path)
@@ -79,15 +78,15 @@ def copy_libraries(bundle: Path) -> None:
 
 
 def elf_files(bundle: Path) -> list[Path]:
-    """Return the dynamic ELF files: the two programs and all extension modules."""
+    """Return the dynamic ELF files: the two programs and the extension modules."""
     programs = [bundle / "bin/python3", bundle / "bin/conmon"]
     return programs + sorted(path for path in (bundle / "lib/python3.11").rglob("*.so*") if path.is_file())
 
 
 def needed(path: Path) -> set[Path]:
-    """Return the system libraries that the loader would open for path.
+    """Return the system libraries that the loader opens for path.
 
-    Raises SystemExit when one cannot be found: such a bundle would fail on the node.
+    Raises SystemExit if one is missing: the bundle would fail on the node.
     """
     listing = subprocess.run(["ldd", str(path)], capture_output=True, text=True, check=True).stdout
     if "not found" in listing:
@@ -97,10 +96,10 @@ def needed(path: Path) -> set[Path]:
 
 
 def patch(bundle: Path) -> None:
-    """Give the dynamic programs their own loader and libraries.
+    """Set the loader and the library path of the dynamic programs to the bundle's.
 
-    DT_RPATH on the program, not DT_RUNPATH: it also serves the libraries' own needs
-    and wins over LD_LIBRARY_PATH. Absolute, not $ORIGIN: that one needs a mounted /proc.
+    DT_RPATH and not DT_RUNPATH: it also applies to the dependencies of libraries and precedes
+    LD_LIBRARY_PATH. An absolute path and not $ORIGIN, which needs a mounted /proc.
     """
     for name in ("python3", "conmon"):
         subprocess.run(
@@ -111,9 +110,9 @@ def patch(bundle: Path) -> None:
 
 
 def pause_rootfs(root: Path) -> None:
-    """Lay out the pause container's root: static programs and what runtimes mount on.
+    """Create the pause container's root: static programs, and the mount points that runtimes need.
 
-    busybox connects from inside where a pod has a network stack of its own (port-forward into gVisor).
+    busybox connects from inside pods with a separate network stack (port-forward into gVisor).
     """
     for name in ("dev", "etc", "proc", "run", "sys", "tmp"):
         (root / name).mkdir(parents=True)
@@ -124,7 +123,7 @@ def pause_rootfs(root: Path) -> None:
 
 
 def precompile(bundle: Path) -> None:
-    """Compile all modules; unchecked, because nobody edits a bundle."""
+    """Compile all modules without a check of their sources, because a bundle does not change."""
     ok = compileall.compile_dir(
         bundle / "lib/python3.11",
         quiet=1,

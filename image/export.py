@@ -1,6 +1,6 @@
-"""Copy the bundle out of an image that build.py made: ``python image/export.py IMAGE DIRECTORY``.
+"""Copy the bundle out of an image of build.py: ``python image/export.py IMAGE DIRECTORY``.
 
-The bundle runs where it says: mount or chroot so that the directory is ``/opt/noderuntime``.
+The bundle runs at one path only: mount the directory, or chroot, so that it is ``/opt/noderuntime``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from buildah import buildah, locked
 
 
 def main(image: str, directory: Path) -> None:
-    """Write the image's /opt/noderuntime to the directory, which must not exist yet."""
+    """Copy the image's /opt/noderuntime to the directory, which must not exist."""
     with locked():
         container = buildah("from", image)
         try:

@@ -1,4 +1,4 @@
-"""The image's Python packages, unpacked for the Python of its Debian release."""
+"""Unpack the image's Python packages for the Python of its Debian release."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from buildah import CACHE, SOURCE, run
 LOCK = SOURCE / "requirements.lock"
 EXTRAS = ("runtime", "operator")
 PYTHON, PLATFORM = "3.11", "x86_64-manylinux_2_36"  # bookworm's
-# Files of wheels that are for developers only, and uv's own.
+# Files of wheels that only developers use, and uv's lock.
 LEFT_OUT = (".lock", "*.pyi", "*.pyx", "*.pxd", "*.pxi", "*.c", "*.h", "tests", "test", "docs")
 
 
@@ -37,9 +37,9 @@ def _extras() -> dict[str, list[str]]:
 
 
 def _install(requirements: list[str], target: Path) -> None:
-    """Unpack wheels, checked against the lock's hashes, into target; remove what no program reads.
+    """Unpack wheels, checked against the hashes of the lock, into target; remove files that no program reads.
 
-    uv and not pip: it takes hashes from a constraints file and evaluates markers for the image's Python.
+    uv and not pip, which ignores hashes in a constraints file and evaluates markers for the running Python.
     """
     run(
         *(str(CACHE / "venv/bin/uv"), "pip", "install", "--quiet", "--no-build", "--link-mode=copy"),

@@ -1,11 +1,10 @@
-"""Make the bundle of one version: the collected parts, our package, and a name.
+"""Make the bundle of one version from the collected parts and our package, and name it.
 
-The name is a digest of everything that went in, so that equal inputs are the same
-version, and a node can keep several side by side. The tree ends up at
-``<root>/versions/<digest>``, with ``<root>/bundle`` pointing at it: the only place where
-it runs, because the kernel wants absolute paths of loaders and interpreters.
+The name is a digest of all inputs: equal inputs are the same version, and a node can have several
+versions at once. The bundle is ``<root>/versions/<digest>``, and ``<root>/bundle`` is a link to it. It runs
+at this path only, because the kernel needs absolute paths of loaders and interpreters.
 
-Run by the base's own Python; uses the standard library only.
+Runs with the base image's Python and the standard library only.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from pathlib import Path
 
 PLACEHOLDER = "0" * 16
 PATCHED = ("bin/python3", "bin/conmon")
-SITE = "lib/python3.11/dist-packages"  # where Debian's Python looks, in any prefix
+SITE = "lib/python3.11/dist-packages"  # Debian's Python searches it in any prefix
 
 LAUNCHER = """#!{python} -I
 from noderuntime.__main__ import main
@@ -30,7 +29,7 @@ raise SystemExit(main())
 
 
 def main(parts: Path, package: Path, root: Path) -> None:
-    """Write the bundle made of parts and package below root."""
+    """Write the bundle of parts and package below root."""
     digest = tree_digest(parts, package)
     home = root / "versions" / digest
     shutil.copytree(parts, home, symlinks=True)
@@ -46,7 +45,7 @@ def main(parts: Path, package: Path, root: Path) -> None:
 
 
 def tree_digest(*trees: Path) -> str:
-    """Return 16 hex digits over names, modes and contents; compiled modules follow from their sources."""
+    """Return a digest of 16 hex digits over names, modes and contents, without compiled modules."""
     total = hashlib.sha256(LAUNCHER.encode())
     for tree in trees:
         for path in sorted(tree.rglob("*")):
@@ -59,18 +58,18 @@ def tree_digest(*trees: Path) -> str:
 
 
 def compile_package(package: Path) -> None:
-    """Compile our own modules as collect.py compiled the others."""
+    """Compile our own modules in the way of collect.py."""
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
     if not compileall.compile_dir(package, quiet=1, workers=0, invalidation_mode=mode):
         raise SystemExit("compiling noderuntime failed")
 
 
 def put_digest(program: Path, digest: str) -> None:
-    """Replace the placeholder in the paths of loader and libraries; it has the same length."""
+    """Replace the placeholder in the paths of loader and libraries with the digest, which is as long."""
     content = program.read_bytes()
     before = f"/versions/{PLACEHOLDER}/lib".encode()
     if content.count(before) != 2:
-        raise SystemExit(f"{program}: found {content.count(before)} placeholders")
+        raise SystemExit(f"{program}: expected 2 placeholders of the digest, found {content.count(before)}")
     program.write_bytes(content.replace(before, f"/versions/{digest}/lib".encode()))
 
 

@@ -1,9 +1,9 @@
-"""Make the small images that demo and tests run, and push them to a plain HTTP registry.
+"""Build the small images of demo and tests, and push them to a registry over plain HTTP.
 
 ``python image/testimages.py --registry 127.0.0.1:5000 --busybox /path/to/static/busybox``
 
-One layer of a static busybox serves nearly all of them; they differ in what the image's
-configuration asks of a runtime. What is pushed is the same every time, digests included.
+Nearly all of them are one layer with a static busybox, and differ in their configuration. Every run
+produces the same digests.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DIRECTORIES = ("bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "var", 
 
 @dataclass(frozen=True)
 class Image:
-    """A repository and tag, and what its configuration says."""
+    """A repository with a tag, and the options of its configuration."""
 
     name: str
     options: tuple[str, ...]
@@ -58,9 +58,9 @@ IMAGES = (
 
 
 def main() -> None:
-    """Make and push all of them."""
+    """Build and push all images."""
     parser = argparse.ArgumentParser(
-        description="Make the test images and push them to a plain HTTP registry."
+        description="Build the test images and push them to a registry over plain HTTP."
     )
     parser.add_argument("--registry", required=True, help="host:port")
     parser.add_argument("--busybox", type=Path, default=Path("/bin/busybox"), help="a static busybox")
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def make_base(busybox: Path) -> None:
-    """Make the image that the others start from: busybox under the name of each applet, and its users."""
+    """Build the base of the others: busybox, a link for each applet, and users."""
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         for name in DIRECTORIES:
@@ -94,14 +94,14 @@ def make_base(busybox: Path) -> None:
 
 
 def publish(image: Image, base: str, registry: str) -> None:
-    """Commit an image that has base's files and a configuration of its own, and push it."""
+    """Commit base with the image's configuration, and push it."""
     name = f"{STORE}/{image.name}"
     commit(base, name, image.options)
     push(name, tls_verify=False, to=f"{registry}/{image.name}", form=image.form)
 
 
 def publish_pause(program: Path, registry: str) -> None:
-    """Push what containerd runs as a sandbox's first process: one static program that waits."""
+    """Push the image of a sandbox's first process in containerd: one static program that waits."""
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         (root / "pause").write_bytes(program.read_bytes())
@@ -112,7 +112,7 @@ def publish_pause(program: Path, registry: str) -> None:
 
 
 def commit(base: str, name: str, options: tuple[str, ...], tree: Path | None = None) -> None:
-    """Commit base with a tree laid over it and a changed configuration."""
+    """Commit base with the files of tree and a changed configuration."""
     container = buildah("from", base)
     try:
         if tree:

@@ -1,4 +1,4 @@
-"""Debian packages: installed when missing, or unpacked aside where installing would start a daemon."""
+"""Install Debian packages, or unpack those that would start a daemon when they are installed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 import aptsources
 
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-# Several of us may use apt at once: wait for the lock instead of failing.
+# Another process may hold the lock: wait for it.
 _APT = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3"]
 _ENVIRONMENT = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
 
 
 def install(packages: Iterable[str]) -> None:
-    """Install those packages that are missing."""
+    """Install the missing ones of these packages."""
     missing = [package for package in packages if not is_installed(package)]
     if not missing:
         return
@@ -30,14 +30,14 @@ def install(packages: Iterable[str]) -> None:
 
 
 def is_installed(package: str) -> bool:
-    """Ask dpkg."""
+    """Return whether dpkg has the package as installed."""
     query = ["dpkg-query", "--show", "--showformat=${db:Status-Status}", package]
     done = subprocess.run(query, capture_output=True, text=True, check=False)
     return done.returncode == 0 and done.stdout == "installed"
 
 
 def apt(*arguments: str, options: Iterable[str] = ()) -> None:
-    """Run apt-get, silent unless it fails."""
+    """Run apt-get without output. Raises SystemExit with its last message when it fails."""
     argv = [*_APT, *(word for option in options for word in ("-o", option)), *arguments]
     done = subprocess.run(
         argv, env=_ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
@@ -47,7 +47,10 @@ def apt(*arguments: str, options: Iterable[str] = ()) -> None:
 
 
 def link_programs(name: str, entry: dict[str, Any], cache: Path) -> None:
-    """Link a table entry's programs into cache/bin: PATH's where allowed, else unpacked from the packages."""
+    """Link the programs of an entry of tools/programs.toml into cache/bin.
+
+    They come from PATH if the entry allows it, otherwise from its packages, unpacked.
+    """
     links = {cache / "bin" / Path(program).name: program for program in entry["programs"]}
     unpacked = cache / "debian" / name
     if all(link.exists() for link in links) and (entry.get("from_path") or unpacked.exists()):
@@ -65,9 +68,9 @@ def link_programs(name: str, entry: dict[str, Any], cache: Path) -> None:
 
 
 def unpack(packages: list[str], directory: Path, suite: str) -> None:
-    """Download packages of a Debian suite, checked by apt's signatures, and unpack them into a directory.
+    """Download packages of a Debian suite, check Debian's signatures, and unpack them into a directory.
 
-    Uses package lists of its own: what the machine's apt knows is not touched.
+    Uses separate package lists, so that the machine's apt does not see the suite.
     """
     with tempfile.TemporaryDirectory() as scratch:
         lists, sources = Path(scratch, "lists"), Path(scratch, "sources.list")

@@ -1,4 +1,4 @@
-"""Go programs at pinned versions: found, or built from their modules and cached."""
+"""Build Go programs at pinned versions, or use those that this machine has."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any
 import debian
 
 _NEEDED = (1, 26)
-_SWITCHES_ITSELF = (1, 21)  # from here on Go fetches the toolchain that go.mod names
+_SWITCHES_ITSELF = (1, 21)  # since then Go downloads the toolchain that go.mod requires
 
 
 def find_go(toolchain: dict[str, Any], cache: Path) -> str:
-    """Return a Go command that is new enough: PATH's, the cached one, else Debian sid's unpacked."""
+    """Return a Go command that is new enough: from PATH, from the cache, or from Debian sid, unpacked."""
     unpacked = cache / "debian" / "go"
     own = unpacked / "usr/lib/go-1.26/bin/go"
     path = f"{os.environ.get('PATH', '')}:/usr/local/go/bin"
@@ -29,12 +29,12 @@ def find_go(toolchain: dict[str, Any], cache: Path) -> str:
     debian.unpack(toolchain["packages"], unpacked, toolchain["suite"])
     version = _go_version(str(own))
     if version < _NEEDED:
-        raise SystemExit(f"Go {'.'.join(map(str, _NEEDED))} or newer is needed, Debian sid gave {version}")
+        raise SystemExit(f"Go {'.'.join(map(str, _NEEDED))} or newer is needed, but Debian sid has {version}")
     return str(own)
 
 
 def build(go: str, folder: Path, entry: dict[str, Any], target: Path) -> None:
-    """Bring the module's programs into target; does nothing when they were made from the same pins."""
+    """Build the module's programs into target, unless they were built from the same pins."""
     target.mkdir(parents=True, exist_ok=True)
     stamp, key = target / f".{folder.name}.pins", _key(folder, entry)
     present = all((target / name).exists() for name in entry["programs"])
@@ -54,7 +54,7 @@ def build(go: str, folder: Path, entry: dict[str, Any], target: Path) -> None:
 def _commands(
     go: str, folder: Path, entry: dict[str, Any], version: str, names: list[str], *, target: Path
 ) -> list[list[str]]:
-    """Return the Go commands: one build for all programs, one more for each that is a test package."""
+    """Return the Go commands: one for all ordinary programs, and one for each test package."""
     major, minor = version.split(".")[:2]
     ldflags = entry["ldflags"].format(version=version, major=major, minor=minor)
     flags = ["-trimpath", f"-tags={entry.get('tags', '')}", f"-ldflags={ldflags}"]
@@ -89,13 +89,13 @@ def _compile(argv: list[str], folder: Path, cgo: bool) -> None:
 
 
 def _packages(folder: Path, names: list[str]) -> list[str]:
-    """Return the packages that go.mod's tool lines give for those program names."""
+    """Return the packages of the programs, from the tool lines of go.mod."""
     tools = re.findall(r"^(?:tool)?\s+(\S+/\S+)$", (folder / "go.mod").read_text(), re.MULTILINE)
     return [next(tool for tool in tools if tool.rsplit("/", 1)[1] == name) for name in names]
 
 
 def _pinned_version(folder: Path, module: str) -> str:
-    """Return the version that go.mod requires, without the v."""
+    """Return the version that go.mod requires, without the leading v."""
     found = re.search(
         rf"^(?:require)?\s+{re.escape(module)} v(\S+)", (folder / "go.mod").read_text(), re.MULTILINE
     )
@@ -105,15 +105,17 @@ def _pinned_version(folder: Path, module: str) -> str:
 
 
 def _link_from_path(name: str, version: str, entry: dict[str, Any], target: Path) -> bool:
-    """Link a program of exactly that version from $KUBE_BIN or PATH, where the table allows it."""
-    question: list[str] = entry.get("from_path", [])
+    """Link a program from $KUBE_BIN or PATH if the entry allows it and the version is the pinned one."""
+    query: list[str] = entry.get("from_path", [])
     places = f"{os.environ.get('KUBE_BIN', '')}:{os.environ.get('PATH', '')}"
-    found = shutil.which(name, path=places) if question else None
+    found = shutil.which(name, path=places) if query else None
     if found is None or Path(found).resolve().is_relative_to(target.resolve()):
         return False
-    argv = [found, *(["version", "--client"] if name == "kubectl" else question)]
-    said = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout
-    if not re.search(rf"\bv{re.escape(version)}(?![\w.-])", said):
+    argv = [found, *(["version", "--client"] if name == "kubectl" else query)]
+    output = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    ).stdout
+    if not re.search(rf"\bv{re.escape(version)}(?![\w.-])", output):
         return False
     (target / name).unlink(missing_ok=True)
     (target / name).symlink_to(Path(found).resolve())
@@ -126,9 +128,9 @@ def _key(folder: Path, entry: dict[str, Any]) -> str:
 
 
 def _go_version(go: str) -> tuple[int, ...]:
-    """Return major and minor of the command itself, whatever toolchain it would switch to."""
+    """Return major and minor version of the command itself, not of the toolchain that it would download."""
     environment = os.environ | {"GOTOOLCHAIN": "local"}
-    said = subprocess.run(
+    output = subprocess.run(
         [go, "env", "GOVERSION"], capture_output=True, text=True, env=environment, check=False
     ).stdout
-    return tuple(int(part) for part in re.findall(r"\d+", said)[:2])
+    return tuple(int(part) for part in re.findall(r"\d+", output)[:2])

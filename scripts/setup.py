@@ -1,8 +1,8 @@
-"""Bring what make demo and make test need, and nothing that is there already.
+"""Install what make demo and make test need and this machine does not have.
 
-Debian packages (and those named as arguments), a Python venv, and the programs of
-tools/programs.toml. Runs with the system's own Python and its standard library; everything but
-the Debian packages goes to $NODERUNTIME_CACHE (default ~/.cache/noderuntime). A second run does nothing.
+These are Debian packages (with those named as arguments), the Python venv, and the programs of
+tools/programs.toml. Runs with the system's Python and its standard library. Everything but the Debian
+packages goes to $NODERUNTIME_CACHE (default ~/.cache/noderuntime). A second run does nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PACKAGES = (
 
 
 def main() -> int:
-    """Check the machine, then bring what is missing; one clear line when it cannot be."""
+    """Check the machine and install what is missing; report a failure on one line and return 1."""
     try:
         check_machine()
         table = tomllib.loads((REPO / "tools/programs.toml").read_text(encoding="utf-8"))
@@ -46,13 +46,15 @@ def main() -> int:
 
 
 def check_machine() -> None:
-    """Say what this machine lacks that no package brings."""
+    """Raise SystemExit if this machine lacks something that cannot be installed."""
     if os.geteuid() != 0:
-        raise SystemExit("the cluster needs root: network namespaces, mounts and cgroups")
+        raise SystemExit(
+            "root is required for network namespaces, mounts and cgroups; `make check` does without"
+        )
     if platform.machine() != "x86_64":
-        raise SystemExit(f"only x86_64 is tried, this is {platform.machine()}")
+        raise SystemExit(f"architecture {platform.machine()} is not supported: use an x86_64 machine")
     if not Path("/etc/debian_version").exists():
-        raise SystemExit("packages come from apt: run this on Debian 12")
+        raise SystemExit("this system is not Debian, and packages come from apt: use Debian 12")
 
 
 if __name__ == "__main__":

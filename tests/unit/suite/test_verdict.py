@@ -1,4 +1,4 @@
-"""What a run of the conformance suite comes to."""
+"""The verdict on a run of the conformance suite."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def report(path: Path, *cases: tuple[str, str]) -> Path:
     return path
 
 
-def test_runs_that_share_the_specs_make_one_outcome(tmp_path: Path) -> None:
+def test_read_merges_the_reports_of_several_runs(tmp_path: Path) -> None:
     left = '<skipped message="skipped"/>'
     itself = '<skipped message="skipped - AppArmor is disabled"/>'
     first = report(tmp_path / "1", ("a [Serial]", ""), ("b", left), ("c", itself), ("d", left))
@@ -40,7 +40,7 @@ def test_runs_that_share_the_specs_make_one_outcome(tmp_path: Path) -> None:
         (LEFT, []),
     ],
 )
-def test_what_should_not_be(outcome: Outcome, words: list[str]) -> None:
+def test_complaints_name_failed_and_wrongly_skipped_specs(outcome: Outcome, words: list[str]) -> None:
     assert list(complaints({"other": GOOD, "spec": outcome}, (), ("no LSM",))) == words
 
 
@@ -53,18 +53,18 @@ def test_what_should_not_be(outcome: Outcome, words: list[str]) -> None:
         (GOOD, ["spec is in the list but passes"]),
     ],
 )
-def test_a_list_that_is_not_true(outcome: Outcome, words: list[str]) -> None:
+def test_complaints_name_a_listed_spec_that_passes(outcome: Outcome, words: list[str]) -> None:
     assert list(complaints({"other": GOOD, "spec": outcome}, ("spec",), ())) == words
 
 
-def test_a_list_that_names_nothing_and_a_run_without_any_spec() -> None:
+def test_complaints_name_unknown_specs_and_an_empty_run() -> None:
     assert list(complaints({}, ("gone",), ())) == [
         "gone is in the list but is no spec of the suite",
         "no spec passed",
     ]
 
 
-def test_the_closing_line() -> None:
+def test_closing_counts_listed_specs_separately() -> None:
     outcomes = {"a": GOOD, "b": BAD, "c": LEFT, "d": BAD, "e": Outcome("skipped", "x")}
     assert closing(outcomes, ()) == "1 passed, 2 failed, 2 skipped"
     assert closing(outcomes, ("a", "d", "e", "gone")) == "1 passed, 1 failed, 1 skipped, 2 not possible"
