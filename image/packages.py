@@ -11,7 +11,8 @@ from pathlib import Path
 from buildah import CACHE, SOURCE, run
 
 LOCK = SOURCE / "requirements.lock"
-EXTRAS = ("runtime", "operator")
+EXTRAS = {"runtime": ("runtime", "tracing"), "operator": ("operator",)}
+"""What each part of the image has; a node cannot install anything into its bundle."""
 PYTHON, PLATFORM = "3.11", "x86_64-manylinux_2_36"  # bookworm's
 # Files of wheels that only developers use, and uv's lock.
 LEFT_OUT = (".lock", "*.pyi", "*.pyx", "*.pxd", "*.pxi", "*.c", "*.h", "tests", "test", "docs")
@@ -33,7 +34,10 @@ def packages() -> Path:
 
 def _extras() -> dict[str, list[str]]:
     project = tomllib.loads((SOURCE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return {extra: project["optional-dependencies"][extra] for extra in EXTRAS}
+    packages = project["optional-dependencies"]
+    return {
+        part: [package for extra in extras for package in packages[extra]] for part, extras in EXTRAS.items()
+    }
 
 
 def _install(requirements: list[str], target: Path) -> None:

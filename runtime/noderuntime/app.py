@@ -18,7 +18,7 @@ from typing import Any
 from noderuntime.config import Config, ImagesConfig, load
 from noderuntime.core import diagnosis, log, tasks
 from noderuntime.core.blocking import FILES
-from noderuntime.core.errors import InvalidArgument
+from noderuntime.core.errors import FailedPrecondition, InvalidArgument
 from noderuntime.core.paths import Paths
 from noderuntime.edge.router.cgroup_driver import cgroup_driver
 from noderuntime.edge.router.router import Router
@@ -78,6 +78,7 @@ async def run(path: Path) -> None:
     await FILES.run(make_way, config.server.socket)
     async with AsyncExitStack() as stack:
         metrics = _metrics(config)
+        stack.push_async_callback(metrics.close)
         upstream = _upstream(config, metrics)
         if upstream is not None:
             stack.push_async_callback(upstream.close)
@@ -105,11 +106,20 @@ def _report_on(signo: signal.Signals) -> None:
 
 
 def _metrics(config: Config) -> Metrics:
-    if config.metrics.endpoint is None:
-        return Metrics()
-    from noderuntime.lifecycle.metrics.prometheus import Prometheus  # noqa: PLC0415 - others do without 2 MiB
+    metrics = Metrics()
+    if config.metrics.endpoint is not None:
+        from noderuntime.lifecycle.metrics.prometheus import Prometheus  # noqa: PLC0415 - takes 2 MiB
 
-    return Prometheus()
+        metrics = Prometheus()
+    if config.tracing.endpoint is None:
+        return metrics
+    try:
+        from noderuntime.lifecycle.metrics.tracing import Traced  # noqa: PLC0415 - takes 20 MiB
+    except ImportError as error:
+        raise FailedPrecondition(
+            f"tracing.endpoint needs the packages of noderuntime[tracing]: {error}"
+        ) from error
+    return Traced(metrics, config.tracing.endpoint)
 
 
 def _upstream(config: Config, metrics: Metrics) -> Upstream | None:

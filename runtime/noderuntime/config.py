@@ -164,6 +164,13 @@ class MetricsConfig(_Table):
         return None if self.address is None else _split(self.address)
 
 
+class TracingConfig(_Table):
+    """OpenTelemetry spans of CRI calls. Without an endpoint, nothing of it is even imported."""
+
+    endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+:[0-9]{1,5}$")] | None = None
+    """OTLP/gRPC collector: ``http://127.0.0.1:4317``. Needs the packages of ``noderuntime[tracing]``."""
+
+
 class Config(_Table):
     """The whole configuration."""
 
@@ -176,6 +183,7 @@ class Config(_Table):
     devices: DevicesConfig = DevicesConfig()
     log: LogConfig = LogConfig()
     metrics: MetricsConfig = MetricsConfig()
+    tracing: TracingConfig = TracingConfig()
     handlers: dict[HandlerName, HandlerConfig] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from noderuntime.edge.router.router import Router
 from noderuntime.edge.router.routes import Method, Route, methods
 from noderuntime.edge.server import fields, requests
 from noderuntime.edge.server.status import abort, ended_with
-from noderuntime.lifecycle.metrics.base import OTHER_METHOD, Metrics
+from noderuntime.lifecycle.metrics.base import OTHER_METHOD, Metadata, Metrics
 
 _BATCH = 500
 """Entries of a streamed list per message: one with all its labels may have 10 KiB, a message 16 MiB."""
@@ -37,6 +37,9 @@ _Unary = Callable[[bytes, Context], Awaitable[bytes]]
 _Stream = Callable[[bytes, Context], AsyncIterator[bytes]]
 _Count = Callable[[str, float], None]
 """Takes note of an ended call: its code, and how many seconds it took."""
+
+_Trace = Callable[[Metadata], AbstractContextManager[None]]
+"""Makes a call a span."""
 
 _GIVEN_UP = grpc.StatusCode.CANCELLED.name
 
@@ -92,11 +95,12 @@ class Dispatcher(grpc.GenericRpcHandler):
 
     def _handler(self, method: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
         count = partial(self._metrics.called, method.name)
+        trace = partial(self._metrics.call, method.path)
         if method.streams:
             return grpc.unary_stream_rpc_method_handler(
                 _guarded_stream(method.name, self._stream(method), count)
             )
-        return grpc.unary_unary_rpc_method_handler(_guarded(method.name, self._unary(method), count))
+        return grpc.unary_unary_rpc_method_handler(_guarded(method.name, self._unary(method), count, trace))
 
     def _extra(self, path: str, extra: Extra) -> grpc.RpcMethodHandler[bytes, bytes]:
         def serve(raw: bytes, _context: Context) -> AsyncIterator[bytes]:
@@ -209,10 +213,10 @@ class Dispatcher(grpc.GenericRpcHandler):
         )
 
 
-def _guarded(name: str, serve: _Unary, count: _Count) -> Any:
+def _guarded(name: str, serve: _Unary, count: _Count, trace: _Trace) -> Any:
     async def guarded(raw: bytes, context: Context) -> bytes:
         try:
-            with _counted(count):
+            with _counted(count), trace(context.invocation_metadata()):
                 return await serve(raw, context)
         except Exception as error:
             await abort(context, name, error)

@@ -7,10 +7,14 @@ handlers, the phases named here, the classes of errors.py. Nothing is per pod.
 from __future__ import annotations
 
 from collections import Counter as Tally
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from noderuntime.lifecycle.ledger.ledger import Ledger
+
+Metadata = Iterable[tuple[str, str | bytes]] | None
+"""What a gRPC caller sent along."""
 
 OTHER_METHOD = "other"
 """Stands for every call that the schema does not know."""
@@ -33,6 +37,10 @@ class Metrics:
     def called(self, method: str, code: str, seconds: float) -> None:
         """Count a CRI call: a method of the schema or OTHER_METHOD, and the name of a gRPC code."""
 
+    def call(self, path: str, metadata: Metadata) -> AbstractContextManager[None]:
+        """Trace a CRI call: its gRPC path, and what the caller sent along."""
+        return nullcontext()
+
     def phase(self, phase: str, handler: str) -> AbstractContextManager[None]:
         """Measure a step in the life of a pod of a configured handler; count it if it fails."""
         return nullcontext()
@@ -48,6 +56,9 @@ class Metrics:
 
     def watch_pulls(self, pulls: Pulls) -> None:
         """Tell from now on what pulls into a store of our own came to."""
+
+    async def close(self) -> None:
+        """Export what is left."""
 
     def text(self) -> bytes:
         """Write everything in Prometheus' text format 0.0.4; some 15 ms of work, in any thread."""
