@@ -20,8 +20,7 @@ from noderuntime.node.network import conflist
 from noderuntime.node.network.base import Attachment
 from noderuntime.node.network.capabilities import capability_args, cni_args
 from noderuntime.node.network.conflist import NetworkList, Plugin
-from noderuntime.node.network.plugin import Call, PluginRunner
-from noderuntime.node.network.result import Kept, pod_addresses, pod_ips
+from noderuntime.node.network.plugin import Call, Kept, PluginRunner, pod_addresses, pod_ips
 
 _log = log.get(__name__)
 

@@ -9,7 +9,7 @@ from noderuntime.core.errors import InvalidArgument, NoderuntimeError
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.node.network import conflist
 from noderuntime.node.network.capabilities import capability_args, cni_args
-from noderuntime.node.network.result import Kept, pod_ips
+from noderuntime.node.network.plugin import Kept, pod_ips
 
 WORDS = st.sampled_from(["10.0.0.2/24", "eth0"])
 KEYS = st.sampled_from(
