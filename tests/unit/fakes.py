@@ -23,7 +23,9 @@ from noderuntime.images.base import Image, ImageConfig, SnapshotUsage
 from noderuntime.lifecycle.ledger.ledger import Ledger
 from noderuntime.lifecycle.metrics.prometheus import Prometheus
 from noderuntime.lifecycle.parts import Parts
-from noderuntime.node.executor.base import ExecResult, Executor, Features, RuntimeCommand
+from noderuntime.node.executor.base import ExecResult, Executor, Features, RuntimeCommand, Traits
+from noderuntime.node.executor.gvisor import GvisorExecutor
+from noderuntime.node.executor.oci import OciExecutor
 from noderuntime.node.executor.probes import Probes
 from noderuntime.node.host.base import UserNamespace
 from noderuntime.node.monitor.base import Exit, Monitored, MonitorRequest
@@ -37,10 +39,10 @@ IMAGE_ID = "sha256:" + "1" * 64
 class FakeExecutor:
     """See noderuntime.node.executor.base.Executor."""
 
-    def __init__(self, world: World, name: str, *, needs_root: bool) -> None:
+    def __init__(self, world: World, name: str, traits: Traits) -> None:
         self.world = world
         self.name = name
-        self.needs_root_container = needs_root
+        self.traits = traits
         self.updates: list[Mapping[str, Any]] = []
         self.program = FakeConversation()
         self.execs: list[Mapping[str, Any]] = []
@@ -246,7 +248,8 @@ class Node:
         world, run = self.world, self.directory / "run"
         handlers: dict[str, Literal["runc", "gvisor"]] = {"runc": "runc", "gvisor": "gvisor"}
         executors: dict[str, Executor] = {
-            name: FakeExecutor(world, name, needs_root=name == "gvisor") for name in handlers
+            "runc": FakeExecutor(world, "runc", OciExecutor.traits),
+            "gvisor": FakeExecutor(world, "gvisor", GvisorExecutor.traits),
         }
         return Parts(
             config=Config(

@@ -1,4 +1,4 @@
-"""What only one module may do: start tasks (core.tasks), and leave the event loop (core.blocking)."""
+"""What only one module or package may do: start tasks, leave the event loop, ask for a handler's name."""
 
 import ast
 from pathlib import Path
@@ -8,6 +8,7 @@ import noderuntime
 ROOT = Path(noderuntime.__file__).parent
 BANNED = {"create_task", "ensure_future", "shield", "to_thread", "run_in_executor", "ThreadPoolExecutor"}
 ROOMS = {ROOT / "core/tasks.py", ROOT / "core/blocking.py"}
+HANDLERS = {"gvisor", "runc", "runsc"}
 
 
 def banned_in(source):
@@ -33,3 +34,28 @@ def test_tasks_and_threads_start_in_their_rooms_only():
 def test_rule_finds_what_it_bans():
     source = "import asyncio\nfrom asyncio import shield\ngroup.create_task(work())\nasyncio.to_thread(f)\n"
     assert [name for _, name in banned_in(source)] == ["shield", "create_task", "to_thread"]
+
+
+def compared_handlers(source):
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Compare | ast.MatchValue):
+            names = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)}
+            yield from ((node.lineno, name) for name in sorted(names & HANDLERS))
+
+
+def test_only_executors_ask_for_the_name_of_a_handler():
+    files = [path for path in ROOT.rglob("*.py") if not path.is_relative_to(ROOT / "node/executor")]
+    assert len(files) > 200
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in files
+        for line, name in compared_handlers(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []
+
+
+def test_handler_rule_finds_what_it_bans():
+    source = (
+        'a.type == "gvisor"\nb in ("runc", "crun")\nmatch c:\n    case "runsc":\n        pass\nd = "gvisor"\n'
+    )
+    assert list(compared_handlers(source)) == [(1, "gvisor"), (2, "runc"), (4, "runsc")]

@@ -11,7 +11,7 @@ from noderuntime.config import Config
 from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import NoderuntimeError
 from noderuntime.doctor.finding import Finding, fail, ok
-from noderuntime.node.executor.base import Executor
+from noderuntime.node.executor.base import Executor, Traits
 from noderuntime.node.executor.handlers import executors
 from noderuntime.node.host.base import Host
 from noderuntime.node.host.words import one_line
@@ -26,7 +26,7 @@ async def tools(config: Config, host: Host) -> list[Finding]:
         await asyncio.gather(
             _program(host, "conmon", [str(config.tools.conmon), "--version"], "tools.conmon"),
             _program(host, "busybox", [str(config.tools.busybox), "echo", "runs"], "tools.busybox"),
-            FILES.run(_pause, config),
+            FILES.run(_pause, config.tools.pause_rootfs, [one.traits for one in handlers.values()]),
             *(_handler(executor, config.handlers[name].path) for name, executor in handlers.items()),
         )
     )
@@ -54,13 +54,16 @@ async def _handler(executor: Executor, path: Path) -> Finding:
     return ok(check, f"{path}: {found.version}")
 
 
-def _pause(config: Config) -> Finding:
-    """Check the programs of sandboxes' root containers; for gVisor also busybox, which port-forward needs."""
-    gvisor = any(handler.type == "gvisor" for handler in config.handlers.values())
-    programs = [config.tools.pause_rootfs / name for name in ("pause", *(("busybox",) if gvisor else ()))]
+def _pause(rootfs: Path, handlers: Sequence[Traits]) -> Finding:
+    """Check the programs of sandboxes' root containers.
+
+    A pod with its own kernel has its own loopback: port-forward connects to it with busybox.
+    """
+    names = ["pause", "busybox"] if any(handler.own_kernel for handler in handlers) else ["pause"]
+    programs = [rootfs / name for name in names]
     missing = [str(program) for program in programs if not os.access(program, os.X_OK)]
     if not missing:
-        return ok("pause container", str(config.tools.pause_rootfs))
+        return ok("pause container", str(rootfs))
     return fail(
         "pause container",
         f"missing or not executable: {', '.join(missing)}",

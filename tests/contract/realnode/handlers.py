@@ -73,7 +73,7 @@ class Bench:
     async def open(self) -> None:
         """Make the sandbox."""
         await self.host.pin_namespaces({"net": self.netns})
-        if self.executor.needs_root_container:
+        if self.executor.traits.root_container:
             rootfs = self._bundle(self.sandbox) / "rootfs"
             shutil.copy(tool("catatonit"), rootfs / "pause")
             shutil.copy(tool("busybox"), rootfs / "busybox")
@@ -174,7 +174,7 @@ class Bench:
             cgroup=self.cgroup,
             driver="cgroupfs",
             namespaces={"network": str(self.netns)},
-            handler="gvisor" if self.handler == "gvisor" else "runc",
+            own_kernel=self.executor.traits.own_kernel,
         )
 
 

@@ -84,7 +84,7 @@ async def add_cdi_devices(
     names = cdi_devices(config)
     if not names:
         return
-    if parts.config.handlers[handler].type == "gvisor":
+    if not parts.executor(handler).traits.cdi_devices:
         raise InvalidArgument(f"handler {handler} offers no CDI devices")
     await FILES.run(lambda: apply(spec, parts.cdi.edits(names)))
 

@@ -28,7 +28,7 @@ async def oom_killed(parts: Parts, container: Container) -> bool:
         return True
     sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
     pod, owners = cgroup_of(parts, sandbox), [container.id]
-    if parts.executor(sandbox.handler).needs_root_container:  # a process, which has the containers' memory
+    if parts.executor(sandbox.handler).traits.root_container:  # a process, which has the containers' memory
         owners.append(sandbox.id)
     for owner in owners:
         if await parts.host.cgroup_oom_kills(container_cgroup(pod, owner, parts.cgroup_driver)):

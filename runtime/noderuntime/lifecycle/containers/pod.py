@@ -30,7 +30,7 @@ def pod_of(parts: Parts, sandbox: Sandbox) -> Pod:
         resolv_conf=paths.resolv_conf,
         hostname=paths.hostname,
         user=user_of(parts, sandbox),
-        handler=parts.config.handlers[sandbox.handler].type,
+        own_kernel=parts.executor(sandbox.handler).traits.own_kernel,
     )
 
 

@@ -37,7 +37,7 @@ def pod_target(parts: Parts, sandbox: Sandbox, containers: Sequence[Container]) 
     return PodTarget(
         sandbox,
         containers,
-        in_sandbox=executor is not None and executor.needs_root_container,
+        in_sandbox=executor is not None and executor.traits.root_container,
         running=[one.id for one in parts.ledger.containers.of(sandbox.id) if one.running],
     )
 

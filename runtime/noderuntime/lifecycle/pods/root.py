@@ -28,7 +28,7 @@ _LAST_WORDS = 10.0
 
 def needs_root(parts: Parts, sandbox: Sandbox) -> bool:
     """Tell whether a sandbox has a process of its own."""
-    return parts.executor(sandbox.handler).needs_root_container or shares_pids(sandbox.config)
+    return parts.executor(sandbox.handler).traits.root_container or shares_pids(sandbox.config)
 
 
 async def create_root(parts: Parts, sandbox: Sandbox) -> None:

@@ -31,6 +31,18 @@ class Features:
 
 
 @dataclass(frozen=True, slots=True)
+class Traits:
+    """The properties by which handlers differ. Other packages check a trait, never a handler's name."""
+
+    root_container: bool = False
+    """Each sandbox needs a root container, whose process holds the memory of all its containers."""
+    own_kernel: bool = False
+    """Pods have their own kernel: the node's security modules, UTS namespace and loopback do not apply."""
+    cdi_devices: bool = True
+    """Containers can get CDI devices."""
+
+
+@dataclass(frozen=True, slots=True)
 class RuntimeCommand:
     """The program that the monitor calls for ``create``, and its global flags."""
 
@@ -74,8 +86,8 @@ class Executor(Interactive, Protocol):
     name: str
 
     @property
-    def needs_root_container(self) -> bool:
-        """Tell whether each sandbox needs a root container (gVisor does, runc does not)."""
+    def traits(self) -> Traits:
+        """The properties of this handler's pods; constant."""
 
     async def probe(self) -> Features:
         """Ask the binary what it can do; ToolError with its words when broken, NotFound when missing."""

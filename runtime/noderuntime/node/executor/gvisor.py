@@ -26,7 +26,7 @@ from noderuntime.core.errors import (
     Unimplemented,
     host_error,
 )
-from noderuntime.node.executor.base import ExecResult, Features, RuntimeCommand
+from noderuntime.node.executor.base import ExecResult, Features, RuntimeCommand, Traits
 from noderuntime.node.executor.command import TIMEOUT, OciCommand
 from noderuntime.node.executor.execfiles import ExecFiles
 from noderuntime.node.executor.execsync import Arguments, ExecSync
@@ -49,7 +49,7 @@ _ENDING = 2.0
 class GvisorExecutor:
     """See :class:`noderuntime.node.executor.base.Executor`."""
 
-    needs_root_container = True
+    traits = Traits(root_container=True, own_kernel=True, cdi_devices=False)
 
     def __init__(
         self, name: str, host: Host, binary: Path, run_dir: Path, busybox: Path, *, systemd_cgroup: bool

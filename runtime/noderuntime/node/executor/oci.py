@@ -18,7 +18,7 @@ from typing import Any
 
 from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import FailedPrecondition, Internal, NoderuntimeError, ToolError
-from noderuntime.node.executor.base import ExecResult, Features, RuntimeCommand
+from noderuntime.node.executor.base import ExecResult, Features, RuntimeCommand, Traits
 from noderuntime.node.executor.command import OciCommand
 from noderuntime.node.executor.execfiles import ExecFiles
 from noderuntime.node.executor.execsync import Arguments, ExecSync
@@ -50,7 +50,7 @@ class Known:
 class OciExecutor:
     """See :class:`noderuntime.node.executor.base.Executor`."""
 
-    needs_root_container = False
+    traits = Traits()
     _directory = "oci"
     """Below the run directory, where the runtime keeps its state."""
 

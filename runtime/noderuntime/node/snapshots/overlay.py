@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import secrets
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from noderuntime.core.blocking import on_files
 from noderuntime.core.errors import HostError, InvalidArgument, NotFound
 from noderuntime.node.host import syscalls
 from noderuntime.node.host.base import Host, Mount, UserNamespace
+from noderuntime.node.host.kernel import running_version
 from noderuntime.node.snapshots.base import Found, Usage
 from noderuntime.node.snapshots.implied import adopt_looks
 from noderuntime.node.snapshots.usage import measure
@@ -57,7 +57,7 @@ class Overlay:
         self._empty.chmod(0o755)
         # With an index, a directory that was mounted before a crash may be refused.
         self._options = ("index=off",) if _INDEX.exists() else ()
-        self._never_synced = ("volatile",) if _kernel() >= _KNOWS_VOLATILE else ()
+        self._never_synced = ("volatile",) if running_version() >= _KNOWS_VOLATILE else ()
 
     async def stage(self) -> Path:
         """Make an empty directory for a layer; none is left when the caller is cancelled meanwhile."""
@@ -188,10 +188,6 @@ class Overlay:
             if error.errno == errno.ENOENT:
                 raise NotFound(f"no {what}") from error
             raise
-
-
-def _kernel() -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
 
 
 def _is_number(name: str) -> bool:

@@ -114,7 +114,7 @@ def _process(pod: Pod, container: ContainerInput, facts: HostFacts) -> Spec:
         "noNewPrivileges": context.no_new_privs,
         "oomScoreAdj": oom_score_adj(config.linux.resources.oom_score_adj, facts),
     }
-    if pod.handler != "gvisor":  # gVisor's kernel has no security modules
+    if not pod.own_kernel:  # gVisor's kernel has no security modules
         _set(process, "apparmorProfile", apparmor_profile(context, facts))
     return process
 
@@ -163,14 +163,14 @@ def _seccomp(
     with EPERM, on which programs exit instead of falling back.
     """
     default = api_pb2.SecurityProfile.RuntimeDefault
-    if profile is None or (pod.handler == "gvisor" and profile.profile_type == default):
+    if profile is None or (pod.own_kernel and profile.profile_type == default):
         return None
     return oci_seccomp(profile, capabilities, facts)
 
 
 def _with_hostname(spec: Spec, pod: Pod) -> Spec:
-    """Set the pod's hostname for gVisor. For runc, the pod's pinned UTS namespace has it."""
-    if pod.handler == "gvisor" and pod.config.hostname:
+    """Set the hostname of a pod with its own kernel. Other pods have it in their pinned UTS namespace."""
+    if pod.own_kernel and pod.config.hostname:
         spec["hostname"] = check_text(pod.config.hostname, "the hostname")
     return spec
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from noderuntime.node.host import cgroup
 from noderuntime.node.host.apparmor import AppArmor
+from noderuntime.node.host.kernel import running_version
 
 _CAP_SYS_RESOURCE = 24
 _MAPPED_LAYERS = (5, 19)
@@ -48,12 +48,6 @@ class HostFacts:
         return bool(self.capabilities >> _CAP_SYS_RESOURCE & 1)
 
 
-def version_of(kernel: str) -> tuple[int, int]:
-    """Return major and minor version of a kernel's release, or (0, 0) if it has none."""
-    match = re.match(r"(\d+)\.(\d+)", kernel)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
-
-
 def read_facts(*, seccomp_profile: Path | None, apparmor: AppArmor | None = None) -> HostFacts:
     """Return the facts of this process and its kernel."""
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
@@ -79,4 +73,4 @@ def _user_namespaces() -> bool:
         allowed = int(_MAX_USER_NAMESPACES.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return False
-    return allowed > 0 and version_of(platform.release()) >= _MAPPED_LAYERS
+    return allowed > 0 and running_version() >= _MAPPED_LAYERS

@@ -57,8 +57,8 @@ class Pod:
     """The file to mount at /etc/hostname."""
     user: UserNamespace | None = None
     """The pod's user namespace. None: the node's."""
-    handler: Literal["runc", "gvisor", "oci"] = "runc"
-    """Type of the pod's handler. gVisor has a kernel of its own and needs fewer settings of the host."""
+    own_kernel: bool = False
+    """Whether the pod has its own kernel (gVisor), to which some settings of the node do not apply."""
 
 
 @dataclass(frozen=True, slots=True)

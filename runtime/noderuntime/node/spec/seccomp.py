@@ -15,8 +15,9 @@ from typing import Any
 
 from noderuntime.core.errors import InvalidArgument, invalid_argument
 from noderuntime.cri.v1 import api_pb2
+from noderuntime.node.host.kernel import version_of
 from noderuntime.node.host.regular import read_regular
-from noderuntime.node.spec.facts import HostFacts, version_of
+from noderuntime.node.spec.facts import HostFacts
 from noderuntime.node.spec.validation import check_absolute, quoted
 
 _LIMIT = 4 << 20

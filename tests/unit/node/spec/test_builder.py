@@ -88,7 +88,7 @@ def test_gvisor_gets_only_localhost_seccomp_profiles(
     file = tmp_path / "profile.json"
     file.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
     known = dataclasses.replace(facts, seccomp_profile=file)
-    sentry = dataclasses.replace(pod, handler="gvisor")
+    sentry = dataclasses.replace(pod, own_kernel=True)
     config = api_pb2.ContainerConfig()
     config.linux.security_context.seccomp.profile_type = api_pb2.SecurityProfile.RuntimeDefault
     assert "seccomp" in build(pod, known, rootfs, config)["linux"]
@@ -152,7 +152,7 @@ def test_root_spec_refuses_invalid_ids(
 
 
 def test_root_spec_has_no_privileges(pod: Pod, facts: HostFacts, rootfs: Path) -> None:
-    spec = root_spec(dataclasses.replace(pod, handler="gvisor"), rootfs, ["/pause"], facts)
+    spec = root_spec(dataclasses.replace(pod, own_kernel=True), rootfs, ["/pause"], facts)
     assert "capabilities" not in spec["process"]
     assert spec["process"]["noNewPrivileges"]
     assert spec["root"]["readonly"]

@@ -86,7 +86,7 @@ def test_exec_process_has_the_containers_apparmor_profile(
     spec = container_spec(pod, ContainerInput("6" * 64, config, ImageConfig(), rootfs), confining)
     assert spec["process"]["apparmorProfile"] == "noderuntime-default"
     assert exec_process(spec, ["sh"])["apparmorProfile"] == "noderuntime-default"
-    sentry = dataclasses.replace(pod, handler="gvisor")
+    sentry = dataclasses.replace(pod, own_kernel=True)
     spec = container_spec(sentry, ContainerInput("6" * 64, config, ImageConfig(), rootfs), confining)
     assert "apparmorProfile" not in spec["process"]
 
