@@ -11,9 +11,12 @@ from bisect import bisect_left, insort
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 from typing import Any, Generic
 
+from noderuntime.core import log
 from noderuntime.core.errors import AlreadyExists, NotFound
 from noderuntime.core.ids import check_id
 from noderuntime.lifecycle.ledger.codec import Codec, R
+
+_log = log.get(__name__)
 
 Execute = Callable[[str, Sequence[Any]], Awaitable[None]]
 
@@ -41,9 +44,11 @@ class Table(Generic[R]):
         self._names: dict[Hashable, str] = {}
         self._owned: dict[str, dict[str, R]] = {}
         columns, marks = ", ".join(codec.columns), ", ".join("?" for _ in codec.columns)
+        changes = ", ".join(f"{column} = ?" for column in codec.columns)
         # The table and its columns are constants of this program, never input.
         self._select = f"SELECT {columns} FROM {table} ORDER BY created_at"  # noqa: S608
-        self._put = f"INSERT OR REPLACE INTO {table} ({columns}) VALUES ({marks})"  # noqa: S608
+        self._insert = f"INSERT INTO {table} ({columns}) VALUES ({marks})"  # noqa: S608
+        self._update = f"UPDATE {table} SET {changes} WHERE id = ?"  # noqa: S608
         self._delete = f"DELETE FROM {table} WHERE id = ?"  # noqa: S608
 
     def __iter__(self) -> Iterator[R]:
@@ -54,9 +59,17 @@ class Table(Generic[R]):
         return len(self._records)
 
     def load(self, connection: sqlite3.Connection) -> None:
-        """Read all records from the database. Blocks."""
+        """Read all records from the database. Blocks.
+
+        A row that cannot be decoded stays in the database, is logged, and is ignored by everything else.
+        """
         for row in connection.execute(self._select):
-            self._remember(self._codec.record(row))
+            try:
+                record = self._codec.record(row)
+            except Exception as error:  # each kind of damage has a type of its own
+                _log.error("unreadable ledger row ignored", kind=self._noun, id=row[0], error=repr(error))
+            else:
+                self._remember(record)
 
     async def add(self, record: R) -> None:
         """Add a new record; AlreadyExists if its name is taken."""
@@ -65,7 +78,7 @@ class Table(Generic[R]):
             raise AlreadyExists(f"{self._noun} {taken} has the same name and attempt")
         self._remember(record)
         try:
-            await self.save(record)
+            await self._execute(self._insert, self._codec.row(record))
         except BaseException:
             self._forget(record)
             raise
@@ -73,7 +86,7 @@ class Table(Generic[R]):
     async def save(self, record: R) -> None:
         """Write a changed record; without effect on one that was dropped meanwhile."""
         if record.id in self._records:
-            await self._execute(self._put, self._codec.row(record))
+            await self._execute(self._update, [*self._codec.row(record), record.id])
 
     async def drop(self, record: R) -> None:
         """Remove a record; missing is no error."""

@@ -1,4 +1,6 @@
+import asyncio
 import sqlite3
+from contextlib import closing
 
 import pytest
 from fakes import container_config, pod_config
@@ -118,6 +120,13 @@ async def test_a_name_is_taken_until_its_record_is_dropped(node):
     assert [s.id for s in (await node.restart()).ledger.sandboxes] == [B], "a dropped record stays dropped"
 
 
+async def test_save_during_a_drop_does_not_restore_the_row(node):
+    table, record = node.parts.ledger.sandboxes, full_sandbox()
+    await table.add(record)
+    await asyncio.gather(table.drop(record), table.save(record))
+    assert list((await node.restart()).ledger.sandboxes) == []
+
+
 async def test_an_intent_is_not_visible(node):
     await node.parts.ledger.sandboxes.add(Sandbox(A, "runc", pod_config(), 1))
     with pytest.raises(NotFound):
@@ -138,16 +147,33 @@ async def test_a_damaged_ledger_is_one_clear_error(tmp_path):
     await Ledger(tmp_path).close()  # the lock was let go
 
 
-async def test_a_damaged_record_is_one_clear_error(tmp_path):
+DAMAGE = {
+    "root": "nonsense",
+    "monitor": "1 2 3",
+    "ips": "no JSON",
+    "config": b"\xff\xff",
+}
+
+
+@pytest.mark.parametrize("column", DAMAGE)
+async def test_ledger_ignores_and_keeps_an_unreadable_row(tmp_path, caplog, column):
     ledger = Ledger(tmp_path)
     await ledger.sandboxes.add(full_sandbox())
+    await ledger.sandboxes.add(full_sandbox(B, "other"))
     await ledger.close()
-    connection = sqlite3.connect(tmp_path / "ledger.db")
-    with connection:
-        connection.execute("UPDATE sandboxes SET root = 'nonsense'")
-    connection.close()
-    with pytest.raises(FailedPrecondition, match="cannot be read"):
-        Ledger(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection, connection:
+        connection.execute(f"UPDATE sandboxes SET {column} = ? WHERE id = ?", [DAMAGE[column], A])
+    ledger = Ledger(tmp_path)
+    assert list(ledger.sandboxes) == [full_sandbox(B, "other")]
+    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
+        ("ERROR", "unreadable ledger row ignored")
+    ]
+    assert caplog.records[0].noderuntime_values["id"] == A
+    await ledger.sandboxes.add(full_sandbox(C, "web"))
+    await ledger.close()
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        kept = connection.execute(f"SELECT {column} FROM sandboxes WHERE id = ?", [A]).fetchall()
+    assert kept == [(DAMAGE[column],)]
 
 
 async def test_a_newer_ledger_is_not_touched(tmp_path):
