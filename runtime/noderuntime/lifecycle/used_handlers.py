@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 
+from pydantic import ValidationError
+
 from noderuntime.config import Config, HandlerConfig
 from noderuntime.core import log
+from noderuntime.core.errors import first_problem
 from noderuntime.lifecycle.ledger.ledger import Ledger
 
 _log = log.get(__name__)
@@ -22,17 +25,38 @@ async def with_used(config: Config, ledger: Ledger) -> Config:
 
     One that is there, but of another type, cannot work for those pods, so the old one stays here as well.
     """
-    remembered: dict[str, object] = json.loads(await ledger.meta(_META) or "{}")
+    remembered = _remembered(await ledger.meta(_META) or "{}")
     used = {sandbox.handler for sandbox in ledger.sandboxes}
     handlers = dict(config.handlers)
     for name in used & remembered.keys():
-        before, now = HandlerConfig.model_validate(remembered[name]), handlers.get(name)
+        before, now = remembered[name], handlers.get(name)
         if now is None or now.type != before.type:
             handlers[name] = before
             _log.warning("a handler stays as it was: pods use it", handler=name, type=before.type)
     kept = config.model_copy(update={"handlers": handlers})
     await remember(kept, ledger)
     return kept
+
+
+def _remembered(text: str) -> dict[str, HandlerConfig]:
+    """Return the handlers of the last start; one that cannot be read is logged and left out."""
+    try:
+        entries = dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        _log.error("unreadable handlers of the last start ignored", value=text, error=error)
+        return {}
+    handlers = {}
+    for name, entry in entries.items():
+        try:
+            handlers[name] = HandlerConfig.model_validate(entry)
+        except ValidationError as error:
+            _log.error(
+                "unreadable handler of the last start ignored",
+                handler=name,
+                value=entry,
+                error=first_problem(error),
+            )
+    return handlers
 
 
 async def remember(config: Config, ledger: Ledger) -> None:

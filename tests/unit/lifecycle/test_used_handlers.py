@@ -38,3 +38,24 @@ async def test_a_handler_whose_program_has_moved_is_where_the_file_says(node: No
     await run_pod_sandbox(node.parts, pod_config(), "gvisor")
     wanted = _config(node, gvisor={"type": "gvisor", "path": "/opt/new"})
     assert (await with_used(wanted, node.parts.ledger)).handlers["gvisor"].path == Path("/opt/new")
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "nonsense",
+        "[1]",
+        '{"gvisor": {"type": "magic", "path": "/x"}, "runc": {"type": "runc", "path": "/r"}}',
+    ],
+)
+async def test_start_ignores_an_unreadable_handler(
+    node: Node, kept: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await run_pod_sandbox(node.parts, pod_config("one"), "gvisor")
+    await run_pod_sandbox(node.parts, pod_config("two"), "runc")
+    await node.parts.ledger.set_meta("handlers", kept)
+    handlers = (
+        await with_used(_config(node, crun={"type": "oci", "path": "/c"}), node.parts.ledger)
+    ).handlers
+    assert list(handlers) == (["crun", "runc"] if "runc" in kept else ["crun"])
+    assert "of the last start ignored" in caplog.text
