@@ -14,6 +14,9 @@ _ADDRESS = os.environ.pop("NOTIFY_SOCKET", "")
 _WATCHDOG = int(os.environ.pop("WATCHDOG_USEC", "0") or 0) / 1e6
 _WATCHDOG_PID = os.environ.pop("WATCHDOG_PID", "")
 
+for _name in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):  # runc would pass such descriptors on
+    os.environ.pop(_name, None)
+
 
 def watchdog_seconds() -> float:
     """Return within how many seconds the service manager wants a sign of life; 0 when it wants none."""

@@ -106,7 +106,7 @@ class CniNetwork:
         wanted = capability_args(config)
         first: NoderuntimeError | None = None
         for plugin in reversed(kept.network.plugins):
-            previous = kept.result if kept.network.version >= "0.4.0" else None
+            previous = kept.result if kept.network.at_least("0.4.0") else None
             try:
                 given = plugin_config(kept.network, plugin, wanted, previous)
                 await self._plugins.run(plugin["type"], call, given)

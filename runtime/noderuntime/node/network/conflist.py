@@ -30,6 +30,10 @@ class NetworkList:
     version: str
     plugins: tuple[Plugin, ...]
 
+    def at_least(self, version: str) -> bool:
+        """Return whether the network uses this version of the specification or a newer one."""
+        return _number(self.version) >= _number(version)
+
     def to_json(self) -> dict[str, Any]:
         """Return what :func:`parse` reads back."""
         return {"name": self.name, "cniVersion": self.version, "plugins": list(self.plugins)}
@@ -118,6 +122,11 @@ def _check_plugin(plugin: Any) -> None:
     kind = plugin.get("type") if isinstance(plugin, dict) else None
     if not isinstance(kind, str) or not kind or "/" in kind or kind in (".", ".."):
         raise InvalidArgument("a plugin has no type, or one that is no file name")
+
+
+def _number(version: str) -> tuple[int, ...]:
+    """Return a version in a form that compares as versions do: 0.10.0 is newer than 0.4.0."""
+    return tuple(map(int, version.split(".")))
 
 
 def _version(content: dict[str, Any]) -> str:

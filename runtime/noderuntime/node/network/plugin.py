@@ -23,6 +23,7 @@ _TIMEOUT = 90.0
 """Seconds; the kubelet itself gives up on a sandbox after four minutes."""
 
 _WORDS_LIMIT = 1000
+_DEFAULT_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,8 @@ class PluginRunner:
         """
         path = await FILES.run(self.find, kind)
         env = {
-            "PATH": os.environ.get("PATH") or "/usr/sbin:/usr/bin:/sbin:/bin",
+            **os.environ,  # as with other runtimes: plugins read HTTPS_PROXY, KUBECONFIG and the like
+            "PATH": os.environ.get("PATH") or _DEFAULT_PATH,
             "CNI_COMMAND": call.command,
             "CNI_CONTAINERID": call.container_id,
             "CNI_NETNS": call.netns,

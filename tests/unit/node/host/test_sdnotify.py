@@ -30,12 +30,12 @@ def test_without_a_manager_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     sdnotify.notify("READY=1")
 
 
-def test_what_the_daemon_spawns_does_not_hear_of_the_manager() -> None:
-    script = "import os, noderuntime.node.host.sdnotify; print('NOTIFY_SOCKET' in os.environ)"
-    said = subprocess.run(
-        [sys.executable, "-c", script],
-        check=True,
-        capture_output=True,
-        env={**os.environ, "NOTIFY_SOCKET": "/nowhere"},
+def test_programs_do_not_inherit_what_systemd_tells_the_daemon() -> None:
+    told = dict.fromkeys(
+        ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"), "1"
     )
-    assert said.stdout == b"False\n"
+    script = f"import os, noderuntime.node.host.sdnotify; print({set(told)!r} & set(os.environ))"
+    said = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, env={**os.environ, **told}
+    )
+    assert said.stdout == b"set()\n"

@@ -55,7 +55,19 @@ async def test_add_runs_the_chain_and_hands_results_on(network, host, pod, netns
     assert env["CNI_NETNS"] == netns
     assert (env["CNI_CONTAINERID"], env["CNI_IFNAME"]) == ("5b", "eth0")
     assert "K8S_POD_NAME=web" in env["CNI_ARGS"]
-    assert not [key for key in env if not key.startswith("CNI_") and key != "PATH"]
+
+
+@pytest.mark.parametrize(
+    ("path", "passed"), [("/opt/bin", "/opt/bin"), ("", "/usr/sbin:/usr/bin:/sbin:/bin")]
+)
+async def test_plugins_get_the_daemons_environment(network, host, pod, netns, monkeypatch, path, passed):
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("CNI_COMMAND", "VERSION")
+    monkeypatch.setenv("PATH", path)
+    await network.attach("5b", netns, pod)
+    env = host.calls[0][3]
+    assert env["HTTPS_PROXY"] == "http://proxy.example:3128"
+    assert (env["CNI_COMMAND"], env["PATH"]) == ("ADD", passed)
 
 
 async def test_del_goes_backwards_with_the_last_result_and_the_old_configuration(

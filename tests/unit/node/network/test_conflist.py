@@ -73,3 +73,17 @@ def test_plugins_beside_the_list_join_it(conf_dir):
 def test_a_network_reads_back_what_it_wrote():
     network = conflist.NetworkList("a", "1.0.0", ({"type": "bridge", "ipam": {"type": "host-local"}},))
     assert conflist.parse(json.loads(json.dumps(network.to_json()))) == network
+
+
+@pytest.mark.parametrize(
+    ("version", "asked", "newer"),
+    [
+        ("0.3.1", "0.4.0", False),
+        ("0.4.0", "0.4.0", True),
+        ("1.0.0", "1.1.0", False),
+        ("0.10.0", "0.4.0", True),
+        ("10.0.0", "1.1.0", True),
+    ],
+)
+def test_versions_compare_as_versions(version, asked, newer):
+    assert conflist.NetworkList("a", version, ()).at_least(asked) is newer
