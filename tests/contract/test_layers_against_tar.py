@@ -98,7 +98,7 @@ async def test_a_full_disk(place: Path, unpackers: Unpackers) -> None:
     tar("-C", place, "-cf", place / "blob", "large")
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], check=True)
     try:
-        with pytest.raises(ResourceExhausted, match="no room for 'large': No space left on device"):
+        with pytest.raises(ResourceExhausted, match="writing 'large' failed: No space left on device"):
             await unpack(unpackers, place / "blob", small / "layer")
     finally:
         subprocess.run(["umount", small], check=True)

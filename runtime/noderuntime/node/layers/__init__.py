@@ -1,5 +1,4 @@
-"""Image layers: from a compressed stream to a directory tree, in worker processes.
+"""Unpacks image layers from a compressed stream into a directory tree, in worker processes.
 
-A layer is written by a stranger. Everything here assumes the worst of it and
-touches nothing outside the directory that it was given.
+Layers are untrusted input. The code accesses nothing outside the target directory.
 """

@@ -1,7 +1,7 @@
-"""Owner, extended attributes, mode and time of what was unpacked.
+"""Sets owner, extended attributes, mode and modification time of unpacked files.
 
-The order matters: owner, then extended attributes (a change of owner drops file
-capabilities), then the mode with its set-ID bits (it drops those, too), then the time.
+The order matters: a change of the owner drops file capabilities and set-ID bits, so extended
+attributes and the mode are set after it, and the time last.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from collections.abc import Mapping
 
 from noderuntime.node.layers.tar import entry as kinds
 from noderuntime.node.layers.tar.entry import Entry
-from noderuntime.node.layers.tree import Look
+from noderuntime.node.layers.tree import DirectoryAttributes
 
 PERMISSIONS = 0o777
-"""What may be given already when a file is made."""
+"""Mode bits that are set when a file is created. Special bits are set after the owner."""
 
 _SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 _CAPABILITIES = b"security.capability"
-_OURS = (b"trusted.", b"user.overlay.")
-"""Not for an archive to say: overlayfs and the node's own tools believe these. containerd agrees."""
+_RESERVED = (b"trusted.", b"user.overlay.")
+"""Ignored in archives, because overlayfs and tools on the node trust them. containerd ignores them too."""
 
 
-class Looks:
-    """Gives entries what they shall look like; whatever they were made of belongs to this process."""
+class AttributeWriter:
+    """Sets attributes of files that this process created and owns."""
 
     def __init__(self) -> None:
         self._owner = (os.geteuid(), os.getegid())
 
-    def of_file(self, fd: int, entry: Entry) -> None:
-        """Finish a file that was made with the entry's permissions."""
+    def set_on_file(self, fd: int, entry: Entry) -> None:
+        """Set the attributes of an open file that was created with the entry's permissions."""
         if (entry.uid, entry.gid) != self._owner:
             os.chown(fd, entry.uid, entry.gid)
         if entry.xattrs:
@@ -40,17 +40,17 @@ class Looks:
             os.chmod(fd, entry.mode)
         os.utime(fd, ns=(entry.mtime, entry.mtime))
 
-    def of_directory(self, fd: int, look: Look) -> None:
-        """Finish a directory, once everything is in it."""
-        if (look.uid, look.gid) != self._owner:
-            os.chown(fd, look.uid, look.gid)
-        if look.xattrs:
-            _set_xattrs(fd, look.xattrs)
-        os.chmod(fd, look.mode)
-        os.utime(fd, ns=(look.mtime, look.mtime))
+    def set_on_directory(self, fd: int, attributes: DirectoryAttributes) -> None:
+        """Set the attributes of an open directory. Call it after the directory's contents are complete."""
+        if (attributes.uid, attributes.gid) != self._owner:
+            os.chown(fd, attributes.uid, attributes.gid)
+        if attributes.xattrs:
+            _set_xattrs(fd, attributes.xattrs)
+        os.chmod(fd, attributes.mode)
+        os.utime(fd, ns=(attributes.mtime, attributes.mtime))
 
-    def of_name(self, parent: int, name: bytes, entry: Entry) -> None:
-        """Finish what cannot be opened; only this process writes here, so the name is what it made."""
+    def set_on_name(self, parent: int, name: bytes, entry: Entry) -> None:
+        """Set the attributes of a file by name, since it cannot be opened. Only this process writes here."""
         if (entry.uid, entry.gid) != self._owner:
             os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
         if entry.xattrs:
@@ -60,18 +60,18 @@ class Looks:
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
 
 
-def _set_xattrs(where: int | bytes, xattrs: Mapping[bytes, bytes]) -> None:
-    """Set extended attributes, but leave out those that cannot be kept there; capabilities never."""
+def _set_xattrs(file: int | bytes, xattrs: Mapping[bytes, bytes]) -> None:
+    """Set extended attributes. Unsupported ones are skipped, except for capabilities."""
     for name, value in xattrs.items():
-        if name.startswith(_OURS):
+        if name.startswith(_RESERVED):
             continue
         try:
-            os.setxattr(where, name, value, follow_symlinks=isinstance(where, int))
+            os.setxattr(file, name, value, follow_symlinks=isinstance(file, int))
         except OSError as error:
-            if name == _CAPABILITIES or not _impossible(name, error):
+            if name == _CAPABILITIES or not _is_unsupported(name, error):
                 raise
 
 
-def _impossible(name: bytes, error: OSError) -> bool:
-    """Tell whether nothing of this kind has such an attribute: only files and directories have a user's."""
+def _is_unsupported(name: bytes, error: OSError) -> bool:
+    """Return whether the file cannot have the attribute: user.* is for regular files and directories."""
     return error.errno == errno.ENOTSUP or (error.errno == errno.EPERM and name.startswith(b"user."))

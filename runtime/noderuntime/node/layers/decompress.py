@@ -1,9 +1,8 @@
-"""From a compressed stream to blocks of the archive, never more than a block at a time.
+"""Decompresses a stream to blocks of the archive, one block at a time.
 
-What the stream *is* decides, not what its media type says: ``docker save`` and its
-kin label plain archives as gzip, and every runtime has always looked at the first bytes.
-Several gzip members or zstd frames in a row are one stream (pigz, eStargz, zstd:chunked);
-anything else behind the last one is an error.
+The first bytes of the stream determine its format, not the media type: tools such as ``docker save``
+label uncompressed archives as gzip, and all runtimes detect the format. Consecutive gzip members or
+zstd frames are one stream (pigz, eStargz, zstd:chunked). Other data after the last one is an error.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from typing import Protocol, cast
 from noderuntime.core.errors import InvalidArgument
 
 BLOCK = 1 << 18
-"""Bytes of one block: what hashing and writing find in the processor's cache."""
+"""Bytes of a block. It fits the processor's cache, so that hashing and writing find it there."""
 
-_WINDOW_LOG = 27  # zstd's own limit, and what `zstd --ultra -22` needs: 128 MiB
+_WINDOW_LOG = 27  # 128 MiB: zstd's own limit, which `zstd --ultra -22` uses
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
-_SKIPPABLE = b"\x2a\x4d\x18"  # after a byte 0x50 to 0x5f: a zstd frame without content
+_SKIPPABLE = b"\x2a\x4d\x18"  # after a byte 0x50 to 0x5f: a skippable zstd frame, which has no content
 _ARCHIVES = (
     "application/vnd.oci.image.layer.v1.tar",
     "application/vnd.docker.image.rootfs.diff.tar",
@@ -27,7 +26,7 @@ _ARCHIVES = (
 
 
 class _Decoder(Protocol):
-    """What bz2, lzma, isal and zstd decoders have in common; each decodes one member or frame."""
+    """A decoder of one gzip member or zstd frame (isal, zstd)."""
 
     @property
     def eof(self) -> bool: ...
@@ -39,7 +38,7 @@ class _Decoder(Protocol):
 
 
 def check_media_type(media_type: str) -> None:
-    """Refuse a layer that is no archive of ours to read: foreign, encrypted or unknown; InvalidArgument."""
+    """Raise InvalidArgument for a media type that is foreign, encrypted or not a layer's."""
     if "foreign" in media_type or "nondistributable" in media_type:
         raise InvalidArgument(f"layers of type {media_type!r} may not be distributed and are not supported")
     if "encrypted" in media_type:
@@ -50,7 +49,7 @@ def check_media_type(media_type: str) -> None:
 
 
 def decompressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the content of a gzip, zstd or uncompressed stream; InvalidArgument when it is damaged."""
+    """Yield the content of a gzip, zstd or uncompressed stream. InvalidArgument if it is damaged."""
     start = b""
     for chunk in chunks:
         start += chunk
@@ -85,15 +84,15 @@ def _decode(
                 if block:
                     yield block
     except error_type as error:
-        raise InvalidArgument(f"the layer is no valid {name} stream: {error}") from error
+        raise InvalidArgument(f"the layer is not a valid {name} stream: {error}") from error
     if not member.eof:
-        raise InvalidArgument(f"the layer's {name} stream ends too early")
+        raise InvalidArgument(f"the layer's {name} stream is truncated")
 
 
 def _gzip_decoder() -> tuple[Callable[[], _Decoder], type[Exception]]:
-    from isal import igzip_lib  # noqa: PLC0415 - a worker loads only what its layers need
+    from isal import igzip_lib  # noqa: PLC0415 - loaded only by processes that need it
 
-    error = cast("type[Exception]", igzip_lib.error)  # its stubs take the class for an exception
+    error = cast("type[Exception]", igzip_lib.error)  # the stubs declare an instance
     return lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP), error
 
 

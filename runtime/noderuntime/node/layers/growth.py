@@ -1,4 +1,4 @@
-"""A layer's bytes in a file that may still be growing."""
+"""The compressed bytes of a layer, in a file that a download may still append to."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Protocol
 
 
 class Blob(Protocol):
-    """Compressed bytes that are read, by offset, while a download still appends to them."""
+    """A file of compressed bytes that can be read while a download appends to it."""
 
     def fileno(self) -> int:
-        """Return a descriptor open for reading; it stays open until the unpacking ended."""
+        """Return a descriptor for reading. It must stay open until the layer is unpacked."""
 
     async def beyond(self, offset: int) -> tuple[int, bool]:
-        """Wait for more than ``offset`` bytes, or the end: how many there are, and whether that is all.
+        """Wait until there are more than ``offset`` bytes or the file is complete; return (size, complete).
 
-        Raises what went wrong when there will never be more.
+        Raises the error of a failed download.
         """
 
 
 class Growth:
-    """A :class:`Blob` for one writer and any number of readers.
+    """A :class:`Blob` with one writer and any number of readers.
 
-    The writer calls :meth:`grew` after it wrote, then :meth:`finish` or :meth:`fail`.
+    The writer calls :meth:`grew` after each write, and finally :meth:`finish` or :meth:`fail`.
     """
 
     def __init__(self, fd: int, size: int = 0, *, complete: bool = False) -> None:
@@ -37,22 +37,22 @@ class Growth:
         return self._fd
 
     def grew(self, size: int) -> None:
-        """Say that the file's first ``size`` bytes are there to be read."""
+        """Announce that the file's first ``size`` bytes can be read."""
         self._size = size
         self._wake()
 
     def finish(self) -> None:
-        """Say that nothing more will come."""
+        """Announce that the file is complete."""
         self._complete = True
         self._wake()
 
     def fail(self, error: BaseException) -> None:
-        """Say that the rest will never come; readers raise the error."""
+        """Announce that the download failed. Readers raise the error."""
         self._error = error
         self._wake()
 
     async def beyond(self, offset: int) -> tuple[int, bool]:
-        """See :meth:`Blob.beyond`."""
+        """Wait for more bytes. See :meth:`Blob.beyond`."""
         while True:
             if self._error is not None:
                 raise self._error

@@ -1,4 +1,4 @@
-"""One layer, from its compressed bytes to a directory: everything a worker does, without the process."""
+"""A worker's job: unpack one layer from its compressed bytes into a directory."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 from noderuntime.core.errors import DataLoss, ResourceExhausted, host_error
-from noderuntime.node.layers.ahead import ahead
 from noderuntime.node.layers.decompress import BLOCK, decompressed
+from noderuntime.node.layers.readahead import read_ahead
 from noderuntime.node.layers.stream import Stream
 from noderuntime.node.layers.tar.limits import Limits, Unpacked
 from noderuntime.node.layers.unpack import Unpacking
 
 More = Callable[[int], tuple[int, bool]]
-"""Waits for more than that many bytes, or the end: how many there are, and whether that is all."""
+"""Waits until the file is larger than the argument, or complete. Returns (size, complete)."""
 
 
 def unpack(fd: int, more: More, target: str, limits: Limits) -> Unpacked:
-    """Unpack a layer into an empty directory; the errors are those of :class:`Unpacking`.
+    """Unpack a layer into an empty directory.
 
-    DataLoss when the file is shorter than ``more`` says, OSError when there is no such directory.
+    Raises the errors of :meth:`Unpacking.run`, DataLoss if the file is shorter than ``more``
+    returned, and OSError if the directory does not exist.
     """
     source = Source(fd, more)
     measured = Measured(source, limits)
-    with closing(ahead(measured)) as blocks:
+    with closing(read_ahead(measured)) as blocks:
         unpacking = Unpacking(Stream(blocks), target, limits)
         unpacking.run()
     return Unpacked(
@@ -39,7 +40,7 @@ def unpack(fd: int, more: More, target: str, limits: Limits) -> Unpacked:
 
 
 class Source:
-    """The compressed bytes of a file that may still be growing; the descriptor's position stays as it is."""
+    """An iterable of the compressed bytes of a growing file. It does not move the descriptor's position."""
 
     def __init__(self, fd: int, more: More) -> None:
         self._fd = fd
@@ -50,23 +51,23 @@ class Source:
 
     @property
     def digest(self) -> str:
-        """Of what was read so far."""
+        """The digest of the bytes read so far."""
         return f"sha256:{self._hash.hexdigest()}"
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield everything, a block at a time."""
-        there, complete = 0, False
+        """Yield the bytes in blocks, to the end of the complete file."""
+        available, complete = 0, False
         while True:
-            while self.size < there:
-                chunk = self._read(min(BLOCK, there - self.size))
+            while self.size < available:
+                chunk = self._read(min(BLOCK, available - self.size))
                 if not chunk:
-                    raise DataLoss(f"the layer's file ends after {self.size} of {there} bytes")
+                    raise DataLoss(f"the layer's file ends after {self.size} of {available} bytes")
                 self._hash.update(chunk)
                 self.size += len(chunk)
                 yield chunk
             if complete:
                 return
-            there, complete = self._more(self.size)
+            available, complete = self._more(self.size)
 
     def _read(self, count: int) -> bytes:
         try:
@@ -76,7 +77,7 @@ class Source:
 
 
 class Measured:
-    """The uncompressed archive, hashed, and cut short where it grows beyond the limits."""
+    """An iterable of the uncompressed archive that hashes it and enforces the limits on its size."""
 
     def __init__(self, source: Source, limits: Limits) -> None:
         self._source = source
@@ -86,11 +87,11 @@ class Measured:
 
     @property
     def digest(self) -> str:
-        """Of what came out so far."""
+        """The digest of the bytes yielded so far."""
         return f"sha256:{self._hash.hexdigest()}"
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield everything; ResourceExhausted beyond the limits."""
+        """Yield the archive in blocks. ResourceExhausted beyond the limits."""
         for block in decompressed(iter(self._source)):
             self._hash.update(block)
             self.size += len(block)
@@ -100,8 +101,8 @@ class Measured:
     def _check(self) -> None:
         limits = self._limits
         if self.size > limits.size:
-            raise ResourceExhausted(f"the layer has more than {limits.size} bytes uncompressed")
+            raise ResourceExhausted(f"the uncompressed layer is larger than the limit of {limits.size} bytes")
         if self.size > limits.ratio_from and self.size > limits.ratio * self._source.size:
             raise ResourceExhausted(
-                f"the layer is a decompression bomb: {self._source.size} bytes became {self.size}"
+                f"the layer is a decompression bomb: {self._source.size} bytes decompress to {self.size}"
             )

@@ -1,4 +1,4 @@
-"""The workers that unpack layers, as the daemon sees them."""
+"""The daemon's pool of worker processes that unpack layers."""
 
 from __future__ import annotations
 
@@ -20,51 +20,50 @@ from noderuntime.node.layers.spawner import WorkerSpawner
 from noderuntime.node.layers.tar.limits import DEFAULT_LIMITS, Limits, Unpacked
 
 _LARGE = 1 << 16
-"""Bytes of a message that takes too long to parse on the event loop: it has many implied directories."""
+"""Messages of this size or more are parsed in a thread: with many implied directories, parsing takes long."""
 _IDLE_SECONDS = 10.0
 _DEATH_SECONDS = 30.0
-"""How long a killed process may take to go: it may be deep in a filesystem."""
+"""Seconds within which a killed process must exit; it can be blocked in a system call of a filesystem."""
 
 
 class Unpackers:
-    """Worker processes, started when needed and kept for a while. For use on one event loop."""
+    """A pool of worker processes, started on demand and kept while idle. For use on one event loop."""
 
     def __init__(self, workers: int | None = None, *, idle_seconds: float = _IDLE_SECONDS) -> None:
-        """Use at most ``workers`` processes; by default as many as there are processors, at least two."""
-        self._free = asyncio.Semaphore(workers or max(2, os.cpu_count() or 1))
+        """Use at most ``workers`` processes. Default: the number of processors, at least two."""
+        self._slots = asyncio.Semaphore(workers or max(2, os.cpu_count() or 1))
         self._idle_seconds = idle_seconds
         self._idle: dict[_Worker, asyncio.TimerHandle] = {}
-        self._ending: set[asyncio.Task[None]] = set()
+        self._killing: set[asyncio.Task[None]] = set()
         self._spawner = WorkerSpawner()
 
     async def prepare(self) -> None:
-        """Get ready for the first layer, so that it will not wait for a Python to start."""
+        """Start the process that workers are forked from, so that the first layer does not wait for it."""
         await self._spawner.prepare()
 
     async def expect(self) -> None:
-        """Start a worker for a layer that will come, unless one waits: to get ready takes it a moment."""
-        if not self._idle and not self._free.locked():
-            async with self._free:
+        """Start a worker in advance for an expected layer, unless a worker is idle."""
+        if not self._idle and not self._slots.locked():
+            async with self._slots:
                 self._keep(_Worker(*await self._spawner.worker()))
 
     async def unpack(
         self, blob: Blob, target: Path, media_type: str, limits: Limits = DEFAULT_LIMITS
     ) -> Unpacked:
-        """Unpack a layer into an empty directory that exists, while the blob may still be growing.
+        """Unpack a layer into an existing, empty directory. The blob may still be growing.
 
-        InvalidArgument for a layer that is no proper archive or of a type that cannot be read,
-        ResourceExhausted for a limit or a full disk, HostError for whatever else the kernel refused,
-        Internal when the worker died, and whatever :meth:`Blob.beyond` raised. After an
-        error, and after a cancellation, nobody writes to the target any more; what is there is the caller's
-        to remove.
+        Raises InvalidArgument for an invalid archive or an unsupported media type, ResourceExhausted for
+        an exceeded limit or a full disk, HostError for other errors of the kernel, Internal if the worker
+        died, and the errors of :meth:`Blob.beyond`. After an error or a cancellation no process writes to
+        the target; the caller must remove it.
         """
         check_media_type(media_type)
-        async with self._free:
-            worker = self._warm() or _Worker(*await self._spawner.worker())
+        async with self._slots:
+            worker = self._take_idle() or _Worker(*await self._spawner.worker())
             try:
                 answer = await worker.unpack(blob, target, limits)
             except BaseException:
-                await tasks.finish(worker.end(), name="end an unpack worker")
+                await tasks.finish(worker.kill(), name="kill an unpack worker")
                 raise
             self._keep(worker)
         if answer[0] == "failed":
@@ -73,75 +72,75 @@ class Unpackers:
         return done._replace(implied=tuple(done.implied))
 
     async def close(self) -> None:
-        """End the workers that have nothing to do; who still waits for one is to be cancelled first."""
-        while (worker := self._warm()) is not None:
-            self._end(worker)
-        await tasks.settle(*self._ending)
+        """Kill the idle workers. Callers of :meth:`unpack` must have returned or been cancelled."""
+        while (worker := self._take_idle()) is not None:
+            self._kill(worker)
+        await tasks.settle(*self._killing)
         await self._spawner.close()
 
-    def _warm(self) -> _Worker | None:
-        """Take the worker that was last at work, if there is one."""
+    def _take_idle(self) -> _Worker | None:
+        """Remove and return the worker that was used last, or None."""
         while self._idle:
             worker, timer = self._idle.popitem()
             timer.cancel()
-            if worker.alive():
+            if worker.is_alive():
                 return worker
-            self._end(worker)
+            self._kill(worker)
         return None
 
     def _keep(self, worker: _Worker) -> None:
-        later = asyncio.get_running_loop().call_later(self._idle_seconds, self._retire, worker)
-        self._idle[worker] = later
+        timer = asyncio.get_running_loop().call_later(self._idle_seconds, self._retire, worker)
+        self._idle[worker] = timer
 
     def _retire(self, worker: _Worker) -> None:
         del self._idle[worker]
-        self._end(worker)
+        self._kill(worker)
 
-    def _end(self, worker: _Worker) -> None:
-        task = tasks.background(worker.end(), name="end an unpack worker")
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+    def _kill(self, worker: _Worker) -> None:
+        task = tasks.background(worker.kill(), name="kill an unpack worker")
+        self._killing.add(task)
+        task.add_done_callback(self._killing.discard)
 
 
 class _Worker:
-    """One process, and our end of the socket to it."""
+    """A worker process and the daemon's end of the socket to it."""
 
-    def __init__(self, line: socket.socket, pidfd: int) -> None:
-        self._line = line
+    def __init__(self, connection: socket.socket, pidfd: int) -> None:
+        self._connection = connection
         self._pidfd = pidfd
         self._loop = asyncio.get_running_loop()
 
     async def unpack(self, blob: Blob, target: Path, limits: Limits) -> wire.Message:
-        """Have a layer unpacked, and tell how far its file has grown whenever asked."""
+        """Run a job, and answer the worker's requests for the size of the growing file."""
         try:
-            job = wire.packed(["unpack", os.fspath(target), *limits])
-            socket.send_fds(self._line, [job], [blob.fileno()])
+            job = wire.encode(["unpack", os.fspath(target), *limits])
+            socket.send_fds(self._connection, [job], [blob.fileno()])
             while (message := await self._receive())[0] == "beyond":
                 size, complete = await blob.beyond(message[1])
-                await self._loop.sock_sendall(self._line, wire.packed(["there", size, complete]))
+                await self._loop.sock_sendall(self._connection, wire.encode(["available", size, complete]))
             return message
         except (ConnectionError, EOFError) as error:
-            raise Internal("a process that unpacks layers died") from error
+            raise Internal("a worker process that unpacks layers died") from error
 
-    def alive(self) -> bool:
-        """Tell whether it still listens."""
+    def is_alive(self) -> bool:
+        """Return whether the process still has its end of the socket open."""
         try:
-            return self._line.recv(1, socket.MSG_PEEK) != b""
+            return self._connection.recv(1, socket.MSG_PEEK) != b""
         except BlockingIOError:
             return True
         except ConnectionError:
             return False
 
-    async def end(self) -> None:
-        """Kill the process, and wait until it is gone and writes nothing any more."""
-        self._line.close()
+    async def kill(self) -> None:
+        """Kill the process and wait until it has exited. DeadlineExceeded after 30 seconds."""
+        self._connection.close()
         try:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             async with asyncio.timeout(_DEATH_SECONDS):
                 await readable(self._pidfd)
         except TimeoutError:
-            raise DeadlineExceeded(f"a killed worker did not end within {_DEATH_SECONDS:g} s") from None
+            raise DeadlineExceeded(f"a killed worker did not exit within {_DEATH_SECONDS:g} s") from None
         finally:
             os.close(self._pidfd)
 
@@ -149,13 +148,13 @@ class _Worker:
         (length,) = wire.LENGTH.unpack(await self._read(wire.LENGTH.size))
         body = await self._read(length)
         if length < _LARGE:
-            return wire.unpacked(body)
-        return await IMAGES.run(wire.unpacked, body)
+            return wire.decode(body)
+        return await IMAGES.run(wire.decode, body)
 
     async def _read(self, count: int) -> bytes:
         data = bytearray()
         while len(data) < count:
-            piece = await self._loop.sock_recv(self._line, count - len(data))
+            piece = await self._loop.sock_recv(self._connection, count - len(data))
             if not piece:
                 raise EOFError
             data += piece

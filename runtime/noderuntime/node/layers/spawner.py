@@ -1,4 +1,4 @@
-"""Where the daemon gets its worker processes from: a template that forks them, started once."""
+"""Creates worker processes: starts a template process once, which forks the workers."""
 
 from __future__ import annotations
 
@@ -14,75 +14,75 @@ from noderuntime.node.host.process import readable
 from noderuntime.node.host.spawn import Child, Spawner
 
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from noderuntime.node.layers.template import main; main()"
-"""Our own search path is handed over, so that no site-packages have to be looked for (10 ms)."""
+"""Passes this process's sys.path on, which saves the search for site-packages (10 ms)."""
 _STDERR = 2
-"""Where template and workers complain when they cannot even start: where the daemon does."""
+"""The template and its workers write failures of their start to the daemon's stderr."""
 _DEATH_SECONDS = 30.0
 
 
 class WorkerSpawner:
-    """Makes workers; for use on one event loop."""
+    """A factory of workers. For use on one event loop."""
 
     def __init__(self) -> None:
         self._template: _Template | None = None
-        self._one_at_a_time = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._spawner = Spawner()
 
     async def prepare(self) -> None:
-        """Start the template, unless there is one: it gets ready while something else is done."""
-        async with self._one_at_a_time:
-            await self._living()
+        """Start the template, if it is not running, without waiting until it is ready."""
+        async with self._lock:
+            await self._running_template()
 
     async def worker(self) -> tuple[socket.socket, int]:
-        """Make a worker: our end of the socket to it, and its pidfd; both are the caller's to close.
+        """Create a worker; return the daemon's end of its socket, and its pidfd. The caller must close both.
 
-        HostError when the kernel makes none, Internal when also a new template dies of it.
+        HostError if the kernel cannot fork a process, Internal if a restarted template dies too.
         """
-        async with self._one_at_a_time:
+        async with self._lock:
             try:
                 return await self._worker()
-            except Internal:  # the template had died before
+            except Internal:  # the template had died
                 return await self._worker()
 
     async def close(self) -> None:
-        """End the template; its workers live on."""
-        async with self._one_at_a_time:
-            await self._end()
+        """Kill the template. Its workers keep running."""
+        async with self._lock:
+            await self._kill()
 
     async def _worker(self) -> tuple[socket.socket, int]:
-        template = await self._living()
+        template = await self._running_template()
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         try:
             with theirs:
                 return ours, await template.fork(theirs)
         except BaseException as error:
-            ours.close()  # which ends what may have become of it
+            ours.close()  # a worker that was forked exits then
             if not isinstance(error, HostError):
-                await self._end()
+                await self._kill()
             raise
 
-    async def _living(self) -> _Template:
+    async def _running_template(self) -> _Template:
         if self._template is None:
             self._template = await _Template.start(self._spawner)
         return self._template
 
-    async def _end(self) -> None:
+    async def _kill(self) -> None:
         template, self._template = self._template, None
         if template is not None:
-            await tasks.finish(template.end(), name="end the template of unpack workers")
+            await tasks.finish(template.kill(), name="kill the template of unpack workers")
 
 
 class _Template:
-    """The process, and our end of the socket to it."""
+    """The template process and the daemon's end of the socket to it."""
 
-    def __init__(self, child: Child, line: socket.socket) -> None:
+    def __init__(self, child: Child, connection: socket.socket) -> None:
         self._child = child
-        self._line = line
+        self._connection = connection
 
     @classmethod
     async def start(cls, spawner: Spawner) -> _Template:
-        """Start a process; HostError when that is impossible."""
+        """Start a template. HostError if the interpreter cannot be started."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         argv = [sys.executable, "-I", "-S", "-c", _PROGRAM, *filter(None, sys.path)]
@@ -95,21 +95,21 @@ class _Template:
         return cls(child, ours)
 
     async def fork(self, theirs: socket.socket) -> int:
-        """Have a worker made, and return its pidfd."""
+        """Fork a worker with the other end of a socket, and return its pidfd."""
         try:
-            socket.send_fds(self._line, [b"\0"], [theirs.fileno()])
-            await readable(self._line.fileno())
-            said, fds, _, _ = socket.recv_fds(self._line, 1, 1, socket.MSG_CMSG_CLOEXEC)
+            socket.send_fds(self._connection, [b"\0"], [theirs.fileno()])
+            await readable(self._connection.fileno())
+            answer, fds, _, _ = socket.recv_fds(self._connection, 1, 1, socket.MSG_CMSG_CLOEXEC)
         except ConnectionError as error:
-            raise Internal("the process that makes workers died") from error
-        if not said:
-            raise Internal("the process that makes workers died")
+            raise Internal("the template process of unpack workers died") from error
+        if not answer:
+            raise Internal("the template process of unpack workers died")
         if not fds:
-            raise HostError("make a worker", said[0], os.strerror(said[0]))
+            raise HostError("fork an unpack worker", answer[0], os.strerror(answer[0]))
         return fds[0]
 
-    async def end(self) -> None:
-        """Kill the process, and wait until it is gone."""
-        self._line.close()
+    async def kill(self) -> None:
+        """Kill the process and wait until it has exited."""
+        self._connection.close()
         os.kill(self._child.pid, signal.SIGKILL)
         await self._child.wait(_DEATH_SECONDS)

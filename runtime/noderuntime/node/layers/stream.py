@@ -1,4 +1,4 @@
-"""Reading an archive from blocks: small pieces as bytes, file contents straight into a descriptor."""
+"""A reader of an archive in blocks. File contents are copied to a descriptor without intermediate bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from noderuntime.core.errors import InvalidArgument
 
 
 class Stream:
-    """The uncompressed archive, front to back."""
+    """A forward-only reader of the uncompressed archive."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
@@ -24,7 +24,7 @@ class Stream:
         return self._before + self._at
 
     def take(self, count: int) -> bytes:
-        """Return the next ``count`` bytes, less only where the archive ends."""
+        """Return the next ``count`` bytes, or fewer at the end of the archive."""
         at = self._at
         end = at + count
         if end <= len(self._block):
@@ -39,7 +39,7 @@ class Stream:
         return bytes(taken)
 
     def copy(self, count: int, fd: int) -> None:
-        """Write the next ``count`` bytes at the descriptor's position; InvalidArgument if there are less."""
+        """Write the next ``count`` bytes at the descriptor's position. InvalidArgument if there are fewer."""
         while count > 0:
             self._require()
             written = os.write(fd, self._view[self._at : self._at + count])
@@ -47,13 +47,13 @@ class Stream:
             count -= written
 
     def skip_to(self, position: int) -> None:
-        """Read up to a position and drop it; InvalidArgument if the archive ends before."""
+        """Skip to a position. InvalidArgument if the archive ends before it."""
         while (count := position - self._before - self._at) > 0:
             self._require()
             self._at += min(count, len(self._block) - self._at)
 
     def rest_is_zero(self) -> bool:
-        """Read to the end; False as soon as something else than zeros is found."""
+        """Read to the end and return True, or return False at the first byte that is not zero."""
         while self._more():
             if self._block.count(0, self._at) != len(self._block) - self._at:
                 return False
@@ -73,4 +73,4 @@ class Stream:
 
     def _require(self) -> None:
         if not self._more():
-            raise InvalidArgument("the layer's archive ends too early")
+            raise InvalidArgument("the layer's archive is truncated")

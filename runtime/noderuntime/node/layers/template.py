@@ -1,14 +1,14 @@
-"""The process that workers are forked from: it has imported what they need, which takes a Python 40 ms.
+"""The template process that workers are forked from. It has imported their modules, which takes 40 ms.
 
-It reads no layer. Whoever is forked has one thread, no secret and nothing that another worker left.
+The template reads no layer, so a forked worker has one thread, no secrets and no state of another worker.
 
-=========  ============================  ==================================================
-who        says                          when
-=========  ============================  ==================================================
-daemon     one byte and a socket         it wants a worker at the other end of that socket
-template   ``0`` and the worker's pidfd  it is there
-template   an errno                      the kernel made none
-=========  ============================  ==================================================
+=========  ============================  ================================================
+sender     message                       meaning
+=========  ============================  ================================================
+daemon     one byte and a socket         fork a worker with this socket
+template   ``0`` and the worker's pidfd  the worker was forked
+template   an errno                      the fork failed
+=========  ============================  ================================================
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from contextlib import suppress
 from isal import igzip_lib  # noqa: F401
 
 from noderuntime.node.layers import worker
-from noderuntime.node.layers.zstandard import zstd  # noqa: F401 - so that no worker has to load it, as the next one
+from noderuntime.node.layers.zstandard import zstd  # noqa: F401 - as isal: loaded once for all workers
 
 
 def main() -> None:
-    """Fork workers until the daemon, at the other end of standard input, closes it."""
-    gc.freeze()  # what is here stays shared with the workers
-    line = socket.socket(fileno=0)
+    """Fork workers until the daemon closes its end of the socket, which is standard input."""
+    gc.freeze()  # keeps the memory of these objects shared with the workers
+    connection = socket.socket(fileno=0)
     with suppress(ConnectionError):
-        mine = Template(line).run()
-        line.close()
-        if mine is not None:
-            worker.main(mine)
+        own = Template(connection).run()
+        connection.close()
+        if own is not None:
+            worker.main(own)
 
 
 class Template:
-    """One end of a socket; the other is a :class:`noderuntime.node.layers.spawner.WorkerSpawner`."""
+    """The template's end of the socket to a :class:`noderuntime.node.layers.spawner.WorkerSpawner`."""
 
-    def __init__(self, line: socket.socket) -> None:
-        self._line = line
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
         self._pidfds: set[int] = set()
         self._events = select.poll()
-        self._events.register(line, select.POLLIN)
+        self._events.register(connection, select.POLLIN)
 
     def run(self) -> socket.socket | None:
-        """Return a worker's socket in each worker, and None when nobody wants any more."""
+        """Return the worker's socket in each forked worker, and None in the template at the end."""
         while True:
             for fd, _ in self._events.poll():
                 if fd in self._pidfds:
-                    self._bury(fd)
+                    self._reap(fd)
                     continue
-                data, fds, _, _ = socket.recv_fds(self._line, 1, 1)
+                data, fds, _, _ = socket.recv_fds(self._connection, 1, 1)
                 if not data:
                     return None
                 with socket.socket(fileno=fds[0]) as theirs:
@@ -60,24 +60,24 @@ class Template:
                         return theirs.dup()
 
     def _fork(self) -> bool:
-        """Make a worker and tell the daemon; False in the worker."""
+        """Fork a worker and report to the daemon. Return False in the worker, True in the template."""
         try:
             pid = os.fork()
             if not pid:
                 for fd in self._pidfds:
                     os.close(fd)
                 return False
-            os.setpgid(pid, pid)  # what ends this process's group is not to end a worker that is at work
+            os.setpgid(pid, pid)  # a signal to the template's process group must not reach busy workers
             pidfd = os.pidfd_open(pid)
         except OSError as error:
-            self._line.send(bytes([error.errno or 0]))
+            self._connection.send(bytes([error.errno or 0]))
             return True
         self._pidfds.add(pidfd)
         self._events.register(pidfd, select.POLLIN)
-        socket.send_fds(self._line, [b"\0"], [pidfd])
+        socket.send_fds(self._connection, [b"\0"], [pidfd])
         return True
 
-    def _bury(self, pidfd: int) -> None:
+    def _reap(self, pidfd: int) -> None:
         self._events.unregister(pidfd)
         self._pidfds.remove(pidfd)
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED)

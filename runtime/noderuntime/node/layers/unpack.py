@@ -1,9 +1,9 @@
-"""Writing one layer's entries into a directory.
+"""Writes the entries of one layer into a directory.
 
-Directories get their looks at the very end, children first, because every entry made in one changes
-its time, and because default ACLs or a set-group-ID bit would change what is made in it.
+The attributes of directories are set at the end, children first: every entry created in a directory changes
+its time, and default ACLs or a set-group-ID bit would affect the entries.
 
-An error leaves the directory half written, for the caller to remove.
+After an error, the target directory is incomplete and the caller must remove it.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import stat
 
 from noderuntime.core.errors import HostError, InvalidArgument, NoderuntimeError, ResourceExhausted
 from noderuntime.node.layers import whiteouts
-from noderuntime.node.layers.attributes import PERMISSIONS, Looks
+from noderuntime.node.layers.attributes import PERMISSIONS, AttributeWriter
 from noderuntime.node.layers.stream import Stream
 from noderuntime.node.layers.tar import entry as kinds
-from noderuntime.node.layers.tar.entry import Entry, Sparse, shown
+from noderuntime.node.layers.tar.entry import Entry, Sparse, quoted
 from noderuntime.node.layers.tar.limits import Limits
 from noderuntime.node.layers.tar.names import split
 from noderuntime.node.layers.tar.reader import Archive
-from noderuntime.node.layers.tree import IMPLIED, Look, Tree
+from noderuntime.node.layers.tree import IMPLIED, DirectoryAttributes, Tree
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEVICES = {kinds.CHARACTER: stat.S_IFCHR, kinds.BLOCK: stat.S_IFBLK, kinds.FIFO: stat.S_IFIFO}
-_LARGEST_MAJOR, _LARGEST_MINOR = (1 << 12) - 1, (1 << 20) - 1
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_THEIR_FAULT = (
+_MAX_MAJOR, _MAX_MINOR = (1 << 12) - 1, (1 << 20) - 1
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_INVALID_LAYER = (
     errno.E2BIG,
     errno.EFBIG,
     errno.EINVAL,
@@ -39,16 +39,16 @@ _THEIR_FAULT = (
 
 
 class Unpacking:
-    """One layer on its way into an empty directory. The process's umask must be 0."""
+    """The unpacking of one layer into an empty directory. The process's umask must be 0."""
 
     def __init__(self, stream: Stream, target: str, limits: Limits) -> None:
         self._stream = stream
         self._limits = limits
         self._archive = Archive(stream, limits)
         self._tree = Tree(target, limits)
-        self._looks = Looks()
+        self._attributes = AttributeWriter()
         self._devices = 0
-        self._makers = dict.fromkeys(_DEVICES, self._device) | {
+        self._writers = dict.fromkeys(_DEVICES, self._device) | {
             kinds.DIRECTORY: self._directory,
             kinds.FILE: self._file,
             kinds.LINK: self._link,
@@ -58,25 +58,25 @@ class Unpacking:
 
     @property
     def entries(self) -> int:
-        """Headers read so far."""
+        """The number of headers read so far."""
         return self._archive.headers
 
     @property
     def implied(self) -> tuple[str, ...]:
-        """Directories without an entry of their own (:class:`.tar.limits.Unpacked`)."""
+        """The directories without an entry of their own (see :class:`.tar.limits.Unpacked`)."""
         directories = self._tree.directories.items()
-        return tuple(os.fsdecode(path) for path, look in directories if look is IMPLIED and path)
+        return tuple(os.fsdecode(path) for path, attributes in directories if attributes is IMPLIED and path)
 
     @property
     def opaque(self) -> bool:
-        """The layer hides all that is below it."""
+        """Whether the layer hides all layers below it."""
         return b"" in self._tree.opaque
 
     def run(self) -> None:
-        """Write everything.
+        """Write all entries.
 
-        InvalidArgument for a bad archive, ResourceExhausted for a limit or a full disk, HostError for
-        whatever else the kernel refused.
+        InvalidArgument for an invalid archive, ResourceExhausted for an exceeded limit or a full disk,
+        HostError for other errors of the kernel.
         """
         try:
             for entry in self._archive:
@@ -86,7 +86,7 @@ class Unpacking:
                 self._name = path
                 self._finish_directory(path)
         except OSError as error:
-            raise _translated(error, self._name) from error
+            raise _to_error(error, self._name) from error
         finally:
             self._tree.close()
 
@@ -95,15 +95,15 @@ class Unpacking:
         if whiteouts.PREFIX in entry.name and whiteouts.apply(self._tree, parts):
             return
         if parts:
-            self._makers[entry.kind](entry, parts, parts.pop())
+            self._writers[entry.kind](entry, parts, parts.pop())
         elif entry.kind == kinds.DIRECTORY:
-            self._tree.keep(b"", _look(entry))
+            self._tree.keep(b"", _directory_attributes(entry))
         else:
-            raise InvalidArgument(f"the layer's root {shown(entry.name)} is no directory")
+            raise InvalidArgument(f"the layer's root {quoted(entry.name)} is not a directory")
 
     def _directory(self, entry: Entry, parents: list[bytes], name: bytes) -> None:
         self._tree.enter(parents)
-        self._tree.make_directory(name, _look(entry))
+        self._tree.make_directory(name, _directory_attributes(entry))
 
     def _file(self, entry: Entry, parents: list[bytes], name: bytes) -> None:
         parent = self._tree.enter(parents)
@@ -118,7 +118,7 @@ class Unpacking:
                 self._pieces(entry.sparse, fd)
             elif entry.size:
                 self._stream.copy(entry.size, fd)
-            self._looks.of_file(fd, entry)
+            self._attributes.set_on_file(fd, entry)
         finally:
             os.close(fd)
 
@@ -129,12 +129,12 @@ class Unpacking:
         os.truncate(fd, sparse.size)
 
     def _link(self, entry: Entry, parents: list[bytes], name: bytes) -> None:
-        """Make a hard link; its file keeps the looks that its own entry gave it."""
-        where = f"{shown(entry.name)} is a hard link to {shown(entry.target)}"
-        *way, source = split(entry.target, self._limits) or [b""]
+        """Create a hard link. The file keeps the attributes of its own entry."""
+        prefix = f"{quoted(entry.name)} is a hard link to {quoted(entry.target)}"
+        *directories, source = split(entry.target, self._limits) or [b""]
         if not source:
-            raise InvalidArgument(f"{where}, which is no file")
-        directory = os.dup(self._tree.enter(way, create=False))
+            raise InvalidArgument(f"{prefix}, which is not a file")
+        directory = os.dup(self._tree.enter(directories, create=False))
         try:
             self._tree.enter(parents)
             self._tree.replace(
@@ -144,33 +144,33 @@ class Unpacking:
                 ),
             )
         except FileNotFoundError:
-            raise InvalidArgument(f"{where}, which is not in the layer") from None
+            raise InvalidArgument(f"{prefix}, which does not exist in the layer") from None
         except PermissionError:
-            raise InvalidArgument(f"{where}, which is no file") from None
+            raise InvalidArgument(f"{prefix}, which is not a file") from None
         finally:
             os.close(directory)
 
     def _symlink(self, entry: Entry, parents: list[bytes], name: bytes) -> None:
         if not entry.target:
-            raise InvalidArgument(f"{shown(entry.name)} is a symbolic link to nothing")
+            raise InvalidArgument(f"{quoted(entry.name)} is a symlink with an empty target")
         parent = self._tree.enter(parents)
         self._tree.replace(name, lambda parent: os.symlink(entry.target, name, dir_fd=parent))
-        self._looks.of_name(parent, name, entry)
+        self._attributes.set_on_name(parent, name, entry)
 
     def _device(self, entry: Entry, parents: list[bytes], name: bytes) -> None:
         device = 0 if entry.kind == kinds.FIFO else self._number(entry)
         mode = _DEVICES[entry.kind] | (entry.mode & PERMISSIONS)
         parent = self._tree.enter(parents)
         self._tree.replace(name, lambda parent: os.mknod(name, mode, device, dir_fd=parent))
-        self._looks.of_name(parent, name, entry)
+        self._attributes.set_on_name(parent, name, entry)
 
     def _number(self, entry: Entry) -> int:
         major, minor = entry.device
-        if not (0 <= major <= _LARGEST_MAJOR and 0 <= minor <= _LARGEST_MINOR):
-            raise InvalidArgument(f"{shown(entry.name)} has an absurd device number: {major}:{minor}")
+        if not (0 <= major <= _MAX_MAJOR and 0 <= minor <= _MAX_MINOR):
+            raise InvalidArgument(f"{quoted(entry.name)} has an invalid device number: {major}:{minor}")
         self._devices += 1
         if self._devices > self._limits.devices:
-            raise ResourceExhausted(f"the layer has more than {self._limits.devices} devices")
+            raise ResourceExhausted(f"the layer has more than the limit of {self._limits.devices} devices")
         return os.makedev(major, minor)
 
     def _finish_directory(self, path: bytes) -> None:
@@ -178,17 +178,17 @@ class Unpacking:
         fd = tree.enter(path.split(b"/") if path else [])
         if path and path in tree.opaque:
             os.setxattr(fd, whiteouts.OPAQUE_XATTR, b"y")
-        self._looks.of_directory(fd, tree.directories[path])
+        self._attributes.set_on_directory(fd, tree.directories[path])
 
 
-def _look(entry: Entry) -> Look:
-    return Look(entry.mode, entry.uid, entry.gid, entry.mtime, entry.xattrs)
+def _directory_attributes(entry: Entry) -> DirectoryAttributes:
+    return DirectoryAttributes(entry.mode, entry.uid, entry.gid, entry.mtime, entry.xattrs)
 
 
-def _translated(error: OSError, name: bytes) -> NoderuntimeError:
+def _to_error(error: OSError, name: bytes) -> NoderuntimeError:
     code, reason = error.errno or 0, error.strerror or str(error)
-    if code in _FULL:
-        return ResourceExhausted(f"no room for {shown(name)}: {reason}")
-    if code in _THEIR_FAULT:
-        return InvalidArgument(f"{shown(name)} cannot be unpacked: {reason}")
-    return HostError(f"unpack {shown(name)}", code, reason)
+    if code in _DISK_FULL:
+        return ResourceExhausted(f"writing {quoted(name)} failed: {reason}")
+    if code in _INVALID_LAYER:
+        return InvalidArgument(f"entry {quoted(name)} of the layer is invalid: {reason}")
+    return HostError(f"unpack {quoted(name)}", code, reason)

@@ -1,16 +1,16 @@
-"""Removed files: what layers say (OCI image spec, layer.md), as overlayfs wants it.
+"""Converts whiteouts of the OCI image spec (layer.md) to those of overlayfs.
 
-=================  ===========================  ==============================================
-in the layer       means                        becomes
-=================  ===========================  ==============================================
-``.wh.NAME``       NAME of lower layers is gone  character device 0/0 of that name; if the layer
-                                                 has a new directory NAME, that one is opaque
-``.wh..wh..opq``   so is all in this directory   ``trusted.overlay.opaque`` on the directory; in the
-                                                 root it is for the mount to leave lower layers out
-``.wh..wh.…``      AUFS kept its books there     nothing
-=================  ===========================  ==============================================
+=================  ============================  ===============================================
+name in the layer  meaning                       on overlayfs
+=================  ============================  ===============================================
+``.wh.NAME``       hides NAME of lower layers    character device 0/0 with that name; if the
+                                                 layer has a directory NAME, it becomes opaque
+``.wh..wh..opq``   hides the directory's         ``trusted.overlay.opaque`` on the directory; for
+                   contents of lower layers      the root, lower layers are omitted at mount
+``.wh..wh.…``      AUFS metadata                 ignored
+=================  ============================  ===============================================
 
-A whiteout never hides what its own layer brings, whichever comes first.
+A whiteout never hides an entry of its own layer, in whichever order they come.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import os
 import stat
 
 from noderuntime.core.errors import InvalidArgument
-from noderuntime.node.layers.tar.entry import shown
+from noderuntime.node.layers.tar.entry import quoted
 from noderuntime.node.layers.tree import Tree
 
 PREFIX = b".wh."
@@ -29,9 +29,9 @@ _OPAQUE = b".wh..wh..opq"
 
 
 def apply(tree: Tree, parts: list[bytes]) -> bool:
-    """Carry out what an entry's name says about lower layers; False if it only names something.
+    """Apply an entry that is a whiteout and return True, or return False for other entries.
 
-    InvalidArgument for a whiteout that hides nothing that could be.
+    InvalidArgument for a whiteout of an invalid name.
     """
     if any(part.startswith(_META) and part != _OPAQUE for part in parts):
         return True
@@ -49,11 +49,11 @@ def apply(tree: Tree, parts: list[bytes]) -> bool:
 def _hide(tree: Tree, fd: int, name: bytes) -> None:
     path = tree.path(name)
     if name in (b"", b".", b".."):
-        raise InvalidArgument(f"the layer hides {shown(path)}, which is no name")
+        raise InvalidArgument(f"the layer has a whiteout of the invalid name {quoted(path)}")
     if path in tree.directories:
         tree.opaque.add(path)
         return
     try:
         os.mknod(name, stat.S_IFCHR, 0, dir_fd=fd)
     except FileExistsError:
-        return  # the layer brings a new file, which hides the old one
+        return  # a new file of this layer hides the lower one anyway

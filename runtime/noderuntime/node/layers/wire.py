@@ -1,16 +1,16 @@
-"""What the daemon and a worker that unpacks say to each other, on a stream socket.
+"""The protocol between the daemon and a worker, on a stream socket.
 
-=========  =====================================  ===========================================
-who        says                                   when
-=========  =====================================  ===========================================
-daemon     ``["unpack", TARGET, *LIMITS]``        a job; the layer's descriptor comes with it
-worker     ``["beyond", OFFSET]``                 it has read that much and needs more
-daemon     ``["there", SIZE, COMPLETE]``          as soon as there is more, or no more to come
-worker     ``["unpacked", *UNPACKED]``            it is done, and ready for the next job
-worker     ``["failed", ERROR, *ARGUMENTS]``      so it is, but the target is half written
-=========  =====================================  ===========================================
+=========  =====================================  ==================================================
+sender     message                                meaning
+=========  =====================================  ==================================================
+daemon     ``["unpack", TARGET, *LIMITS]``        start a job; the layer's descriptor is attached
+worker     ``["beyond", OFFSET]``                 wait for more than OFFSET bytes of the layer
+daemon     ``["available", SIZE, COMPLETE]``      SIZE bytes can be read; COMPLETE: there are no more
+worker     ``["unpacked", *UNPACKED]``            the job is done; the worker is idle
+worker     ``["failed", ERROR, *ARGUMENTS]``      the job failed, the target is incomplete; idle
+=========  =====================================  ==================================================
 
-Each message is JSON behind its length.
+A message is its length followed by JSON.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ _ERRORS: dict[str, type[NoderuntimeError]] = {
 }
 
 
-def packed(message: Message) -> bytes:
-    """Return a message as it travels."""
+def encode(message: Message) -> bytes:
+    """Return a message as bytes, with its length."""
     body = json.dumps(message).encode()
     return LENGTH.pack(len(body)) + body
 
 
-def unpacked(body: bytes) -> Message:
-    """Return what a message without its length says."""
+def decode(body: bytes) -> Message:
+    """Return the message of a body, which does not include the length."""
     message: Message = json.loads(body)
     return message
 
 
 def failure(error: NoderuntimeError) -> Message:
-    """Put an error into a message."""
+    """Return the message ``failed`` for an error."""
     if isinstance(error, HostError):
         return ["failed", "HostError", error.action, error.errno, error.reason]
     return ["failed", type(error).__name__, str(error)]
 
 
 def error_of(name: str, *arguments: Any) -> NoderuntimeError:
-    """Return the error that a worker met."""
+    """Return the error of a message ``failed``."""
     return _ERRORS[name](*arguments)

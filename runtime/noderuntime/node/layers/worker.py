@@ -1,7 +1,7 @@
-"""The process that unpacks layers: reads jobs from a socket, and ends when that is closed.
+"""The worker process, which runs jobs from a socket and exits when the daemon closes it.
 
-It imports little, because that stays in memory, and it gets its memory bounded: whatever a
-layer makes it do, it will not take the node with it.
+It imports few modules, to save memory, and its memory is limited, so that a hostile layer cannot exhaust
+the node's.
 """
 
 from __future__ import annotations
@@ -18,42 +18,42 @@ from noderuntime.node.layers import job, wire
 from noderuntime.node.layers.tar.limits import Limits
 
 _MEMORY = 512 << 20
-"""Bytes: zstd's largest window, what Limits allow to keep, and Python itself take half of it."""
+"""Bytes. zstd's largest window, Limits.directory_bytes and Python itself need half of it."""
 
 
-def main(line: socket.socket) -> None:
-    """Work until nobody wants more."""
+def main(connection: socket.socket) -> None:
+    """Run jobs until the daemon closes the connection."""
     os.umask(0)
     resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
-    Thread(target=_end_with, args=(line.fileno(),), daemon=True).start()
+    Thread(target=_exit_on_hangup, args=(connection.fileno(),), daemon=True).start()
     with suppress(ConnectionError, EOFError):
-        Worker(line).run()
+        Worker(connection).run()
 
 
-def _end_with(line: int) -> None:
-    """End the process, whatever it is at, once the other end is closed: the next daemon may clean up."""
+def _exit_on_hangup(connection: int) -> None:
+    """Exit once the daemon closed its end, even during a job: the next daemon may remove the target."""
     hangup = select.poll()
-    hangup.register(line, 0)
+    hangup.register(connection, 0)
     hangup.poll()
     os._exit(0)
 
 
 class Worker:
-    """One end of the socket; the other is a :class:`noderuntime.node.layers.pool.Unpackers`."""
+    """The worker's end of the socket to a :class:`noderuntime.node.layers.pool.Unpackers`."""
 
-    def __init__(self, line: socket.socket) -> None:
-        self._line = line
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
 
     def run(self) -> None:
-        """Take one job after the other; EOFError or ConnectionError when the line is closed."""
+        """Run jobs one after the other. EOFError or ConnectionError when the connection is closed."""
         while True:
-            head, fds, _, _ = socket.recv_fds(self._line, wire.LENGTH.size, 1, socket.MSG_WAITALL)
+            head, fds, _, _ = socket.recv_fds(self._connection, wire.LENGTH.size, 1, socket.MSG_WAITALL)
             if not head:
                 raise EOFError
             _, target, *limits = self._body(head)
             answer = self._unpack(fds[0], target, Limits(*limits))
             os.close(fds[0])
-            self._say(answer)
+            self._send(answer)
 
     def _unpack(self, fd: int, target: str, limits: Limits) -> wire.Message:
         try:
@@ -63,23 +63,27 @@ class Worker:
         except OSError as error:
             return wire.failure(host_error("unpack a layer", error))
         except MemoryError:
-            return wire.failure(ResourceExhausted("unpacking the layer takes more memory than a worker has"))
-        except Exception as error:  # a fault of ours: the caller shall know, and the worker goes on
+            return wire.failure(
+                ResourceExhausted(
+                    f"unpacking the layer needs more than the worker's limit of {_MEMORY} bytes of memory"
+                )
+            )
+        except Exception as error:  # a bug: report it, and keep the worker
             return wire.failure(Internal(f"unpacking the layer failed: {error!r}"))
 
     def _more(self, offset: int) -> tuple[int, bool]:
-        self._say(["beyond", offset])
+        self._send(["beyond", offset])
         _, size, complete = self._body(self._receive(wire.LENGTH.size))
         return size, complete
 
-    def _say(self, message: wire.Message) -> None:
-        self._line.sendall(wire.packed(message))
+    def _send(self, message: wire.Message) -> None:
+        self._connection.sendall(wire.encode(message))
 
     def _body(self, head: bytes) -> wire.Message:
-        return wire.unpacked(self._receive(*wire.LENGTH.unpack(head)))
+        return wire.decode(self._receive(*wire.LENGTH.unpack(head)))
 
     def _receive(self, count: int) -> bytes:
-        data = self._line.recv(count, socket.MSG_WAITALL)
+        data = self._connection.recv(count, socket.MSG_WAITALL)
         if len(data) < count:
             raise EOFError
         return data

@@ -1,4 +1,4 @@
-"""zstd: Python's own module from 3.14 on, its backport before."""
+"""The zstd module: the standard library's since Python 3.14, else its backport."""
 
 from __future__ import annotations
 

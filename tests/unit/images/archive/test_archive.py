@@ -217,7 +217,7 @@ async def test_what_is_no_archive_at_all(site, path):
     with pytest.raises(NotFound, match=f"there is no {path}"):
         await site.backend.load(path)
     path.write_bytes(b"hello" * 1000)
-    with pytest.raises(InvalidArgument, match=f"{path}: .*no tar archive"):
+    with pytest.raises(InvalidArgument, match=f"{path}: .*not a tar archive"):
         await site.backend.load(path)
 
 

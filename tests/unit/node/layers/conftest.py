@@ -1,4 +1,4 @@
-"""A place to unpack into, as a worker finds it."""
+"""Directories to unpack into, and pools of workers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECRET = "secret of the node"
 
 @pytest.fixture
 def target(tmp_path: Path) -> Iterator[Path]:
-    """A directory for one layer; the umask is a worker's."""
+    """Return the path of a directory for one layer, and set a worker's umask."""
     before = os.umask(0)
     yield tmp_path / "layer"
     os.umask(before)
@@ -24,14 +24,14 @@ def target(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def root() -> None:
-    """For what only root may do: devices, other owners, trusted attributes."""
+    """Skip a test that needs root: for devices, other owners, trusted attributes."""
     if os.geteuid() != 0:
-        pytest.skip("needs root, who alone may give files away and make devices")
+        pytest.skip("needs root, to change owners and create devices")
 
 
 @pytest.fixture
 def node(tmp_path: Path, target: Path) -> Iterator[Path]:
-    """Everything around the layer, which must look the same afterwards."""
+    """Create files outside the layer, and check after the test that they did not change."""
     target.mkdir()
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -41,12 +41,12 @@ def node(tmp_path: Path, target: Path) -> Iterator[Path]:
 
     def state() -> dict[str, tuple[int, ...]]:
         found = {}
-        for place, directories, files in os.walk(tmp_path):
-            if place == str(target):
+        for parent, directories, files in os.walk(tmp_path):
+            if parent == str(target):
                 directories.clear()
                 continue
             for name in (*directories, *files):
-                path = os.path.join(place, name)
+                path = os.path.join(parent, name)
                 if path == str(target):
                     continue
                 status = os.lstat(path)
@@ -68,7 +68,7 @@ def node(tmp_path: Path, target: Path) -> Iterator[Path]:
 
 @pytest.fixture
 async def unpackers() -> AsyncIterator[Unpackers]:
-    """At most two workers; none is left behind."""
+    """Return a pool of at most two workers, and check after the test that none is left."""
     pool = Unpackers(2)
     yield pool
     await pool.close()
@@ -77,21 +77,21 @@ async def unpackers() -> AsyncIterator[Unpackers]:
 
 @pytest.fixture
 def blob(tmp_path: Path) -> Iterator[Callable[..., File]]:
-    """Makes files with layers in them."""
+    """Return a function that creates a file with a layer."""
     made: list[File] = []
 
-    def make(content: bytes = LAYER, there: int | None = None) -> File:
-        made.append(File(tmp_path, content, there))
+    def make(content: bytes = LAYER, available: int | None = None) -> File:
+        made.append(File(tmp_path, content, available))
         return made[-1]
 
     yield make
-    for one in made:
-        one.file.close()
+    for file in made:
+        file.file.close()
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Callable[[], Path]:
-    """Makes empty directories."""
+def new_directory(tmp_path: Path) -> Callable[[], Path]:
+    """Return a function that creates an empty directory."""
     numbers = iter(range(1000))
 
     def make() -> Path:

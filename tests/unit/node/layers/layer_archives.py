@@ -1,4 +1,4 @@
-"""Archives made byte by byte, so that they can be wrong in every way, and what becomes of them."""
+"""Archives built byte by byte, so that they can be invalid in any way, and helpers to unpack them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def octal(value: int, width: int) -> bytes:
 
 
 def base256(value: int, width: int) -> bytes:
-    """GNU's way to write what does not fit: two's complement, the first bit set."""
+    """Return a number in GNU base-256: two's complement with the first bit set."""
     return bytes([0x80 | (value >> 8 * (width - 1)) & 0x7F]) + (value & (1 << 8 * (width - 1)) - 1).to_bytes(
         width - 1, "big"
     )
@@ -33,7 +33,7 @@ def base256(value: int, width: int) -> bytes:
 
 @dataclass
 class Header:
-    """The fields of one header as bytes or, where that is enough, as numbers."""
+    """The fields of a header, as raw bytes or as numbers."""
 
     name: bytes = b"file"
     kind: int = FILE
@@ -48,7 +48,7 @@ class Header:
     minor: int | bytes = 0
     prefix: bytes = b""
     tail: bytes = b""
-    """Instead of everything from the prefix on, at the same place."""
+    """Replaces everything from the prefix on."""
 
     def pack(self, *, signed: bool = False, check: bytes | None = None) -> bytes:
         def field(value: int | bytes, width: int) -> bytes:
@@ -80,7 +80,7 @@ def padded(content: bytes) -> bytes:
 
 
 def entry(name: bytes | str, kind: int = FILE, content: bytes = b"", **fields: object) -> bytes:
-    """One entry with its contents."""
+    """Return an entry with its contents."""
     name = os.fsencode(name)
     return Header(name=name, kind=kind, **{"size": len(content), **fields}).pack() + padded(content)
 
@@ -90,7 +90,7 @@ def directory(name: bytes | str, mode: int = 0o755, **fields: object) -> bytes:
 
 
 def symlink(name: bytes | str, target: bytes, **fields: object) -> bytes:
-    """A symbolic link; a target that is longer than the header's field comes before it."""
+    """Return a symlink. A target longer than the header's field is in a preceding extended header."""
     before = pax((b"linkpath", target)) if len(target) > 100 else b""
     return before + entry(name, SYMLINK, target=target[:100], mode=0o777, **fields)
 
@@ -100,7 +100,7 @@ def link(name: bytes | str, target: bytes) -> bytes:
 
 
 def record(key: bytes, value: bytes) -> bytes:
-    """One record of an extended header."""
+    """Return a record of an extended header."""
     rest = b" " + key + b"=" + value + b"\n"
     length = len(rest)
     while len(b"%d" % length) + len(rest) != length:
@@ -109,12 +109,12 @@ def record(key: bytes, value: bytes) -> bytes:
 
 
 def pax(*records: tuple[bytes, bytes], kind: bytes = b"x") -> bytes:
-    """An extended header."""
+    """Return an extended header."""
     return entry("pax", kind[0], b"".join(record(key, value) for key, value in records))
 
 
 def long(kind: bytes, text: bytes) -> bytes:
-    """GNU's long name (L) or target (K) of the next entry."""
+    """Return a GNU long name (L) or target (K) for the next entry."""
     return entry("././@LongLink", kind[0], text + b"\0", magic=GNU)
 
 
@@ -123,7 +123,7 @@ def xattr(name: bytes, value: bytes) -> tuple[bytes, bytes]:
 
 
 def unpack(blob: bytes, target: Path, limits: Limits = DEFAULT_LIMITS) -> Unpacked:
-    """Unpack in this process what a worker would unpack in its own."""
+    """Unpack a layer in this process, as a worker does."""
     target.mkdir(exist_ok=True)
     fd = os.memfd_create("layer")
     try:
@@ -144,7 +144,7 @@ def refused(
     error: type[NoderuntimeError] = InvalidArgument,
     limits: Limits = DEFAULT_LIMITS,
 ) -> None:
-    """Unpack, and see it refused in one printable line."""
+    """Check that the entries are refused with one printable line."""
     with pytest.raises(error, match=match) as caught:
         unpack_entries(target, *entries, limits=limits)
     assert len(str(caught.value)) < 1000
@@ -156,11 +156,11 @@ def zipped(*entries: bytes) -> bytes:
 
 
 def tree(root: Path) -> dict[str, str]:
-    """Everything below a directory, without looking through links: what it is, and what is in it."""
+    """Return a description of every path below a directory: its type and content, or target of a symlink."""
     found = {}
-    for place, directories, files in os.walk(os.fsencode(root)):
+    for parent, directories, files in os.walk(os.fsencode(root)):
         for name in (*directories, *files):
-            path = os.path.join(place, name)
+            path = os.path.join(parent, name)
             found[os.fsdecode(os.path.relpath(path, os.fsencode(root)))] = _described(path)
     return found
 

@@ -1,4 +1,4 @@
-"""Archives read, but not unpacked."""
+"""Helpers that read archives without unpacking them."""
 
 import pytest
 from layer_archives import END
@@ -10,7 +10,7 @@ from noderuntime.node.layers.tar.reader import Archive
 
 
 def read(blob, limits=DEFAULT_LIMITS, block=1 << 18):
-    """All entries with their contents; the archive comes in blocks of that size."""
+    """Return all entries with their contents. The archive is read in blocks of the given size."""
     stream = Stream(blob[at : at + block] for at in range(0, len(blob), block))
     found = []
     for item in Archive(stream, limits):

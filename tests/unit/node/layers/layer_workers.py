@@ -1,4 +1,4 @@
-"""Worker processes, and blobs that grow under their hands."""
+"""Helpers for worker processes and growing blobs."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ LAYER = zipped(
 
 
 class File:
-    """A blob whose file is written as a download would, and that tells when it is waited for."""
+    """A blob whose file is written as by a download. ``requested`` is set while a worker waits for more."""
 
-    def __init__(self, directory: Path, content: bytes = LAYER, there: int | None = None) -> None:
+    def __init__(self, directory: Path, content: bytes = LAYER, available: int | None = None) -> None:
         self.file = (directory / f"blob{id(self)}").open("w+b", buffering=0)
         self.content = content
-        self.asked = asyncio.Event()
+        self.requested = asyncio.Event()
         self.growth = Growth(self.file.fileno())
-        self.write(len(content) if there is None else there)
-        if there is None:
+        self.write(len(content) if available is None else available)
+        if available is None:
             self.growth.finish()
 
     def fileno(self) -> int:
@@ -34,23 +34,23 @@ class File:
 
     async def beyond(self, offset: int) -> tuple[int, bool]:
         if offset >= self.file.tell():
-            self.asked.set()
+            self.requested.set()
         return await self.growth.beyond(offset)
 
     def write(self, end: int) -> None:
         self.file.write(self.content[self.file.tell() : end])
         self.growth.grew(end)
-        self.asked.clear()
+        self.requested.clear()
 
 
 def templates() -> set[int]:
-    """The processes that our workers are forked from."""
+    """Return the PIDs of the template processes of this process."""
     command = b"noderuntime.node.layers.template"
     return {pid for pid in _children_of("self") if command in Path(f"/proc/{pid}/cmdline").read_bytes()}
 
 
 def children() -> set[int]:
-    """Our worker processes, but for those that ended and are only to be buried."""
+    """Return the PIDs of the worker processes of this process, without zombies."""
     workers = {pid for template in templates() for pid in _children_of(template)}
     return {pid for pid in workers if identify(pid)}
 
@@ -61,7 +61,7 @@ def _children_of(parent: int | str) -> set[int]:
 
 
 async def ended(pid: int) -> None:
-    """Wait until a process is gone, or only its parent has not taken note yet."""
+    """Wait until a process has exited. It can still be a zombie."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -17,13 +17,13 @@ from layer_archives import (
 from noderuntime.core.errors import HostError, InvalidArgument
 
 CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")
-"""cap_net_bind_service=ep, as the kernel keeps it."""
+"""cap_net_bind_service=ep in the kernel's format."""
 
 
 OTHERS = {"uid": 1234, "gid": 4321}
 
 
-def test_modes(target):
+def test_modes_are_set_with_special_bits(target):
     unpack_entries(
         target,
         directory("d", 0o1777),
@@ -39,20 +39,20 @@ def test_modes(target):
     assert (target / "g/inside").stat().st_gid == os.getegid()
 
 
-def test_the_root_looks_as_its_entry_says(target):
+def test_root_gets_the_attributes_of_its_entry(target):
     unpack_entries(target, entry("f"), directory("./", 0o555, mtime=77), entry("g"))
     assert stat.S_IMODE(target.stat().st_mode) == 0o555
     assert target.stat().st_mtime_ns == 77 * 10**9
 
 
-def test_a_root_without_an_entry_is_plain(target):
+def test_root_without_an_entry_gets_default_attributes(target):
     target.mkdir(mode=0o700)
     unpack_entries(target, entry("f"))
     assert stat.S_IMODE(target.stat().st_mode) == 0o755
     assert target.stat().st_mtime_ns == 0
 
 
-def test_times_are_exact_also_where_something_is_made_later(target):
+def test_times_are_exact_for_directories_with_late_entries(target):
     time = pax((b"mtime", b"1234567890.123456789"))
     unpack_entries(
         target,
@@ -71,7 +71,7 @@ def test_times_are_exact_also_where_something_is_made_later(target):
 
 
 @pytest.mark.usefixtures("root")
-def test_owners_of_everything(target):
+def test_owners_are_set_for_all_file_types(target):
     unpack_entries(
         target,
         directory("d", **OTHERS),
@@ -87,7 +87,7 @@ def test_owners_of_everything(target):
 
 
 @pytest.mark.usefixtures("root")
-def test_set_id_bits_and_capabilities_survive_the_change_of_owner(target):
+def test_set_id_bits_and_capabilities_survive_chown(target):
     unpack_entries(
         target,
         entry("suid", mode=0o6755, content=b"x", **OTHERS),
@@ -99,7 +99,7 @@ def test_set_id_bits_and_capabilities_survive_the_change_of_owner(target):
     assert os.getxattr(target / "capable", "security.capability") == CAPABILITY
 
 
-def test_extended_attributes(target):
+def test_extended_attributes_are_set(target):
     attributes = pax(xattr(b"user.a", b"1\0="), xattr("user.ä".encode(), b""), (b"mtime", b"9"))
     unpack_entries(target, attributes + directory("d"), attributes + entry("d/f"))
     for name in ("d", "d/f"):
@@ -109,7 +109,7 @@ def test_extended_attributes(target):
 
 
 @pytest.mark.usefixtures("root")
-def test_attributes_of_what_cannot_be_opened(target):
+def test_extended_attributes_are_set_on_symlinks_and_fifos(target):
     unpack_entries(
         target,
         pax(xattr(b"security.a", b"1")) + symlink("l", b"nowhere"),
@@ -119,7 +119,7 @@ def test_attributes_of_what_cannot_be_opened(target):
     assert os.getxattr(target / "p", "security.a") == b"2"
 
 
-def test_attributes_that_nothing_of_this_kind_can_have_are_left_out(target):
+def test_unsupported_extended_attributes_are_skipped(target):
     attributes = pax(xattr(b"user.a", b"1"), xattr(b"nonsense", b"2"))
     unpack_entries(
         target, attributes + symlink("l", b"x"), attributes + entry("p", FIFO), attributes + entry("f")
@@ -130,13 +130,13 @@ def test_attributes_that_nothing_of_this_kind_can_have_are_left_out(target):
 
 
 @pytest.mark.usefixtures("root")
-def test_capabilities_that_cannot_be_kept_are_no_trifle(target):
+def test_invalid_capabilities_are_refused(target):
     with pytest.raises((HostError, InvalidArgument), match="capable"):
         unpack_entries(target, pax(xattr(b"security.capability", b"nonsense")) + entry("capable"))
 
 
 @pytest.mark.usefixtures("root")
-def test_an_archive_cannot_speak_for_the_node(target):
+def test_reserved_extended_attributes_are_ignored(target):
     attributes = pax(
         xattr(b"trusted.overlay.redirect", b"/etc"),
         xattr(b"trusted.overlay.opaque", b"y"),

@@ -1,4 +1,4 @@
-"""Where workers come from: forked from a process that is ready, and buried by it."""
+"""The template process, which forks workers and reaps them."""
 
 import asyncio
 import errno
@@ -21,19 +21,19 @@ from noderuntime.node.layers.template import Template
 
 
 @pytest.fixture
-async def nursery():
-    one = WorkerSpawner()
-    yield one
-    await one.close()
+async def spawner():
+    made = WorkerSpawner()
+    yield made
+    await made.close()
 
 
-async def release(line, pidfd):
-    line.close()
+async def release(connection, pidfd):
+    connection.close()
     os.close(pidfd)
 
 
 def kinds(pid):
-    """Tell what a process has open; what it closes meanwhile is left out."""
+    """Return the kinds of descriptors that a process has open."""
     found = []
     for file in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):
@@ -41,60 +41,60 @@ def kinds(pid):
     return found
 
 
-async def test_a_pool_that_got_ready_starts_no_more_interpreters(blob, place):
+async def test_prepared_pool_starts_no_second_interpreter(blob, new_directory):
     pool = Unpackers(2)
     await pool.prepare()
     async with asyncio.timeout(10):
         while not (before := templates()):
-            await asyncio.sleep(0.001)  # the kernel tells its name a moment later
+            await asyncio.sleep(0.001)  # the command line appears in /proc after the exec
     assert children() == set()
-    await asyncio.gather(*(pool.unpack(blob(), place(), TAR) for _ in range(2)))
+    await asyncio.gather(*(pool.unpack(blob(), new_directory(), TAR) for _ in range(2)))
     assert (templates(), len(children())) == (before, 2)
     await pool.close()
     assert templates() == set()
 
 
-async def test_a_worker_is_no_member_of_its_templates_group(nursery):
-    line, pidfd = await nursery.worker()
+async def test_worker_has_a_process_group_of_its_own(spawner):
+    connection, pidfd = await spawner.worker()
     (template,), (worker,) = templates(), children()
     assert os.getpgid(template) == template
     assert os.getpgid(worker) == worker
-    await release(line, pidfd)
+    await release(connection, pidfd)
 
 
-async def test_a_worker_holds_nothing_but_its_own_line(nursery):
-    made = [await nursery.worker() for _ in range(3)]
+async def test_worker_has_no_descriptor_but_its_socket(spawner):
+    made = [await spawner.worker() for _ in range(3)]
     for pid in children():
         async with asyncio.timeout(10):
             while kinds(pid).count("socket") != 1 or "anon_inode" in kinds(pid):
-                await asyncio.sleep(0.001)  # it closes what it does not need itself
-    for line, pidfd in made:
-        await release(line, pidfd)
+                await asyncio.sleep(0.001)  # the worker itself closes inherited descriptors
+    for connection, pidfd in made:
+        await release(connection, pidfd)
 
 
-async def test_ended_workers_are_buried(nursery):
-    line, pidfd = await nursery.worker()
+async def test_exited_workers_are_reaped(spawner):
+    connection, pidfd = await spawner.worker()
     (pid,) = children()
-    await release(line, pidfd)
+    await release(connection, pidfd)
     async with asyncio.timeout(10):
         while Path(f"/proc/{pid}").exists():
-            await asyncio.sleep(0.001)  # another process does it
+            await asyncio.sleep(0.001)  # the template reaps it
 
 
-async def test_a_template_that_died_is_replaced(nursery, blob, place):
-    await release(*await nursery.worker())
+async def test_dead_template_is_replaced(spawner, blob, new_directory):
+    await release(*await spawner.worker())
     (pid,) = templates()
     os.kill(pid, signal.SIGKILL)
     await ended(pid)
-    await release(*await nursery.worker())
+    await release(*await spawner.worker())
     assert len(templates() - {pid}) == 1
 
 
-async def test_workers_outlive_their_template(unpackers, blob, place):
-    layer = blob(there=1000)
-    task = asyncio.create_task(unpackers.unpack(layer, place(), TAR))
+async def test_workers_survive_the_death_of_their_template(unpackers, blob, new_directory):
+    layer = blob(available=1000)
+    task = asyncio.create_task(unpackers.unpack(layer, new_directory(), TAR))
     async with asyncio.timeout(20):
-        await layer.asked.wait()
+        await layer.requested.wait()
     (pid,) = templates()
     os.kill(pid, signal.SIGKILL)
     await ended(pid)
@@ -103,28 +103,28 @@ async def test_workers_outlive_their_template(unpackers, blob, place):
     assert (await task).entries == 3
 
 
-async def test_a_template_that_dies_of_the_request(nursery, monkeypatch):
+async def test_template_that_dies_twice_is_an_error(spawner, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/true")
-    with pytest.raises(Internal, match="the process that makes workers died"):
-        await nursery.worker()
+    with pytest.raises(Internal, match="the template process of unpack workers died"):
+        await spawner.worker()
     monkeypatch.undo()
-    await release(*await nursery.worker())
+    await release(*await spawner.worker())
 
 
-async def test_a_caller_that_does_not_wait(nursery):
-    task = asyncio.create_task(nursery.worker())
+async def test_cancelled_caller_leaves_no_worker(spawner):
+    task = asyncio.create_task(spawner.worker())
     while not templates():
-        await asyncio.sleep(0.001)  # a thread starts it
+        await asyncio.sleep(0.001)  # a thread starts the template
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    line, pidfd = await nursery.worker()
+    connection, pidfd = await spawner.worker()
     assert len(children()) == 1
-    await release(line, pidfd)
+    await release(connection, pidfd)
 
 
-async def test_a_kernel_that_makes_no_process(nursery, monkeypatch):
-    """What the template says then, and what the daemon makes of it."""
+async def test_failed_fork_is_reported(spawner, monkeypatch):
+    """The template sends the errno, and the daemon raises it and keeps the template."""
 
     def refuse():
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -135,19 +135,19 @@ async def test_a_kernel_that_makes_no_process(nursery, monkeypatch):
         thread = threading.Thread(target=Template(theirs).run)
         thread.start()
         socket.send_fds(ours, [b"\0"], [ours.fileno()])
-        said = ours.recv(1)
+        answer = ours.recv(1)
         ours.shutdown(socket.SHUT_RDWR)
         thread.join(10)
-    assert said == bytes([errno.EAGAIN])
+    assert answer == bytes([errno.EAGAIN])
 
-    async def say(self, theirs):
-        raise HostError("make a worker", errno.EAGAIN, "")
+    async def failing_fork(self, theirs):
+        raise HostError("fork an unpack worker", errno.EAGAIN, "")
 
-    await release(*await nursery.worker())
+    await release(*await spawner.worker())
     before = templates()
-    monkeypatch.setattr("noderuntime.node.layers.spawner._Template.fork", say)
-    with pytest.raises(HostError, match="make a worker"):
-        await nursery.worker()
+    monkeypatch.setattr("noderuntime.node.layers.spawner._Template.fork", failing_fork)
+    with pytest.raises(HostError, match="fork an unpack worker"):
+        await spawner.worker()
     monkeypatch.undo()
-    await release(*await nursery.worker())
+    await release(*await spawner.worker())
     assert templates() == before

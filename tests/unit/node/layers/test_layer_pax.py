@@ -1,4 +1,4 @@
-"""Extended headers: what they say about an entry, and how they can be damaged."""
+"""Extended headers: precedence and damage."""
 
 import pytest
 from layer_archives import (
@@ -14,7 +14,7 @@ from layer_archives import (
 from layer_reading import read_one, refused_to_read
 
 
-def test_an_extended_header_wins_over_the_header():
+def test_extended_header_takes_precedence():
     name, target = "ä/".encode() * 100 + b"n", b"t" * 500
     item, content = read_one(
         pax(
@@ -24,7 +24,7 @@ def test_an_extended_header_wins_over_the_header():
             (b"gid", b"4000000000"),
             (b"size", b"3"),
             (b"mtime", b"1700000000.987654321"),
-            (b"comment", b"nobody reads this"),
+            (b"comment", b"ignored"),
         ),
         entry("short", size=0) + padded(b"abc"),
     )
@@ -32,7 +32,7 @@ def test_an_extended_header_wins_over_the_header():
     assert (item.uid, item.gid, item.mtime) == (0xFFFFFFFE, 4_000_000_000, 1700000000987654321)
 
 
-def test_records():
+def test_records_of_extended_attributes_are_parsed():
     longest = b"v" * 70_000
     item, _ = read_one(
         pax(
@@ -43,17 +43,17 @@ def test_records():
     assert item.xattrs == {b"user.a": b"with = and \n and \0", b"user.empty": b"", b"user.long": longest}
 
 
-def test_of_two_records_the_later_wins_and_an_empty_one_takes_it_back():
+def test_later_record_wins_and_an_empty_one_removes_it():
     assert read_one(pax((b"path", b"a"), (b"path", b"b")), entry("x"))[0].name == b"b"
     assert read_one(pax((b"path", b"a"), (b"path", b"")), entry("x"))[0].name == b"x"
 
 
-def test_of_two_extended_headers_the_later_counts():
+def test_later_extended_header_replaces_the_earlier():
     item, _ = read_one(pax((b"uid", b"7"), (b"path", b"a")), pax((b"path", b"b")), entry("x", uid=3))
     assert (item.name, item.uid) == (b"b", 3)
 
 
-def test_a_global_extended_header_says_nothing():
+def test_global_extended_header_is_ignored():
     item, _ = read_one(pax((b"path", b"evil"), (b"uid", b"7"), kind=b"g"), entry("x", uid=3))
     assert (item.name, item.uid) == (b"x", 3)
 
@@ -86,16 +86,16 @@ def test_a_global_extended_header_says_nothing():
         record(b"mtime", b"yesterday"),
     ],
 )
-def test_a_damaged_extended_header(data):
-    refused_to_read(entry("pax", b"x"[0], data), entry("a"), END, match="the archive has")
+def test_damaged_extended_header_is_refused(data):
+    refused_to_read(entry("pax", b"x"[0], data), entry("a"), END, match="the archive contains")
 
 
 @pytest.mark.parametrize("kind", b"xgLK")
-def test_an_extended_header_of_absurd_length(kind):
+def test_too_long_extended_header_is_refused(kind):
     refused_to_read(entry("pax", kind, size=(1 << 20) + 1), END, match="extended header of 1048577 bytes")
     refused_to_read(entry("pax", kind, size=base256(-1, 12)), END, match="extended header of -1 bytes")
 
 
 @pytest.mark.parametrize("before", [pax((b"path", b"a")), long(b"L", b"a"), long(b"K", b"a")])
-def test_an_extended_header_of_nothing(before):
-    refused_to_read(before, END, match="ends too early")
+def test_extended_header_without_an_entry_is_refused(before):
+    refused_to_read(before, END, match="is truncated")

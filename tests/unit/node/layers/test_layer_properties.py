@@ -1,4 +1,4 @@
-"""Whatever an honest archive holds, it comes out; whatever a hostile one does, it stays inside."""
+"""Properties: valid archives are unpacked exactly, damaged ones change nothing outside the target."""
 
 import gzip
 import io
@@ -36,7 +36,7 @@ kinds = st.sampled_from(
 
 @st.composite
 def entries(draw, form):
-    """One entry, and what is in it. Symbolic links have names of their own: no way leads through one."""
+    """Generate an entry and its content. Symlinks have names of their own, so that no path contains one."""
     words = WORDS if form == tarfile.USTAR_FORMAT else [*WORDS, "n" * 110]
     names = st.lists(st.sampled_from(words), min_size=1, max_size=4).map("/".join)
     info = tarfile.TarInfo(draw(names))
@@ -64,14 +64,14 @@ def archive_of(items, form):
 
 
 class Model:
-    """What a layer should look like after one entry after the other; ``None`` once one cannot be written."""
+    """The expected tree of a layer after a sequence of entries."""
 
     def __init__(self):
         self.nodes = {}
         self._inodes = itertools.count()
 
     def add(self, info, content):
-        """Add an entry; False if it has no place."""
+        """Add an entry. Return False if it is invalid."""
         name = info.name
         source = self.nodes.get(info.linkname)
         if info.type == tarfile.LNKTYPE and (source is None or source["kind"] == tarfile.DIRTYPE):
@@ -120,9 +120,9 @@ class Model:
             del self.nodes[path]
 
     def check(self, root):
-        """Compare with what is there."""
-        there = {str(path.relative_to(root)) for path in root.rglob("*")}
-        assert there == set(self.nodes)
+        """Compare the model with a directory."""
+        actual = {str(path.relative_to(root)) for path in root.rglob("*")}
+        assert actual == set(self.nodes)
         inodes = {}
         for name, node in self.nodes.items():
             found = os.lstat(root / name)
@@ -148,8 +148,8 @@ KINDS = {
 @pytest.mark.parametrize("form", FORMATS, ids=["ustar", "gnu", "pax"])
 @OFTEN
 @given(data=st.data())
-def test_any_archive(form, data):
-    """As root: the others cannot look into what they have no rights on."""
+def test_any_valid_archive_is_unpacked_exactly(form, data):
+    """Runs as root, who can read files without permissions."""
     items = data.draw(st.lists(entries(form), max_size=12))
     pack = PACK[data.draw(st.sampled_from(sorted(PACK)))]
     with TemporaryDirectory(prefix="noderuntime-") as place:
@@ -167,7 +167,7 @@ def test_any_archive(form, data):
 @pytest.mark.parametrize("form", FORMATS, ids=["ustar", "gnu", "pax"])
 @OFTEN
 @given(data=st.data())
-def test_any_damage(form, data):
+def test_any_damaged_archive_stays_in_the_target(form, data):
     layer = bytearray(archive_of(data.draw(st.lists(entries(form), min_size=1, max_size=5)), form))
     for _ in range(data.draw(st.integers(1, 5))):
         layer[data.draw(st.integers(0, min(len(layer), 6000) - 1))] = data.draw(st.integers(0, 255))
@@ -178,7 +178,7 @@ def test_any_damage(form, data):
 @pytest.mark.usefixtures("target")
 @OFTEN
 @given(layer=st.binary(max_size=2000) | st.binary(max_size=100).map(lambda rest: b"\x1f\x8b\x08\0" + rest))
-def test_any_bytes(layer):
+def test_any_bytes_stay_in_the_target(layer):
     check_cage(layer)
 
 
@@ -194,7 +194,7 @@ def check_cage(layer):
         assert os.listdir(place) == ["layer"]
 
 
-def test_the_fuzzer_finds_nothing():
+def test_fuzzer_reports_no_finding():
     argv = [sys.executable, FUZZER, "--runs", "300", "--seed", "1"]
     environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
     done = subprocess.run(argv, check=False, capture_output=True, text=True, env=environment)

@@ -1,4 +1,4 @@
-"""What a layer removes from those below it."""
+"""Whiteouts and opaque directories."""
 
 import os
 import stat
@@ -22,7 +22,7 @@ def opaque(path):
     return OPAQUE in os.listxattr(path) and os.getxattr(path, OPAQUE) == b"y"
 
 
-def test_a_removed_name_is_a_device_with_number_zero(target):
+def test_whiteout_becomes_character_device_zero(target):
     found = unpack_entries(target, directory("d"), whiteout("d/gone"), whiteout("top"), entry("d/here"))
     for name in ("d/gone", "top"):
         status = os.lstat(target / name)
@@ -34,7 +34,7 @@ def test_a_removed_name_is_a_device_with_number_zero(target):
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "symlink", "hard link"])
-def test_a_whiteout_is_one_whatever_it_is_made_of(target, kind):
+def test_whiteout_can_have_any_entry_type(target, kind):
     sign = {
         "file": entry("a/.wh.b", content=b"x"),
         "directory": directory("a/.wh.b"),
@@ -46,13 +46,13 @@ def test_a_whiteout_is_one_whatever_it_is_made_of(target, kind):
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_new_file_hides_the_old_one_anyway(target, order):
+def test_whiteout_of_a_new_file_is_ignored(target, order):
     unpack_entries(target, *[whiteout("f"), entry("f", content=b"new")][::order])
     assert tree(target) == {"f": "'new'"}
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_new_directory_hides_the_old_one_by_being_opaque(target, order):
+def test_whiteout_of_a_new_directory_makes_it_opaque(target, order):
     unpack_entries(target, *[whiteout("a/d"), directory("a/d")][::order], entry("a/d/f"))
     assert opaque(target / "a/d")
     assert not opaque(target / "a")
@@ -60,20 +60,20 @@ def test_a_new_directory_hides_the_old_one_by_being_opaque(target, order):
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_so_does_one_that_has_no_entry_of_its_own(target, order):
+def test_whiteout_of_an_implied_directory_makes_it_opaque(target, order):
     found = unpack_entries(target, *[whiteout("d"), entry("d/f")][::order])
     assert opaque(target / "d")
     assert found.implied == ("d",)
 
 
-def test_an_opaque_directory(target):
+def test_opaque_marker_sets_the_attribute(target):
     unpack_entries(target, directory("d", 0o700, mtime=6), entry("d/.wh..wh..opq"), entry("d/new"))
     assert opaque(target / "d")
     assert tree(target) == {"d": "dir", "d/new": "''"}
     assert (target / "d").stat().st_mtime == 6
 
 
-def test_an_opaque_directory_without_an_entry(target):
+def test_opaque_marker_implies_its_directory(target):
     found = unpack_entries(target, entry("a/d/.wh..wh..opq"))
     assert opaque(target / "a/d")
     assert not opaque(target / "a")
@@ -81,19 +81,19 @@ def test_an_opaque_directory_without_an_entry(target):
 
 
 @pytest.mark.parametrize("name", [".wh..wh..opq", "./.wh..wh..opq", "/.wh..wh..opq"])
-def test_a_layer_that_hides_all_layers_below_it(target, name):
+def test_opaque_marker_in_the_root_is_reported(target, name):
     found = unpack_entries(target, entry("a"), entry(name), entry("b"))
     assert found.opaque
     assert tree(target) == {"a": "''", "b": "''"}
     assert not opaque(target)
 
 
-def test_an_opaque_directory_that_becomes_a_file_and_a_directory_again(target):
+def test_replaced_opaque_directory_is_not_opaque(target):
     unpack_entries(target, entry("d/.wh..wh..opq"), entry("d"), directory("d"))
     assert tree(target) == {"d": "dir"}
 
 
-def test_the_books_of_aufs_are_no_files(target):
+def test_aufs_metadata_is_ignored(target):
     found = unpack_entries(
         target,
         directory(".wh..wh.plnk"),
@@ -108,16 +108,16 @@ def test_the_books_of_aufs_are_no_files(target):
 
 
 @pytest.mark.parametrize("name", [".wh.", "a/.wh.", ".wh..", "a/.wh..", ".wh...", "a/.wh..."])
-def test_a_whiteout_of_no_name_is_refused(target, name):
-    with pytest.raises(InvalidArgument, match="which is no name"):
+def test_whiteout_of_an_invalid_name_is_refused(target, name):
+    with pytest.raises(InvalidArgument, match="whiteout of the invalid name"):
         unpack_entries(target, entry(name))
 
 
-def test_whiteouts_go_through_links_like_all_names(target):
+def test_whiteout_path_resolves_symlinks(target):
     unpack_entries(target, directory("real"), symlink("alias", b"real"), whiteout("alias/gone"))
     assert tree(target) == {"real": "dir", "real/gone": "chr", "alias": "-> real"}
 
 
-def test_a_name_that_only_looks_like_one(target):
+def test_similar_name_is_not_a_whiteout(target):
     unpack_entries(target, entry("a.wh.b"), entry("wh.c"), entry(".whatever"), entry("d/.w"))
     assert sorted(tree(target)) == [".whatever", "a.wh.b", "d", "d/.w", "wh.c"]

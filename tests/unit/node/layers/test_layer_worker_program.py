@@ -1,4 +1,4 @@
-"""The program of a worker: what it imports, how it ends, and what it says when something is wrong with it."""
+"""The worker's program: imports, exit, and unexpected errors."""
 
 import gzip
 import os
@@ -37,11 +37,11 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("state", ["growing", "complete"])
-async def test_a_worker_does_not_outlive_its_daemon(tmp_path, place, state):
-    """Whether it waits for more or has half a minute's work left."""
+async def test_worker_exits_with_its_daemon(tmp_path, new_directory, state):
+    """The worker either waits for more bytes or has half a minute of work left."""
     blob = tmp_path / "blob"
     blob.write_bytes(gzip.compress(entry("a/b") * 50_000) * 38)
-    argv = [sys.executable, "-c", DAEMON, blob, place(), state]
+    argv = [sys.executable, "-c", DAEMON, blob, new_directory(), state]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, env={"PYTHONPATH": ":".join(sys.path)}) as daemon:
         template, worker = map(int, daemon.stdout.readline().split())
         daemon.kill()
@@ -49,7 +49,7 @@ async def test_a_worker_does_not_outlive_its_daemon(tmp_path, place, state):
         await ended(worker)
 
 
-def test_a_worker_imports_little():
+def test_worker_does_not_import_heavy_modules():
     program = (
         "import sys; sys.path[:] = sys.argv[1:]; import noderuntime.node.layers.template; print(*sys.modules)"
     )
@@ -70,8 +70,8 @@ def test_a_worker_imports_little():
     assert "noderuntime.node.layers.worker" in loaded
 
 
-class Line:
-    """A worker in a thread, for what cannot be brought about from outside."""
+class WorkerThread:
+    """A worker in a thread, for errors that cannot be caused in a process."""
 
     def __init__(self):
         self.ours, theirs = socket.socketpair()
@@ -82,13 +82,13 @@ class Line:
         with theirs, pytest.raises(EOFError):
             Worker(theirs).run()
 
-    def ask(self):
+    def request(self):
         with open(os.devnull, "rb") as file:
             socket.send_fds(
-                self.ours, [wire.packed(["unpack", "/nowhere", *DEFAULT_LIMITS])], [file.fileno()]
+                self.ours, [wire.encode(["unpack", "/nowhere", *DEFAULT_LIMITS])], [file.fileno()]
             )
         (length,) = wire.LENGTH.unpack(self.ours.recv(4))
-        return wire.unpacked(self.ours.recv(length))
+        return wire.decode(self.ours.recv(length))
 
     def close(self):
         self.ours.close()
@@ -97,21 +97,21 @@ class Line:
 
 
 @pytest.mark.parametrize(
-    ("raised", "kind", "words"),
+    ("raised", "kind", "expected"),
     [
-        (MemoryError(), ResourceExhausted, "takes more memory than a worker has"),
+        (MemoryError(), ResourceExhausted, "needs more than the worker's limit of 536870912 bytes"),
         (ZeroDivisionError("odd"), Internal, r"failed: ZeroDivisionError\('odd'\)"),
     ],
 )
-def test_what_nobody_foresaw_ends_no_worker(monkeypatch, raised, kind, words):
+def test_worker_survives_an_unexpected_error(monkeypatch, raised, kind, expected):
     def broken(*_):
         raise raised
 
     monkeypatch.setattr(job, "unpack", broken)
-    line = Line()
+    worker = WorkerThread()
     for _ in range(2):
-        said, *what = line.ask()
-        assert said == "failed"
-        with pytest.raises(kind, match=words):
-            raise wire.error_of(*what)
-    line.close()
+        status, *arguments = worker.request()
+        assert status == "failed"
+        with pytest.raises(kind, match=expected):
+            raise wire.error_of(*arguments)
+    worker.close()

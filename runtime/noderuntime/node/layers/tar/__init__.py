@@ -1,1 +1,1 @@
-"""Reading tar archives from untrusted streams."""
+"""A reader of tar archives from untrusted streams."""

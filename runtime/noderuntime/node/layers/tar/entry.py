@@ -1,4 +1,4 @@
-"""One thing that an archive holds."""
+"""The entries of an archive."""
 
 from __future__ import annotations
 
@@ -7,42 +7,42 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 FILE, LINK, SYMLINK, CHARACTER, BLOCK, DIRECTORY, FIFO = (b"0", b"1", b"2", b"3", b"4", b"5", b"6")
-"""The kinds of entries, as ustar writes them; other letters for the same are translated when read."""
+"""The types of entries as in ustar. Older type letters are converted to these by the reader."""
 
 NO_XATTRS: Mapping[bytes, bytes] = MappingProxyType({})
 
 
 class Sparse(NamedTuple):
-    """Where the stored bytes of a file with holes belong."""
+    """The map of a sparse file: the offsets of its stored bytes."""
 
     size: int
-    """Of the file, holes included."""
+    """Size of the file in bytes, including holes."""
     pieces: list[tuple[int, int]]
-    """(offset, length), ascending, within the file; the lengths add up to what is stored."""
+    """(offset, length), ascending and within the file. The sum of the lengths is the stored size."""
 
 
 class Entry(NamedTuple):
-    """An archive's entry; names are as they stand there, bounds of the numbers are checked."""
+    """An entry of an archive. Names are not validated; numbers are within their valid ranges."""
 
     kind: bytes
     name: bytes
     target: bytes
-    """Of a symbolic or a hard link."""
+    """Target of a symlink or a hard link."""
     mode: int
-    """Permissions, with set-ID and sticky bits, and nothing else."""
+    """Permissions with set-ID and sticky bits, without the file type."""
     uid: int
     gid: int
     mtime: int
     """Nanoseconds since 1970."""
     size: int
-    """Bytes that the archive stores for it, if it is a file."""
+    """Bytes stored in the archive, for a file."""
     device: tuple[int, int]
-    """Major and minor."""
+    """Major and minor number."""
     xattrs: Mapping[bytes, bytes]
     sparse: Sparse | None
 
 
-def shown(name: bytes) -> str:
-    """Return a name from an archive for an error message: one line, not too long."""
+def quoted(name: bytes) -> str:
+    """Return an untrusted name in quotes for an error message, as one line of limited length."""
     text = ascii(name[:200].decode("utf-8", "replace"))
     return text if len(name) <= 200 else f"{text}…"

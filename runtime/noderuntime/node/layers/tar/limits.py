@@ -1,6 +1,6 @@
-"""What a layer may ask for. Beyond it, unpacking ends with ResourceExhausted or InvalidArgument.
+"""Limits on a layer. If one is exceeded, unpacking fails with ResourceExhausted or InvalidArgument.
 
-Tuples, not dataclasses: the worker imports this, and importing ``dataclasses`` costs it 10 ms.
+Named tuples instead of dataclasses: importing ``dataclasses`` would delay the start of a worker by 10 ms.
 """
 
 from __future__ import annotations
@@ -9,43 +9,43 @@ from typing import NamedTuple
 
 
 class Limits(NamedTuple):
-    """Bounds on one layer; the defaults let every honest image through."""
+    """Limits on one layer. The defaults accept every legitimate image."""
 
     size: int = 64 << 30
     """Bytes of the uncompressed archive."""
     ratio: int = 1000
-    """Uncompressed bytes for each compressed one, counted once there are ``ratio_from`` of them."""
+    """Uncompressed bytes per compressed byte. Checked from ``ratio_from`` uncompressed bytes on."""
     ratio_from: int = 1 << 30
     entries: int = 2_000_000
-    """Headers in the archive, those of extensions included."""
+    """Headers in the archive, including extended headers."""
     devices: int = 1024
     path: int = 4095
-    """Bytes of a path, as the kernel counts."""
+    """Bytes of a path, as in the kernel."""
     depth: int = 256
-    """Directories above an entry; each costs an open descriptor."""
+    """Directories above an entry. Each needs an open descriptor."""
     steps: int = 20_000_000
-    """Directories and links on the ways to all entries together: some minutes' work."""
-    kept: int = 128 << 20
-    """Bytes that the worker keeps about directories until their contents are written."""
+    """Directories and symlinks resolved for all entries together, which takes a few minutes."""
+    directory_bytes: int = 128 << 20
+    """Memory in bytes for attributes of directories, which are set at the end."""
 
 
 DEFAULT_LIMITS = Limits()
 
 
 class Unpacked(NamedTuple):
-    """What came out of a layer."""
+    """The result of unpacking a layer."""
 
     diff_id: str
-    """``sha256:`` digest of the uncompressed archive, all of it."""
+    """``sha256:`` digest of the whole uncompressed archive."""
     digest: str
-    """``sha256:`` digest of the stream as it came, all of it."""
+    """``sha256:`` digest of the whole compressed stream."""
     size: int
     """Bytes of the uncompressed archive."""
     entries: int
     implied: tuple[str, ...] = ()
-    """Directories that hold entries but have none of their own: 0755, root's, time 0.
+    """Directories that contain entries but have no entry of their own. Mode 0755, owner root, time 0.
 
-    Over a lower layer that has them they should look as they do there.
+    On top of a lower layer that has them, they should get the attributes that they have there.
     """
     opaque: bool = False
-    """The layer hides everything that is in the layers below it: leave them out."""
+    """Whether the layer hides all layers below it, so that they must be omitted at mount."""

@@ -1,8 +1,8 @@
-"""Reading tar archives: ustar and what went before, PAX, GNU.
+"""A reader of tar archives in the formats v7, ustar, pax and GNU.
 
-Python's ``tarfile`` takes 100 µs for each entry and believes too much; this reads what image
-builders write, refuses what is damaged or absurd with InvalidArgument, and leaves
-alone what other runtimes ignore (global extended headers).
+Python's ``tarfile`` takes 100 µs per entry and validates too little. This reader supports what image
+builders write, refuses damaged and invalid input with InvalidArgument, and ignores what other runtimes
+ignore (global extended headers).
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from noderuntime.core.errors import InvalidArgument, ResourceExhausted
 from noderuntime.node.layers.stream import Stream
 from noderuntime.node.layers.tar import entry as kinds
 from noderuntime.node.layers.tar import sparse
-from noderuntime.node.layers.tar.entry import NO_XATTRS, Entry, Sparse, shown
+from noderuntime.node.layers.tar.entry import NO_XATTRS, Entry, Sparse, quoted
 from noderuntime.node.layers.tar.limits import Limits
 from noderuntime.node.layers.tar.numbers import bounded_time, decimal, nanoseconds, number
-from noderuntime.node.layers.tar.pax import LONGEST, Extended
+from noderuntime.node.layers.tar.pax import MAX_BYTES, Extended
 
 _RECORD = 512
 _ZERO = bytes(_RECORD)
 _FIELDS = struct.Struct("100s8s8s8s12s12s8sc100s8s64x8s8s155s12x")
-_often = lru_cache(1024)(number)  # modes and owners: few different ones
+_cached_number = lru_cache(1024)(number)  # modes and owners have few different values
 _ADLER = 65521
-_NO_ARCHIVE = "the layer is no tar archive, or a damaged one: a header's check sum is wrong"
-_NO_ID = 0xFFFFFFFF  # to the kernel it means: leave it as it is
+_NOT_AN_ARCHIVE = "the layer is not a tar archive or is damaged: the checksum of a header is wrong"
+_NO_ID = 0xFFFFFFFF  # the kernel's value for "unchanged"
 
 _KIND_AT = 156
 _SPARSE = b"S"
@@ -46,7 +46,7 @@ _EXTENSIONS = (b"x", b"g", b"L", b"K")
 
 
 class Archive:
-    """Iterates over the entries; whoever takes one may read its contents from the stream."""
+    """An iterable of the entries. The caller can read the contents of a file from the stream."""
 
     def __init__(self, stream: Stream, limits: Limits) -> None:
         self._stream = stream
@@ -54,7 +54,7 @@ class Archive:
         self.headers = 0
 
     def __iter__(self) -> Iterator[Entry]:
-        """Yield entry by entry up to the archive's end, then see to it that nothing is behind it."""
+        """Yield the entries. InvalidArgument if data follows the end of the archive."""
         stream = self._stream
         pax = name = target = None
         while (header := self._header()) is not None:
@@ -74,7 +74,7 @@ class Archive:
             elif kind == b"K":
                 target = data.partition(b"\0")[0]
         if pax or name or target:
-            raise InvalidArgument("the layer's archive ends too early: behind an extended header")
+            raise InvalidArgument("the layer's archive is truncated after an extended header")
 
     def _header(self) -> bytes | None:
         header = self._stream.take(_RECORD)
@@ -82,19 +82,21 @@ class Archive:
             return None
         if header == _ZERO:
             if not self._stream.rest_is_zero():
-                raise InvalidArgument("the layer has something behind the end of its archive")
+                raise InvalidArgument("the layer has data after the end of its archive")
             return None
         if len(header) < _RECORD:
-            raise InvalidArgument("the layer's archive ends too early")
+            raise InvalidArgument("the layer's archive is truncated")
         self.headers += 1
         if self.headers > self._limits.entries:
-            raise ResourceExhausted(f"the layer has more than {self._limits.entries} entries")
-        _check_sum(header)
+            raise ResourceExhausted(f"the layer has more than the limit of {self._limits.entries} entries")
+        _verify_checksum(header)
         return header
 
     def _extension(self, size: int) -> bytes:
-        if not 0 <= size <= LONGEST:
-            raise InvalidArgument(f"the archive has an extended header of {size} bytes")
+        if not 0 <= size <= MAX_BYTES:
+            raise InvalidArgument(
+                f"the archive contains an extended header of {size} bytes (maximum: {MAX_BYTES})"
+            )
         end = self._stream.position + _padded(size)
         data = self._stream.take(size)
         self._stream.skip_to(end)
@@ -108,7 +110,7 @@ class Archive:
         name: bytes | None,
         target: bytes | None,
     ) -> tuple[Entry, int]:
-        """Put an entry together; also returns where its contents end, padding included."""
+        """Return the entry and the position at which its contents end, including padding."""
         found = _plain(fields, name, target)
         if pax is not None:
             found = _extend(found, pax)
@@ -122,7 +124,7 @@ class Archive:
         return self._contents(found, header, pax)
 
     def _contents(self, found: Entry, header: bytes, pax: Extended | None) -> tuple[Entry, int]:
-        """Find out where a file's bytes belong, and where they end."""
+        """Return the entry of a file with its sparse map, and the position at which its contents end."""
         holes: Sparse | None = None
         stored = found.size
         old = header[_KIND_AT] == ord(_SPARSE)
@@ -134,20 +136,20 @@ class Archive:
         if holes is None:
             return found, end
         if holes.size > self._limits.size:
-            raise ResourceExhausted(f"{shown(found.name)} has {holes.size} bytes: more than a layer may have")
+            raise ResourceExhausted(f"{quoted(found.name)} has {holes.size} bytes, more than the limit")
         return found._replace(size=stored, sparse=holes), end
 
     def _check(self, found: Entry) -> None:
         if found.size < 0:
-            raise InvalidArgument(f"{shown(found.name)} has an absurd size: {found.size} bytes")
+            raise InvalidArgument(f"{quoted(found.name)} has an invalid size of {found.size} bytes")
         if found.size > self._limits.size:
-            raise ResourceExhausted(f"{shown(found.name)} has {found.size} bytes: more than a layer may have")
+            raise ResourceExhausted(f"{quoted(found.name)} has {found.size} bytes, more than the limit")
         if not (0 <= found.uid < _NO_ID and 0 <= found.gid < _NO_ID):
-            raise InvalidArgument(f"{shown(found.name)} has an absurd owner: {found.uid}:{found.gid}")
+            raise InvalidArgument(f"{quoted(found.name)} has an invalid owner: {found.uid}:{found.gid}")
 
 
 def _plain(fields: tuple[bytes, ...], name: bytes | None, target: bytes | None) -> Entry:
-    """Read a header; a long name or target from an entry before it wins."""
+    """Return the entry of a header. A preceding long name or target takes precedence."""
     raw_name, mode, uid, gid, size, mtime, _, kind, raw_target, magic, _, _, prefix = fields
     if name is None:
         name = raw_name.partition(b"\0")[0]
@@ -157,9 +159,9 @@ def _plain(fields: tuple[bytes, ...], name: bytes | None, target: bytes | None) 
         kind,
         name,
         raw_target.partition(b"\0")[0] if target is None else target,
-        _often(mode) & 0o7777,
-        _often(uid),
-        _often(gid),
+        _cached_number(mode) & 0o7777,
+        _cached_number(uid),
+        _cached_number(gid),
         bounded_time(number(mtime) * 10**9),
         number(size),
         (0, 0),
@@ -169,16 +171,16 @@ def _plain(fields: tuple[bytes, ...], name: bytes | None, target: bytes | None) 
 
 
 def _same_kind(found: Entry) -> bytes:
-    """Return what another letter stands for."""
-    if found.kind == _OLD:  # before ustar there was no type for directories
+    """Return the ustar type of an older type letter. InvalidArgument for an unknown one."""
+    if found.kind == _OLD:  # v7 archives have no type for directories
         return kinds.DIRECTORY if found.name.endswith(b"/") else kinds.FILE
     if found.kind in (_CONTIGUOUS, _SPARSE):
         return kinds.FILE
-    raise InvalidArgument(f"{shown(found.name)} is of an unknown type: {found.kind!r}")
+    raise InvalidArgument(f"{quoted(found.name)} has the unknown type {found.kind!r}")
 
 
 def _extend(found: Entry, pax: Extended) -> Entry:
-    """Let the records of an extended header win over the header."""
+    """Return the entry with the records of an extended header, which take precedence."""
     get = pax.records.get
     name = get(b"GNU.sparse.name") or get(b"path") or found.name
     size, uid, gid, mtime = get(b"size"), get(b"uid"), get(b"gid"), get(b"mtime")
@@ -193,21 +195,23 @@ def _extend(found: Entry, pax: Extended) -> Entry:
     )
 
 
-def _check_sum(header: bytes) -> None:
-    """Compare the header with its check sum, which counts its own field as spaces.
+def _verify_checksum(header: bytes) -> None:
+    """Verify the header's checksum, for which the checksum field counts as spaces.
 
-    adler32's lower half is 1 + the sum of all bytes modulo 65521: ten times faster than a sum in Python.
+    The lower half of adler32 is 1 + the sum of all bytes modulo 65521, ten times faster than a sum in Python.
     """
     try:
-        told = number(header[148:156])
+        stored = number(header[148:156])
     except InvalidArgument:
-        raise InvalidArgument(_NO_ARCHIVE) from None
+        raise InvalidArgument(_NOT_AN_ARCHIVE) from None
     counted = (adler32(header) & 0xFFFF) - 1 - sum(header[148:156]) + 8 * 0x20
-    if (told - counted) % _ADLER == 0:
+    if (stored - counted) % _ADLER == 0:
         return
-    signed = counted - 256 * sum(byte >> 7 for byte in header[:148] + header[156:])  # as old Suns counted
-    if (told - signed) % _ADLER:
-        raise InvalidArgument(_NO_ARCHIVE)
+    signed = counted - 256 * sum(
+        byte >> 7 for byte in header[:148] + header[156:]
+    )  # old SunOS added signed bytes
+    if (stored - signed) % _ADLER:
+        raise InvalidArgument(_NOT_AN_ARCHIVE)
 
 
 def _padded(size: int) -> int:
