@@ -122,7 +122,7 @@ async def test_an_image_volume_and_a_path_into_it(backend, registry, target, are
     assert (inside / "file").exists(), "its layers stay while it is mounted"
     other = area / "other"
     other.mkdir()
-    with pytest.raises(NotFound, match="the image has no 'none'"):
+    with pytest.raises(NotFound, match="path 'none' does not exist in the image"):
         await backend.volume(key, image, other, "none")
     await backend.release(key, area / "never")
     assert await backend.keys() == set()

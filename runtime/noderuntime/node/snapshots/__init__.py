@@ -1,1 +1,1 @@
-"""Root filesystems made of layers."""
+"""Root filesystems of containers, built from unpacked image layers."""

@@ -1,12 +1,11 @@
-"""Directories that a layer needs and does not describe: they look as they do in the layers below.
+"""Sets the attributes of a layer's implied directories to those of the layers below.
 
-An archive may hold ``srv/www/index.html`` and no entry for ``srv/www``. In the directory that it
-was unpacked to, ``srv/www`` had to be made, and overlayfs will show that one's mode, owner,
-extended attributes and time. What it should show is what the layers below show: the first
-``srv/www`` from above that no whiteout and no opaque directory hides.
+An archive can contain ``srv/www/index.html`` without an entry for ``srv/www``. Unpacking creates
+``srv/www`` with default attributes, and overlayfs shows the attributes of the uppermost layer. The correct
+attributes are those of the layers below: of the first ``srv/www``, top down, that no whiteout or opaque
+directory hides.
 
-Layers were written by strangers, so every step goes from an open directory to one name in it,
-and no link is followed.
+Layers are untrusted, so each step opens one name in an open directory and follows no symlink.
 """
 
 from __future__ import annotations
@@ -23,29 +22,29 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPAQUE = "trusted.overlay.opaque"
 _OVERLAY = ("trusted.overlay.", "user.overlay.")
 _LOOKUPS = 2_000_000
-"""Directories times layers below: honest layers need some thousand, and a second is enough for these."""
+"""Limit on directories times parents, which takes about a second. Legitimate layers need a few thousand."""
 
 
-def adopt_looks(layer: Path, implied: Collection[str], parents: Sequence[Path]) -> None:
-    """Give the implied directories the looks that they have in the parents, nearest first. Blocks.
+def inherit_attributes(layer: Path, implied: Collection[str], parents: Sequence[Path]) -> None:
+    """Copy the attributes of the implied directories from the parents, nearest first. Blocks.
 
-    ResourceExhausted when there is too much to look up.
+    ResourceExhausted if too many lookups are needed.
     """
     if len(implied) * len(parents) > _LOOKUPS:
-        raise ResourceExhausted(f"the layer has {len(implied)} directories that it does not describe")
+        raise ResourceExhausted(f"the layer has too many directories without an entry: {len(implied)}")
     for path in implied if parents else ():
         parts = [os.fsencode(part) for part in path.split("/") if part]
         own, hides = _descend(layer, parts)
         if own is not None:
             try:
                 if not hides:
-                    _adopt(own, parts, parents)
+                    _inherit(own, parts, parents)
             finally:
                 os.close(own)
 
 
-def _adopt(own: int, parts: Sequence[bytes], parents: Sequence[Path]) -> None:
-    """Find what overlayfs would take for the directory, were the parents all there is, and copy its looks."""
+def _inherit(own: int, parts: Sequence[bytes], parents: Sequence[Path]) -> None:
+    """Copy the attributes of the directory that overlayfs would show in a stack of the parents alone."""
     for parent in parents:
         found, hides = _descend(parent, parts)
         if found is not None:
@@ -58,7 +57,7 @@ def _adopt(own: int, parts: Sequence[bytes], parents: Sequence[Path]) -> None:
 
 
 def _descend(root: Path, parts: Sequence[bytes]) -> tuple[int | None, bool]:
-    """Open a directory of one layer, and tell whether the layer hides those of the layers below it."""
+    """Open a directory of one layer, and return whether the layer hides the directory of lower layers."""
     fd = os.open(root, _DIRECTORY)
     hides = False
     for part in parts:
@@ -68,7 +67,7 @@ def _descend(root: Path, parts: Sequence[bytes]) -> tuple[int | None, bool]:
         except FileNotFoundError:
             return None, hides
         except NotADirectoryError:
-            return None, True  # a whiteout, a file or a link has the name
+            return None, True  # a whiteout, a file or a symlink
         finally:
             os.close(fd)
         fd = inner
@@ -82,11 +81,11 @@ def _is_opaque(fd: int) -> bool:
 
 
 def _copy(source: int, target: int) -> None:
-    """Owner first, attributes next, mode and time last: each would undo a later one."""
-    looks = os.fstat(source)
-    os.chown(target, looks.st_uid, looks.st_gid)
+    """Copy owner, extended attributes, mode and time, in this order: each can reset a later one."""
+    status = os.fstat(source)
+    os.chown(target, status.st_uid, status.st_gid)
     for name in os.listxattr(source):
         if not name.startswith(_OVERLAY):
             os.setxattr(target, name, os.getxattr(source, name))
-    os.chmod(target, stat.S_IMODE(looks.st_mode))
-    os.utime(target, ns=(looks.st_mtime_ns, looks.st_mtime_ns))
+    os.chmod(target, stat.S_IMODE(status.st_mode))
+    os.utime(target, ns=(status.st_mtime_ns, status.st_mtime_ns))

@@ -1,16 +1,16 @@
-"""Snapshots on overlayfs.
+"""A snapshotter on overlayfs.
 
-Below one directory, which only root may enter:
+All files are below one directory, which only root can access:
 
-    layers/NUMBER         layers; new-… are staged or about to go
-    snapshots/KEY/fs      what a container wrote
-    snapshots/KEY/work    overlayfs' own
+    layers/NUMBER         committed layers; new-… are staged or being removed
+    snapshots/KEY/fs      the container's writable directory (upperdir)
+    snapshots/KEY/work    the workdir of overlayfs
 
-What a container wrote does not outlive a power cut, because the container does not: the kernel is told
-not to bother with its fsync, and not to write out the disk when it is unmounted.
+A container does not survive a power cut, so the files that it wrote need not either: snapshots are mounted
+with ``volatile``, which omits fsync and the sync at unmount.
 
-Layers have short names because the kernel takes no more than a page of mount options, and
-:mod:`noderuntime.node.host.mount` names them relative to ``layers``: some 600 fit, overlayfs stops at 500.
+Layers have short names because the kernel limits mount options to one page, and
+:mod:`noderuntime.node.host.mount` passes them relative to ``layers``: about 600 fit, overlayfs allows 500.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from noderuntime.node.host import syscalls
 from noderuntime.node.host.base import Host, Mount, UserNamespace
 from noderuntime.node.host.kernel import running_version
 from noderuntime.node.snapshots.base import Found, Usage
-from noderuntime.node.snapshots.implied import adopt_looks
+from noderuntime.node.snapshots.implied import inherit_attributes
 from noderuntime.node.snapshots.usage import measure
 
 _log = log.get(__name__)
 
 _UNSAFE = frozenset(",:\\")
 _INDEX = Path("/sys/module/overlay/parameters/index")
-_KNOWS_VOLATILE = (5, 10)
+_VOLATILE_SINCE = (5, 10)
 _VIEW = ("ro", "nosuid", "nodev")
 _STAGED = "new-"
 
@@ -44,9 +44,9 @@ class Overlay:
     """:class:`noderuntime.node.snapshots.base.Snapshotter` on overlayfs."""
 
     def __init__(self, host: Host, root: Path) -> None:
-        """Use a directory, whose subdirectories are made if missing. Blocks; used at start only."""
+        """Use a directory and create its subdirectories. Blocks. InvalidArgument for an unsupported path."""
         if _UNSAFE & set(str(root)):
-            raise InvalidArgument(f"images cannot be kept in {root}: no comma, colon or backslash, please")
+            raise InvalidArgument(f"image store path {root} must not contain a comma, colon or backslash")
         self._host = host
         self._root = root
         self._layers = root / "layers"
@@ -55,15 +55,15 @@ class Overlay:
         for directory in (root, self._layers, self._snapshots, self._empty):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._empty.chmod(0o755)
-        # With an index, a directory that was mounted before a crash may be refused.
+        # With an index, overlayfs can refuse an upperdir that was mounted before a crash.
         self._options = ("index=off",) if _INDEX.exists() else ()
-        self._never_synced = ("volatile",) if running_version() >= _KNOWS_VOLATILE else ()
+        self._volatile = ("volatile",) if running_version() >= _VOLATILE_SINCE else ()
 
     async def stage(self) -> Path:
-        """Make an empty directory for a layer; none is left when the caller is cancelled meanwhile."""
+        """Create and return an empty directory for a layer. It is removed if the caller is cancelled."""
         staged = self._layers / f"{_STAGED}{secrets.token_hex(8)}"
         try:
-            await on_files(f"make {staged}", staged.mkdir)
+            await on_files(f"create {staged}", staged.mkdir)
         except BaseException:
             await self.discard(staged)
             raise
@@ -76,53 +76,53 @@ class Overlay:
     async def commit(
         self, staged: Path, number: int, parents: Sequence[int], implied: Collection[str]
     ) -> None:
-        """Give a staged layer its last looks and its number."""
+        """Set the attributes of implied directories and rename the staged layer to its number."""
         below = [self._layer(parent) for parent in parents]
 
         def finish() -> None:
-            adopt_looks(staged, implied, below)
+            inherit_attributes(staged, implied, below)
             staged.rename(self._layer(number))
 
-        await on_files(f"keep layer {number}", finish)
+        await on_files(f"commit layer {number}", finish)
 
     async def remove_layer(self, number: int) -> None:
-        """Take the layer's number away at once, then remove it."""
-        going = self._layers / f"{_STAGED}{secrets.token_hex(8)}"
+        """Rename the layer, which frees its number at once, then remove its files."""
+        removed = self._layers / f"{_STAGED}{secrets.token_hex(8)}"
         try:
-            await on_files(f"remove layer {number}", lambda: self._layer(number).rename(going))
+            await on_files(f"remove layer {number}", lambda: self._layer(number).rename(removed))
         except HostError as error:
             if error.errno != errno.ENOENT:
                 raise
         else:
-            await self._host.remove_tree(going)
+            await self._host.remove_tree(removed)
 
     async def layer_usage(self, number: int) -> Usage:
-        """Measure a layer."""
+        """Return the disk usage of a layer. NotFound if it does not exist."""
         return await self._measure(self._layer(number), f"layer {number}")
 
     async def prepare(
         self, key: str, layers: Sequence[int], target: Path, user: UserNamespace | None = None
     ) -> None:
-        """Make a snapshot and mount it."""
-        place = self._snapshots / key
-        await on_files(f"make snapshot {key}", lambda: self._make(place, layers))
+        """Create a snapshot and mount it."""
+        snapshot = self._snapshots / key
+        await on_files(f"create snapshot {key}", lambda: self._create(snapshot, layers))
         if layers:
-            writable = (f"upperdir={place / 'fs'}", f"workdir={place / 'work'}", *self._never_synced)
+            writable = (f"upperdir={snapshot / 'fs'}", f"workdir={snapshot / 'work'}", *self._volatile)
             await self._host.mount(self._overlay(target, (self._lower(layers), *writable), user))
         else:
-            await self._host.mount(Mount(str(place / "fs"), target, "", ("bind",), user))
+            await self._host.mount(Mount(str(snapshot / "fs"), target, "", ("bind",), user))
 
     async def release(self, key: str, target: Path) -> None:
-        """Unmount a snapshot and remove what was written to it."""
+        """Unmount a snapshot and remove its writable directory."""
         await self._host.unmount(target)
         await self._host.remove_tree(self._snapshots / key)
 
     async def usage(self, key: str) -> Usage:
-        """Measure what was written to a snapshot."""
+        """Return the disk usage of a snapshot's writable directory. NotFound if it does not exist."""
         return await self._measure(self._snapshots / key / "fs", f"snapshot {key}")
 
     async def view(self, layers: Sequence[int], target: Path, path: str = "") -> Path:
-        """Mount a stack read-only, an empty directory at its bottom: a single layer has whiteouts, too."""
+        """Mount a stack read-only, on an empty directory, so that overlayfs hides whiteouts of one layer."""
         if layers:
             lower = f"{self._lower(layers)}:{self._empty}"
             await self._host.mount(self._overlay(target, (lower, *_VIEW)))
@@ -131,16 +131,16 @@ class Overlay:
         return await on_files(f"find {path!r} in an image", lambda: _resolve(target, path))
 
     async def unmount(self, target: Path) -> None:
-        """Take a view away."""
+        """Unmount a view."""
         await self._host.unmount(target)
 
     def find(self) -> Found:
-        """List what is on disk."""
+        """Return the layers and snapshots on disk. Blocks."""
         numbers = (int(name) for name in os.listdir(self._layers) if _is_number(name))
         return Found(frozenset(numbers), frozenset(os.listdir(self._snapshots)))
 
     async def sweep(self, layers: Collection[int], snapshots: Collection[str]) -> None:
-        """Remove all but these, and everything staged; what resists is logged and met at the next start."""
+        """Remove all other layers and snapshots. A failure is logged, and retried at the next start."""
         kept = {self._layer(number) for number in layers} | {self._snapshots / key for key in snapshots}
 
         def unknown() -> list[Path]:
@@ -151,14 +151,14 @@ class Overlay:
                 if path not in kept
             ]
 
-        for leftover in await on_files("look for leftovers", unknown):
+        for leftover in await on_files("list leftovers", unknown):
             try:
                 await self._host.remove_tree(leftover)
             except HostError as error:
-                _log.error("a leftover cannot be removed", path=leftover, error=error)
+                _log.error("removing a leftover failed", path=leftover, error=error)
 
     async def sync(self) -> None:
-        """Have the filesystem written out."""
+        """Sync the filesystem of the layers to disk."""
         await on_files("sync layers", lambda: syscalls.sync_filesystem(self._layers))
 
     def _layer(self, number: int) -> Path:
@@ -170,23 +170,23 @@ class Overlay:
     def _overlay(self, target: Path, options: tuple[str, ...], user: UserNamespace | None = None) -> Mount:
         return Mount("overlay", target, "overlay", (*self._options, *options), user)
 
-    def _make(self, place: Path, layers: Sequence[int]) -> None:
-        """Make a snapshot's directories; its root belongs to whom the image's root belongs."""
-        place.mkdir(mode=0o700)
-        (place / "work").mkdir(mode=0o700)
-        root = place / "fs"
+    def _create(self, snapshot: Path, layers: Sequence[int]) -> None:
+        """Create a snapshot's directories. The root gets the owner of the image's root."""
+        snapshot.mkdir(mode=0o700)
+        (snapshot / "work").mkdir(mode=0o700)
+        root = snapshot / "fs"
         root.mkdir()
         if layers:
-            looks = self._layer(layers[0]).stat()
-            os.chown(root, looks.st_uid, looks.st_gid)
+            status = self._layer(layers[0]).stat()
+            os.chown(root, status.st_uid, status.st_gid)
         root.chmod(0o755)
 
-    async def _measure(self, tree: Path, what: str) -> Usage:
+    async def _measure(self, tree: Path, name: str) -> Usage:
         try:
-            return await on_files(f"measure {what}", lambda: measure(tree), abandon=True)
+            return await on_files(f"measure {name}", lambda: measure(tree), abandon=True)
         except HostError as error:
             if error.errno == errno.ENOENT:
-                raise NotFound(f"no {what}") from error
+                raise NotFound(f"{name} does not exist") from error
             raise
 
 
@@ -195,14 +195,14 @@ def _is_number(name: str) -> bool:
 
 
 def _resolve(root: Path, path: str) -> Path:
-    """Follow a path as a process with that root would; nobody can change a view meanwhile."""
+    """Resolve a path as a process with that root would. Safe, because a view is read-only."""
     if not path:
         return root
     top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fd = syscalls.find_in_root(top, path)
     except HostError as error:
-        raise NotFound(f"the image has no {path[:200]!r}") from error
+        raise NotFound(f"path {path[:200]!r} does not exist in the image") from error
     finally:
         os.close(top)
     try:

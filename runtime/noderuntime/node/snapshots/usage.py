@@ -1,4 +1,4 @@
-"""Measuring directory trees that others fill meanwhile."""
+"""Disk usage of directory trees, which containers can change during the measurement."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from pathlib import Path
 
 from noderuntime.node.snapshots.base import Usage
 
-_DEEPEST = 128
-"""Levels that are looked into; each one costs two open descriptors."""
+_MAX_DEPTH = 128
+"""Levels that are measured. Each needs two open descriptors."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK = 512
 
 
 def measure(root: Path) -> Usage:
-    """Add up a tree without following links; files with several names count once. Blocks.
+    """Return the disk usage of a tree. Symlinks are not followed, hard links count once. Blocks.
 
-    What comes and goes meanwhile may be counted or not. FileNotFoundError without a tree.
+    Files that are created or removed meanwhile may be counted or not. FileNotFoundError if the tree
+    does not exist.
     """
     linked: set[tuple[int, int]] = set()
     blocks = inodes = 0
@@ -42,10 +43,10 @@ def _walk(root: Path) -> Iterator[os.stat_result]:
             if entry is None:
                 levels.pop().close()
                 continue
-            with suppress(OSError):  # it is gone
+            with suppress(OSError):  # removed meanwhile
                 found = entry.stat(follow_symlinks=False)
                 yield found
-                if stat.S_ISDIR(found.st_mode) and len(levels) < _DEEPEST:
+                if stat.S_ISDIR(found.st_mode) and len(levels) < _MAX_DEPTH:
                     levels.append(_Level(os.open(entry.name, _DIRECTORY, dir_fd=levels[-1].fd)))
     finally:
         for level in levels:
@@ -53,7 +54,7 @@ def _walk(root: Path) -> Iterator[os.stat_result]:
 
 
 class _Level:
-    """A directory on the way to the current one."""
+    """An open directory on the path to the current one."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
