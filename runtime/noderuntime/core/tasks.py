@@ -26,12 +26,14 @@ from typing import Any, Generic, Literal, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
 from noderuntime.core import log
-from noderuntime.core.errors import NoderuntimeError
+from noderuntime.core.errors import NoderuntimeError, ResourceExhausted
 
 _log = log.get(__name__)
 
 KEEP_SECONDS = 120.0
 """How long a result that no caller received is kept for the retry."""
+MOST_WAITING = 32
+"""Tasks that may wait for one lock: a kubelet's retries must not pile up behind an object that hangs."""
 
 T = TypeVar("T")
 
@@ -181,15 +183,25 @@ class Joint(Generic[T]):
 
 
 class Lock(asyncio.Lock):
-    """A lock that knows which task holds it."""
+    """A lock that knows which task holds it, and for which a bounded number of tasks waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
         self.holder = ""
+        self._name = name
+        self._waiting = 0
 
     async def acquire(self) -> Literal[True]:
-        """Wait for the lock."""
-        await super().acquire()
+        """Wait for the lock. ResourceExhausted when :data:`MOST_WAITING` tasks wait: the holder hangs."""
+        if self._waiting >= MOST_WAITING:
+            raise ResourceExhausted(
+                f"{MOST_WAITING} calls wait for {self._name}, which is held by: {self.holder}"
+            )
+        self._waiting += 1
+        try:
+            await super().acquire()
+        finally:
+            self._waiting -= 1
         task = asyncio.current_task()
         self.holder = task.get_name() if task is not None else ""
         return True
@@ -218,7 +230,7 @@ class Work:
         """Return the lock that orders all work on one object."""
         lock = self._locks.get(object_id)
         if lock is None:
-            lock = self._locks[object_id] = Lock()
+            lock = self._locks[object_id] = Lock(object_id)
         return lock
 
     def locks(self) -> list[tuple[str, Lock]]:

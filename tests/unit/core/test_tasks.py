@@ -4,7 +4,7 @@ import gc
 import pytest
 
 from noderuntime.core import tasks
-from noderuntime.core.errors import Unavailable
+from noderuntime.core.errors import ResourceExhausted, Unavailable
 from noderuntime.core.tasks import Scope, Work, background, finish, settle, start, together
 
 
@@ -234,6 +234,22 @@ async def test_lock_names_its_holder():
     gate.set()
     await task
     assert tasks.held_locks() == {}
+
+
+async def test_retries_do_not_pile_up_behind_a_hung_object():
+    work, gate = Work(), asyncio.Event()
+
+    async def hold():
+        async with work.lock("ab12"):
+            await gate.wait()
+
+    waiting = [start(hold(), name=f"StopPodSandbox {number}") for number in range(1 + tasks.MOST_WAITING)]
+    await turns()
+    with pytest.raises(ResourceExhausted, match="32 calls wait for ab12, which is held by: StopPodSandbox 0"):
+        await work.lock("ab12").acquire()
+    assert await asyncio.wait_for(work.lock("cd34").acquire(), 1)
+    gate.set()
+    await asyncio.gather(*waiting)
 
 
 async def test_drain_waits_for_work_whose_caller_left():
