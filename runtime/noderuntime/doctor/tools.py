@@ -13,6 +13,7 @@ from noderuntime.core.errors import NoderuntimeError
 from noderuntime.doctor.finding import Finding, fail, ok
 from noderuntime.node.executor.base import Executor, Traits
 from noderuntime.node.executor.handlers import executors
+from noderuntime.node.executor.probes import probe
 from noderuntime.node.host.base import Host
 from noderuntime.node.host.words import one_line
 
@@ -48,7 +49,7 @@ async def _program(host: Host, name: str, argv: Sequence[str], key: str) -> Find
 async def _handler(executor: Executor, path: Path) -> Finding:
     check = f"handler {executor.name}"
     try:
-        found = await executor.probe()
+        found = await probe(executor)
     except NoderuntimeError as error:
         return fail(check, str(error), f"correct handlers.{executor.name}.path, or remove the handler")
     return ok(check, f"{path}: {found.version}")

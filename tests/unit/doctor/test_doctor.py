@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import platform
 import socket
@@ -161,6 +162,17 @@ async def test_tools_that_fail_are_named_with_their_output(tmp_path: Path, scrip
     assert "exited with status 9" in by_check["busybox"].found
     assert "cannot do it" in by_check["handler r"].found
     assert "handlers.r.path" in by_check["handler r"].advice
+
+
+async def test_handler_that_hangs_is_a_finding(
+    tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noderuntime.node.executor.probes.PROBE_SECONDS", 0.2)
+    script("runc", "exec sleep 60")
+    async with asyncio.timeout(10):
+        found = {one.check: one for one in await tools(_config(tmp_path), LinuxHost())}
+    assert found["handler r"].state is State.FAIL
+    assert found["handler r"].found == "handler r did not answer within 0.2 s"
 
 
 @pytest.mark.parametrize(("kind", "state"), [("runc", State.OK), ("gvisor", State.FAIL)])

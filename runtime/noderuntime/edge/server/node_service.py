@@ -17,6 +17,7 @@ from noderuntime.core import log
 from noderuntime.core.errors import NoderuntimeError
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.edge.router.upstream import Upstream, UpstreamStatus
+from noderuntime.edge.server.join_status import join
 from noderuntime.node.executor.base import Features
 from noderuntime.node.executor.probes import Probes
 from noderuntime.node.host.cgroup_names import CgroupDriver
@@ -26,16 +27,21 @@ _log = log.get(__name__)
 
 _SERVICE = "/runtime.v1.RuntimeService"
 _UPSTREAM_SECONDS = 10.0
+_MESSAGE_LIMIT = 2000
 _EVERYTHING = api_pb2.RuntimeFeatures(supplemental_groups_policy=True, user_namespaces_host_network=True)
-"""What somebody offers who takes nothing away from the other side."""
+"""The features of an upstream that does not answer: they take nothing away from ours."""
 _DRIVERS: Mapping[CgroupDriver, api_pb2.CgroupDriver] = {
     "systemd": api_pb2.SYSTEMD,
     "cgroupfs": api_pb2.CGROUPFS,
 }
 
 
+Answers = Mapping[str, Features | NoderuntimeError]
+"""The features of each handler, or the error of its probe."""
+
+
 class NodeService:
-    """The verbs about the node; ``executors`` may change meanwhile."""
+    """The verbs about the node."""
 
     def __init__(
         self,
@@ -60,11 +66,8 @@ class NodeService:
 
     async def Status(self, request: api_pb2.StatusRequest) -> api_pb2.StatusResponse:
         """CRI Status: conditions, handlers and features of both sides; answers without the upstream too."""
-        ours, theirs = await asyncio.gather(self._own_status(), self._upstream_status(request))
-        status = _join(ours, theirs) if theirs is not None else ours
-        if request.verbose:
-            status.info["noderuntime"] = json.dumps({"handlers": await self._words()})
-        return status
+        ours, theirs = await asyncio.gather(self._own_status(request.verbose), self._upstream_status(request))
+        return ours if theirs is None else join(ours, theirs)
 
     async def RuntimeConfig(self, request: api_pb2.RuntimeConfigRequest) -> api_pb2.RuntimeConfigResponse:
         """CRI RuntimeConfig: the upstream's cgroup driver; ours, which is the same, while it is away."""
@@ -82,46 +85,43 @@ class NodeService:
     async def UpdateRuntimeConfig(
         self, request: api_pb2.UpdateRuntimeConfigRequest
     ) -> api_pb2.UpdateRuntimeConfigResponse:
-        """CRI UpdateRuntimeConfig: the pod CIDR is the upstream's business; CNI's own files count for us."""
-        if self._upstream is not None:
-            await self._ask("UpdateRuntimeConfig", request.SerializeToString())
-        return api_pb2.UpdateRuntimeConfigResponse()
+        """CRI UpdateRuntimeConfig: the upstream gets the pod CIDR, which we do not use."""
+        if self._upstream is None:
+            return api_pb2.UpdateRuntimeConfigResponse()
+        reply = await self._ask("UpdateRuntimeConfig", request.SerializeToString())
+        return api_pb2.UpdateRuntimeConfigResponse.FromString(reply)
 
-    async def _own_status(self) -> api_pb2.StatusResponse:
-        ready, reason = await self._network.ready()
-        handlers = await self._described()
-        inside = any(one.features.user_namespaces for one in handlers)
-        return api_pb2.StatusResponse(
+    async def _own_status(self, verbose: bool) -> api_pb2.StatusResponse:
+        (ready, reason), handlers = await asyncio.gather(self._network.ready(), self._probes.all())
+        described = self._described(handlers)
+        response = api_pb2.StatusResponse(
             status=api_pb2.RuntimeStatus(
                 conditions=[
                     api_pb2.RuntimeCondition(type="RuntimeReady", status=True),
-                    api_pb2.RuntimeCondition(
-                        type="NetworkReady",
-                        status=ready,
-                        reason="" if ready else "NetworkPluginNotReady",
-                        message="" if ready else reason,
-                    ),
+                    _condition("NetworkReady", ready, "NetworkPluginNotReady", reason),
+                    _handlers_ready(handlers),
                 ]
             ),
-            runtime_handlers=handlers,
+            runtime_handlers=described,
             features=api_pb2.RuntimeFeatures(
-                supplemental_groups_policy=True, user_namespaces_host_network=inside
+                supplemental_groups_policy=True,
+                user_namespaces_host_network=any(one.features.user_namespaces for one in described),
             ),
         )
+        if verbose:
+            versions = {
+                name: answer.version if isinstance(answer, Features) else str(answer)
+                for name, answer in handlers.items()
+            }
+            response.info["noderuntime"] = json.dumps({"handlers": versions})
+        return response
 
-    async def _described(self) -> list[api_pb2.RuntimeHandler]:
-        """Describe all handlers; where there is no upstream, the first one goes by no name as well."""
-        handlers = [_describe(name, told) for name, told in (await self._probes.all()).items()]
+    def _described(self, handlers: Answers) -> list[api_pb2.RuntimeHandler]:
+        """Describe all handlers. Without an upstream, the first one is the default, which has no name."""
+        described = [_describe(name, answer) for name, answer in handlers.items()]
         if self._upstream is None:
-            return [api_pb2.RuntimeHandler(features=handlers[0].features), *handlers]
-        return handlers
-
-    async def _words(self) -> dict[str, str]:
-        """Return what each handler's binary said of itself: its version, or what is wrong with it."""
-        return {
-            name: told.version if isinstance(told, Features) else str(told)
-            for name, told in (await self._probes.all()).items()
-        }
+            return [api_pb2.RuntimeHandler(features=described[0].features), *described]
+        return described
 
     async def _upstream_status(self, request: api_pb2.StatusRequest) -> api_pb2.StatusResponse | None:
         """Ask the upstream; one that does not answer makes the runtime not ready."""
@@ -144,31 +144,24 @@ class NodeService:
         return reply.body
 
 
-def _describe(handler: str, told: Features | NoderuntimeError) -> api_pb2.RuntimeHandler:
-    """Put a handler's features into CRI's words; a broken handler has none."""
+def _describe(handler: str, answer: Features | NoderuntimeError) -> api_pb2.RuntimeHandler:
+    """Return CRI's description of a handler. A broken handler has no features."""
     described = api_pb2.RuntimeHandler(name=handler, features=api_pb2.RuntimeHandlerFeatures())
-    if isinstance(told, Features):
-        described.features.recursive_read_only_mounts = told.recursive_read_only_mounts
-        described.features.user_namespaces = told.user_namespaces
+    if isinstance(answer, Features):
+        described.features.recursive_read_only_mounts = answer.recursive_read_only_mounts
+        described.features.user_namespaces = answer.user_namespaces
     return described
 
 
-def _join(ours: api_pb2.StatusResponse, theirs: api_pb2.StatusResponse) -> api_pb2.StatusResponse:
-    """Lay the upstream's conditions over ours; put its handlers beside ours, which win by name."""
-    conditions = {condition.type: condition for condition in ours.status.conditions}
-    conditions.update({condition.type: condition for condition in theirs.status.conditions})
-    names = {handler.name for handler in ours.runtime_handlers}
-    return api_pb2.StatusResponse(
-        status=api_pb2.RuntimeStatus(conditions=conditions.values()),
-        info=theirs.info,
-        runtime_handlers=[
-            *ours.runtime_handlers,
-            *(handler for handler in theirs.runtime_handlers if handler.name not in names),
-        ],
-        features=api_pb2.RuntimeFeatures(
-            supplemental_groups_policy=ours.features.supplemental_groups_policy
-            and theirs.features.supplemental_groups_policy,
-            user_namespaces_host_network=ours.features.user_namespaces_host_network
-            and theirs.features.user_namespaces_host_network,
-        ),
-    )
+def _handlers_ready(handlers: Answers) -> api_pb2.RuntimeCondition:
+    """Return the condition that names broken handlers. The kubelet ignores it: other handlers' pods run."""
+    errors = {name: answer for name, answer in handlers.items() if isinstance(answer, NoderuntimeError)}
+    message = "; ".join(f"{name}: {error}" for name, error in errors.items())
+    return _condition("HandlersReady", not errors, "HandlerBroken", message[:_MESSAGE_LIMIT])
+
+
+def _condition(kind: str, status: bool, reason: str, message: str) -> api_pb2.RuntimeCondition:
+    """Return a condition. Reason and message are those of its false state."""
+    if status:
+        return api_pb2.RuntimeCondition(type=kind, status=True)
+    return api_pb2.RuntimeCondition(type=kind, status=False, reason=reason, message=message)

@@ -1,69 +1,120 @@
-"""What handlers can do, as their binaries say; each is asked again only when that was long ago."""
+"""The features of handlers, as their binaries report them.
+
+Each handler is probed on its own, so that a binary that hangs delays no other handler. Callers get the last
+known answer at once, and an old answer is renewed in the background. Only a handler without any answer is
+waited for, until the deadline of its probe.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from noderuntime.core import log
-from noderuntime.core.errors import NoderuntimeError
+from noderuntime.core import log, tasks
+from noderuntime.core.errors import DeadlineExceeded, Internal, NoderuntimeError
 from noderuntime.node.executor.base import Executor, Features
 
 _log = log.get(__name__)
 
-_AGAIN_SECONDS = 60.0
+PROBE_SECONDS = 3.0
+"""The deadline of a probe."""
+_RENEW_SECONDS = 60.0
+_RETRY_SECONDS = 10.0
+"""The time from a failed probe to the next one."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    executor: Executor
-    told: Features | NoderuntimeError
-    at: float
+async def probe(executor: Executor) -> Features:
+    """Ask a handler's binary for its features.
 
-    def is_old(self) -> bool:
-        """Tell whether it is time to ask again."""
-        return time.monotonic() - self.at > _AGAIN_SECONDS
+    DeadlineExceeded if it hangs, ToolError with its output if it is broken, NotFound if it is missing.
+    """
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            return await executor.probe()
+    except TimeoutError:
+        raise _hangs(executor) from None
 
 
 class Probes:
-    """Remembers answers, and failures to answer. For use on one event loop."""
+    """The last known answer of each handler. For use on one event loop."""
 
     def __init__(self, executors: Mapping[str, Executor], *, user_namespaces: bool) -> None:
-        """Ask these, which may change meanwhile.
-
-        ``user_namespaces`` tells whether the node's kernel has what they need for user namespaces.
-        """
+        """``executors`` may change. ``user_namespaces``: whether the node's kernel supports them."""
         self._executors = executors
         self._user_namespaces = user_namespaces
-        self._answers: dict[str, _Answer] = {}
-        self._asking = asyncio.Lock()
+        self._probes: dict[str, _Probe] = {}
 
     async def all(self) -> dict[str, Features | NoderuntimeError]:
-        """Return what each handler of this moment offers on this node, or what its probe raised."""
+        """Return the features of each current handler on this node, or the error of its probe."""
         handlers = tuple(self._executors.items())
-        return {name: await self._told(name, executor) for name, executor in handlers}
+        answers = await asyncio.gather(*(self._answer(name, executor) for name, executor in handlers))
+        return {name: answer for (name, _), answer in zip(handlers, answers, strict=True)}
 
     async def features(self, handler: str) -> Features:
-        """Return what a handler offers on this node; raises what its probe raised."""
-        told = await self._told(handler, self._executors[handler])
-        if isinstance(told, NoderuntimeError):
-            raise told
-        return told
+        """Return the features of a handler on this node. Raises the error of its probe."""
+        answer = await self._answer(handler, self._executors[handler])
+        if isinstance(answer, NoderuntimeError):
+            raise answer
+        return answer
 
-    async def _told(self, handler: str, executor: Executor) -> Features | NoderuntimeError:
-        async with self._asking:
-            known = self._answers.get(handler)
-            if known is None or known.executor is not executor or known.is_old():
-                known = _Answer(executor, await self._ask(executor), time.monotonic())
-                self._answers[handler] = known
-        return known.told
+    async def _answer(self, handler: str, executor: Executor) -> Features | NoderuntimeError:
+        known = self._probes.get(handler)
+        if known is None or known.executor is not executor:
+            known = self._probes[handler] = _Probe(executor)
+        answer = await known.answer()
+        if isinstance(answer, NoderuntimeError):
+            return answer
+        return replace(answer, user_namespaces=answer.user_namespaces and self._user_namespaces)
 
-    async def _ask(self, executor: Executor) -> Features | NoderuntimeError:
+
+class _Probe:
+    """The last known answer of one handler. At most one probe of it runs at a time."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+        self._answer: Features | NoderuntimeError | None = None
+        self._began = -math.inf
+        self._running: asyncio.Task[None] | None = None
+
+    async def answer(self) -> Features | NoderuntimeError:
+        """Return the last known answer. Wait only if there is none."""
+        if self._running is None and self._age() > self._lifetime():
+            self._began = time.monotonic()
+            self._running = tasks.background(self._run(), name=f"probe handler {self.executor.name}")
+        if self._running is not None and self._answer is None:
+            await tasks.first(self._running, timeout=max(0.0, PROBE_SECONDS - self._age()))
+        if self._answer is None or (self._running is not None and self._age() > PROBE_SECONDS):
+            return _hangs(self.executor)  # and does not end when it is killed
+        return self._answer
+
+    async def _run(self) -> None:
+        before = self._answer
+        self._answer = await self._ask()
+        self._running = None
+        if isinstance(self._answer, NoderuntimeError) and str(self._answer) != str(before):
+            _log.warning("handler is broken", handler=self.executor.name, error=self._answer)
+        elif isinstance(before, NoderuntimeError) and isinstance(self._answer, Features):
+            _log.info("handler works again", handler=self.executor.name)
+
+    async def _ask(self) -> Features | NoderuntimeError:
         try:
-            told = await executor.probe()
+            return await probe(self.executor)
         except NoderuntimeError as error:
-            _log.warning("a handler is broken", handler=executor.name, error=error)
             return error
-        return replace(told, user_namespaces=told.user_namespaces and self._user_namespaces)
+        except Exception as error:  # one handler's unforeseen output must not fail the node's Status
+            _log.exception("probe of a handler failed unexpectedly", handler=self.executor.name)
+            return Internal(f"probe of handler {self.executor.name} failed: {type(error).__name__}: {error}")
+
+    def _age(self) -> float:
+        """Return the seconds since the last probe began."""
+        return time.monotonic() - self._began
+
+    def _lifetime(self) -> float:
+        return _RENEW_SECONDS if isinstance(self._answer, Features) else _RETRY_SECONDS
+
+
+def _hangs(executor: Executor) -> DeadlineExceeded:
+    return DeadlineExceeded(f"handler {executor.name} did not answer within {PROBE_SECONDS:g} s")

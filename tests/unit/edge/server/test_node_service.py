@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 import pytest
 
@@ -29,6 +31,14 @@ class FakeExecutor:
         if self._broken:
             raise ToolError(self.name, "features", 127, "no such tool")
         return Features("1.0", user_namespaces=True, recursive_read_only_mounts=True)
+
+
+class HangingExecutor(FakeExecutor):
+    """A handler whose binary never ends."""
+
+    async def probe(self) -> Features:
+        await asyncio.Event().wait()
+        raise AssertionError
 
 
 class FakeNetwork:
@@ -87,6 +97,10 @@ def _conditions(status: api_pb2.StatusResponse) -> dict[str, tuple[bool, str]]:
     return {one.type: (one.status, one.reason) for one in status.status.conditions}
 
 
+def _messages(status: api_pb2.StatusResponse) -> dict[str, str]:
+    return {one.type: one.message for one in status.status.conditions}
+
+
 async def test_the_version_is_ours() -> None:
     version = await _service(None).Version(api_pb2.VersionRequest())
     assert (version.runtime_name, version.runtime_version, version.runtime_api_version) == (
@@ -105,7 +119,7 @@ async def test_handlers_of_both_are_told_and_ours_win_by_name() -> None:
     assert default.features.user_namespaces
 
 
-async def test_only_what_both_can_is_told_of_the_node() -> None:
+async def test_status_has_a_feature_only_if_both_sides_have_it() -> None:
     status = await _service(FakeUpstream(_status())).Status(api_pb2.StatusRequest())
     assert status.features.supplemental_groups_policy
     assert not status.features.user_namespaces_host_network
@@ -115,14 +129,51 @@ async def test_only_what_both_can_is_told_of_the_node() -> None:
     assert status.features.user_namespaces_host_network
 
 
-async def test_readiness_is_the_upstreams() -> None:
-    upstream = FakeUpstream(_status(RuntimeReady=True, NetworkReady=False, Peculiar=True))
+async def test_status_is_not_ready_if_the_upstream_is_not() -> None:
+    upstream = FakeUpstream(_status(RuntimeReady=True, NetworkReady=False, Peculiar=False))
     status = await _service(upstream).Status(api_pb2.StatusRequest())
     assert _conditions(status) == {
         "RuntimeReady": (True, "theirs"),
         "NetworkReady": (False, "theirs"),
-        "Peculiar": (True, "theirs"),
+        "Peculiar": (False, "theirs"),
+        "HandlersReady": (True, ""),
     }
+
+
+async def test_status_is_not_ready_if_our_network_is_not() -> None:
+    upstream = FakeUpstream(_status(RuntimeReady=True, NetworkReady=True))
+    network = FakeNetwork("plugin bridge is missing")
+    status = await _service(upstream, network=network).Status(api_pb2.StatusRequest())
+    assert _conditions(status)["RuntimeReady"] == (True, "theirs")
+    assert _conditions(status)["NetworkReady"] == (False, "NetworkPluginNotReady")
+    assert _messages(status)["NetworkReady"] == "plugin bridge is missing"
+
+
+async def test_status_has_both_messages_if_neither_network_is_ready() -> None:
+    theirs = _status(NetworkReady=False)
+    theirs.status.conditions[0].message = "no network config found"
+    network = FakeNetwork("plugin bridge is missing")
+    status = await _service(FakeUpstream(theirs), network=network).Status(api_pb2.StatusRequest())
+    assert _conditions(status)["NetworkReady"] == (False, "theirs")
+    assert _messages(status)["NetworkReady"] == (
+        "no network config found; noderuntime: plugin bridge is missing"
+    )
+
+
+async def test_status_keeps_upstream_fields_of_a_newer_schema() -> None:
+    """Field 100 is in no message of today's schema."""
+    unknown = b"\xa2\x06\x03new"
+    theirs = _status(RuntimeReady=True)
+    for message in (theirs, theirs.status, theirs.status.conditions[0], theirs.features):
+        message.MergeFromString(unknown)
+    for handler in theirs.runtime_handlers:
+        handler.features.MergeFromString(unknown)
+    status = await _service(FakeUpstream(theirs)).Status(api_pb2.StatusRequest())
+    sent = api_pb2.StatusResponse.FromString(status.SerializeToString())
+    default = next(handler for handler in sent.runtime_handlers if not handler.name)
+    for message in (sent, sent.status, sent.status.conditions[0], sent.features, default.features):
+        assert unknown in message.SerializeToString()
+    assert sent.SerializeToString().count(unknown) == 5
 
 
 async def test_an_upstream_that_is_away_is_a_condition_not_a_failure() -> None:
@@ -130,6 +181,7 @@ async def test_an_upstream_that_is_away_is_a_condition_not_a_failure() -> None:
     assert _conditions(status) == {
         "RuntimeReady": (False, "UpstreamNotReady"),
         "NetworkReady": (True, ""),
+        "HandlersReady": (True, ""),
     }
     assert status.status.conditions[0].message == AWAY.details
     assert status.features.supplemental_groups_policy
@@ -141,13 +193,33 @@ async def test_alone_the_network_is_ours_to_tell() -> None:
     assert _conditions(status) == {
         "RuntimeReady": (True, ""),
         "NetworkReady": (False, "NetworkPluginNotReady"),
+        "HandlersReady": (True, ""),
     }
 
 
-async def test_a_broken_handler_is_told_with_its_words_and_without_features() -> None:
+async def test_status_names_broken_handlers_and_their_errors() -> None:
     status = await _service(None, broken=True).Status(api_pb2.StatusRequest(verbose=True))
     assert "no such tool" in status.info["noderuntime"]
     assert not status.runtime_handlers[0].features.recursive_read_only_mounts
+    assert _conditions(status)["HandlersReady"] == (False, "HandlerBroken")
+    assert _messages(status)["HandlersReady"] == (
+        "runc: runc features failed with exit status 127: no such tool;"
+        " gvisor: gvisor features failed with exit status 127: no such tool"
+    )
+    assert _conditions(status)["RuntimeReady"] == (True, "")
+
+
+async def test_status_answers_while_one_handler_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("noderuntime.node.executor.probes.PROBE_SECONDS", 0.1)
+    executors = {"runc": FakeExecutor("runc"), "gvisor": HangingExecutor("gvisor")}
+    probes = Probes(executors, user_namespaces=True)  # type: ignore[arg-type]
+    service = NodeService(probes, FakeNetwork(), None, "cgroupfs")  # type: ignore[arg-type]
+    async with asyncio.timeout(2):
+        status = await service.Status(api_pb2.StatusRequest())
+    _, runc, gvisor = status.runtime_handlers
+    assert runc.features.user_namespaces
+    assert not gvisor.features.user_namespaces
+    assert _messages(status)["HandlersReady"] == "gvisor: handler gvisor did not answer within 0.1 s"
 
 
 async def test_tools_are_not_started_at_every_look() -> None:
