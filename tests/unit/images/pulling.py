@@ -203,6 +203,7 @@ class FakeUnpacker:
 
 def _extract(tar, target):
     with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+        archive.extraction_filter = lambda member, path: member  # Python 3.12 and 3.13 warn without a filter
         archive.extractall(target)
         return len(archive.getnames())
 
