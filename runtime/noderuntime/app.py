@@ -137,7 +137,7 @@ async def _parts(config: Config, upstream: Upstream | None, metrics: Metrics) ->
     exit_dir, persist_dir = run_dir / _EXITS, run_dir / "persist"
     for directory in (exit_dir, persist_dir):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    host = LinuxHost()
+    host, paths = LinuxHost(), Paths(run_dir)
     async with AsyncExitStack() as stack:
         ledger = Ledger(config.server.state_dir)
         stack.push_async_callback(ledger.close)
@@ -153,7 +153,7 @@ async def _parts(config: Config, upstream: Upstream | None, metrics: Metrics) ->
         )
         yield Parts(
             config=config,
-            paths=Paths(run_dir),
+            paths=paths,
             ledger=ledger,
             host=host,
             executors=handlers,
@@ -161,7 +161,7 @@ async def _parts(config: Config, upstream: Upstream | None, metrics: Metrics) ->
             facts=facts,
             monitor=ConmonMonitor(host, config.tools.conmon, exit_dir, persist_dir),
             images=images,
-            network=CniNetwork(host, config.network.conf_dir, config.network.plugin_dirs),
+            network=CniNetwork(host, config.network.conf_dir, config.network.plugin_dirs, paths),
             stats=StatsCollector(CgroupReader(host.cgroup_version()), driver, layers),
             cdi=Catalog(config.devices.cdi_dirs),
             cgroup_driver=driver,

@@ -17,6 +17,7 @@ import pytest
 from noderuntime.core.blocking import apart
 from noderuntime.core.errors import ToolError
 from noderuntime.core.ids import new_id
+from noderuntime.core.paths import Paths
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.node.host import syscalls
 from noderuntime.node.host.linux import LinuxHost
@@ -47,7 +48,7 @@ class Setup:
     def __init__(self, area: Path) -> None:
         self.leases, self.conf_dir = area / "leases", area / "net.d"
         self.host = NodeInNamespace(area / "node-netns")
-        self.network = CniNetwork(self.host, self.conf_dir, [BIN])
+        self.network = CniNetwork(self.host, self.conf_dir, [BIN], Paths(area / "run"))
         self.pins: list[Path] = [area / "node-netns"]
         self.area = area
 

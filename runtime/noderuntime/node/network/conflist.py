@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noderuntime.core.errors import InvalidArgument, invalid_argument
+from noderuntime.core.errors import InvalidArgument, Unavailable, invalid_argument
 
 VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 """Spec versions whose result format we read, oldest first."""
@@ -20,6 +20,7 @@ _SUFFIXES = (".conf", ".conflist", ".json")
 _SIZE_LIMIT = 1 << 20
 
 Plugin = dict[str, Any]
+_Signature = tuple[tuple[str, int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,32 @@ class NetworkList:
     def to_json(self) -> dict[str, Any]:
         """Return what :func:`parse` reads back."""
         return {"name": self.name, "cniVersion": self.version, "plugins": list(self.plugins)}
+
+
+class Configuration:
+    """The network that a directory configures, read again when one of its files has changed.
+
+    Its method blocks, and can be called in several threads at once.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._known: tuple[_Signature, NetworkList | InvalidArgument] | None = None
+
+    def current(self) -> NetworkList:
+        """Return the network; Unavailable says what is wrong with the configuration."""
+        signature, known = _signature(self._directory), self._known
+        if known is None or known[0] != signature:
+            known = self._known = signature, self._load()
+        if isinstance(known[1], InvalidArgument):
+            raise Unavailable(f"the pod network is not configured: {known[1]}")
+        return known[1]
+
+    def _load(self) -> NetworkList | InvalidArgument:
+        try:
+            return load(self._directory)
+        except InvalidArgument as error:
+            return error
 
 
 def files(conf_dir: Path) -> list[Path]:
@@ -137,3 +164,19 @@ def _version(content: dict[str, Any]) -> str:
     if not known:
         raise InvalidArgument(f"cniVersion {candidates[-1]!r} is not among {', '.join(VERSIONS)}")
     return known[-1]
+
+
+def _signature(conf_dir: Path) -> _Signature:
+    """Identify the state of the directory by what stat(2) returns for its files."""
+    try:
+        paths = [*files(conf_dir), *sorted(conf_dir.glob("*/*.conf"))]
+    except InvalidArgument:
+        return ()
+    entries = []
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        entries.append((path.name, status.st_mtime_ns, status.st_size, status.st_ino))
+    return tuple(entries)

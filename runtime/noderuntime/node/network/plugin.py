@@ -1,6 +1,6 @@
 """One call of one CNI plugin, and what its result means.
 
-Environment and configuration go in; a result, or one line of error, comes out.
+Environment and configuration go in; a result, or an error of one line, comes out.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noderuntime.core.blocking import FILES
-from noderuntime.core.errors import InvalidArgument, NotFound, ToolError
+from noderuntime.core.blocking import apart
+from noderuntime.core.errors import DeadlineExceeded, InvalidArgument, NotFound, ToolError
 from noderuntime.node.host.base import Address, Completed, Host
 from noderuntime.node.network import conflist
 from noderuntime.node.network.conflist import NetworkList
 
-_TIMEOUT = 90.0
-"""Seconds; the kubelet itself gives up on a sandbox after four minutes."""
+DISK_SECONDS = 5.0
+"""How long to wait for the directories of plugins and of the configuration: a network filesystem can hang."""
 
 _WORDS_LIMIT = 1000
 _DEFAULT_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -28,36 +28,72 @@ _DEFAULT_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What is the same for every plugin of a chain (CNI spec 1.1, section 2, Parameters)."""
+    """Parameters that all plugins of a chain get (CNI spec 1.1, section 2, Parameters)."""
 
     command: str
-    container_id: str
-    netns: str
-    args: str
-    interface: str = "eth0"
+    container_id: str = ""
+    netns: str = ""
+    args: str = ""
+    interface: str = ""
 
 
 class PluginRunner:
-    """Runs plugins out of the node's plugin directories."""
+    """Runs plugins from the node's plugin directories."""
 
     def __init__(self, host: Host, plugin_dirs: Sequence[Path]) -> None:
         self._host = host
         self._dirs = tuple(plugin_dirs)
 
     def find(self, kind: str) -> Path:
-        """Return the plugin's path; NotFound names the directories that were searched."""
+        """Return the plugin's path; NotFound names the directories that were searched. Blocks."""
         for directory in self._dirs:
             if os.access(directory / kind, os.X_OK):
                 return directory / kind
         raise NotFound(f"CNI plugin {kind} is not in {', '.join(map(str, self._dirs))}")
 
-    async def run(self, kind: str, call: Call, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Call the plugin; ToolError carries the plugin's own words.
+    async def run(
+        self,
+        kind: str,
+        call: Call,
+        config: Mapping[str, Any],
+        *,
+        timeout: float,
+        pass_fds: Sequence[int] = (),
+    ) -> dict[str, Any]:
+        """Call the plugin and return its result, which only ADD has.
 
-        The result is empty where the command has none (DEL).
+        ToolError has the plugin's own message. A plugin that does not end within the timeout (seconds) is
+        killed with its process group: DeadlineExceeded.
         """
-        path = await FILES.run(self.find, kind)
-        env = {
+        path = await apart(
+            lambda: self.find(kind),
+            what=f"search for CNI plugin {kind}",
+            seconds=DISK_SECONDS,
+            subject="CNI plugins",
+            abandon=True,
+        )
+        try:
+            done = await self._host.run(
+                [str(path)],
+                timeout=timeout,
+                stdin=json.dumps(config).encode(),
+                env=self._environment(call),
+                pass_fds=pass_fds,
+            )
+        except DeadlineExceeded as error:
+            raise DeadlineExceeded(f"CNI plugin {kind} {call.command}: {error}") from error
+        tool = f"CNI plugin {kind}"
+        if done.returncode != 0:
+            raise ToolError(tool, call.command, done.returncode, _message(done))
+        if call.command != "ADD":
+            return {}
+        result = _object(done.stdout)
+        if result is None:
+            raise ToolError(tool, call.command, 0, "its result is not a JSON object")
+        return result
+
+    def _environment(self, call: Call) -> dict[str, str]:
+        return {
             **os.environ,  # as with other runtimes: plugins read HTTPS_PROXY, KUBECONFIG and the like
             "PATH": os.environ.get("PATH") or _DEFAULT_PATH,
             "CNI_COMMAND": call.command,
@@ -67,24 +103,13 @@ class PluginRunner:
             "CNI_ARGS": call.args,
             "CNI_PATH": os.pathsep.join(map(str, self._dirs)),
         }
-        done = await self._host.run([str(path)], timeout=_TIMEOUT, stdin=json.dumps(config).encode(), env=env)
-        tool = f"CNI plugin {kind}"
-        if done.returncode != 0:
-            raise ToolError(tool, call.command, done.returncode, _words(done))
-        if call.command != "ADD":
-            return {}
-        result = _object(done.stdout)
-        if result is None:
-            raise ToolError(tool, call.command, 0, "its result is not a JSON object")
-        return result
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What lies in the ledger for DEL: the network as it was at ADD, and the last result.
+    """What the ledger keeps for DEL: the network as it was at ADD, and the last result.
 
-    The node's configuration may have changed since; the pod is taken off the
-    network that it was put on.
+    The node's configuration can change between the two.
     """
 
     network: NetworkList
@@ -96,16 +121,16 @@ class Kept:
 
     @staticmethod
     def from_bytes(raw: bytes) -> Kept:
-        """Read what :meth:`to_bytes` wrote; InvalidArgument when it is something else."""
+        """Read what :meth:`to_bytes` wrote; InvalidArgument for anything else."""
         try:
             content = json.loads(raw)
             return Kept(conflist.parse(content["network"]), content["result"])
         except (ValueError, KeyError, TypeError) as error:
-            raise InvalidArgument("the kept CNI result cannot be read") from error
+            raise InvalidArgument("the CNI result in the ledger cannot be read") from error
 
 
 def pod_ips(result: dict[str, Any], interface: str) -> tuple[str, ...]:
-    """Collect the addresses of the pod's interface, IPv4 first; ToolError when there is none."""
+    """Return the addresses of the pod's interface, IPv4 first; ToolError if it has none."""
     found = [address.ip for address in pod_addresses(result, interface)]
     if not found:
         raise ToolError("CNI", "ADD", 0, "the result has no address for the pod")
@@ -113,10 +138,10 @@ def pod_ips(result: dict[str, Any], interface: str) -> tuple[str, ...]:
 
 
 def pod_addresses(result: dict[str, Any], interface: str) -> list[Address]:
-    """Collect the addresses of the pod's interface with their prefixes, in the order of the result.
+    """Return the addresses of the pod's interface with their prefixes, in the order of the result.
 
     An address that names no interface counts as the pod's (CNI spec 1.1, section 5, Success).
-    ToolError when the result cannot be read.
+    ToolError if the result cannot be read.
     """
     interfaces = result.get("interfaces") or []
     found: list[Address] = []
@@ -130,12 +155,12 @@ def pod_addresses(result: dict[str, Any], interface: str) -> list[Address]:
     return found
 
 
-def _words(done: Completed) -> str:
-    """Return what the plugin says went wrong: its error object, else its stderr, as one line."""
+def _message(done: Completed) -> str:
+    """Return why the plugin failed, as one line: from its error object, else its stderr."""
     error = _object(done.stdout) or {}
     parts = [str(error[key]) for key in ("msg", "details") if error.get(key)]
-    words = ": ".join(parts) or (done.stderr or done.stdout).decode(errors="replace")
-    return " ".join(words.split())[:_WORDS_LIMIT]
+    message = ": ".join(parts) or (done.stderr or done.stdout).decode(errors="replace")
+    return " ".join(message.split())[:_WORDS_LIMIT]
 
 
 def _object(raw: bytes) -> dict[str, Any] | None:
@@ -147,8 +172,8 @@ def _object(raw: bytes) -> dict[str, Any] | None:
 
 
 def _parsed(address: object) -> Address:
-    if not isinstance(address, str):  # a number would be taken for an address, too
-        raise TypeError(f"{address!r} is no address")
+    if not isinstance(address, str):  # ip_interface takes a number as well
+        raise TypeError(f"{address!r} is not an address")
     return ipaddress.ip_interface(address)
 
 

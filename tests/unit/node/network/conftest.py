@@ -4,24 +4,30 @@ from pathlib import Path
 import pytest
 
 from noderuntime.core.errors import HostError
+from noderuntime.core.paths import Paths
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.node.host.base import Completed
 
 
 class PluginHost:
-    """Answers for CNI plugins: remembers every call, says what the test told it to."""
+    """Runs no CNI plugin: records every call, and returns or raises what the test wants."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, dict, dict]] = []
-        self.answers: dict[tuple[str, str], Completed] = {}
+        self.answers: dict[tuple[str, str], Completed | Exception] = {}
+        self.timeouts: list[float] = []
         self.given_back: list[str] = []
         self.refuses = False
 
     async def run(self, argv, *, timeout, stdin=b"", env=None, **_):
         kind, command = Path(argv[0]).name, env["CNI_COMMAND"]
         self.calls.append((command, kind, json.loads(stdin), dict(env)))
+        self.timeouts.append(timeout)
         default = {"cniVersion": "1.0.0", "ips": [{"address": "10.9.0.2/24"}], "from": kind}
-        return self.answers.get((command, kind), Completed(0, json.dumps(default).encode(), b""))
+        answer = self.answers.get((command, kind), Completed(0, json.dumps(default).encode(), b""))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     async def add_addresses(self, pin, interface, addresses):
         if self.refuses:
@@ -36,6 +42,13 @@ class PluginHost:
 @pytest.fixture
 def host():
     return PluginHost()
+
+
+@pytest.fixture
+def paths(tmp_path):
+    paths = Paths(tmp_path / "run")
+    paths.sandbox("5b").dir.mkdir(parents=True)
+    return paths
 
 
 @pytest.fixture

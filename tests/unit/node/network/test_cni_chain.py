@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from noderuntime.core.errors import ToolError, Unavailable
+from noderuntime.core.errors import DeadlineExceeded, ToolError, Unavailable
 from noderuntime.node.host.base import Completed
 from noderuntime.node.network.cni import CniNetwork
 
@@ -18,9 +18,9 @@ CHAIN = {
 
 
 @pytest.fixture
-def network(host, conf_dir, plugin_dir):
+def network(host, conf_dir, plugin_dir, paths):
     (conf_dir / "10-pods.conflist").write_text(json.dumps(CHAIN))
-    return CniNetwork(host, conf_dir, [plugin_dir])
+    return CniNetwork(host, conf_dir, [plugin_dir], paths)
 
 
 @pytest.fixture
@@ -127,6 +127,26 @@ async def test_a_del_that_fails_still_reaches_every_plugin(network, host, pod, n
     assert len(host.calls) == 3
 
 
+async def test_add_that_hangs_names_the_plugin_and_is_undone(network, host, pod, netns):
+    host.answers["ADD", "portmap"] = DeadlineExceeded("portmap did not finish within 89 s")
+    with pytest.raises(DeadlineExceeded, match="CNI plugin portmap ADD: portmap did not finish within 89 s"):
+        await network.attach("5b", netns, pod)
+    assert host.order[2:] == [("DEL", "bandwidth"), ("DEL", "portmap"), ("DEL", "bridge")]
+    assert all(85 < timeout <= 90 for timeout in host.timeouts[:2]), "the chain has one deadline"
+
+
+@pytest.mark.parametrize(("plugins", "seconds"), [(1, 30), (3, 30), (5, 18)])
+async def test_del_that_hangs_ends_before_the_kubelet_gives_up(
+    network, host, conf_dir, pod, netns, plugins, seconds
+):
+    chain = {"name": "n", "cniVersion": "1.0.0", "plugins": [{"type": "bridge"}] * plugins}
+    (conf_dir / "10-pods.conflist").write_text(json.dumps(chain))
+    host.answers["DEL", "bridge"] = DeadlineExceeded("bridge did not finish")
+    with pytest.raises(DeadlineExceeded, match="CNI plugin bridge DEL: bridge did not finish"):
+        await network.detach("5b", netns, pod, b"")
+    assert host.timeouts == [seconds] * plugins
+
+
 async def test_stderr_speaks_where_stdout_is_silent(network, host, pod, netns):
     host.answers["ADD", "bridge"] = Completed(2, b"", b"panic: oh\n\tno\n" + b"x" * 5000)
     with pytest.raises(ToolError, match="panic: oh no") as caught:
@@ -182,9 +202,9 @@ async def test_ready_follows_the_directory(network, conf_dir, plugin_dir):
 
 
 async def test_without_configuration_add_is_unavailable_and_del_has_nothing_to_do(
-    host, conf_dir, plugin_dir, pod, netns
+    host, conf_dir, plugin_dir, paths, pod, netns
 ):
-    network = CniNetwork(host, conf_dir, [plugin_dir])
+    network = CniNetwork(host, conf_dir, [plugin_dir], paths)
     with pytest.raises(Unavailable, match="not configured"):
         await network.attach("5b", netns, pod)
     await network.detach("5b", netns, pod, b"")
