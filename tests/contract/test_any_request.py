@@ -13,6 +13,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,7 @@ def test_afterwards_the_daemon_is_well_and_nothing_is_left(world: World) -> None
     assert traces(world.daemon.run, world.kubelet.parent, daemon=world.daemon.pid) == []
     pid = world.daemon.pid
     world.daemon.stop()
-    with sqlite3.connect(f"file:{world.daemon.ledger}?mode=ro", uri=True) as ledger:
+    with closing(sqlite3.connect(f"file:{world.daemon.ledger}?mode=ro", uri=True)) as ledger:
         assert ledger.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         for table in ("sandboxes", "containers"):
             assert ledger.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)

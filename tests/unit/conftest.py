@@ -1,12 +1,20 @@
-"""The fake node that tests of pods, containers and recovery run on."""
+"""Fixtures of all unit tests: the fake node of pods, containers and recovery, and the garbage collector."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import gc
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from fakes import Node
+
+
+@pytest.fixture(autouse=True)
+def unfrozen() -> Iterator[None]:
+    """Undo the gc.freeze of commands that a test ran in its own process: Hypothesis looks for referrers."""
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ certs.d/_default/hosts.toml                  for every registry that has no dire
 
 from __future__ import annotations
 
+import errno
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,11 +40,21 @@ class Hosts:
             for name in _directories(registry):
                 directory = root / name
                 try:
-                    if directory.is_dir():
+                    if _is_directory(directory):
                         return _read(directory, registry)
                 except OSError as error:
                     raise invalid_argument(str(error.filename or directory), error) from error
         return (default_host(registry, Tls(), explicit=False),)
+
+
+def _is_directory(path: Path) -> bool:
+    """Return whether path is a directory. Raises OSError, as Path.is_dir does only before Python 3.14."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return False
+        raise
 
 
 def _directories(registry: str) -> tuple[str, ...]:

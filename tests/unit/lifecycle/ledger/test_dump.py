@@ -1,5 +1,6 @@
 import json
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -43,7 +44,7 @@ async def test_dump_works_beside_a_running_daemon(tmp_path):
 
 async def test_dump_shows_a_damaged_column_in_hexadecimal(tmp_path):
     await (await filled(tmp_path)).close()
-    with sqlite3.connect(tmp_path / "ledger.db") as connection:
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection, connection:
         connection.execute("UPDATE sandboxes SET config = x'ffff'")
     assert dump(tmp_path)["sandboxes"][0]["config"] == "ffff"
 
