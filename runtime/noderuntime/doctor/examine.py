@@ -46,7 +46,7 @@ async def _configured(settings: Config) -> list[Finding]:
     host = LinuxHost()
     return [
         *await tools(settings, host),
-        *await FILES.run(lambda: list(network(settings.network, host))),
+        *await network(settings.network, host),
         *await registries(settings.images),
         *await sockets(settings),
         *await FILES.run(lambda: list(disk(settings.server))),

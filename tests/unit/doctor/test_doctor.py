@@ -186,19 +186,41 @@ async def test_pause_container_of_gvisor_needs_busybox(tmp_path: Path, kind: str
     assert ("busybox" in found.found) is (kind == "gvisor")
 
 
-def test_network_needs_a_configuration_and_every_plugin(tmp_path: Path) -> None:
+async def test_network_needs_a_configuration_and_every_plugin(tmp_path: Path) -> None:
     settings = NetworkConfig(conf_dir=tmp_path / "net.d", plugin_dirs=(tmp_path,))
-    assert _states(list(network(settings, LinuxHost()))) == {"CNI configuration": State.FAIL}
+    assert _states(await network(settings, LinuxHost())) == {"CNI configuration": State.FAIL}
     (tmp_path / "net.d").mkdir()
     (tmp_path / "net.d/10.conflist").write_text(
         json.dumps({"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "here"}, {"type": "gone"}]})
     )
     (tmp_path / "here").touch(mode=0o755)
-    assert _states(list(network(settings, LinuxHost()))) == {
+    assert _states(await network(settings, LinuxHost())) == {
         "CNI configuration": State.OK,
         "CNI plugin here": State.OK,
         "CNI plugin gone": State.FAIL,
     }
+
+
+@pytest.mark.parametrize(
+    ("script", "state", "message"),
+    [
+        ("exit 0", State.OK, "the plugins can attach pods"),
+        (
+            'echo \'{"code": 50, "msg": "agent is away"}\'; exit 1',
+            State.FAIL,
+            "CNI plugin p STATUS failed with exit status 1: agent is away"
+            " (CNI error 50: the plugin cannot serve ADD)",
+        ),
+    ],
+)
+async def test_network_reports_the_status_of_the_plugins(
+    tmp_path: Path, script: str, state: State, message: str
+) -> None:
+    (tmp_path / "10.conf").write_text(json.dumps({"cniVersion": "1.1.0", "name": "n", "type": "p"}))
+    (tmp_path / "p").write_text(f"#!/bin/sh\n[ $CNI_COMMAND = STATUS ] || exit 9\n{script}\n")
+    (tmp_path / "p").chmod(0o755)
+    found = (await network(NetworkConfig(conf_dir=tmp_path, plugin_dirs=(tmp_path,)), LinuxHost()))[-1]
+    assert (found.check, found.state, found.found) == ("CNI STATUS", state, message)
 
 
 async def test_sockets_that_are_not_served_are_reported(tmp_path: Path) -> None:

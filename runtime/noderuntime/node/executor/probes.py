@@ -8,16 +8,12 @@ waited for, until the deadline of its probe.
 from __future__ import annotations
 
 import asyncio
-import math
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from noderuntime.core import log, tasks
-from noderuntime.core.errors import DeadlineExceeded, Internal, NoderuntimeError
+from noderuntime.core.errors import DeadlineExceeded, NoderuntimeError
+from noderuntime.core.last_answer import LastAnswer
 from noderuntime.node.executor.base import Executor, Features
-
-_log = log.get(__name__)
 
 PROBE_SECONDS = 3.0
 """The deadline of a probe."""
@@ -35,7 +31,7 @@ async def probe(executor: Executor) -> Features:
         async with asyncio.timeout(PROBE_SECONDS):
             return await executor.probe()
     except TimeoutError:
-        raise _hangs(executor) from None
+        raise DeadlineExceeded(f"handler {executor.name} did not answer within {PROBE_SECONDS:g} s") from None
 
 
 class Probes:
@@ -45,7 +41,7 @@ class Probes:
         """``executors`` may change. ``user_namespaces``: whether the node's kernel supports them."""
         self._executors = executors
         self._user_namespaces = user_namespaces
-        self._probes: dict[str, _Probe] = {}
+        self._probes: dict[str, tuple[Executor, LastAnswer[Features]]] = {}
 
     async def all(self) -> dict[str, Features | NoderuntimeError]:
         """Return the features of each current handler on this node, or the error of its probe."""
@@ -62,59 +58,10 @@ class Probes:
 
     async def _answer(self, handler: str, executor: Executor) -> Features | NoderuntimeError:
         known = self._probes.get(handler)
-        if known is None or known.executor is not executor:
-            known = self._probes[handler] = _Probe(executor)
-        answer = await known.answer()
+        if known is None or known[0] is not executor:
+            name = f"handler {executor.name}"
+            known = self._probes[handler] = executor, LastAnswer(name, lambda: probe(executor))
+        answer = await known[1].get(seconds=PROBE_SECONDS, renew=_RENEW_SECONDS, retry=_RETRY_SECONDS)
         if isinstance(answer, NoderuntimeError):
             return answer
         return replace(answer, user_namespaces=answer.user_namespaces and self._user_namespaces)
-
-
-class _Probe:
-    """The last known answer of one handler. At most one probe of it runs at a time."""
-
-    def __init__(self, executor: Executor) -> None:
-        self.executor = executor
-        self._answer: Features | NoderuntimeError | None = None
-        self._began = -math.inf
-        self._running: asyncio.Task[None] | None = None
-
-    async def answer(self) -> Features | NoderuntimeError:
-        """Return the last known answer. Wait only if there is none."""
-        if self._running is None and self._age() > self._lifetime():
-            self._began = time.monotonic()
-            self._running = tasks.background(self._run(), name=f"probe handler {self.executor.name}")
-        if self._running is not None and self._answer is None:
-            await tasks.first(self._running, timeout=max(0.0, PROBE_SECONDS - self._age()))
-        if self._answer is None or (self._running is not None and self._age() > PROBE_SECONDS):
-            return _hangs(self.executor)  # and does not end when it is killed
-        return self._answer
-
-    async def _run(self) -> None:
-        before = self._answer
-        self._answer = await self._ask()
-        self._running = None
-        if isinstance(self._answer, NoderuntimeError) and str(self._answer) != str(before):
-            _log.warning("handler is broken", handler=self.executor.name, error=self._answer)
-        elif isinstance(before, NoderuntimeError) and isinstance(self._answer, Features):
-            _log.info("handler works again", handler=self.executor.name)
-
-    async def _ask(self) -> Features | NoderuntimeError:
-        try:
-            return await probe(self.executor)
-        except NoderuntimeError as error:
-            return error
-        except Exception as error:  # one handler's unforeseen output must not fail the node's Status
-            _log.exception("probe of a handler failed unexpectedly", handler=self.executor.name)
-            return Internal(f"probe of handler {self.executor.name} failed: {type(error).__name__}: {error}")
-
-    def _age(self) -> float:
-        """Return the seconds since the last probe began."""
-        return time.monotonic() - self._began
-
-    def _lifetime(self) -> float:
-        return _RENEW_SECONDS if isinstance(self._answer, Features) else _RETRY_SECONDS
-
-
-def _hangs(executor: Executor) -> DeadlineExceeded:
-    return DeadlineExceeded(f"handler {executor.name} did not answer within {PROBE_SECONDS:g} s")

@@ -3,6 +3,7 @@
 ======  ================================  ==========================================
 ADD     in order                          ends at the first error
 DEL     in reverse order                  calls every plugin, raises the first error
+STATUS  in order, since version 1.1.0     ends at the first error
 ======  ================================  ==========================================
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from noderuntime.core.errors import NoderuntimeError
 from noderuntime.node.network.conflist import NetworkList, Plugin
@@ -21,6 +22,8 @@ _ADD_SECONDS = 90.0
 _DEL_SECONDS = 90.0
 """For the chain. A kubelet gives up on StopPodSandbox after 2 minutes."""
 _DEL_PLUGIN_SECONDS = 30.0
+STATUS_SECONDS = 5.0
+"""For the chain."""
 
 
 class Chain:
@@ -62,6 +65,15 @@ class Chain:
             fds,
             min(_DEL_PLUGIN_SECONDS, _DEL_SECONDS / len(plugins)),
         )
+
+    async def status(self) -> Literal[True]:
+        """Call STATUS on each plugin: can it serve ADD? The error of one that cannot is ToolError."""
+        if self._network.at_least("1.1.0"):
+            deadline = time.monotonic() + STATUS_SECONDS
+            for plugin in self._network.plugins:
+                timeout = max(deadline - time.monotonic(), 0)
+                await self._runner.run(plugin["type"], Call("STATUS"), self._config(plugin), timeout=timeout)
+        return True
 
     async def _run_all(
         self,

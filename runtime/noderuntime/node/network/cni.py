@@ -10,24 +10,27 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from noderuntime.core import log
 from noderuntime.core.blocking import apart
 from noderuntime.core.errors import DeadlineExceeded, NoderuntimeError, NotFound, Unavailable
+from noderuntime.core.last_answer import LastAnswer
 from noderuntime.core.paths import Paths
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.node.host.base import Host
 from noderuntime.node.host.inherited_lock import inherited_lock
 from noderuntime.node.network.base import Attachment
 from noderuntime.node.network.capabilities import capability_args, cni_args
-from noderuntime.node.network.chain import Chain
+from noderuntime.node.network.chain import STATUS_SECONDS, Chain
 from noderuntime.node.network.conflist import Configuration, NetworkList
 from noderuntime.node.network.plugin import DISK_SECONDS, Call, Kept, PluginRunner, pod_addresses, pod_ips
 
 _log = log.get(__name__)
 
 _INTERFACE = "eth0"
+_RENEW_SECONDS = 10.0
+"""The age at which the plugins' STATUS is asked for again; a kubelet asks every 5 seconds."""
 
 
 class CniNetwork:
@@ -38,6 +41,7 @@ class CniNetwork:
         self._configuration = Configuration(conf_dir)
         self._paths = paths
         self._plugins = PluginRunner(host, plugin_dirs)
+        self._status: tuple[NetworkList, LastAnswer[Literal[True]]] | None = None
 
     async def attach(self, sandbox_id: str, netns: str, config: api_pb2.PodSandboxConfig) -> Attachment:
         """Call ADD on the chain. If it fails, DEL has been called, and the error is that of the ADD."""
@@ -69,12 +73,22 @@ class CniNetwork:
         await self._delete(sandbox_id, netns, config, kept)
 
     async def ready(self) -> tuple[bool, str]:
-        """Return whether a configuration and its plugins exist, and if not, what is missing."""
+        """Return whether pods can be attached, and if not, why.
+
+        Configuration and plugins must exist, and the plugins' last STATUS must have succeeded. STATUS is
+        called again in the background; it is waited for only after a change of the configuration.
+        """
         try:
-            await _on_disk(self._usable)
+            network = await _on_disk(self._usable)
         except (Unavailable, NotFound, DeadlineExceeded) as error:
             return False, str(error)
-        return True, ""
+        if self._status is None or self._status[0] != network:
+            chain = Chain(self._plugins, network)
+            self._status = network, LastAnswer(f"STATUS of CNI network {network.name}", chain.status)
+        answer = await self._status[1].get(
+            seconds=STATUS_SECONDS + 1, renew=_RENEW_SECONDS, retry=_RENEW_SECONDS
+        )
+        return answer is True, "" if answer is True else str(answer)
 
     async def _current(self) -> NetworkList:
         """Return the node's network; Unavailable says what is wrong with its configuration."""

@@ -22,7 +22,13 @@ from noderuntime.node.network.conflist import NetworkList
 DISK_SECONDS = 5.0
 """How long to wait for the directories of plugins and of the configuration: a network filesystem can hang."""
 
-_WORDS_LIMIT = 1000
+_MESSAGE_LIMIT = 1000
+_CODES = {
+    11: "try again later",
+    50: "the plugin cannot serve ADD",
+    51: "the plugin cannot serve ADD, and existing pods may have limited connectivity",
+}
+"""Error codes of the CNI specification that say what to do, or what to expect."""
 _DEFAULT_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -160,7 +166,13 @@ def _message(done: Completed) -> str:
     error = _object(done.stdout) or {}
     parts = [str(error[key]) for key in ("msg", "details") if error.get(key)]
     message = ": ".join(parts) or (done.stderr or done.stdout).decode(errors="replace")
-    return " ".join(message.split())[:_WORDS_LIMIT]
+    message = " ".join(message.split())[:_MESSAGE_LIMIT]
+    code = error.get("code")
+    return (
+        f"{message} (CNI error {code}: {_CODES[code]})"
+        if isinstance(code, int) and code in _CODES
+        else message
+    )
 
 
 def _object(raw: bytes) -> dict[str, Any] | None:
