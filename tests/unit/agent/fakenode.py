@@ -77,9 +77,11 @@ class FakeRuntime(RuntimeServiceServicer):
         return cri.PodSandboxStatusResponse(status=cri.PodSandboxStatus(state=state))
 
     async def ListPodSandbox(self, request, context):
-        wanted = dict(request.filter.label_selector)
-        listed = [found for found in self.sandboxes.values() if wanted.items() <= dict(found.labels).items()]
-        if not wanted:
+        selector = dict(request.filter.label_selector)
+        listed = [
+            found for found in self.sandboxes.values() if selector.items() <= dict(found.labels).items()
+        ]
+        if not selector:
             listed = [found for found in listed if "noderuntime.dev/canary" not in found.labels]
             listed += list(self.upstream.sandboxes.values()) if self.upstream else []
         return cri.ListPodSandboxResponse(items=listed)

@@ -51,13 +51,13 @@ class WorkerSpawner:
 
     async def _worker(self) -> tuple[socket.socket, int]:
         template = await self._running_template()
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
+        daemon_end, remote_end = socket.socketpair()
+        daemon_end.setblocking(False)
         try:
-            with theirs:
-                return ours, await template.fork(theirs)
+            with remote_end:
+                return daemon_end, await template.fork(remote_end)
         except BaseException as error:
-            ours.close()  # a worker that was forked exits then
+            daemon_end.close()  # a worker that was forked exits then
             if not isinstance(error, HostError):
                 await self._kill()
             raise
@@ -83,21 +83,21 @@ class _Template:
     @classmethod
     async def start(cls, spawner: Spawner) -> _Template:
         """Start a template. HostError if the interpreter cannot be started."""
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
+        daemon_end, remote_end = socket.socketpair()
+        daemon_end.setblocking(False)
         argv = [sys.executable, "-I", "-S", "-c", _PROGRAM, *filter(None, sys.path)]
         try:
-            with theirs:
-                child = await spawner.spawn(argv, stdin=theirs.fileno(), stderr=_STDERR)
+            with remote_end:
+                child = await spawner.spawn(argv, stdin=remote_end.fileno(), stderr=_STDERR)
         except BaseException:
-            ours.close()
+            daemon_end.close()
             raise
-        return cls(child, ours)
+        return cls(child, daemon_end)
 
-    async def fork(self, theirs: socket.socket) -> int:
+    async def fork(self, remote_end: socket.socket) -> int:
         """Fork a worker with the other end of a socket, and return its pidfd."""
         try:
-            socket.send_fds(self._connection, [b"\0"], [theirs.fileno()])
+            socket.send_fds(self._connection, [b"\0"], [remote_end.fileno()])
             await readable(self._connection.fileno())
             answer, fds, _, _ = socket.recv_fds(self._connection, 1, 1, socket.MSG_CMSG_CLOEXEC)
         except ConnectionError as error:

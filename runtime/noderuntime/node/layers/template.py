@@ -55,9 +55,9 @@ class Template:
                 data, fds, _, _ = socket.recv_fds(self._connection, 1, 1)
                 if not data:
                     return None
-                with socket.socket(fileno=fds[0]) as theirs:
+                with socket.socket(fileno=fds[0]) as worker_end:
                     if not self._fork():
-                        return theirs.dup()
+                        return worker_end.dup()
 
     def _fork(self) -> bool:
         """Fork a worker and report to the daemon. Return False in the worker, True in the template."""

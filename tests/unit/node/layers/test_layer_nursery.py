@@ -130,17 +130,17 @@ async def test_failed_fork_is_reported(spawner, monkeypatch):
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     monkeypatch.setattr(os, "fork", refuse)
-    ours, theirs = socket.socketpair()
-    with theirs, ours:
-        thread = threading.Thread(target=Template(theirs).run)
+    daemon_end, remote_end = socket.socketpair()
+    with remote_end, daemon_end:
+        thread = threading.Thread(target=Template(remote_end).run)
         thread.start()
-        socket.send_fds(ours, [b"\0"], [ours.fileno()])
-        answer = ours.recv(1)
-        ours.shutdown(socket.SHUT_RDWR)
+        socket.send_fds(daemon_end, [b"\0"], [daemon_end.fileno()])
+        answer = daemon_end.recv(1)
+        daemon_end.shutdown(socket.SHUT_RDWR)
         thread.join(10)
     assert answer == bytes([errno.EAGAIN])
 
-    async def failing_fork(self, theirs):
+    async def failing_fork(self, remote_end):
         raise HostError("fork an unpack worker", errno.EAGAIN, "")
 
     await release(*await spawner.worker())

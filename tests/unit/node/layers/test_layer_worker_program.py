@@ -74,24 +74,24 @@ class WorkerThread:
     """A worker in a thread, for errors that cannot be caused in a process."""
 
     def __init__(self):
-        self.ours, theirs = socket.socketpair()
-        self.thread = threading.Thread(target=self._run, args=(theirs,))
+        self.daemon_end, remote_end = socket.socketpair()
+        self.thread = threading.Thread(target=self._run, args=(remote_end,))
         self.thread.start()
 
-    def _run(self, theirs):
-        with theirs, pytest.raises(EOFError):
-            Worker(theirs).run()
+    def _run(self, remote_end):
+        with remote_end, pytest.raises(EOFError):
+            Worker(remote_end).run()
 
     def request(self):
         with open(os.devnull, "rb") as file:
             socket.send_fds(
-                self.ours, [wire.encode(["unpack", "/nowhere", *DEFAULT_LIMITS])], [file.fileno()]
+                self.daemon_end, [wire.encode(["unpack", "/nowhere", *DEFAULT_LIMITS])], [file.fileno()]
             )
-        (length,) = wire.LENGTH.unpack(self.ours.recv(4))
-        return wire.decode(self.ours.recv(length))
+        (length,) = wire.LENGTH.unpack(self.daemon_end.recv(4))
+        return wire.decode(self.daemon_end.recv(length))
 
     def close(self):
-        self.ours.close()
+        self.daemon_end.close()
         self.thread.join(10)
         assert not self.thread.is_alive()
 
