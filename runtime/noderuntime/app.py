@@ -43,6 +43,7 @@ from noderuntime.lifecycle.containers import exits
 from noderuntime.lifecycle.ledger.ledger import Ledger
 from noderuntime.lifecycle.metrics.base import Metrics
 from noderuntime.lifecycle.parts import Parts
+from noderuntime.lifecycle.pods.network_garbage import collect_network_garbage
 from noderuntime.lifecycle.pods.root import root_ended
 from noderuntime.lifecycle.recovery import boot_id, recover
 from noderuntime.lifecycle.reload import reload_on
@@ -94,6 +95,12 @@ async def run(path: Path) -> None:
         await stack.enter_async_context(
             _meanwhile(report_alive(diagnosis.report), on_end=stop.set, name="report to the watchdog")
         )
+        if upstream is None:
+            await stack.enter_async_context(
+                _meanwhile(
+                    collect_network_garbage(parts), on_end=stop.set, name="collect the network's garbage"
+                )
+            )
         async with _watching_exits(parts, on_failure=stop.set):
             await serve(_dispatcher(parts, streams, upstream), config.server.socket, stop)
         await parts.work.drain(GRACE_SECONDS)

@@ -48,7 +48,8 @@ class Setup:
     def __init__(self, area: Path) -> None:
         self.leases, self.conf_dir = area / "leases", area / "net.d"
         self.host = NodeInNamespace(area / "node-netns")
-        self.network = CniNetwork(self.host, self.conf_dir, [BIN], Paths(area / "run"))
+        self.paths = Paths(area / "run")
+        self.network = CniNetwork(self.host, self.conf_dir, [BIN], self.paths)
         self.pins: list[Path] = [area / "node-netns"]
         self.area = area
 
@@ -57,6 +58,27 @@ class Setup:
         self.pins.append(pin)
         await self.host.pin_namespaces({"net": pin})
         return pin
+
+    def configure(self, version: str = "1.0.0", ipam: str = "host-local") -> None:
+        """Write the network's configuration."""
+        ranges = [[{"subnet": "10.213.0.0/29"}]]
+        bridge = {
+            "type": "bridge",
+            "bridge": BRIDGE,
+            "isDefaultGateway": True,
+            "ipMasq": True,
+            "ipam": {"type": ipam, "dataDir": str(self.leases), "ranges": ranges},
+        }
+        portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
+        (self.conf_dir / "10-test.conflist").write_text(
+            json.dumps({"name": "test", "cniVersion": version, "plugins": [bridge, portmap]})
+        )
+
+    def sandbox(self) -> str:
+        """Make a sandbox's directory, which its plugins lock, and return the sandbox's ID."""
+        sandbox = new_id()
+        self.paths.sandbox(sandbox).dir.mkdir(parents=True)
+        return sandbox
 
     def on_node(self, *command: str) -> str:
         return self.inside(self.host.netns, *command)
@@ -76,12 +98,7 @@ async def setup(tmp_path):
     setup = Setup(tmp_path)
     await setup.host.pin_namespaces({"net": setup.host.netns}, sysctls={"net.ipv4.ip_forward": "1"})
     setup.conf_dir.mkdir()
-    ipam = {"type": "host-local", "dataDir": str(setup.leases), "ranges": [[{"subnet": "10.213.0.0/29"}]]}
-    bridge = {"type": "bridge", "bridge": BRIDGE, "isDefaultGateway": True, "ipMasq": True, "ipam": ipam}
-    portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
-    (setup.conf_dir / "10-test.conflist").write_text(
-        json.dumps({"name": "test", "cniVersion": "1.0.0", "plugins": [bridge, portmap]})
-    )
+    setup.configure()
     yield setup
     await setup.host.unpin_namespaces(setup.pins)
     assert setup.leased() == [], "an address is still leased"
@@ -118,7 +135,7 @@ def connect(netns: Path, address: tuple[str, int]) -> socket.socket:
 
 
 async def test_a_pod_gets_an_address_and_its_host_port_and_leaves_nothing(setup, pod):
-    netns, sandbox = await setup.pod_netns("pod"), new_id()
+    netns, sandbox = await setup.pod_netns("pod"), setup.sandbox()
     attachment = await setup.network.attach(sandbox, str(netns), pod)
     [address] = attachment.ips
     assert setup.leased() == [address]
@@ -146,7 +163,7 @@ async def test_a_pod_gets_an_address_and_its_host_port_and_leaves_nothing(setup,
 
 async def test_a_pod_without_its_addresses_leaves_no_masquerading(setup, pod):
     """gVisor takes them off the interface and answers for them itself; any pod with NET_ADMIN could."""
-    netns, sandbox = await setup.pod_netns("pod"), new_id()
+    netns, sandbox = await setup.pod_netns("pod"), setup.sandbox()
     attachment = await setup.network.attach(sandbox, str(netns), pod)
     setup.inside(netns, "ip", "address", "flush", "dev", "eth0")
     await setup.network.detach(sandbox, str(netns), pod, attachment.result)
@@ -155,7 +172,7 @@ async def test_a_pod_without_its_addresses_leaves_no_masquerading(setup, pod):
 
 
 async def test_del_is_idempotent_and_needs_neither_namespace_nor_result(setup, pod):
-    netns, sandbox = await setup.pod_netns("pod"), new_id()
+    netns, sandbox = await setup.pod_netns("pod"), setup.sandbox()
     attachment = await setup.network.attach(sandbox, str(netns), pod)
     await setup.host.unpin_namespaces([netns])
     await setup.network.detach(sandbox, str(netns), pod, b"")
@@ -171,13 +188,13 @@ async def test_an_exhausted_range_is_one_line_and_leaves_nothing_of_the_pod(setu
     pod.ClearField("port_mappings")
     attached = []
     for number in range(5):
-        netns, sandbox = await setup.pod_netns(f"pod-{number}"), new_id()
+        netns, sandbox = await setup.pod_netns(f"pod-{number}"), setup.sandbox()
         attached.append(
             (sandbox, str(netns), pod, (await setup.network.attach(sandbox, str(netns), pod)).result)
         )
     unlucky = await setup.pod_netns("unlucky")
     with pytest.raises(ToolError, match="no IP addresses available") as caught:
-        await setup.network.attach(new_id(), str(unlucky), pod)
+        await setup.network.attach(setup.sandbox(), str(unlucky), pod)
     assert "\n" not in str(caught.value)
     assert "eth0" not in setup.inside(unlucky, "ip", "link")
     for one in attached:
@@ -188,7 +205,7 @@ async def test_what_we_add_to_the_plugins_own_time(setup, pod, capsys):
     """Printed, not asserted: the machine is shared."""
     added, removed = [], []
     for number in range(5):
-        netns, sandbox = await setup.pod_netns(f"pod-{number}"), new_id()
+        netns, sandbox = await setup.pod_netns(f"pod-{number}"), setup.sandbox()
         setup.host.seconds.clear()
         begin = time.perf_counter()
         attachment = await setup.network.attach(sandbox, str(netns), pod)
@@ -201,3 +218,25 @@ async def test_what_we_add_to_the_plugins_own_time(setup, pod, capsys):
         for name, times in (("ADD", added), ("DEL", removed)):
             total, plugins = sorted(times)[len(times) // 2]
             print(f" CNI {name}: {total * 1e3:.1f} ms, of it plugins {plugins * 1e3:.1f} ms ", end="")
+
+
+async def test_status_of_the_reference_plugins_includes_ipam(setup):
+    setup.configure("1.1.0")
+    assert await setup.network.ready() == (True, "")
+    setup.configure("1.1.0", ipam="no-such-ipam")
+    ready, reason = await setup.network.ready()
+    assert not ready
+    assert reason.startswith("CNI plugin bridge STATUS failed with exit status 1: ")
+    assert "no-such-ipam" in reason
+
+
+@pytest.mark.parametrize("version", ["1.0.0", "1.1.0"])
+async def test_gc_spares_valid_attachments(setup, pod, version):
+    setup.configure(version)
+    netns, sandbox = await setup.pod_netns("pod"), setup.sandbox()
+    attachment = await setup.network.attach(sandbox, str(netns), pod)
+    rules = setup.on_node("iptables-save", "-t", "nat").count(sandbox)
+    await setup.network.collect_garbage(lambda: {sandbox: attachment.result})
+    assert setup.leased() == list(attachment.ips)
+    assert setup.on_node("iptables-save", "-t", "nat").count(sandbox) == rules > 0
+    await setup.network.detach(sandbox, str(netns), pod, attachment.result)

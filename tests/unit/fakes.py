@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -223,6 +223,10 @@ class FakeNetwork:
 
     async def ready(self) -> tuple[bool, str]:
         return True, ""
+
+    async def collect_garbage(self, attachments: Callable[[], Mapping[str, bytes]]) -> None:
+        await self.world.step("collect garbage")
+        self.world.attached &= set(attachments())
 
 
 class FakeStats:

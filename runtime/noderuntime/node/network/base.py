@@ -1,12 +1,12 @@
-"""What the pod layer asks of the network.
+"""What the pod layer requires of the pod network.
 
-CNI's own configuration of the node is used as it is; nothing is kept here
-between calls but what :class:`Attachment` carries into the ledger.
+The node's own CNI configuration is used as it is. What belongs to a pod is in :class:`Attachment`, which the
+ledger keeps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,29 +18,50 @@ class Attachment:
     """A sandbox on the pod network."""
 
     ips: tuple[str, ...]
+    """Addresses of the pod, IPv4 first."""
     result: bytes
-    """The CNI result as JSON, needed again at detach."""
+    """What DEL needs: the network's configuration and the result of ADD, as JSON."""
 
 
 class Network(Protocol):
-    """The pod network of the node."""
+    """The pod network of the node.
+
+    Calls of different sandboxes run side by side, those of one sandbox one after the other, also beyond the
+    death of the daemon. Each is bounded, whatever the plugins do: DeadlineExceeded names the one that hangs.
+    """
 
     async def attach(self, sandbox_id: str, netns: str, config: api_pb2.PodSandboxConfig) -> Attachment:
-        """CNI ADD, with hostPorts, bandwidth and DNS as capabilities; on failure a DEL has been done."""
+        """Attach a sandbox (CNI ADD), with hostPorts, bandwidth and DNS as capabilities.
+
+        Unavailable if no network is configured. On failure DEL has been called; the caller calls
+        :meth:`detach` nevertheless. At most 3 minutes.
+        """
 
     async def detach(
         self, sandbox_id: str, netns: str, config: api_pb2.PodSandboxConfig, result: bytes
     ) -> None:
-        """CNI DEL; idempotent, also when the namespace is gone or ADD never finished (result empty)."""
+        """Detach a sandbox (CNI DEL), with the configuration that its ADD had. At most 90 seconds.
+
+        Idempotent, and possible when the namespace is gone or when ADD did not finish (``result`` is empty).
+        """
 
     async def ready(self) -> tuple[bool, str]:
-        """Tell whether a usable configuration is there, and if not, why."""
+        """Return whether pods can be attached, and if not, why (CRI Status, NetworkReady).
+
+        Takes 11 seconds at most, and only after a start or a change of the configuration.
+        """
+
+    async def collect_garbage(self, attachments: Callable[[], Mapping[str, bytes]]) -> None:
+        """Have the plugins remove what belongs to no attachment, such as leaked addresses (CNI GC).
+
+        ``attachments`` returns the results of all sandboxes that are attached, or may be, by their IDs: empty
+        while ADD has not finished. It is called when no attach or detach runs; those that begin wait.
+        Plugins without GC, and configurations before version 1.1.0, keep what leaked. Unavailable if no
+        network is configured.
+        """
 
 
 def wants_pod_network(config: api_pb2.PodSandboxConfig) -> bool:
-    """Tell whether the sandbox has a network namespace of its own."""
+    """Return whether the sandbox has a network namespace of its own."""
     options = config.linux.security_context.namespace_options
     return bool(options.network != api_pb2.NODE)
-
-
-__all__: Sequence[str] = ("Attachment", "Network", "wants_pod_network")

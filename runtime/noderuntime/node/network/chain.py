@@ -4,6 +4,7 @@
 ADD     in order                          ends at the first error
 DEL     in reverse order                  calls every plugin, raises the first error
 STATUS  in order, since version 1.1.0     ends at the first error
+GC      in order, since version 1.1.0     calls every plugin, raises the first error
 ======  ================================  ==========================================
 """
 
@@ -24,6 +25,8 @@ _DEL_SECONDS = 90.0
 _DEL_PLUGIN_SECONDS = 30.0
 STATUS_SECONDS = 5.0
 """For the chain."""
+_GC_SECONDS = 20.0
+"""For the chain. Pods wait meanwhile."""
 
 
 class Chain:
@@ -74,6 +77,26 @@ class Chain:
                 timeout = max(deadline - time.monotonic(), 0)
                 await self._runner.run(plugin["type"], Call("STATUS"), self._config(plugin), timeout=timeout)
         return True
+
+    async def collect_garbage(
+        self, container_ids: Iterable[str], interface: str, fds: Sequence[int] = ()
+    ) -> None:
+        """Call GC on each plugin, unless the network disables it: remove what belongs to no listed container.
+
+        A plugin that is killed may have left something, which the next GC removes.
+        """
+        if self._network.disable_gc or not self._network.at_least("1.1.0"):
+            return
+        valid = [{"containerID": one, "ifname": interface} for one in container_ids]
+        # The second key is the name that the specification had first; without it such a plugin removes all.
+        added = {"cni.dev/valid-attachments": valid, "cni.dev/attachments": valid}
+        plugins = self._network.plugins
+        await self._run_all(
+            [(plugin, self._config(plugin) | added) for plugin in plugins],
+            Call("GC"),
+            fds,
+            _GC_SECONDS / len(plugins),
+        )
 
     async def _run_all(
         self,

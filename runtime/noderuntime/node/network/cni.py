@@ -6,15 +6,16 @@ one process for ADD and one for DEL.
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from noderuntime.core import log
 from noderuntime.core.blocking import apart
-from noderuntime.core.errors import DeadlineExceeded, NoderuntimeError, NotFound, Unavailable
+from noderuntime.core.errors import DeadlineExceeded, InvalidArgument, NoderuntimeError, NotFound, Unavailable
 from noderuntime.core.last_answer import LastAnswer
 from noderuntime.core.paths import Paths
 from noderuntime.cri.v1 import api_pb2
@@ -41,6 +42,7 @@ class CniNetwork:
         self._configuration = Configuration(conf_dir)
         self._paths = paths
         self._plugins = PluginRunner(host, plugin_dirs)
+        self._turns = _Turns()
         self._status: tuple[NetworkList, LastAnswer[Literal[True]]] | None = None
 
     async def attach(self, sandbox_id: str, netns: str, config: api_pb2.PodSandboxConfig) -> Attachment:
@@ -48,13 +50,14 @@ class CniNetwork:
         network = await self._current()
         chain = Chain(self._plugins, network)
         call = Call("ADD", sandbox_id, netns, cni_args(sandbox_id, config), _INTERFACE)
-        try:
-            async with self._lock(sandbox_id) as fds:
-                result = await chain.add(call, capability_args(config), fds)
-            ips = pod_ips(result, _INTERFACE)
-        except NoderuntimeError:
-            await self._undo(sandbox_id, netns, config, Kept(network, chain.result))
-            raise
+        async with self._between_collections():
+            try:
+                async with self._lock(sandbox_id) as fds:
+                    result = await chain.add(call, capability_args(config), fds)
+                ips = pod_ips(result, _INTERFACE)
+            except NoderuntimeError:
+                await self._undo(sandbox_id, netns, config, Kept(network, chain.result))
+                raise
         return Attachment(ips, Kept(network, result).to_bytes())
 
     async def detach(
@@ -70,7 +73,8 @@ class CniNetwork:
         except Unavailable as error:
             _log.warning("CNI DEL was not called: no configuration", sandbox=sandbox_id, error=error)
             return
-        await self._delete(sandbox_id, netns, config, kept)
+        async with self._between_collections():
+            await self._delete(sandbox_id, netns, config, kept)
 
     async def ready(self) -> tuple[bool, str]:
         """Return whether pods can be attached, and if not, why.
@@ -89,6 +93,41 @@ class CniNetwork:
             seconds=STATUS_SECONDS + 1, renew=_RENEW_SECONDS, retry=_RENEW_SECONDS
         )
         return answer is True, "" if answer is True else str(answer)
+
+    async def collect_garbage(self, attachments: Callable[[], Mapping[str, bytes]]) -> None:
+        """Call GC on the plugins of each network, while ADD and DEL wait (CNI spec 1.1, section 3).
+
+        Every network and plugin is called even when one fails; the first error is raised then.
+        """
+        async with self._turns.alone(), self._collection_lock() as fds:
+            current = await self._current()
+            networks = {sandbox_id: _network(kept) for sandbox_id, kept in attachments().items()}
+            by_name = {network.name: network for network in networks.values() if network} | {
+                current.name: current
+            }
+            first: NoderuntimeError | None = None
+            for name, network in by_name.items():
+                valid = [sandbox_id for sandbox_id, of in networks.items() if of is None or of.name == name]
+                try:
+                    await Chain(self._plugins, network).collect_garbage(valid, _INTERFACE, fds)
+                except NoderuntimeError as error:
+                    first = first or error
+            if first is not None:
+                raise first
+
+    @asynccontextmanager
+    async def _between_collections(self) -> AsyncIterator[None]:
+        """Keep GC from running in the block, also one that an earlier daemon started."""
+        async with self._turns.shared():
+            try:
+                async with self._collection_lock():
+                    pass
+            except DeadlineExceeded as error:  # it is killed: all that it can still do is end
+                _log.warning("CNI GC of an earlier daemon does not end", error=error)
+            yield
+
+    def _collection_lock(self) -> AbstractAsyncContextManager[Sequence[int]]:
+        return inherited_lock(self._paths.run_dir, "CNI GC")
 
     async def _current(self) -> NetworkList:
         """Return the node's network; Unavailable says what is wrong with its configuration."""
@@ -131,6 +170,46 @@ class CniNetwork:
             await self._delete(sandbox_id, netns, config, kept)
         except NoderuntimeError as error:
             _log.warning("CNI DEL failed after a failed ADD", sandbox=sandbox_id, error=error)
+
+
+class _Turns:
+    """Calls that run side by side, and one that runs alone, when none of the others does."""
+
+    def __init__(self) -> None:
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._alone = asyncio.Lock()
+
+    @asynccontextmanager
+    async def shared(self) -> AsyncIterator[None]:
+        async with self._alone:
+            self._running += 1
+            self._idle.clear()
+        try:
+            yield
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Wait for a moment without the others, who do not wait for one that waits."""
+        while True:
+            await self._idle.wait()
+            async with self._alone:
+                if not self._running:
+                    yield
+                    return
+
+
+def _network(kept: bytes) -> NetworkList | None:
+    """Return the network of an attachment; None if it is unknown."""
+    try:
+        return Kept.from_bytes(kept).network
+    except InvalidArgument:
+        return None
 
 
 def _if_exists(netns: str) -> str:

@@ -30,6 +30,8 @@ class NetworkList:
     name: str
     version: str
     plugins: tuple[Plugin, ...]
+    disable_gc: bool = False
+    """Whether GC must not be called, because something else attaches to the network as well."""
 
     def at_least(self, version: str) -> bool:
         """Return whether the network uses this version of the specification or a newer one."""
@@ -37,7 +39,12 @@ class NetworkList:
 
     def to_json(self) -> dict[str, Any]:
         """Return what :func:`parse` reads back."""
-        return {"name": self.name, "cniVersion": self.version, "plugins": list(self.plugins)}
+        return {
+            "name": self.name,
+            "cniVersion": self.version,
+            "plugins": list(self.plugins),
+            "disableGC": self.disable_gc,
+        }
 
 
 class Configuration:
@@ -99,7 +106,8 @@ def parse(content: Any) -> NetworkList:
         raise InvalidArgument("no plugins")
     for plugin in plugins:
         _check_plugin(plugin)
-    return NetworkList(name, _version(content), tuple(plugins))
+    disable_gc = content.get("disableGC", False) not in (False, "false")
+    return NetworkList(name, _version(content), tuple(plugins), disable_gc)
 
 
 def _load_file(path: Path) -> NetworkList:

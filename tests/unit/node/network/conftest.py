@@ -1,3 +1,4 @@
+import asyncio
 import json
 from pathlib import Path
 
@@ -16,6 +17,9 @@ class PluginHost:
         self.calls: list[tuple[str, str, dict, dict]] = []
         self.answers: dict[tuple[str, str], Completed | Exception] = {}
         self.timeouts: list[float] = []
+        self.hold: dict[tuple[str, str], asyncio.Event] = {}
+        """Calls that wait until a test lets them go on."""
+        self.held = asyncio.Event()
         self.given_back: list[str] = []
         self.refuses = False
 
@@ -24,6 +28,9 @@ class PluginHost:
         self.calls.append((command, kind, json.loads(stdin), dict(env)))
         self.timeouts.append(timeout)
         default = {"cniVersion": "1.0.0", "ips": [{"address": "10.9.0.2/24"}], "from": kind}
+        if (gate := self.hold.get((command, kind))) is not None:
+            self.held.set()
+            await gate.wait()
         answer = self.answers.get((command, kind), Completed(0, json.dumps(default).encode(), b""))
         if isinstance(answer, Exception):
             raise answer

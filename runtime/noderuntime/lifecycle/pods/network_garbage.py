@@ -1,0 +1,42 @@
+"""Garbage collection of the pod network: after the start, and every hour."""
+
+from __future__ import annotations
+
+import asyncio
+
+from noderuntime.core import log
+from noderuntime.core.errors import Unavailable
+from noderuntime.lifecycle.ledger.ledger import Ledger
+from noderuntime.lifecycle.parts import Parts
+
+_log = log.get(__name__)
+
+_PERIOD_SECONDS = 3600.0
+_RETRY_SECONDS = 60.0
+"""The time to the next attempt while no network is configured."""
+
+
+async def collect_network_garbage(parts: Parts) -> None:
+    """Have the plugins remove leaked addresses, rules and the like (CNI GC), until cancelled.
+
+    With another runtime behind us this must not run: its pods' attachments are not in our ledger.
+    """
+    while True:
+        pause = await collect(parts)
+        await asyncio.sleep(pause)
+
+
+async def collect(parts: Parts) -> float:
+    """Collect once and return the seconds until the next time; a failure is logged."""
+    try:
+        await parts.network.collect_garbage(lambda: attachments(parts.ledger))
+    except Unavailable:
+        return _RETRY_SECONDS
+    except Exception as error:  # what a plugin prints must not end the daemon
+        _log.warning("CNI GC failed", error=error)
+    return _PERIOD_SECONDS
+
+
+def attachments(ledger: Ledger) -> dict[str, bytes]:
+    """Return the CNI results of the sandboxes that are attached, or may be: empty before ADD has finished."""
+    return {one.id: one.cni_result for one in ledger.sandboxes if one.netns and not one.released_at}

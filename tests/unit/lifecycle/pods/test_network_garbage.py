@@ -1,0 +1,60 @@
+import asyncio
+
+import pytest
+from fakes import pod_config
+
+from noderuntime.core.errors import NoderuntimeError, Unavailable
+from noderuntime.lifecycle.pods.network_garbage import attachments, collect
+from noderuntime.lifecycle.pods.remove import remove_pod_sandbox
+from noderuntime.lifecycle.pods.run import run_pod_sandbox
+from noderuntime.lifecycle.pods.stop import stop_pod_sandbox
+
+
+class BrokenNetwork:
+    """A network whose garbage collection fails."""
+
+    def __init__(self, error):
+        self.error = error
+
+    async def collect_garbage(self, attachments):
+        raise self.error
+
+
+async def test_gc_keeps_what_the_ledger_knows_and_removes_the_rest(node):
+    sandbox = await run_pod_sandbox(node.parts, pod_config(), "runc")
+    node.world.attached.add("leaked")
+    assert await collect(node.parts) == 3600
+    assert node.world.attached == {sandbox}
+
+
+async def test_attachments_include_an_add_in_flight(node):
+    gate = node.world.hold["attach"] = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(run_pod_sandbox(node.parts, pod_config(), "runc"))
+        await node.world.held.wait()
+        unfinished = attachments(node.parts.ledger)
+        gate.set()
+        sandbox = await running
+    assert unfinished == {sandbox: b""}
+
+
+async def test_attachments_end_when_the_pod_is_detached(node):
+    sandbox = await run_pod_sandbox(node.parts, pod_config(), "runc")
+    node.world.fail = {"detach"}
+    with pytest.raises(NoderuntimeError):
+        await stop_pod_sandbox(node.parts, sandbox)
+    assert attachments(node.parts.ledger) == {sandbox: b"{}"}, "GC does not replace DEL"
+    node.world.fail = set()
+    await stop_pod_sandbox(node.parts, sandbox)
+    assert attachments(node.parts.ledger) == {}
+    await remove_pod_sandbox(node.parts, sandbox)
+
+
+@pytest.mark.parametrize(
+    ("error", "pause", "logged"),
+    [(Unavailable("no CNI configuration"), 60, 0), (KeyError("plugins"), 3600, 1)],
+)
+async def test_gc_that_fails_is_logged_and_repeated(node, caplog, error, pause, logged):
+    node.parts.network = BrokenNetwork(error)
+    assert await collect(node.parts) == pause
+    assert [record.message for record in caplog.records].count("CNI GC failed") == logged
