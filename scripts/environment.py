@@ -17,6 +17,7 @@ REPO = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("NODERUNTIME_CACHE") or Path.home() / ".cache" / "noderuntime")
 VENV = CACHE / "venv"
 LOCK = REPO / "requirements.lock"
+PYTHON = os.path.realpath(sys.executable)
 
 
 def main() -> int:
@@ -35,7 +36,9 @@ def make_venv() -> None:
     if stamp.exists() and stamp.read_text() == key:
         return
     print(f"venv: Python packages into {VENV}", flush=True)
-    _run(sys.executable, "-m", "venv", str(VENV))
+    clear = not (stamp.exists() and _has_this_python())
+    stamp.unlink(missing_ok=True)  # what fails from here on is cleared by the next run
+    _run(PYTHON, "-m", "venv", *(["--clear"] if clear else []), str(VENV))
     pip = (str(VENV / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     _run(*pip, "--require-hashes", f"--requirement={LOCK}")
     # hatchling comes from the lock, so that building needs no download that is not checked.
@@ -43,9 +46,15 @@ def make_venv() -> None:
     stamp.write_text(key)
 
 
+def _has_this_python() -> bool:
+    """Return whether the venv was made from this interpreter; packages of another do not work with it."""
+    config = VENV / "pyvenv.cfg"
+    return config.exists() and f"executable = {PYTHON}" in config.read_text().splitlines()
+
+
 def _key() -> str:
     """Return a digest of everything that the venv is made from."""
-    inputs = f"{REPO} {sys.version_info[:2]}".encode()
+    inputs = f"{REPO} {PYTHON}".encode()
     return hashlib.sha256(LOCK.read_bytes() + (REPO / "pyproject.toml").read_bytes() + inputs).hexdigest()
 
 
