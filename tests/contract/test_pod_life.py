@@ -9,7 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from realnode.containerd import Containerd
+from realnode.containerd import IMAGE, Containerd
 from realnode.daemon import Daemon
 from realnode.pods import Kubelet, wait_until
 from realnode.traces import netns_of
@@ -110,6 +110,25 @@ def test_what_a_kubelet_gave_up_waiting_for_is_there_when_it_asks_again(kubelet:
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     pod = kubelet.runtime.RunPodSandbox(run, timeout=30).pod_sandbox_id
     assert kubelet.pods() == {pod}
+
+
+@pytest.mark.parametrize("pulled", [False, True], ids=["loaded", "pulled"])
+def test_image_of_a_container_is_reported_as_by_containerd(
+    kubelet: Kubelet, containerd: Containerd, pulled: bool
+) -> None:
+    if pulled:
+        containerd.name_by_digest(IMAGE)
+    statuses = []
+    for handler in ("", "runc"):
+        config = kubelet.pod_config()
+        container = kubelet.create(kubelet.run(config, handler), config, "main", "true")
+        statuses.append(kubelet.status(container))
+    theirs, ours = statuses
+    assert (ours.image_ref, ours.image.image) == (theirs.image_ref, theirs.image.image)
+    assert ours.image_ref.startswith("noderuntime.test/busybox@sha256:" if pulled else "sha256:")
+    image = api_pb2.ImageStatusRequest(image=api_pb2.ImageSpec(image=IMAGE))
+    assert ours.image_id == kubelet.images.ImageStatus(image, timeout=10).image.id
+    assert (ours.image_ref == ours.image_id) is not pulled
 
 
 def test_without_the_upstream_lists_fail_and_our_pods_go_on(

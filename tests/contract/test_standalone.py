@@ -61,6 +61,10 @@ class Site:
     def name(self, tag: str = "oci") -> str:
         return f"{self.registry.authority}/{REPOSITORY}:{tag}"
 
+    def digest(self, tag: str) -> str:
+        """Return the digested name of what a tag stands for."""
+        return f"{self.registry.authority}/{REPOSITORY}@{self.content.tags[tag]}"
+
 
 def _push_busybox(content: Content, tag: str) -> None:
     kind, config_type, layer_type = _FORMATS[tag]
@@ -143,7 +147,7 @@ def test_a_pulled_image_is_listed_described_and_removed(site: Site, kubelet: Kub
     assert not _status(kubelet, site.name()).HasField("image")
     pulled = _pull(kubelet, site.name())
     assert _pull(kubelet, site.name("same")) == pulled, "one image, two tags"
-    by_digest = f"{site.registry.authority}/{REPOSITORY}@{site.content.tags['oci']}"
+    by_digest = site.digest("oci")
     [image] = _images(kubelet)
     assert image.id == pulled
     assert sorted(image.repo_tags) == sorted([site.name(), site.name("same")])
@@ -170,7 +174,9 @@ def test_pods_run_what_was_pulled(site: Site, kubelet: Kubelet, handler: str, ta
     container = kubelet.run_container(pod, config, "c", script, image=_spec(pulled))
     wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "its end")
     status = kubelet.status(container)
-    assert (status.exit_code, status.image_ref, status.image_id) == (7, pulled, pulled)
+    assert (status.exit_code, status.image_ref, status.image_id) == (7, site.digest(tag), pulled)
+    [listed] = kubelet.runtime.ListContainers(api_pb2.ListContainersRequest(), timeout=20).containers
+    assert (listed.image_ref, listed.image_id) == (site.digest(tag), pulled)
     assert status.image.image == site.name(tag)
     assert kubelet.log(config, "c") == [f"{tag} 33:44"]
 
@@ -206,7 +212,7 @@ def test_images_as_volumes(site: Site, kubelet: Kubelet, handler: str) -> None:
     assert kubelet.exec(whole, "echo x > /data/etc/group").exit_code != 0
     assert kubelet.exec(whole, "/data/bin/true").exit_code == 0
     told = [kubelet.status(one).mounts[0].image for one in (whole, part)]
-    assert [(one.image, one.image_ref) for one in told] == [(pulled, pulled)] * 2
+    assert [(one.image, one.image_ref) for one in told] == [(pulled, site.digest("oci"))] * 2
     _remove(kubelet, pulled)
     assert kubelet.exec(part, "cat /data/passwd").stdout.startswith(b"root:")
 
@@ -390,7 +396,9 @@ def test_what_docker_saved_runs_unchanged(site: Site, kubelet: Kubelet, tmp_path
     pod = kubelet.run(config, handler)
     container = kubelet.run_container(pod, config, "c", "echo $MADE_AS", image=_spec("saved.test/app:1"))
     wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "its end")
-    assert (kubelet.status(container).exit_code, kubelet.log(config, "c")) == (0, ["saved"])
+    status = kubelet.status(container)
+    assert (status.exit_code, kubelet.log(config, "c")) == (0, ["saved"])
+    assert status.image_ref == status.image_id, "an archive has no digest of a registry"
 
 
 def test_crictl_for_a_person(site: Site, kubelet: Kubelet) -> None:

@@ -34,6 +34,7 @@ from noderuntime.node.spec.cdi.catalog import Catalog
 from noderuntime.node.spec.facts import read_facts
 
 IMAGE_ID = "sha256:" + "1" * 64
+IMAGE_DIGESTS = ("docker.io/library/app@sha256:" + "2" * 64, "example.org/app@sha256:" + "2" * 64)
 
 
 class FakeExecutor:
@@ -162,7 +163,8 @@ class FakeImages:
         if ref == "missing":
             raise NotFound("image missing is not on the node")
         config = ImageConfig(cmd=("sh",), stop_signal="SIGINT" if ref == "polite" else "")
-        return Image(IMAGE_ID, "chain", config, repo_tags=("example.org/app:1",))
+        digests = () if ref == "loaded" else IMAGE_DIGESTS
+        return Image(IMAGE_ID, "chain", config, ("example.org/app:1",), digests)
 
     async def prepare(
         self,

@@ -41,7 +41,7 @@ class Image:
     """An image that is on the node."""
 
     id: str
-    """``sha256:`` and the digest of its config: what CRI calls image ID and image_ref."""
+    """``sha256:`` and the digest of its config (CRI Image.id)."""
     chain_id: str
     """Snapshot name of its top layer (OCI image spec, ChainID)."""
     config: ImageConfig

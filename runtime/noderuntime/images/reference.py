@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from noderuntime.core.errors import InvalidArgument
@@ -123,6 +123,17 @@ def stored_name(text: str) -> str:
     InvalidArgument when it is none of these.
     """
     return image_id(text) or parse(text).stored
+
+
+def digest_of(digests: Sequence[str], name: str) -> str:
+    """Return the one of an image's repo digests that belongs to a name, or else the first; empty if none."""
+    try:
+        wanted = parse(name)
+    except InvalidArgument:  # an image ID
+        return next(iter(digests), "")
+    of_repository = [digest for digest in digests if digest.startswith(f"{wanted.name}@")]
+    exact = [digest for digest in of_repository if digest == wanted.stored]
+    return next(iter((*exact, *of_repository, *digests)), "")
 
 
 def same_registry(address: str, registry: str) -> bool:

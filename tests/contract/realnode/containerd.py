@@ -100,17 +100,25 @@ class Containerd:
                 assert time.monotonic() < deadline, self.log.read_text()[-4000:]
                 time.sleep(0.02)
 
+    def name_by_digest(self, name: str) -> None:
+        """Give an image the digested name that a pull gives it, and wait until CRI lists it."""
+        repository = name.rpartition(":")[0]
+        listed = self._ctr("images", "list", f"name=={name}").splitlines()[1]
+        digest = next(word for word in listed.split() if word.startswith("sha256:"))
+        self._ctr("images", "tag", "--force", name, f"{repository}@{digest}")
+        with grpc.insecure_channel(f"unix:{self.socket}") as channel:
+            images = api_pb2_grpc.ImageServiceStub(channel)
+            wanted = api_pb2.ImageStatusRequest(image=api_pb2.ImageSpec(image=name))
+            deadline = time.monotonic() + 10
+            while not images.ImageStatus(wanted, timeout=10).image.repo_digests:
+                assert time.monotonic() < deadline, "containerd does not list the image's digest"
+
     def import_images(self) -> None:
         """Put the test image and the sandbox image into the image store."""
         for name, command in ((IMAGE, ["sh"]), (_PAUSE, ["/bin/sleep", "1000000"])):
             archive = self.dir / "image.tar"
             write_image(archive, name, tool("busybox"), command)
-            subprocess.run(
-                [tool("ctr"), "-a", self.socket, "-n", "k8s.io", "images", "import", archive],
-                check=True,
-                capture_output=True,
-                timeout=60,
-            )
+            self._ctr("images", "import", str(archive))
             archive.unlink()
         with grpc.insecure_channel(f"unix:{self.socket}") as channel:
             images = api_pb2_grpc.ImageServiceStub(channel)
@@ -118,6 +126,10 @@ class Containerd:
             deadline = time.monotonic() + 10
             while not images.ImageStatus(wanted, timeout=10).HasField("image"):
                 assert time.monotonic() < deadline, "containerd does not list the imported image"
+
+    def _ctr(self, *arguments: str) -> str:
+        argv = [tool("ctr"), "-a", self.socket, "-n", "k8s.io", *arguments]
+        return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
 
     @property
     def pid(self) -> int:

@@ -1,7 +1,7 @@
 import pytest
 
 from noderuntime.core.errors import InvalidArgument
-from noderuntime.images.reference import stored_name
+from noderuntime.images.reference import digest_of, stored_name
 
 HEX = "0123456789abcdef" * 4
 
@@ -59,3 +59,29 @@ def test_everything_else_is_refused_in_one_short_line(reference):
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
     str(caught.value).encode()
+
+
+DIGESTS = (
+    "docker.io/library/app@sha256:" + "1" * 64,
+    "example.org/app@sha256:" + "1" * 64,
+    "example.org/app@sha256:" + "2" * 64,
+    "example.org/application@sha256:" + "1" * 64,
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("app:1", DIGESTS[0]),
+        ("example.org/app:1", DIGESTS[1]),
+        (DIGESTS[2], DIGESTS[2]),
+        (f"example.org/app:1@sha256:{'2' * 64}", DIGESTS[2]),
+        ("example.org/application", DIGESTS[3]),
+        ("example.org/other:1", DIGESTS[0]),
+        ("sha256:" + "3" * 64, DIGESTS[0]),
+        ("", DIGESTS[0]),
+    ],
+)
+def test_digest_of_a_name_is_that_of_its_repository(name, found):
+    assert digest_of(DIGESTS, name) == found
+    assert digest_of((), name) == ""

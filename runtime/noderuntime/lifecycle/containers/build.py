@@ -15,6 +15,8 @@ from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import InvalidArgument, host_error
 from noderuntime.core.paths import ContainerPaths
 from noderuntime.cri.v1 import api_pb2
+from noderuntime.images.base import Image
+from noderuntime.images.reference import digest_of
 from noderuntime.lifecycle.ledger.records import Container
 from noderuntime.lifecycle.parts import Parts
 from noderuntime.node.spec import builder
@@ -44,6 +46,14 @@ def check_command(command: Sequence[str]) -> None:
         raise InvalidArgument("the command to run is empty")
 
 
+def image_ref(image: Image, name: str) -> str:
+    """Return CRI's image_ref: the digest that was pulled, best of the named repository.
+
+    An image without a digest, which was loaded from an archive, has its ID instead.
+    """
+    return digest_of(image.repo_digests, name) or image.id
+
+
 async def mount_image_volumes(parts: Parts, container: Container) -> Mapping[int, Path]:
     """Mount the images that a container requests (CRI Mount.image); return mount points by mount index.
 
@@ -51,7 +61,7 @@ async def mount_image_volumes(parts: Parts, container: Container) -> Mapping[int
     an image, or an image does not have the path.
     """
     found: dict[int, Path] = {}
-    container.volume_images = ()
+    container.volume_images = container.volume_refs = ()
     directory = parts.paths.container(container.id).volumes
     for number, mount in enumerate(container.config.mounts):
         if mount.HasField("image"):
@@ -60,6 +70,8 @@ async def mount_image_volumes(parts: Parts, container: Container) -> Mapping[int
             target = directory / str(number)
             await FILES.run(lambda path=target: path.mkdir(mode=0o700, parents=True))
             container.volume_images += (image.id,)
+            asked = mount.image.user_specified_image or mount.image.image
+            container.volume_refs += (image_ref(image, asked),)
             found[number] = await parts.images.volume(container.id, image, target, mount.image_sub_path)
     return found
 

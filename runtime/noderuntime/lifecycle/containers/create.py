@@ -18,6 +18,7 @@ from noderuntime.cri.v1 import api_pb2
 from noderuntime.images.base import Image
 from noderuntime.lifecycle.containers.build import (
     add_cdi_devices,
+    image_ref,
     mount_image_volumes,
     remove_unused_log,
     write_spec,
@@ -96,6 +97,7 @@ def _record(sandbox: Sandbox, config: api_pb2.ContainerConfig, image: Image) -> 
         config=config,
         created_at=time.time_ns(),
         image_id=image.id,
+        image_ref=image_ref(image, config.image.user_specified_image),
         image_name=next(iter((*image.repo_tags, *image.repo_digests)), config.image.image),
         log_path=_log_path(sandbox.config.log_directory, config.log_path),
         stop_signal=stop_signal(config.stop_signal, image.config.stop_signal),

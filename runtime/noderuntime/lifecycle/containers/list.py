@@ -51,7 +51,7 @@ def _summary(container: Container) -> api_pb2.Container:
         pod_sandbox_id=container.sandbox_id,
         metadata=container.config.metadata,
         image=image_spec(container),
-        image_ref=container.image_id,
+        image_ref=container.image_ref,
         image_id=container.image_id,
         state=state_of(container),
         created_at=container.created_at,

@@ -39,7 +39,7 @@ def describe(container: Container) -> api_pb2.ContainerStatus:
         finished_at=container.finished_at,
         exit_code=container.exit_code,
         image=image_spec(container),
-        image_ref=container.image_id,
+        image_ref=container.image_ref,
         image_id=container.image_id,
         reason=reason_of(container),
         message=container.start_error[:_MESSAGE_LIMIT],
@@ -55,12 +55,13 @@ def describe(container: Container) -> api_pb2.ContainerStatus:
 
 def _mounts(container: Container) -> Iterator[api_pb2.Mount]:
     """Yield the mounts as they were asked for, but images by their ID: a name may mean another one by now."""
-    images = iter(container.volume_images)
+    images = zip(container.volume_images, container.volume_refs, strict=True)
     for asked in container.config.mounts:
         mount = api_pb2.Mount()
         mount.CopyFrom(asked)
         if mount.HasField("image"):
-            mount.image.image = mount.image.image_ref = next(images, mount.image.image)
+            unmounted = mount.image.image, ""
+            mount.image.image, mount.image.image_ref = next(images, unmounted)
         yield mount
 
 

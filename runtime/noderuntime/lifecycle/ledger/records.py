@@ -62,11 +62,15 @@ class Container:
     config: api_pb2.ContainerConfig
     created_at: int
     image_id: str = ""
-    """What ImageStatus calls its id, and ContainerStatus image_ref as well."""
+    """The image's ID: the digest of its config (CRI Image.id, ContainerStatus.image_id)."""
+    image_ref: str = ""
+    """``repository@sha256:…`` as it was pulled; the ID of an image that was loaded (CRI image_ref)."""
     image_name: str = ""
     """A tag or digest of the image, for people."""
     volume_images: tuple[str, ...] = ()
     """IDs of the images that it has as volumes, in the order of its mounts."""
+    volume_refs: tuple[str, ...] = ()
+    """Their digests, as :attr:`image_ref`."""
     log_path: str = ""
     """Absolute path of the log file; empty when the pod wants none."""
     process: ProcessRef | None = None

@@ -2,7 +2,7 @@ import asyncio
 import signal
 
 import pytest
-from fakes import IMAGE_ID, container_config, pod_config, told
+from fakes import IMAGE_DIGESTS, IMAGE_ID, container_config, pod_config, told
 
 from noderuntime.core.errors import AlreadyExists, FailedPrecondition, Internal, InvalidArgument, NotFound
 from noderuntime.cri.v1 import api_pb2
@@ -47,7 +47,7 @@ async def test_a_container_lives_and_leaves_nothing(node, sandbox):
     container = await create_container(node.parts, sandbox, container_config(log_path="app/0.log"))
     now = await status(node, container)
     assert now.state == api_pb2.CONTAINER_CREATED
-    assert (now.image_id, now.image_ref) == (IMAGE_ID, IMAGE_ID)
+    assert (now.image_id, now.image_ref) == (IMAGE_ID, IMAGE_DIGESTS[0])
     assert (now.image.image, now.image.user_specified_image) == ("example.org/app:1", "app:latest")
     assert now.log_path == str(node.directory / "logs/app/0.log")
     assert (node.directory / "logs/app").is_dir()
@@ -70,6 +70,26 @@ async def test_a_container_lives_and_leaves_nothing(node, sandbox):
         await status(node, container)
 
 
+@pytest.mark.parametrize(
+    ("image", "user_specified", "expected"),
+    [
+        ("app", "app:latest", IMAGE_DIGESTS[0]),
+        (IMAGE_ID, "example.org/app:1", IMAGE_DIGESTS[1]),
+        (IMAGE_ID, "example.org/other:1", IMAGE_DIGESTS[0]),
+        (IMAGE_ID, "", IMAGE_DIGESTS[0]),
+        ("loaded", "app:latest", IMAGE_ID),
+    ],
+)
+async def test_image_ref_is_the_digest_that_was_pulled(node, sandbox, image, user_specified, expected):
+    config = container_config()
+    config.image.image, config.image.user_specified_image = image, user_specified
+    container = await create_container(node.parts, sandbox, config)
+    now = await status(node, container)
+    assert (now.image_ref, now.image_id) == (expected, IMAGE_ID)
+    [listed] = list_containers(node.parts, api_pb2.ContainerFilter(id=container))
+    assert (listed.image_ref, listed.image_id) == (expected, IMAGE_ID)
+
+
 def volume(**fields):
     wanted = {"container_path": "/data", "image": api_pb2.ImageSpec(image="app"), "readonly": True}
     return api_pb2.Mount(**(wanted | fields))
@@ -81,7 +101,7 @@ async def test_images_as_volumes_come_and_go_with_their_container(node, sandbox)
     [place] = node.world.volumes[container]
     assert place.parent == node.parts.paths.container(container).volumes
     path, image = (await status(node, container)).mounts
-    assert (path.host_path, image.image.image, image.image.image_ref) == ("/tmp", IMAGE_ID, IMAGE_ID)
+    assert (path.host_path, image.image.image, image.image.image_ref) == ("/tmp", IMAGE_ID, IMAGE_DIGESTS[0])
     await remove_container(node.parts, container)
     assert node.world.volumes == {}
 

@@ -38,7 +38,10 @@ def full_container(identifier=C, sandbox_id=A):
         config=container_config(),
         created_at=1,
         image_id="sha256:1",
+        image_ref="app@sha256:2",
         image_name="app:1",
+        volume_images=("sha256:3",),
+        volume_refs=("tool@sha256:4",),
         log_path="/l",
         process=ProcessRef(1, 2),
         prepared_at=2,
@@ -57,10 +60,16 @@ def full_container(identifier=C, sandbox_id=A):
     )
 
 
-@pytest.mark.parametrize(
-    ("version", "without"), [(1, ["volume_images", "pod_oom_kills"]), (2, ["pod_oom_kills"])]
-)
-async def test_a_ledger_of_an_older_daemon_goes_on(tmp_path, version, without):
+_ADDED = (["volume_images"], ["pod_oom_kills"], ["image_ref", "volume_refs"])
+"""Columns of containers that each migration after the first added."""
+
+
+@pytest.mark.parametrize("version", range(1, len(_ADDED) + 1))
+async def test_a_ledger_of_an_older_daemon_goes_on(tmp_path, version):
+    without = [column for columns in _ADDED[version - 1 :] for column in columns]
+    expected = full_container()
+    expected.image_ref = expected.image_id
+    expected.volume_images = expected.volume_refs = () if "volume_images" in without else ("sha256:3",)
     ledger = Ledger(tmp_path)
     await ledger.sandboxes.add(full_sandbox())
     await ledger.containers.add(full_container())
@@ -71,7 +80,7 @@ async def test_a_ledger_of_an_older_daemon_goes_on(tmp_path, version, without):
         older.execute(f"PRAGMA user_version = {version}")
     older.close()
     ledger = Ledger(tmp_path)
-    assert ledger.containers.get(C) == full_container()
+    assert ledger.containers.get(C) == expected
     await ledger.close()
 
 
