@@ -19,9 +19,9 @@ from harness.node import Node
 from harness.nodefiles import EndpointStyle
 from harness.run import CommandError, wait_for
 from noderuntime.agent import bundle, desired, layout, units
-from noderuntime.agent import durable_files as files
 from noderuntime.agent.instance import InstanceSpec
 from noderuntime.agent.layout import Layout
+from noderuntime.core import durable_files as files
 from story import traces
 
 SOURCE = Path(__file__).resolve().parents[2]

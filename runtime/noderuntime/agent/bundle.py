@@ -15,10 +15,10 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from noderuntime.agent import durable_files as files
 from noderuntime.agent.layout import Layout
+from noderuntime.core import durable_files as files
 from noderuntime.core import log
-from noderuntime.core.errors import Internal
+from noderuntime.core.errors import Internal, file_error, os_errors
 
 _log = log.get(__name__)
 
@@ -35,7 +35,7 @@ class Entry:
 
 def digest_of(source: Path) -> str:
     """Return the digest in the bundle's file BUNDLE. Internal if it is invalid."""
-    with files.host_errors(f"read {source}/BUNDLE"):
+    with os_errors(f"read {source}/BUNDLE", file_error):
         digest = (source / "BUNDLE").read_text(encoding="ascii").strip()
     if not _DIGEST.fullmatch(digest):
         raise Internal(f"{source}/BUNDLE does not contain a digest")
@@ -51,7 +51,7 @@ def install(source: Path, layout: Layout, *, verify: bool) -> bool:
     """
     digest = digest_of(source)
     target = layout.versions / digest
-    with files.host_errors(f"install {target}"):
+    with os_errors(f"install {target}", file_error):
         if target.is_dir():
             changed = verify and _repair(source, target)
         else:

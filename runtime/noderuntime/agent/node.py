@@ -15,13 +15,13 @@ from datetime import timedelta
 from pathlib import Path
 
 from noderuntime.agent import bundle, desired, layout, units
-from noderuntime.agent import durable_files as files
 from noderuntime.agent.instance import Instance
 from noderuntime.agent.layout import Layout
 from noderuntime.agent.probe import Finding, probe
 from noderuntime.agent.report import HandlerState, NodeState
 from noderuntime.agent.switch.journal import Result, load_result, now
 from noderuntime.agent.systemd import Systemd
+from noderuntime.core import durable_files as files
 from noderuntime.core import log
 from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import (

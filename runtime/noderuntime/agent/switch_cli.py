@@ -7,7 +7,6 @@ import asyncio
 import os
 from collections.abc import Sequence
 
-from noderuntime.agent import durable_files as files
 from noderuntime.agent.layout import Layout
 from noderuntime.agent.switch.context import Context, locked
 from noderuntime.agent.switch.revert import revert
@@ -16,7 +15,7 @@ from noderuntime.agent.switch.status import status
 from noderuntime.agent.switch.uninstall import uninstall
 from noderuntime.agent.systemd import Systemd
 from noderuntime.core import log
-from noderuntime.core.errors import FailedPrecondition
+from noderuntime.core.errors import FailedPrecondition, file_error, os_errors
 from noderuntime.node.host.linux import LinuxHost
 
 _VERBS = {
@@ -42,7 +41,7 @@ def run_switch(argv: Sequence[str]) -> int:
     if os.geteuid() != 0:
         raise FailedPrecondition("the switch changes the kubelet's settings: run it as root")
     log.configure("info")
-    with files.host_errors(f"switch {options.verb}"):
+    with os_errors(f"switch {options.verb}", file_error):
         output = asyncio.run(_run(options))
     if output:
         print(output)

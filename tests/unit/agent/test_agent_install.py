@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from noderuntime.agent import bundle, desired, units
-from noderuntime.agent import durable_files as files
 from noderuntime.agent.instance import InstanceSpec, parse
 from noderuntime.agent.layout import Layout
 from noderuntime.config import load
+from noderuntime.core import durable_files as files
 from noderuntime.core.errors import InvalidArgument
 
 DIGEST = "0123456789abcdef"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from noderuntime import config
-from noderuntime.agent import durable_files as files
 from noderuntime.agent import layout, probe
 from noderuntime.agent.switch.context import Context
+from noderuntime.core import durable_files as files
 from noderuntime.core import log
 from noderuntime.core.errors import FailedPrecondition, NoderuntimeError, ToolError
 from noderuntime.cri.v1 import api_pb2 as cri

@@ -6,11 +6,11 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from noderuntime.agent import durable_files as files
 from noderuntime.agent.layout import Layout
 from noderuntime.agent.switch import flags
 from noderuntime.agent.switch.plan import KubeletFacts
 from noderuntime.agent.systemd import Systemd
+from noderuntime.core import durable_files as files
 from noderuntime.core.errors import FailedPrecondition
 
 _PROPERTIES = ("FragmentPath", "DropInPaths", "EnvironmentFiles")

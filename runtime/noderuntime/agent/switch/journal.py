@@ -8,8 +8,8 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from noderuntime.agent import durable_files as files
 from noderuntime.agent.switch.plan import ConfiguredBy, Edit
+from noderuntime.core import durable_files as files
 from noderuntime.core.errors import Internal, first_problem
 
 Model = TypeVar("Model", bound=BaseModel)

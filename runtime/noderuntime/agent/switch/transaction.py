@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from noderuntime.agent import durable_files as files
 from noderuntime.agent import layout
 from noderuntime.agent.switch import health
 from noderuntime.agent.switch import journal as records
 from noderuntime.agent.switch.context import Context
 from noderuntime.agent.switch.journal import Journal, JournalFile
 from noderuntime.agent.switch.plan import Edit, KubeletFacts, Plan, undo
+from noderuntime.core import durable_files as files
 from noderuntime.core import log
 from noderuntime.core.errors import FailedPrecondition, NoderuntimeError
 

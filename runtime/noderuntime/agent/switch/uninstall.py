@@ -11,12 +11,12 @@ import shutil
 import signal
 from pathlib import Path
 
-from noderuntime.agent import durable_files as files
 from noderuntime.agent import layout
 from noderuntime.agent.switch import daemon, transaction, versions
 from noderuntime.agent.switch import journal as records
 from noderuntime.agent.switch.context import Context
 from noderuntime.config import load
+from noderuntime.core import durable_files as files
 from noderuntime.core import log
 from noderuntime.core.errors import FailedPrecondition, NoderuntimeError
 from noderuntime.cri.v1 import api_pb2 as cri

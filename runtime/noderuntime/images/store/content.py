@@ -24,6 +24,7 @@ from weakref import WeakValueDictionary
 
 from noderuntime.core import log
 from noderuntime.core.blocking import on_files
+from noderuntime.core.durable_files import sync_directory
 from noderuntime.core.errors import DataLoss, Unavailable
 from noderuntime.images.store.ingest import Ingest
 
@@ -147,7 +148,7 @@ class Content:
         except BaseException:
             new.unlink(missing_ok=True)
             raise
-        _sync_directory(self._blobs)
+        sync_directory(self._blobs)
 
     def _drop_partial(self, over: Callable[[str, float], bool]) -> int:
         now = time.time()
@@ -182,11 +183,3 @@ def _remove(paths: Iterable[Path]) -> int:
         path.unlink(missing_ok=True)
         count += 1
     return count
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-from noderuntime.core.errors import ResourceExhausted, host_error
+from noderuntime.core.errors import file_error, os_errors
 
 
 def read(path: Path) -> bytes | None:
@@ -26,7 +23,7 @@ def write(path: Path, content: bytes, *, mode: int | None = None) -> bool:
     mode 0644. Missing directories are created. Raises ResourceExhausted when the disk is
     full, HostError otherwise; the old file is unchanged then.
     """
-    with host_errors(f"write {path}"):
+    with os_errors(f"write {path}", file_error):
         path = path.resolve()
         existing = path.stat() if path.exists() else None
         new_mode = mode if mode is not None else (existing.st_mode & 0o7777 if existing else 0o644)
@@ -39,7 +36,7 @@ def write(path: Path, content: bytes, *, mode: int | None = None) -> bool:
 
 def remove(path: Path) -> bool:
     """Remove the file and return whether it existed."""
-    with host_errors(f"remove {path}"):
+    with os_errors(f"remove {path}", file_error):
         try:
             path.unlink()
         except (FileNotFoundError, NotADirectoryError):
@@ -50,7 +47,7 @@ def remove(path: Path) -> bool:
 
 def link(path: Path, target: str) -> bool:
     """Make the path a symlink to the target, atomically, and return whether it changed."""
-    with host_errors(f"link {path}"):
+    with os_errors(f"link {path}", file_error):
         if path.is_symlink() and os.readlink(path) == target:
             return False
         temporary = path.with_name(f".{path.name}.new")
@@ -68,17 +65,6 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def host_errors(action: str) -> Iterator[None]:
-    """Convert OSError to ResourceExhausted if the disk is full, else to HostError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceExhausted(f"{action}: no space left on the node's disk") from error
-        raise host_error(action, error) from error
 
 
 def _replace(path: Path, content: bytes, mode: int, existing: os.stat_result | None) -> None:
