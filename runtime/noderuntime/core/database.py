@@ -12,6 +12,8 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,38 @@ Statement = tuple[str, Sequence[Any]]
 """SQL and the values for its marks."""
 
 
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The schema of a database on disk."""
+
+    version: int
+    oldest_reader: int
+    """A daemon can use the database if it knows this schema. 0: every daemon can."""
+
+
+def copy(source: Path, target: Path) -> Schema:
+    """Copy a database, also one in use, durably; return its schema. The target must not exist. Blocks.
+
+    Raises sqlite3.Error when the source is damaged or the disk is full.
+    """
+    with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
+        old.backup(new)
+        return _schema(new)
+
+
+def schema_of(path: Path) -> Schema:
+    """Return the schema of a database that no daemon has open. Blocks. sqlite3.Error when it is damaged."""
+    with closing(sqlite3.connect(path)) as connection:
+        return _schema(connection)
+
+
 class Database:
     """An open database; ``noun`` names it in errors, ``steps`` are its migrations.
 
-    Step N takes a database from ``user_version`` N to N + 1. Steps are only ever added: a node
-    may go back to an older daemon only if no step lies between.
+    Step N takes a database from ``user_version`` N to N + 1. Steps are only ever added, and most add columns
+    with a default, or tables: an older daemon, to which a node may return, reads and writes such a database
+    without them. Statements therefore name their columns and never replace a whole row. A step with which
+    an older daemon cannot work sets ``PRAGMA application_id`` to the ``user_version`` that it leads to.
     """
 
     def __init__(
@@ -34,7 +63,7 @@ class Database:
     ) -> None:
         """Open the file, whose directory is made if missing, and ``load`` it. Blocks; used at start only.
 
-        Raises FailedPrecondition when another daemon has it, a newer one wrote it, or it is damaged.
+        Raises FailedPrecondition when another daemon has it, when it needs a newer one, or it is damaged.
         """
         self._noun = noun
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -119,11 +148,18 @@ def _open(
 
 
 def _migrate(connection: sqlite3.Connection, noun: str, steps: Sequence[str]) -> None:
-    """Bring the database to the newest schema; FailedPrecondition if a newer daemon wrote it."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(steps):
+    """Bring the database to the newest schema; FailedPrecondition if only a newer daemon can use it."""
+    found = _schema(connection)
+    if found.oldest_reader > len(steps):
         raise FailedPrecondition(
-            f"the {noun} has schema {version}, this daemon knows {len(steps)}: a newer noderuntime wrote it"
+            f"the {noun} has schema {found.version}, which a daemon can use that knows schema"
+            f" {found.oldest_reader}; this daemon knows {len(steps)}: install a newer noderuntime"
         )
-    for number, step in enumerate(steps[version:], version + 1):
+    for number, step in enumerate(steps[found.version :], found.version + 1):
         connection.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")
+
+
+def _schema(connection: sqlite3.Connection) -> Schema:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (oldest_reader,) = connection.execute("PRAGMA application_id").fetchone()
+    return Schema(version, oldest_reader)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import astuple, replace
+from dataclasses import astuple, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,7 +27,7 @@ from noderuntime.images.store.inventory import Inventory
 
 _log = log.get(__name__)
 
-_STEPS = (
+STEPS = (
     """
     CREATE TABLE layers (
         chain_id TEXT PRIMARY KEY, number INTEGER NOT NULL, parent TEXT NOT NULL, opaque INTEGER NOT NULL,
@@ -45,10 +45,33 @@ _STEPS = (
     """,
 )
 
-_PUT_LAYER = "INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_PUT_IMAGE = "INSERT OR REPLACE INTO images VALUES (?, ?, ?)"
-_PUT_NAME = "INSERT OR REPLACE INTO names VALUES (?, ?, ?, ?)"
-_PUT_SNAPSHOT = "INSERT INTO snapshots VALUES (?, ?, ?, ?)"
+
+def _columns(record: type) -> str:
+    """Return the columns that have a record's fields; an image's config is a document of its own."""
+    return ", ".join(field.name for field in fields(record) if field.name != "config")
+
+
+def _select(table: str, record: type) -> str:
+    return f"SELECT {_columns(record)} FROM {table} ORDER BY rowid"  # noqa: S608 - constants of this program
+
+
+def _insert(table: str, record: type) -> str:
+    columns = _columns(record)
+    marks = ", ".join("?" for _ in columns.split(", "))
+    return f"INSERT INTO {table} ({columns}) VALUES ({marks})"  # noqa: S608 - constants of this program
+
+
+def _put(table: str, record: type, key: str) -> str:
+    """Return SQL that inserts a row, or changes the columns that we know of the row with the same key."""
+    columns = _columns(record).split(", ")
+    changes = ", ".join(f"{column} = excluded.{column}" for column in columns)
+    return f"{_insert(table, record)} ON CONFLICT ({key}) DO UPDATE SET {changes}"
+
+
+_PUT_LAYER = _put("layers", Layer, "chain_id")
+_PUT_IMAGE = _put("images", StoredImage, "id")
+_PUT_NAME = _put("names", Name, "name")
+_PUT_SNAPSHOT = _insert("snapshots", Snapshot)
 _DROP_LAYER = "DELETE FROM layers WHERE number = ?"
 _DROP_IMAGE = "DELETE FROM images WHERE id = ?"
 _DROP_NAMES = "DELETE FROM names WHERE image_id = ?"
@@ -68,8 +91,8 @@ class Catalog(Inventory):
     def __init__(self, path: Path, numbers: Numbers, boot: str, config_of: ConfigOf) -> None:
         """Open the database; ``boot`` says which boot of the machine this is.
 
-        Blocks; used at start only. FailedPrecondition when another daemon has it, a newer one
-        wrote it, or it is damaged.
+        Blocks; used at start only. FailedPrecondition when another daemon has it, when it
+        needs a newer one, or it is damaged.
         """
         super().__init__()
         self.boot = boot
@@ -79,10 +102,10 @@ class Catalog(Inventory):
         def load(connection: sqlite3.Connection) -> None:
             self._load_layers(connection, numbers())
             self._load_images(connection, config_of)
-            for key, target, chain_id, writable in connection.execute("SELECT * FROM snapshots"):
+            for key, target, chain_id, writable in connection.execute(_select("snapshots", Snapshot)):
                 self._snapshots[key, target] = Snapshot(key, target, chain_id, bool(writable))
 
-        self._database = Database(path, "image catalog", _STEPS, load)
+        self._database = Database(path, "image catalog", STEPS, load)
 
     def next_number(self) -> int:
         """Return a number that no layer has or had since the start."""
@@ -179,7 +202,7 @@ class Catalog(Inventory):
         await self._database.close()
 
     def _load_layers(self, connection: sqlite3.Connection, numbers: Collection[int]) -> None:
-        rows = connection.execute("SELECT * FROM layers").fetchall()
+        rows = connection.execute(_select("layers", Layer)).fetchall()
         layers = [Layer(row[0], row[1], row[2], bool(row[3]), *row[4:]) for row in rows]
         self._last_number = max([*numbers, *(layer.number for layer in layers)], default=0)
         kept = {
@@ -194,14 +217,14 @@ class Catalog(Inventory):
         self._lost += [(_DROP_LAYER, (layer.number,)) for layer in layers if layer.chain_id not in kept]
 
     def _load_images(self, connection: sqlite3.Connection, config_of: ConfigOf) -> None:
-        for image_id, chain_id, size in connection.execute("SELECT * FROM images ORDER BY rowid"):
+        for image_id, chain_id, size in connection.execute(_select("images", StoredImage)):
             config = config_of(image_id) if not chain_id or chain_id in self._layers else None
             if config is not None:
                 self._images[image_id] = StoredImage(image_id, chain_id, size, config)
             else:
                 _log.warning("an image is not whole, and left out", image=image_id)
                 self._lost += [(_DROP_IMAGE, (image_id,)), (_DROP_NAMES, (image_id,))]
-        for row in connection.execute("SELECT * FROM names"):
+        for row in connection.execute(_select("names", Name)):
             name = Name(*row)
             if name.image_id in self._images:
                 self._names[name.name] = name

@@ -31,7 +31,7 @@ class Ledger:
     def __init__(self, directory: Path) -> None:
         """Open the ledger of a state directory, which is made if missing. Blocks; used at start only.
 
-        Raises FailedPrecondition when another daemon has it, a newer one wrote it, or it is damaged.
+        Raises FailedPrecondition when another daemon has it, when it needs a newer one, or it is damaged.
         """
         self.sandboxes: Table[Sandbox] = Table(
             "sandbox",
@@ -58,7 +58,8 @@ class Ledger:
 
     async def set_meta(self, key: str, value: str) -> None:
         """Keep a value that belongs to the daemon as a whole."""
-        await self._write("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", [key, value])
+        put = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = ?"
+        await self._write(put, [key, value, value])
 
     async def close(self) -> None:
         """Finish the writes under way and let go of the lock."""

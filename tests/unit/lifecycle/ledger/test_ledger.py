@@ -185,15 +185,6 @@ async def test_ledger_ignores_and_keeps_an_unreadable_row(tmp_path, caplog, colu
     assert kept == [(DAMAGE[column],)]
 
 
-async def test_a_newer_ledger_is_not_touched(tmp_path):
-    await Ledger(tmp_path).close()
-    connection = sqlite3.connect(tmp_path / "ledger.db")
-    connection.execute("PRAGMA user_version = 99")
-    connection.close()
-    with pytest.raises(FailedPrecondition, match="a newer noderuntime wrote it"):
-        Ledger(tmp_path)
-
-
 async def test_a_write_that_fails_takes_the_record_back(node):
     ledger = node.parts.ledger
     await ledger.set_meta("x", "y")
