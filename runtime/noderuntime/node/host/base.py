@@ -207,10 +207,13 @@ class Host(Protocol):
         """
 
     async def process(self, pid: int) -> ProcessRef | None:
-        """Identify a running process; None if there is none or it is a zombie."""
+        """Identify a running process; None if no process has the PID or it is a zombie."""
 
-    async def signal(self, process: ProcessRef, signo: int) -> bool:
-        """Send a signal through a pidfd; False if that very process is gone."""
+    async def signal(self, process: ProcessRef, signo: int, *, cgroup: str | None = None) -> bool:
+        """Send a signal through a pidfd; False if that very process is gone.
+
+        With a ``cgroup`` only a process in it or below it is signalled; False for any other.
+        """
 
     async def wait(self, process: ProcessRef, *, timeout: float) -> bool:
         """Wait until that very process has ended; False when the timeout (seconds) came first."""
@@ -224,8 +227,11 @@ class Host(Protocol):
         It did not when there is no such file, when it ended before, or when the timeout (seconds) is over.
         """
 
-    async def kill_tree(self, process: ProcessRef) -> None:
-        """SIGKILL a process and its descendants; gone is no error."""
+    async def kill_tree(self, process: ProcessRef, *, cgroup: str | None = None) -> None:
+        """SIGKILL a process and its descendants; gone is no error.
+
+        With a ``cgroup`` only processes in it or below it are signalled.
+        """
 
     async def remove_tree(self, path: Path) -> None:
         """Remove a directory tree without following links or crossing into mounts; missing is no error."""

@@ -13,10 +13,11 @@ import termios
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from noderuntime.core import tasks
 from noderuntime.core.errors import host_error
 from noderuntime.node.host.base import STDERR, STDOUT
-from noderuntime.node.host.process import is_readable, readable, writable
-from noderuntime.node.host.spawn import Child, Spawner
+from noderuntime.node.host.process import readable, writable
+from noderuntime.node.host.spawn import Child, Spawner, pipe
 
 _CHUNK = 1 << 16
 _LAST_WORDS = 1 << 20
@@ -35,9 +36,7 @@ class HeldProgram:
         """The stream that each descriptor carries."""
         self._terminal = terminal
         self._left = _LAST_WORDS
-        self._over = False
         self._released = False
-        self._status: int | None = None
         for fd in (*outputs, *([stdin] if stdin >= 0 else ())):
             os.set_blocking(fd, False)
 
@@ -49,7 +48,7 @@ class HeldProgram:
                 if data := self._read(fd):
                     self._outputs[fd] = self._outputs.pop(fd)  # the other one is next
                     return stream, data
-            if self._over or not self._outputs:
+            if self._over() or not self._outputs:
                 break
             await self._news()
         return STDOUT, b""
@@ -80,33 +79,33 @@ class HeldProgram:
 
     async def ended(self) -> None:
         """Wait for the program's end."""
-        if self._status is None:
-            await readable(self._child.pidfd)
+        await asyncio.wait([self._child.exited])
 
     async def wait(self) -> int:
         """Wait for the program's end and return its exit status."""
-        if self._status is None:
-            await self.ended()
-            self._status, self._over = self._child.reap(), True
-        return self._status
+        await self.ended()
+        return self._child.exited.result()
 
     def release(self) -> None:
         """Kill the program and keep its streams, which have not ended for that."""
-        self._status, self._released = self._child.reap(), True
+        self._released = True
+        self._child.kill()
 
     async def close(self) -> None:
-        """Close everything; who was on a terminal is told by SIGHUP, then the program is killed."""
+        """Close everything; a program on a terminal gets SIGHUP, and is killed if it goes on."""
         for fd in (*self._outputs, *([self._stdin] if self._stdin >= 0 else ())):
             os.close(fd)
         self._outputs, self._stdin = {}, -1
-        if self._status is None:
-            try:
-                async with asyncio.timeout(_HANGUP if self._terminal else 0):
-                    await self.ended()
-            except TimeoutError:
-                pass
-            finally:
-                self._status = self._child.reap()
+        await tasks.finish(self._end(), name="end a program whose stdio was held")
+
+    async def _end(self) -> None:
+        if self._terminal and not self._released:
+            await asyncio.wait([self._child.exited], timeout=_HANGUP)
+        await self._child.end()
+
+    def _over(self) -> bool:
+        """Tell whether what is in the pipes is all that comes."""
+        return self._child.exited.done() and not self._released
 
     def _read(self, fd: int) -> bytes:
         """Read what is there; nothing, for now or, when the descriptor is gone afterwards, for ever."""
@@ -116,7 +115,7 @@ class HeldProgram:
             return b""
         except OSError:  # EIO: the terminal has nobody on it any more
             data = b""
-        if self._over:
+        if self._over():
             self._left -= len(data)
         if not data:
             del self._outputs[fd]
@@ -125,11 +124,7 @@ class HeldProgram:
 
     async def _news(self) -> None:
         """Wait until there is something to read, or the program has ended."""
-        if self._released:
-            await readable(*self._outputs)
-            return
-        await readable(*self._outputs, self._child.pidfd)
-        self._over = is_readable(self._child.pidfd)
+        await readable(*self._outputs, until=None if self._released else self._child.exited)
 
 
 async def converse(spawner: Spawner, argv: Sequence[str], *, stdin: bool, terminal: bool) -> HeldProgram:
@@ -137,9 +132,9 @@ async def converse(spawner: Spawner, argv: Sequence[str], *, stdin: bool, termin
     if terminal:
         return await _on_terminal(spawner, argv)
     with ExitStack() as theirs, ExitStack() as ours:
-        input_read, input_write = _pipe(theirs, ours) if stdin else (None, -1)
-        out_read, out_write = _pipe(ours, theirs)
-        err_read, err_write = _pipe(ours, theirs)
+        input_read, input_write = pipe(theirs, ours) if stdin else (None, -1)
+        out_read, out_write = pipe(ours, theirs)
+        err_read, err_write = pipe(ours, theirs)
         child = await spawner.spawn(argv, stdin=input_read, stdout=out_write, stderr=err_write)
         ours.pop_all()
     return HeldProgram(child, input_write, {out_read: STDOUT, err_read: STDERR}, terminal=False)
@@ -159,14 +154,3 @@ async def _on_terminal(spawner: Spawner, argv: Sequence[str]) -> HeldProgram:
         child = await spawner.spawn_on_terminal(argv, name)
         ours.pop_all()
     return HeldProgram(child, stdin, {master: STDOUT}, terminal=True)
-
-
-def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
-    """Make a pipe whose ends are closed by the stacks of those who have them."""
-    try:
-        ends = os.pipe2(os.O_CLOEXEC)
-    except OSError as error:
-        raise host_error("make a pipe", error) from error
-    reader.callback(os.close, ends[0])
-    writer.callback(os.close, ends[1])
-    return ends

@@ -61,9 +61,17 @@ class DirectoryWatch:
             os.close(self._fd)
             self._fd = -1
 
+    def fileno(self) -> int:
+        """Return the descriptor, which can be read when there are events."""
+        return self._fd
+
     async def changes(self) -> Changes:
         """Wait for events and return them."""
         await readable(self._fd)
+        return self.read()
+
+    def read(self) -> Changes:
+        """Return the events that have not been read yet."""
         try:
             events = tuple(_parse(os.read(self._fd, _BUFFER)))
         except BlockingIOError:

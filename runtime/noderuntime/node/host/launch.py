@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 
-from noderuntime.core.errors import DeadlineExceeded, host_error
+from noderuntime.core import tasks
+from noderuntime.core.errors import DeadlineExceeded, os_errors
 from noderuntime.node.host.process import readable
-from noderuntime.node.host.spawn import Child, Spawner
+from noderuntime.node.host.spawn import Child, Spawner, pipe
 
 
 class GatedChild:
@@ -24,14 +25,11 @@ class GatedChild:
         self._child = child
         self._gate = gate
         self._reply = reply
-        self._ended = False
 
     async def release(self) -> None:
         """Let it pass the gate."""
-        try:
+        with os_errors("release a launched program"):
             os.write(self._gate, b"\0")
-        except OSError as error:
-            raise host_error("release a launched program", error) from error
 
     async def reply(self, *, timeout: float, limit: int = 1 << 16) -> bytes:
         """Return its first line, or all it wrote until it closed the pipe."""
@@ -50,16 +48,15 @@ class GatedChild:
 
     async def daemonized(self, *, timeout: float) -> int:
         """Wait for its end and return its exit status."""
-        self._ended = True  # for it is, whatever comes of the wait
         return await self._child.wait(timeout)
 
     async def close(self) -> None:
         """Kill it if it is still there, and close the pipes."""
-        if not self._ended:
-            with suppress(DeadlineExceeded):
-                await self.daemonized(timeout=0)
-        os.close(self._gate)
-        os.close(self._reply)
+        try:
+            await tasks.finish(self._child.end(), name="end a launched program")
+        finally:
+            os.close(self._gate)
+            os.close(self._reply)
 
 
 async def launch(
@@ -72,17 +69,11 @@ async def launch(
     cwd: Path | None = None,
 ) -> GatedChild:
     """Start the program; see :meth:`noderuntime.node.host.base.Host.launch`."""
-    gate_read, gate_write = os.pipe2(os.O_CLOEXEC)
-    reply_read, reply_write = os.pipe2(os.O_CLOEXEC)
-    os.set_blocking(reply_read, False)
-    environment = {**(os.environ if env is None else env), gate: str(gate_read), reply: str(reply_write)}
-    try:
+    with ExitStack() as ours, ExitStack() as theirs:
+        gate_read, gate_write = pipe(theirs, ours)
+        reply_read, reply_write = pipe(ours, theirs)
+        os.set_blocking(reply_read, False)
+        environment = {**(os.environ if env is None else env), gate: str(gate_read), reply: str(reply_write)}
         child = await spawner.spawn(argv, env=environment, cwd=cwd, pass_fds=(gate_read, reply_write))
-    except BaseException:
-        os.close(gate_write)
-        os.close(reply_read)
-        raise
-    finally:
-        os.close(gate_read)
-        os.close(reply_write)
+        ours.pop_all()
     return GatedChild(child, gate_write, reply_read)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from signal import SIGKILL, SIGSTOP
 from typing import Literal
 
 from noderuntime.core.blocking import CGROUPS
@@ -114,8 +115,10 @@ class LinuxHost:
         """Identify a running process."""
         return processes.identify(pid)
 
-    async def signal(self, process: ProcessRef, signo: int) -> bool:
+    async def signal(self, process: ProcessRef, signo: int, *, cgroup: str | None = None) -> bool:
         """Send a signal through a pidfd."""
+        if cgroup is not None and process.pid not in await self.cgroup_pids(cgroup):
+            return False
         return processes.signal(process, signo)
 
     async def wait(self, process: ProcessRef, *, timeout: float) -> bool:
@@ -130,9 +133,19 @@ class LinuxHost:
         """Be the reader at a fifo."""
         return await fifos.read_once(fifo, writer, timeout)
 
-    async def kill_tree(self, process: ProcessRef) -> None:
-        """SIGKILL a process and its descendants."""
-        processes.kill_tree(process)
+    async def kill_tree(self, process: ProcessRef, *, cgroup: str | None = None) -> None:
+        """SIGKILL a process and its descendants.
+
+        It is stopped first, so that it makes no more children while they are looked for.
+        """
+        if not await self.signal(process, SIGSTOP, cgroup=cgroup):
+            return
+        below = processes.descendants(process.pid)
+        if cgroup is not None:
+            members = set(await self.cgroup_pids(cgroup))
+            below = [child for child in below if child.pid in members]
+        for member in (*below, process):
+            processes.signal(member, SIGKILL)
 
     async def remove_tree(self, path: Path) -> None:
         """Remove a directory tree."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import os
-import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,17 +15,23 @@ from pathlib import Path
 
 from noderuntime.core import tasks
 from noderuntime.core.blocking import apart
-from noderuntime.core.errors import DeadlineExceeded, HostError, Internal, InvalidArgument, host_error
+from noderuntime.core.errors import (
+    DeadlineExceeded,
+    HostError,
+    Internal,
+    InvalidArgument,
+    host_error,
+    os_errors,
+)
 from noderuntime.node.host import syscalls
 from noderuntime.node.host.base import IdRange, NamespaceKind, UserNamespace
 from noderuntime.node.host.namespaces import reserved, sysctl_settings
-from noderuntime.node.host.spawn import Child, Spawner
+from noderuntime.node.host.spawn import Spawner
 
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from noderuntime.node.host.inside import main; main()"
 """Our own search path is handed over, so that no site-packages have to be looked for."""
 _STDERR = 2
 _PATIENCE = 10.0
-_DEATH = 5.0
 _LONGEST = 1 << 16
 
 
@@ -44,7 +48,8 @@ async def pin_namespaces(
     Sysctls are written by root inside: IDs in their values are those of the user namespace.
     """
     order = {"kinds": list(pins), "hostname": hostname, "sysctls": sysctl_settings(pins, sysctls)}
-    ours, theirs = socket.socketpair()
+    with os_errors("make a socket"):
+        ours, theirs = socket.socketpair()
     ours.setblocking(False)
     argv = [sys.executable, "-I", "-S", "-c", _PROGRAM, *filter(None, sys.path)]
     with ours:
@@ -63,7 +68,7 @@ async def pin_namespaces(
         except TimeoutError:
             raise DeadlineExceeded("making namespaces takes too long") from None
         finally:
-            await tasks.finish(_end(child), name="end the process that makes namespaces")
+            await tasks.finish(child.end(), name="end the process that makes namespaces")
 
 
 async def _talk(line: socket.socket, words: object) -> None:
@@ -105,9 +110,3 @@ def _bind(pid: int, pins: Sequence[tuple[str, Path]]) -> None:
                 syscalls.mount(f"/proc/{pid}/ns/{kind}", str(path), "", syscalls.MS_BIND)
     except OSError as error:
         raise host_error("pin namespaces", error) from error
-
-
-async def _end(child: Child) -> None:
-    """End the process, whose work is done or has failed."""
-    os.kill(child.pid, signal.SIGKILL)
-    await child.wait(_DEATH)

@@ -7,40 +7,66 @@ block and need no thread.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
-import select
 import signal as signals
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from noderuntime.core.errors import host_error
+from noderuntime.core.errors import host_error, os_errors
 from noderuntime.node.host.base import ProcessRef
 
 _DEAD = (b"Z", b"X", b"x")
 
 
-def identify(pid: int) -> ProcessRef | None:
-    """Return who has the PID now; None if nobody has or it is a zombie."""
+def open_pidfd(pid: int) -> int | None:
+    """Return a pidfd, which the caller closes; None when no process has the PID.
+
+    For a thread's ID, which is no process's, the kernel reports ENOENT or EINVAL, depending on its version.
+    """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno in (errno.ESRCH, errno.ENOENT, errno.EINVAL):
+            return None
+        raise host_error(f"open a pidfd of process {pid}", error) from error
+
+
+def read_pid(file: Path) -> int | None:
+    """Return the PID in a file that another program writes; None while it holds none. May block."""
+    try:
+        pid = int(file.read_bytes())
+    except (OSError, ValueError):
         return None
+    return pid if pid > 0 else None
+
+
+def identify(pid: int) -> ProcessRef | None:
+    """Return the process that has the PID now; None if there is no such process or it is a zombie."""
+    pidfd = open_pidfd(pid)
+    if pidfd is None:  # also for a thread's ID, which has a directory in /proc
+        return None
+    os.close(pidfd)
+    with os_errors(f"look up process {pid}"):
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
     fields = stat[stat.rindex(b")") + 2 :].split()
     return None if fields[0] in _DEAD else ProcessRef(pid, int(fields[19]))
 
 
 def signal(process: ProcessRef, signo: int) -> bool:
     """Send a signal to that very process; False if it is gone."""
-    with _pidfd(process) as pidfd:
+    with _pidfd(process) as pidfd, os_errors(f"signal {signo} to {process.pid}"):
         if pidfd is None:
             return False
         try:
             signals.pidfd_send_signal(pidfd, signo)
         except ProcessLookupError:
             return False
-        except OSError as error:
-            raise host_error(f"signal {signo} to {process.pid}", error) from error
         return True
 
 
@@ -57,24 +83,28 @@ async def wait(process: ProcessRef, timeout: float) -> bool:
         return True
 
 
-async def readable(*fds: int) -> None:
-    """Wait until one of the descriptors can be read; a pidfd can when its process has ended."""
+async def readable(*fds: int, until: asyncio.Future[Any] | None = None) -> None:
+    """Wait until one of the descriptors can be read, or ``until`` is done.
+
+    A pidfd can be read when its process has ended.
+    """
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
+
+    def wake(_: object) -> None:
+        ready.set()
+
     for fd in fds:
         loop.add_reader(fd, ready.set)
+    if until is not None:
+        until.add_done_callback(wake)
     try:
         await ready.wait()
     finally:
         for fd in fds:
             loop.remove_reader(fd)
-
-
-def is_readable(fd: int) -> bool:
-    """Tell whether a descriptor can be read now."""
-    asked = select.poll()
-    asked.register(fd, select.POLLIN)
-    return bool(asked.poll(0))
+        if until is not None:
+            until.remove_done_callback(wake)
 
 
 async def writable(fd: int) -> None:
@@ -86,16 +116,6 @@ async def writable(fd: int) -> None:
         await ready.wait()
     finally:
         loop.remove_writer(fd)
-
-
-def kill_tree(process: ProcessRef) -> None:
-    """SIGKILL a process and everything that descends from it.
-
-    It is stopped first, so that it makes no more children while they are looked for.
-    """
-    if signal(process, signals.SIGSTOP):
-        for member in (*descendants(process.pid), process):
-            signal(member, signals.SIGKILL)
 
 
 def descendants(pid: int) -> list[ProcessRef]:
@@ -121,13 +141,10 @@ def _children(pid: int) -> Iterator[int]:
 
 @contextmanager
 def _pidfd(process: ProcessRef) -> Iterator[int | None]:
-    """Open a pidfd, then look whether the PID had not gone to another process before."""
-    try:
-        pidfd = os.pidfd_open(process.pid)
-    except ProcessLookupError:
-        yield None
-        return
+    """Open a pidfd, then check that the PID has not gone to another process before; None if it has."""
+    pidfd = open_pidfd(process.pid)
     try:
         yield pidfd if identify(process.pid) == process else None
     finally:
-        os.close(pidfd)
+        if pidfd is not None:
+            os.close(pidfd)

@@ -13,14 +13,19 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-from noderuntime.core import tasks
+from noderuntime.core import log, tasks
 from noderuntime.core.blocking import Lane
-from noderuntime.core.errors import DeadlineExceeded, host_error
+from noderuntime.core.errors import DeadlineExceeded, os_errors
 from noderuntime.node.host.base import Completed
-from noderuntime.node.host.process import readable
 
+_log = log.get(__name__)
+
+_END_SECONDS = 5.0
+"""How long a killed program is awaited; it may hang in the kernel."""
+_POLL_SECONDS = 0.1
 _PIPE_SIZE = 1 << 16
 """What a pipe holds, and so all that an ended program can have left in it."""
 
@@ -37,21 +42,16 @@ class Sink:
         self._loop.add_reader(fd, self._read)
 
     def finish(self) -> bytes:
-        """Take what the ended program left in the pipe, close it and return what was kept.
+        """Read what the ended program left in the pipe and return what was kept.
 
-        Not until end of file: a process that the program left running may hold the pipe for ever.
+        Not until end of file: a process that the program left running may hold the pipe forever.
         """
-        if self._fd >= 0:
-            self._read()
-        self.close()
+        self._read()
         return b"".join(self._kept)
 
-    def close(self) -> None:
-        """Stop reading."""
-        if self._fd >= 0:
-            self._loop.remove_reader(self._fd)
-            os.close(self._fd)
-            self._fd = -1
+    def stop(self) -> None:
+        """Stop reading; the descriptor stays open."""
+        self._loop.remove_reader(self._fd)
 
     def _read(self) -> None:
         try:
@@ -59,7 +59,7 @@ class Sink:
         except BlockingIOError:
             return
         if not data:
-            self.close()
+            self.stop()
         elif self._room > 0:
             self._kept.append(data[: self._room])
             self._room -= len(data)
@@ -74,54 +74,80 @@ class _Spawned:
 
     def poll(self) -> int | None:
         """Return the exit status if there is one."""
-        return self._wait(os.WNOHANG)
-
-    def wait(self) -> int | None:
-        """Wait for the exit status."""
-        return self._wait(0)
-
-    def _wait(self, options: int) -> int | None:
         if self.returncode is None:
-            pid, status = os.waitpid(self.pid, options)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
             self.returncode = os.waitstatus_to_exitcode(status) if pid else None
         return self.returncode
 
 
-class Child:
-    """A program that we started; the leader of a process group of its own."""
+_Process = subprocess.Popen[bytes] | _Spawned
 
-    def __init__(self, process: subprocess.Popen[bytes] | _Spawned, name: str) -> None:
+
+class Child:
+    """A program that we started; the leader of a process group of its own.
+
+    The event loop reaps it whenever it ends, so nothing ever waits for it in a system call: a program
+    that hangs in the kernel ignores SIGKILL for as long as it does.
+    """
+
+    def __init__(self, process: _Process, name: str) -> None:
         self._process = process
         self._name = name
-        self.pidfd = os.pidfd_open(process.pid)
-        """Can be read when the program has ended; open until :meth:`reap`."""
+        self._loop = asyncio.get_running_loop()
+        self.exited: asyncio.Future[int] = self._loop.create_future()
+        """The exit status (negative: killed by that signal)."""
+        try:
+            self._pidfd = os.pidfd_open(process.pid)
+        except OSError:
+            self.kill()
+            self._poll()
+            raise
+        self._loop.add_reader(self._pidfd, self._reap)
 
     @property
     def pid(self) -> int:
-        """Its PID, which is no other's until :meth:`wait` returned."""
+        """Its PID, which no other process gets before :attr:`exited` is done."""
         return self._process.pid
+
+    def kill(self) -> None:
+        """Send SIGKILL to the process group, unless the program has ended."""
+        if not self.exited.done():
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def end(self) -> None:
+        """Kill the process group, and wait for the program's end for at most five seconds."""
+        self.kill()
+        await asyncio.wait([self.exited], timeout=_END_SECONDS)
+        if not self.exited.done():
+            _log.warning("killed program does not end", program=self._name, pid=self.pid)
 
     async def wait(self, timeout: float) -> int:
         """Return the exit status (negative: killed by that signal).
 
-        At the timeout, or when the caller is cancelled, the group is killed first.
+        At the timeout (seconds), and when the caller is cancelled, end the process group first.
         """
         try:
-            async with asyncio.timeout(timeout):
-                await readable(self.pidfd)
-        except TimeoutError:
-            raise DeadlineExceeded(f"{self._name} did not finish within {timeout:g} s") from None
+            await asyncio.wait([self.exited], timeout=timeout)
         finally:
-            status = self.reap()
-        return status
+            in_time = self.exited.done()
+            if not in_time:
+                await tasks.finish(self.end(), name=f"end {self._name}")
+        if not in_time:
+            raise DeadlineExceeded(f"{self._name} did not finish within {timeout:g} s")
+        return self.exited.result()
 
-    def reap(self) -> int:
-        """Take the exit status, to be done once; if the program still runs its group is killed."""
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        os.close(self.pidfd)
-        return int(self._process.returncode or 0)
+    def _reap(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._poll()
+
+    def _poll(self) -> None:
+        """Take the exit status. While a debugger holds an ended program there is none yet: look again."""
+        status = self._process.poll()
+        if status is None:
+            self._loop.call_later(_POLL_SECONDS, self._poll)
+        else:
+            self.exited.set_result(status)
 
 
 _STARTS = Lane("spawn", 4)
@@ -142,29 +168,16 @@ class Spawner:
         pass_fds: Sequence[int] = (),
     ) -> Completed:
         """Run a program to its end; see :meth:`noderuntime.node.host.base.Host.run`."""
-        out_read, out_write = os.pipe2(os.O_CLOEXEC)
-        err_read, err_write = os.pipe2(os.O_CLOEXEC)
-        sinks = Sink(out_read, output_limit), Sink(err_read, output_limit)
-        source = _as_file(stdin) if stdin else None
-        try:
-            try:
+        with ExitStack() as ours:
+            with ExitStack() as theirs:
+                out, stdout = _output(ours, theirs, output_limit)
+                err, stderr = _output(ours, theirs, output_limit)
+                source = _as_file(stdin, theirs) if stdin else None
                 child = await self.spawn(
-                    argv,
-                    stdin=source,
-                    stdout=out_write,
-                    stderr=err_write,
-                    env=env,
-                    cwd=cwd,
-                    pass_fds=pass_fds,
+                    argv, stdin=source, stdout=stdout, stderr=stderr, env=env, cwd=cwd, pass_fds=pass_fds
                 )
-            finally:
-                for fd in (out_write, err_write, *((source,) if source is not None else ())):
-                    os.close(fd)
             status = await child.wait(timeout)
-            return Completed(status, sinks[0].finish(), sinks[1].finish())
-        finally:
-            for sink in sinks:
-                sink.close()
+            return Completed(status, out.finish(), err.finish())
 
     async def spawn(
         self,
@@ -179,8 +192,8 @@ class Spawner:
     ) -> Child:
         """Start a program; streams that are not given are ``/dev/null``. HostError when it cannot be run."""
 
-        def start() -> Child:
-            process = subprocess.Popen(
+        def start() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL if stdin is None else stdin,
                 stdout=subprocess.DEVNULL if stdout is None else stdout,
@@ -190,7 +203,6 @@ class Spawner:
                 pass_fds=pass_fds,
                 start_new_session=True,
             )
-            return Child(process, os.path.basename(argv[0]))
 
         return await self._start(start, argv[0])
 
@@ -205,7 +217,7 @@ class Spawner:
             (os.POSIX_SPAWN_DUP2, 0, 2),
         ]
 
-        def start() -> Child:
+        def start() -> _Spawned:
             pid = os.posix_spawnp(
                 argv[0],
                 list(argv),
@@ -214,35 +226,45 @@ class Spawner:
                 setsid=True,
                 setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # which Python ignores
             )
-            return Child(_Spawned(pid), os.path.basename(argv[0]))
+            return _Spawned(pid)
 
         return await self._start(start, argv[0])
 
-    async def _start(self, start: Callable[[], Child], program: str) -> Child:
+    async def _start(self, start: Callable[[], _Process], program: str) -> Child:
         starting = _STARTS.begin(start)
-        try:
-            await tasks.settle(starting)
-            return starting.result()
-        except OSError as error:
-            raise host_error(f"run {program}", error) from error
-        except asyncio.CancelledError:
-            await _abandon(starting)
-            raise
+        name = os.path.basename(program)
+        with os_errors(f"run {program}"):
+            try:
+                await tasks.settle(starting)
+            except asyncio.CancelledError:
+                if starting.exception() is None:
+                    await tasks.finish(Child(starting.result(), name).end(), name=f"end {name}")
+                raise
+            return Child(starting.result(), name)
 
 
-async def _abandon(starting: asyncio.Future[Child]) -> None:
-    """End the program that a cancelled caller had started."""
-    if not starting.cancelled() and starting.exception() is None:
-        with_no_time = 0.0
-        try:
-            await starting.result().wait(with_no_time)
-        except DeadlineExceeded:
-            return
+def pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
+    """Return the ends of a new pipe, each closed by the stack of who has it."""
+    with os_errors("make a pipe"):
+        ends = os.pipe2(os.O_CLOEXEC)
+    reader.callback(os.close, ends[0])
+    writer.callback(os.close, ends[1])
+    return ends
 
 
-def _as_file(content: bytes) -> int:
+def _output(ours: ExitStack, theirs: ExitStack, limit: int) -> tuple[Sink, int]:
+    """Return a sink, and the end of its pipe that a program writes to."""
+    read, write = pipe(ours, theirs)
+    sink = Sink(read, limit)
+    ours.callback(sink.stop)
+    return sink, write
+
+
+def _as_file(content: bytes, stack: ExitStack) -> int:
     """Return a memory file to be a program's stdin: unlike a pipe it needs no writer."""
-    fd = os.memfd_create("stdin")
-    os.write(fd, content)
-    os.lseek(fd, 0, os.SEEK_SET)
+    with os_errors("write a program's input"):
+        fd = os.memfd_create("stdin")
+        stack.callback(os.close, fd)
+        os.write(fd, content)
+        os.lseek(fd, 0, os.SEEK_SET)
     return fd

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
-import signal
 import socket
 import sys
 
 from noderuntime.core import tasks
-from noderuntime.core.errors import HostError, Internal
+from noderuntime.core.errors import HostError, Internal, os_errors
 from noderuntime.node.host.process import readable
 from noderuntime.node.host.spawn import Child, Spawner
 
@@ -17,7 +17,6 @@ _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from noderuntime.node.layers
 """Passes this process's sys.path on, which saves the search for site-packages (10 ms)."""
 _STDERR = 2
 """The template and its workers write failures of their start to the daemon's stderr."""
-_DEATH_SECONDS = 30.0
 
 
 class WorkerSpawner:
@@ -51,8 +50,7 @@ class WorkerSpawner:
 
     async def _worker(self) -> tuple[socket.socket, int]:
         template = await self._running_template()
-        daemon_end, remote_end = socket.socketpair()
-        daemon_end.setblocking(False)
+        daemon_end, remote_end = _socket_pair()
         try:
             with remote_end:
                 return daemon_end, await template.fork(remote_end)
@@ -83,8 +81,7 @@ class _Template:
     @classmethod
     async def start(cls, spawner: Spawner) -> _Template:
         """Start a template. HostError if the interpreter cannot be started."""
-        daemon_end, remote_end = socket.socketpair()
-        daemon_end.setblocking(False)
+        daemon_end, remote_end = _socket_pair()
         argv = [sys.executable, "-I", "-S", "-c", _PROGRAM, *filter(None, sys.path)]
         try:
             with remote_end:
@@ -105,11 +102,19 @@ class _Template:
         if not answer:
             raise Internal("the template process of unpack workers died")
         if not fds:
-            raise HostError("fork an unpack worker", answer[0], os.strerror(answer[0]))
+            failure = answer[0] or errno.EMFILE  # the kernel drops a pidfd for which there is no room
+            raise HostError("fork an unpack worker", failure, os.strerror(failure))
         return fds[0]
 
     async def kill(self) -> None:
         """Kill the process and wait until it has exited."""
         self._connection.close()
-        os.kill(self._child.pid, signal.SIGKILL)
-        await self._child.wait(_DEATH_SECONDS)
+        await self._child.end()
+
+
+def _socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Return two connected sockets, the first of them non-blocking."""
+    with os_errors("make a socket"):
+        daemon_end, remote_end = socket.socketpair()
+    daemon_end.setblocking(False)
+    return daemon_end, remote_end

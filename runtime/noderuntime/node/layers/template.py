@@ -13,9 +13,11 @@ template   an errno                      the fork failed
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import select
+import signal
 import socket
 from contextlib import suppress
 
@@ -55,6 +57,9 @@ class Template:
                 data, fds, _, _ = socket.recv_fds(self._connection, 1, 1)
                 if not data:
                     return None
+                if not fds:  # the kernel drops a descriptor for which there is no room
+                    self._connection.send(bytes([errno.EMFILE]))
+                    continue
                 with socket.socket(fileno=fds[0]) as worker_end:
                     if not self._fork():
                         return worker_end.dup()
@@ -67,8 +72,7 @@ class Template:
                 for fd in self._pidfds:
                     os.close(fd)
                 return False
-            os.setpgid(pid, pid)  # a signal to the template's process group must not reach busy workers
-            pidfd = os.pidfd_open(pid)
+            pidfd = _adopt(pid)
         except OSError as error:
             self._connection.send(bytes([error.errno or 0]))
             return True
@@ -82,3 +86,14 @@ class Template:
         self._pidfds.remove(pidfd)
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
         os.close(pidfd)
+
+
+def _adopt(worker: int) -> int:
+    """Return the pidfd of a forked worker; a worker that gets none is killed and reaped."""
+    try:
+        os.setpgid(worker, worker)  # a signal to the template's process group must not reach busy workers
+        return os.pidfd_open(worker)
+    except OSError:
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+        raise

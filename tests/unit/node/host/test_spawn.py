@@ -7,13 +7,18 @@ import errno
 import os
 import signal
 import sys
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from noderuntime.core.errors import DeadlineExceeded, HostError
-from noderuntime.node.host.base import ProcessRef
+from noderuntime.core.tasks import start
+from noderuntime.node.host import spawn
+from noderuntime.node.host.base import Completed, ProcessRef
 from noderuntime.node.host.linux import LinuxHost
 
 
@@ -65,6 +70,75 @@ async def test_a_cancelled_run_leaves_no_program(host: LinuxHost, tmp_path: Path
     assert await host.process(int(pidfile.read_text())) is None
 
 
+_UNREAPABLE = """
+import ctypes, os, sys, time
+libc = ctypes.CDLL(None)
+traced, go = os.getpid(), os.pipe()
+if os.fork():
+    libc.prctl(0x59616D61, ctypes.c_ulong(-1))  # PR_SET_PTRACER: any process
+    os.write(go[1], b"1")
+    time.sleep(60)
+os.setsid()
+os.read(go[0], 1)
+if libc.ptrace(0x4206, traced, 0, 0):  # PTRACE_SEIZE
+    os._exit(1)
+with open(sys.argv[1], "w") as file:
+    file.write(str(os.getpid()))
+time.sleep(20)
+"""
+"""A program that its parent cannot reap: its tracer, whose PID is in a file, holds it when it is killed."""
+
+
+@pytest.fixture
+async def unreapable(host: LinuxHost, tmp_path: Path) -> tuple[asyncio.Task[Completed], Callable[[], None]]:
+    """The program, which runs, and what lets go of it."""
+    tracer = tmp_path / "tracer"
+    running = start(host.run([sys.executable, "-c", _UNREAPABLE, str(tracer)], timeout=60), name="run")
+    async with asyncio.timeout(20):
+        while not tracer.exists() or not tracer.read_text():
+            await asyncio.sleep(0.01)
+    return running, lambda: os.kill(int(tracer.read_text()), signal.SIGKILL)
+
+
+async def test_killed_program_that_does_not_end_stops_no_task(
+    unreapable: tuple[asyncio.Task[Completed], Callable[[], None]],
+) -> None:
+    running, let_go = unreapable
+    running.cancel()
+    began = time.monotonic()
+    for _ in range(50):
+        await asyncio.sleep(0.005)
+    assert time.monotonic() - began < 10  # a loop that waited for the program would stand still for 20 s
+    assert not running.done()
+    let_go()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert _children() == []
+
+
+async def test_killed_program_that_never_ends_is_reaped_later(
+    unreapable: tuple[asyncio.Task[Completed], Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spawn, "_END_SECONDS", 0.05)
+    running, let_go = unreapable
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert len(_children()) == 1
+    let_go()
+    async with asyncio.timeout(10):
+        while _children():
+            await asyncio.sleep(0.01)
+    pidfds = [
+        os.path.realpath(f"/proc/self/fd/{fd}").endswith("[pidfd]") for fd in os.listdir("/proc/self/fd")
+    ]
+    assert not any(pidfds)
+
+
+def _children() -> list[str]:
+    return [pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]
+
+
 async def test_a_missing_program_is_an_error_with_its_errno(host: LinuxHost) -> None:
     with pytest.raises(HostError) as error:
         await host.run(["/no/such/program"], timeout=10)
@@ -110,6 +184,48 @@ async def test_another_process_with_the_same_pid_is_not_touched(host: LinuxHost)
     assert await host.signal(me, 0)
     assert await host.wait(stranger, timeout=1)
     assert not await host.wait(me, timeout=0.01)
+
+
+async def test_thread_id_is_no_process(host: LinuxHost) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        thread = pool.submit(threading.get_native_id).result()
+        assert await host.process(thread) is None
+        start_time = int(Path(f"/proc/{thread}/stat").read_text().rpartition(")")[2].split()[19])
+        assert not await host.signal(ProcessRef(thread, start_time), 0)
+        assert await host.wait(ProcessRef(thread, start_time), timeout=1)
+
+
+@pytest.mark.parametrize("pid", [-1, 0, (1 << 22) + 1])
+async def test_impossible_pid_is_no_process(host: LinuxHost, pid: int) -> None:
+    assert await host.process(pid) is None
+    assert not await host.signal(ProcessRef(pid, 0), 0)
+
+
+async def test_only_processes_in_the_cgroup_are_signalled(tmp_path: Path) -> None:
+    members: list[int] = []
+
+    class InCgroup(LinuxHost):
+        async def cgroup_pids(self, path: str) -> list[int]:
+            return members if path == "/pod/container" else []
+
+    host, pidfile = InCgroup(), tmp_path / "pid"
+    script = f"sh -c 'echo $$ >{pidfile}; exec sleep 30' & echo $$ >{pidfile}.top; wait"
+    running = start(host.run(["sh", "-c", script], timeout=30), name="run")
+    async with asyncio.timeout(10):
+        while not all(file.exists() and file.read_text() for file in (pidfile, Path(f"{pidfile}.top"))):
+            await asyncio.sleep(0.01)
+    outside = await host.process(int(pidfile.read_text()))
+    top = await host.process(int(Path(f"{pidfile}.top").read_text()))
+    assert outside
+    assert top
+    assert not await host.signal(top, signal.SIGKILL, cgroup="/pod/container")
+    await host.kill_tree(top, cgroup="/pod/container")
+    assert not running.done()
+    members.append(top.pid)
+    assert await host.signal(top, 0, cgroup="/pod/container")
+    await host.kill_tree(top, cgroup="/pod/container")
+    assert (await running).returncode == -signal.SIGKILL
+    assert await host.signal(outside, signal.SIGKILL)  # a descendant that had left the cgroup was spared
 
 
 async def test_a_tree_of_processes_is_killed(host: LinuxHost, tmp_path: Path) -> None:
