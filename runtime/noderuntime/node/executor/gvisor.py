@@ -28,9 +28,7 @@ from noderuntime.core.errors import (
 )
 from noderuntime.node.executor.base import ExecResult, Features, RuntimeCommand, Traits
 from noderuntime.node.executor.command import TIMEOUT, OciCommand
-from noderuntime.node.executor.execfiles import ExecFiles
-from noderuntime.node.executor.execsync import Arguments, ExecSync
-from noderuntime.node.executor.foreground import Foreground
+from noderuntime.node.executor.execs import Execs, Kill, Target
 from noderuntime.node.executor.gvisor_port import SandboxConnection, connecting_process
 from noderuntime.node.executor.gvisor_spec import translate
 from noderuntime.node.host.base import Conversation, Host, Program
@@ -73,8 +71,7 @@ class GvisorExecutor:
         if systemd_cgroup and not self._slices_as_paths:
             flags.append("--systemd-cgroup")
         self._runsc = OciCommand(host, binary, flags)
-        files = ExecFiles(run_dir / "exec")
-        self._exec_sync, self._exec = ExecSync(files), Foreground(files)
+        self._execs = Execs(self._runsc, run_dir / "exec")
 
     async def probe(self) -> Features:
         """Ask ``runsc --version``: its first line ends with the version."""
@@ -146,28 +143,22 @@ class GvisorExecutor:
     async def exec_sync(
         self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, timeout: float | None
     ) -> ExecResult:
-        """Run a process with ``runsc exec``; its PID is one of the sandbox's kernel."""
-        return await self._exec_sync.run(
-            self._runsc,
-            _exec_arguments(container_id),
-            process,
-            timeout=timeout,
-            kill=lambda pid: self._kill_process(container_id, pid),
-        )
+        """Run a process with ``runsc exec``."""
+        return await self._execs.run(self._target(container_id), process, timeout=timeout)
 
     async def exec(
         self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, stdin: bool
     ) -> Program:
         """Start a process with ``runsc exec``, which stays as long as it does."""
-        started = await self._exec.start(self._runsc, _exec_arguments(container_id), process, stdin=stdin)
+        started = await self._execs.start(self._target(container_id), process, stdin=stdin)
         return started.program
 
     async def connect(self, sandbox_id: str, netns: Path | None, port: int) -> Conversation:
         """Have the sandbox connect: its network stack is its own, and knows nothing of the namespace's lo."""
-        program, pid = await self._exec.start(
-            self._runsc, _exec_arguments(sandbox_id), connecting_process(port), stdin=True
+        program, kill = await self._execs.start(
+            self._target(sandbox_id), connecting_process(port), stdin=True
         )
-        return SandboxConnection(program, port, lambda: self._kill_process(sandbox_id, pid))
+        return SandboxConnection(program, port, kill)
 
     async def update(self, container_id: str, sandbox_id: str, resources: Mapping[str, Any]) -> None:
         """Set ``linux.resources`` with ``runsc update``."""
@@ -185,9 +176,19 @@ class GvisorExecutor:
         """Containers of a sandbox have no processes on the node."""
         return ()
 
-    async def _kill_process(self, container_id: str, pid: int) -> None:
-        """Kill one process of a container; one that has ended is no error."""
-        await self._runsc.run("kill", "--pid", str(pid), container_id, "KILL")
+    def _target(self, container_id: str) -> Target:
+        async def identify(pid: int) -> Kill:
+            """PIDs are those of the sandbox's kernel, and runsc checks that they are the container's."""
+
+            async def kill() -> None:
+                await self._runsc.run("kill", "--pid", str(pid), container_id, "KILL")
+
+            return kill
+
+        return Target(
+            arguments=lambda spec, pidfile: ("--process", spec, "--internal-pid-file", pidfile, container_id),
+            identify=identify,
+        )
 
     async def _ended(self, pidfile: Path) -> bool:
         """Tell whether the process that stands for a container is gone, or goes in a moment."""
@@ -207,10 +208,6 @@ class GvisorExecutor:
         if not any(self._root.glob(f"*_sandbox:{sandbox_id}.state")):
             for lock in self._root.glob(f"*_sandbox:{sandbox_id}.lock"):
                 lock.unlink(missing_ok=True)
-
-
-def _exec_arguments(container_id: str) -> Arguments:
-    return lambda spec, pidfile: ("--process", spec, "--internal-pid-file", pidfile, container_id)
 
 
 def _tell(gate: Path, order: bytes) -> bool:

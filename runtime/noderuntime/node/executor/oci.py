@@ -20,9 +20,7 @@ from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import FailedPrecondition, Internal, NoderuntimeError, ToolError
 from noderuntime.node.executor.base import ExecResult, Features, RuntimeCommand, Traits
 from noderuntime.node.executor.command import OciCommand
-from noderuntime.node.executor.execfiles import ExecFiles
-from noderuntime.node.executor.execsync import Arguments, ExecSync
-from noderuntime.node.executor.foreground import Foreground
+from noderuntime.node.executor.execs import Execs, Kill, Target
 from noderuntime.node.host.base import Conversation, Host, ProcessRef, Program
 from noderuntime.node.host.cgroup_names import scope_path
 
@@ -64,8 +62,7 @@ class OciExecutor:
         if systemd_cgroup:
             flags.append("--systemd-cgroup")
         self._oci = OciCommand(host, binary, flags)
-        files = ExecFiles(run_dir / "exec")
-        self._exec_sync, self._exec = ExecSync(files), Foreground(files)
+        self._execs = Execs(self._oci, run_dir / "exec")
 
     async def probe(self) -> Features:
         """Ask for the version and for ``features``; a runtime too old for these promises nothing."""
@@ -125,21 +122,13 @@ class OciExecutor:
         self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, timeout: float | None
     ) -> ExecResult:
         """Run a process with ``exec``."""
-
-        async def kill(pid: int) -> None:
-            running = await self._host.process(pid)
-            if running is not None:
-                await self._host.kill_tree(running)
-
-        return await self._exec_sync.run(
-            self._oci, _exec_arguments(container_id), process, timeout=timeout, kill=kill
-        )
+        return await self._execs.run(self._target(container_id), process, timeout=timeout)
 
     async def exec(
         self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, stdin: bool
     ) -> Program:
         """Start a process with ``exec``, which stays as long as it does."""
-        started = await self._exec.start(self._oci, _exec_arguments(container_id), process, stdin=stdin)
+        started = await self._execs.start(self._target(container_id), process, stdin=stdin)
         return started.program
 
     async def connect(self, sandbox_id: str, netns: Path | None, port: int) -> Conversation:
@@ -204,6 +193,18 @@ class OciExecutor:
         path = scope_path(cgroup) if self._systemd_cgroup else cgroup
         return Known(await self._host.process(pid) if running else None, path)
 
+    def _target(self, container_id: str) -> Target:
+        async def identify(pid: int) -> Kill:
+            process = await self._host.process(pid)
+            return lambda: self._kill_process(container_id, process)
 
-def _exec_arguments(container_id: str) -> Arguments:
-    return lambda spec, pidfile: ("--process", spec, "--pid-file", pidfile, container_id)
+        return Target(
+            arguments=lambda spec, pidfile: ("--process", spec, "--pid-file", pidfile, container_id),
+            identify=identify,
+        )
+
+    async def _kill_process(self, container_id: str, process: ProcessRef | None) -> None:
+        """Kill a process and its descendants, as far as they are in the container's cgroup."""
+        known = await self._known(container_id)
+        if known is not None and process is not None:
+            await self._host.kill_tree(process, cgroup=known.own_cgroup())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from signal import SIGKILL, SIGSTOP
+from signal import SIGKILL
 from typing import Literal
 
 from noderuntime.core.blocking import CGROUPS
@@ -134,18 +134,15 @@ class LinuxHost:
         return await fifos.read_once(fifo, writer, timeout)
 
     async def kill_tree(self, process: ProcessRef, *, cgroup: str | None = None) -> None:
-        """SIGKILL a process and its descendants.
-
-        It is stopped first, so that it makes no more children while they are looked for.
-        """
-        if not await self.signal(process, SIGSTOP, cgroup=cgroup):
-            return
-        below = processes.descendants(process.pid)
-        if cgroup is not None:
-            members = set(await self.cgroup_pids(cgroup))
-            below = [child for child in below if child.pid in members]
-        for member in (*below, process):
-            processes.signal(member, SIGKILL)
+        """SIGKILL a process and its descendants."""
+        if cgroup is None:
+            processes.kill_tree(process)
+        elif process.pid in await self.cgroup_pids(cgroup):
+            tree = processes.stop_tree(process)
+            members = {process.pid, *await self.cgroup_pids(cgroup)}
+            for member in tree:
+                if member.pid in members:
+                    processes.signal(member, SIGKILL)
 
     async def remove_tree(self, path: Path) -> None:
         """Remove a directory tree."""

@@ -118,6 +118,17 @@ async def writable(fd: int) -> None:
         loop.remove_writer(fd)
 
 
+def kill_tree(process: ProcessRef) -> None:
+    """SIGKILL a process and everything that descends from it."""
+    for member in stop_tree(process):
+        signal(member, signals.SIGKILL)
+
+
+def stop_tree(process: ProcessRef) -> list[ProcessRef]:
+    """Stop a process, so that it makes no more children, and return it with its descendants."""
+    return [*descendants(process.pid), process] if signal(process, signals.SIGSTOP) else []
+
+
 def descendants(pid: int) -> list[ProcessRef]:
     """List the processes below one, the nearest first."""
     found: list[ProcessRef] = []

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from noderuntime.core import tasks
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import (
     DeadlineExceeded,
     HostError,
@@ -27,6 +28,7 @@ from noderuntime.core.errors import (
 )
 from noderuntime.node.host.base import Conversation, Host, Launched, ProcessRef
 from noderuntime.node.host.inotify import CREATE, MOVED_TO, DirectoryWatch
+from noderuntime.node.host.process import read_pid
 from noderuntime.node.host.words import one_line
 from noderuntime.node.monitor.attach import attach
 from noderuntime.node.monitor.base import Exit, Monitored, MonitorRequest
@@ -53,11 +55,9 @@ class ConmonMonitor:
 
     async def create(self, request: MonitorRequest) -> Monitored:
         """Start conmon, which runs the runtime's ``create``."""
-        (self._persist_dir / request.container_id).mkdir(parents=True, exist_ok=True)
-        return Monitored(
-            process=await self._identify(await self._converse(request), "container process"),
-            monitor=await self._identify(self.pid(request.bundle), "monitor"),
-        )
+        persistent = self._persist_dir / request.container_id
+        await FILES.run(lambda: persistent.mkdir(parents=True, exist_ok=True))
+        return await self._converse(request)
 
     async def reopen_log(self, bundle: Path, log_path: Path) -> None:
         """Tell conmon to open its log anew, and wait until the file is there."""
@@ -76,10 +76,7 @@ class ConmonMonitor:
 
     def pid(self, bundle: Path) -> int | None:
         """Read the PID that conmon wrote down."""
-        try:
-            return int((bundle / _PIDFILE).read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            return None
+        return read_pid(bundle / _PIDFILE)
 
     def exit(self, container_id: str) -> Exit | None:
         """Read how a container ended."""
@@ -94,7 +91,7 @@ class ConmonMonitor:
         (self._exit_dir / container_id).unlink(missing_ok=True)
         await self._host.remove_tree(self._persist_dir / container_id)
 
-    async def _converse(self, request: MonitorRequest) -> int:
+    async def _converse(self, request: MonitorRequest) -> Monitored:
         """Start conmon, let it go, move it and hear who the container is; after an error conmon is gone."""
         argv = [str(self._conmon), *_arguments(request, self._exit_dir, self._persist_dir)]
         await self._host.make_cgroup(request.cgroup)  # before the runtime makes the one above it
@@ -106,49 +103,52 @@ class ConmonMonitor:
             if error.errno == errno.ENOENT:
                 raise NotFound(f"the monitor {self._conmon} is missing") from error
             raise
+        monitor: ProcessRef | None = None
         try:
             await _release(conmon)
             status = await conmon.daemonized(timeout=_DAEMONIZE_TIMEOUT)
-            moving = tasks.start(self._move(request), name="move a monitor into its cgroup")
+            monitor = await self._identify(request.bundle)
+            moving = tasks.start(self._move(monitor, request.cgroup), name="move a monitor into its cgroup")
             try:
                 line = await conmon.reply(timeout=_CREATE_TIMEOUT)
             finally:
                 await moving
             if not line:
-                raise _silent(status, request.runtime)
-            return _pid(line, request.runtime)
+                raise await FILES.run(_silent, status, request.runtime)
+            return await self._monitored(_pid(line, request.runtime), monitor)
         except BaseException:
-            await self._end(request.bundle)
+            await self._end(monitor or await self._identify(request.bundle))
             raise
         finally:
             await conmon.close()
 
-    async def _move(self, request: MonitorRequest) -> None:
-        """Put what conmon has become into its cgroup, or end it, so that nobody waits for its verdict."""
-        monitor = await self._process(request.bundle)
+    async def _move(self, monitor: ProcessRef | None, cgroup: str) -> None:
+        """Put conmon into its cgroup, or end it, so that its verdict is not waited for."""
         try:
             if monitor is not None:
-                await self._host.join_cgroup(request.cgroup, monitor.pid)
+                await self._host.join_cgroup(cgroup, monitor.pid)
         except HostError:
-            if await self._process(request.bundle) == monitor:  # else it has ended, and said why
-                await self._end(request.bundle)
+            if monitor is not None and await self._host.process(monitor.pid) == monitor:
+                await self._end(monitor)  # else it has ended, and said why
                 raise
 
-    async def _end(self, bundle: Path) -> None:
-        monitor = await self._process(bundle)
+    async def _end(self, monitor: ProcessRef | None) -> None:
         if monitor is not None:
             await self._host.kill_tree(monitor)
             await self._host.wait(monitor, timeout=_KILL_PATIENCE)
 
-    async def _process(self, bundle: Path) -> ProcessRef | None:
-        pid = self.pid(bundle)
+    async def _identify(self, bundle: Path) -> ProcessRef | None:
+        """Identify what conmon has become when it daemonized; None when that has ended."""
+        pid = await FILES.run(self.pid, bundle)
         return None if pid is None else await self._host.process(pid)
 
-    async def _identify(self, pid: int | None, what: str) -> ProcessRef:
-        process = None if pid is None else await self._host.process(pid)
+    async def _monitored(self, pid: int, monitor: ProcessRef | None) -> Monitored:
+        process = await self._host.process(pid)
         if process is None:
-            raise Internal(f"the {what} {pid} ended at once")
-        return process
+            raise Internal(f"the container's process {pid} ended at once")
+        if monitor is None:
+            raise Internal(f"the monitor of the container's process {pid} ended at once")
+        return Monitored(process, monitor)
 
 
 async def _release(conmon: Launched) -> None:

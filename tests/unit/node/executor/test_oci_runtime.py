@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from noderuntime.core.errors import Internal
+from noderuntime.core.errors import DeadlineExceeded, Internal
 from noderuntime.core.ids import new_id
 from noderuntime.node.executor.base import Features
 from noderuntime.node.executor.oci import OciExecutor
@@ -21,12 +22,14 @@ _FEATURES = {
 }
 
 
-def executor(tmp_path: Path, script: str, *, systemd_cgroup: bool = False) -> OciExecutor:
+def executor(
+    tmp_path: Path, script: str, *, systemd_cgroup: bool = False, host: LinuxHost | None = None
+) -> OciExecutor:
     """Make the executor of a runtime that is a script; ``$5`` and ``$6`` are verb and container."""
     binary = tmp_path / "runtime"
     binary.write_text(f"#!/bin/sh\n[ {int(systemd_cgroup)} = 1 ] && shift\n{script}\n")
     binary.chmod(0o755)
-    return OciExecutor("other", LinuxHost(), binary, tmp_path, systemd_cgroup=systemd_cgroup)
+    return OciExecutor("other", host or LinuxHost(), binary, tmp_path, systemd_cgroup=systemd_cgroup)
 
 
 async def test_a_runtime_that_tells_its_features(tmp_path: Path) -> None:
@@ -83,3 +86,22 @@ def test_a_container_lives_in_its_scope_itself(tmp_path: Path, systemd_cgroup: b
     executor(tmp_path, "", systemd_cgroup=systemd_cgroup).adapt_spec(spec, "", is_root=False)
     added = {"run.oci.systemd.subgroup": ""} if systemd_cgroup else {}
     assert spec["annotations"] == {"kept": "as it is", **added}
+
+
+@pytest.mark.parametrize("is_member", [True, False])
+async def test_exec_sync_kills_only_what_is_in_the_containers_cgroup(tmp_path: Path, is_member: bool) -> None:
+    """Without the check a process that got the PID before it was identified would be killed."""
+    (tmp_path / "config.json").write_text(json.dumps({"linux": {"cgroupsPath": "/pod/c1"}}))
+    state = json.dumps({"pid": 0, "status": "stopped", "bundle": str(tmp_path)})
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+
+        class InCgroup(LinuxHost):
+            async def cgroup_pids(self, path: str) -> list[int]:
+                return [sleeper.pid] if path == "/pod/c1" and is_member else []
+
+        script = f"[ $5 = state ] && echo '{state}' && exit; echo {sleeper.pid} >$9; sleep 1"
+        made = executor(tmp_path, script, host=InCgroup())
+        with pytest.raises(DeadlineExceeded):
+            await made.exec_sync("c1", "", {"args": ["app"]}, timeout=0.3)
+        assert sleeper.poll() == (-signal.SIGKILL if is_member else None)
+        sleeper.kill()

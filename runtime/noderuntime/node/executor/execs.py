@@ -1,0 +1,221 @@
+"""Execs: OCI processes that run in a container beside its first one.
+
+The runtime's ``exec`` stays in the foreground and carries the streams, the signals and the exit status.
+It writes a PID file when the process runs; before that, its output is about itself. A PID means this
+process only while the process lives, so it is identified when the file appears, not when it is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from noderuntime.core import tasks
+from noderuntime.core.blocking import FILES
+from noderuntime.core.errors import DeadlineExceeded, os_errors
+from noderuntime.node.executor.base import ExecResult
+from noderuntime.node.executor.command import TIMEOUT, OciCommand
+from noderuntime.node.host.base import Completed, Program
+from noderuntime.node.host.inotify import CLOSE_WRITE, MOVED_TO, DirectoryWatch
+from noderuntime.node.host.process import read_pid
+
+OUTPUT_LIMIT = 16 << 20
+"""Bytes of each stream that a caller of ExecSync gets (CRI: ExecSync)."""
+
+_END_SECONDS = 5.0
+"""How long the runtime may take to end after its process was killed."""
+_ERROR_LIMIT = 1 << 16
+"""Bytes of the runtime's own output that are read for an error."""
+
+Kill = Callable[[], Awaitable[None]]
+"""Kills one process of a container; one that has ended is no error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The container that a process is started in."""
+
+    arguments: Callable[[str, str], Sequence[str]]
+    """From the paths of the process's spec and of the PID file to the arguments of ``exec``."""
+    identify: Callable[[int], Awaitable[Kill]]
+    """Identifies the process whose PID the runtime wrote, which in gVisor is not one of the node."""
+
+
+class Started(NamedTuple):
+    """A process that runs."""
+
+    program: Program
+    kill: Kill
+
+
+class Execs:
+    """The execs of one runtime. ``directory`` holds the spec and the PID file of each."""
+
+    def __init__(self, runtime: OciCommand, directory: Path) -> None:
+        self._runtime = runtime
+        self._directory = directory
+        self._pidfiles = PidFiles(directory)
+
+    async def run(self, target: Target, process: Mapping[str, Any], *, timeout: float | None) -> ExecResult:
+        """Run a process without input to its end (CRI ExecSync).
+
+        At the timeout (seconds) kill it and raise DeadlineExceeded. ToolError when it never ran.
+        """
+        async with self._files(process) as (spec, pidfile), tasks.Scope() as scope:
+            arguments = target.arguments(str(spec), str(pidfile))
+            running = scope.start(
+                self._runtime.run("exec", *arguments, timeout=math.inf, output_limit=OUTPUT_LIMIT),
+                name="run an exec",
+            )
+            identified = scope.start(self._identified(target, pidfile), name="identify an exec's process")
+            try:
+                await tasks.first(running, timeout=timeout)
+                if not running.done():
+                    raise DeadlineExceeded(f"the command did not finish within {timeout:g} s and was killed")
+                done = running.result()
+            finally:
+                if not running.done():
+                    await tasks.finish(_end(target, running, identified, pidfile), name="end an exec")
+            if await FILES.run(read_pid, pidfile) is None:  # the output is about the runtime itself
+                raise self._runtime.failure("exec", done)
+        return ExecResult(done.returncode, done.stdout, done.stderr)
+
+    async def start(self, target: Target, process: Mapping[str, Any], *, stdin: bool) -> Started:
+        """Return the process when it runs, with its stdio held (CRI Exec). ToolError when it never ran."""
+        async with self._files(process) as (spec, pidfile):
+            arguments = target.arguments(str(spec), str(pidfile))
+            terminal = bool(process.get("terminal"))
+            program = await self._runtime.converse("exec", *arguments, stdin=stdin, terminal=terminal)
+            try:
+                kill = await self._started(target, program, pidfile)
+                if kill is not None:
+                    return Started(program, kill)
+                output = await _output(program)
+                raise self._runtime.failure("exec", Completed(await program.wait(), b"", output))
+            except BaseException:
+                await program.close()
+                raise
+
+    async def _started(self, target: Target, program: Program, pidfile: Path) -> Kill | None:
+        """Wait until the process runs; None when the runtime ended before."""
+        async with tasks.Scope() as scope:
+            identified = scope.start(self._identified(target, pidfile), name="identify an exec's process")
+            ended = scope.start(program.ended(), name="await the end of a runtime")
+            await tasks.first(identified, ended, timeout=TIMEOUT)
+            if identified.done():
+                return identified.result()
+            if not ended.done():
+                raise DeadlineExceeded(f"the runtime did not start the command within {TIMEOUT:g} s")
+        pid = await FILES.run(read_pid, pidfile)
+        return None if pid is None else await target.identify(pid)
+
+    async def _identified(self, target: Target, pidfile: Path) -> Kill:
+        return await target.identify(await self._pidfiles.written(pidfile))
+
+    @asynccontextmanager
+    async def _files(self, process: Mapping[str, Any]) -> AsyncIterator[tuple[Path, Path]]:
+        """Write the spec of a process; yield its path and that of the PID file, and remove both."""
+        spec = self._directory / f"{secrets.token_hex(8)}.json"
+        pidfile = spec.with_suffix(".pid")
+        try:
+            with os_errors(f"write {spec}"):
+                await FILES.run(_write, spec, process)
+            yield spec, pidfile
+        finally:
+            await tasks.settle(FILES.begin(_remove, spec, pidfile))
+
+
+class PidFiles:
+    """PID files that runtimes write into a directory.
+
+    All that are awaited share one inotify instance: a node has only 128. For use on one event loop.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._awaited: dict[str, asyncio.Event] = {}
+        self._watch: DirectoryWatch | None = None
+
+    async def written(self, file: Path) -> int:
+        """Wait until the file holds a PID, and return it."""
+        changed = self._await(file)
+        try:
+            while (pid := await FILES.run(read_pid, file)) is None:
+                await changed.wait()
+                changed.clear()
+            return pid
+        finally:
+            self._forget(file)
+
+    def _await(self, file: Path) -> asyncio.Event:
+        if self._watch is None:
+            self._watch = DirectoryWatch(self._directory, CLOSE_WRITE | MOVED_TO)
+            asyncio.get_running_loop().add_reader(self._watch, self._changed, self._watch)
+        event = self._awaited[file.name] = asyncio.Event()
+        return event
+
+    def _forget(self, file: Path) -> None:
+        del self._awaited[file.name]
+        if not self._awaited and self._watch is not None:
+            asyncio.get_running_loop().remove_reader(self._watch)
+            self._watch.close()
+            self._watch = None
+
+    def _changed(self, watch: DirectoryWatch) -> None:
+        changes = watch.read()
+        for name, event in self._awaited.items():
+            if changes.overflow or name in changes.names:
+                event.set()
+
+
+async def _end(
+    target: Target,
+    running: asyncio.Task[Completed],
+    identified: asyncio.Task[Kill],
+    pidfile: Path,
+) -> None:
+    """Kill the process, so that its runtime ends by itself; end the runtime if it does not.
+
+    Killing only the runtime would leave the process in the container running.
+    """
+    known = identified.done() and identified.exception() is None
+    try:
+        if known:
+            await identified.result()()
+            await tasks.first(running, timeout=_END_SECONDS)
+    finally:
+        running.cancel()
+        await tasks.settle(running)
+    if not known and (pid := await FILES.run(read_pid, pidfile)) is not None:  # it was just starting
+        kill = await target.identify(pid)
+        await kill()
+
+
+async def _output(program: Program) -> bytes:
+    """Read what the runtime wrote about its failure."""
+    output = b""
+    while len(output) < _ERROR_LIMIT:
+        _, data = await program.read()
+        if not data:
+            break
+        output += data
+    return output
+
+
+def _write(spec: Path, process: Mapping[str, Any]) -> None:
+    spec.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(os.open(spec, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+        json.dump(process, file)
+
+
+def _remove(*files: Path) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
