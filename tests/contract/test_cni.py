@@ -21,6 +21,7 @@ from noderuntime.core.paths import Paths
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.node.host import syscalls
 from noderuntime.node.host.linux import LinuxHost
+from noderuntime.node.network.base import Attachment
 from noderuntime.node.network.cni import CniNetwork
 
 BIN = Path(os.environ.get("NODERUNTIME_CACHE", Path.home() / ".cache/noderuntime")) / "bin"
@@ -80,6 +81,9 @@ class Setup:
         self.paths.sandbox(sandbox).dir.mkdir(parents=True)
         return sandbox
 
+    async def attach(self, sandbox: str, netns: Path, pod: api_pb2.PodSandboxConfig) -> Attachment:
+        return await self.network.attach(sandbox, str(netns), pod, await self.network.configuration())
+
     def on_node(self, *command: str) -> str:
         return self.inside(self.host.netns, *command)
 
@@ -136,7 +140,7 @@ def connect(netns: Path, address: tuple[str, int]) -> socket.socket:
 
 async def test_a_pod_gets_an_address_and_its_host_port_and_leaves_nothing(setup, pod):
     netns, sandbox = await setup.pod_netns("pod"), setup.sandbox()
-    attachment = await setup.network.attach(sandbox, str(netns), pod)
+    attachment = await setup.attach(sandbox, netns, pod)
     [address] = attachment.ips
     assert setup.leased() == [address]
     assert address in setup.inside(netns, "ip", "-4", "addr", "show", "eth0")
@@ -164,7 +168,7 @@ async def test_a_pod_gets_an_address_and_its_host_port_and_leaves_nothing(setup,
 async def test_a_pod_without_its_addresses_leaves_no_masquerading(setup, pod):
     """gVisor takes them off the interface and answers for them itself; any pod with NET_ADMIN could."""
     netns, sandbox = await setup.pod_netns("pod"), setup.sandbox()
-    attachment = await setup.network.attach(sandbox, str(netns), pod)
+    attachment = await setup.attach(sandbox, netns, pod)
     setup.inside(netns, "ip", "address", "flush", "dev", "eth0")
     await setup.network.detach(sandbox, str(netns), pod, attachment.result)
     assert sandbox not in setup.on_node("iptables-save")
@@ -173,7 +177,7 @@ async def test_a_pod_without_its_addresses_leaves_no_masquerading(setup, pod):
 
 async def test_del_is_idempotent_and_needs_neither_namespace_nor_result(setup, pod):
     netns, sandbox = await setup.pod_netns("pod"), setup.sandbox()
-    attachment = await setup.network.attach(sandbox, str(netns), pod)
+    attachment = await setup.attach(sandbox, netns, pod)
     await setup.host.unpin_namespaces([netns])
     await setup.network.detach(sandbox, str(netns), pod, b"")
     assert setup.leased() == []
@@ -189,12 +193,10 @@ async def test_an_exhausted_range_is_one_line_and_leaves_nothing_of_the_pod(setu
     attached = []
     for number in range(5):
         netns, sandbox = await setup.pod_netns(f"pod-{number}"), setup.sandbox()
-        attached.append(
-            (sandbox, str(netns), pod, (await setup.network.attach(sandbox, str(netns), pod)).result)
-        )
+        attached.append((sandbox, str(netns), pod, (await setup.attach(sandbox, netns, pod)).result))
     unlucky = await setup.pod_netns("unlucky")
     with pytest.raises(ToolError, match="no IP addresses available") as caught:
-        await setup.network.attach(setup.sandbox(), str(unlucky), pod)
+        await setup.attach(setup.sandbox(), unlucky, pod)
     assert "\n" not in str(caught.value)
     assert "eth0" not in setup.inside(unlucky, "ip", "link")
     for one in attached:
@@ -208,7 +210,7 @@ async def test_what_we_add_to_the_plugins_own_time(setup, pod, capsys):
         netns, sandbox = await setup.pod_netns(f"pod-{number}"), setup.sandbox()
         setup.host.seconds.clear()
         begin = time.perf_counter()
-        attachment = await setup.network.attach(sandbox, str(netns), pod)
+        attachment = await setup.attach(sandbox, netns, pod)
         added.append((time.perf_counter() - begin, sum(setup.host.seconds)))
         setup.host.seconds.clear()
         begin = time.perf_counter()
@@ -234,7 +236,7 @@ async def test_status_of_the_reference_plugins_includes_ipam(setup):
 async def test_gc_spares_valid_attachments(setup, pod, version):
     setup.configure(version)
     netns, sandbox = await setup.pod_netns("pod"), setup.sandbox()
-    attachment = await setup.network.attach(sandbox, str(netns), pod)
+    attachment = await setup.attach(sandbox, netns, pod)
     rules = setup.on_node("iptables-save", "-t", "nat").count(sandbox)
     await setup.network.collect_garbage(lambda: {sandbox: attachment.result})
     assert setup.leased() == list(attachment.ips)

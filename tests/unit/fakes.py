@@ -210,8 +210,14 @@ class FakeNetwork:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    async def attach(self, sandbox_id: str, netns: str, config: api_pb2.PodSandboxConfig) -> Attachment:
+    async def configuration(self) -> bytes:
+        return b"configuration"
+
+    async def attach(
+        self, sandbox_id: str, netns: str, config: api_pb2.PodSandboxConfig, network: bytes
+    ) -> Attachment:
         await self.world.step("attach")
+        assert network == await self.configuration()
         assert Path(netns) in self.world.pins
         self.world.attached.add(sandbox_id)
         self.world.after("attach")
@@ -221,6 +227,7 @@ class FakeNetwork:
         self, sandbox_id: str, netns: str, config: api_pb2.PodSandboxConfig, result: bytes
     ) -> None:
         await self.world.step("detach")
+        assert result, "DEL has the configuration of ADD, even if that did not finish"
         self.world.attached.discard(sandbox_id)
 
     async def ready(self) -> tuple[bool, str]:

@@ -2,8 +2,8 @@
 
 A lock file keeps a second daemon out. All writes happen in one thread, in the order in which
 they were asked for, and are durable against the death of the daemon when their call returns
-(WAL with ``synchronous=NORMAL``: a power cut may lose the last ones, which whoever reads them
-at the next start has to take as any other difference from the world).
+(WAL with ``synchronous=NORMAL``). A power cut can lose those after the last :meth:`Database.sync`, which
+must be treated at the next start like any other difference between the database and the node.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noderuntime.core.blocking import Lane
-from noderuntime.core.errors import FailedPrecondition, HostError, ResourceExhausted
+from noderuntime.core.blocking import FILES, Lane
+from noderuntime.core.errors import FailedPrecondition, HostError, ResourceExhausted, os_errors
 
 Statement = tuple[str, Sequence[Any]]
 """SQL and the values for its marks."""
@@ -68,6 +68,7 @@ class Database:
         self._noun = noun
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _lock(path.with_suffix(".lock"))
+        self._log = path.with_name(f"{path.name}-wal")
         self._writer = Lane(path.stem, 1)
         try:
             self._connection = _open(path, noun, steps, load)
@@ -83,6 +84,11 @@ class Database:
     async def write(self, *statements: Statement) -> None:
         """Execute all statements or none; ResourceExhausted when the disk is full."""
         await self._writer.run(self._write, statements)
+
+    async def sync(self) -> None:
+        """Make all writes that have returned durable against a power cut as well; HostError if that fails."""
+        with os_errors(f"flush the {self._noun}"):
+            await FILES.run(_flush, self._log)
 
     async def read(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         """Return all rows of a query."""
@@ -115,6 +121,15 @@ class Database:
     def _release(self) -> None:
         self._writer.close()
         os.close(self._lock)
+
+
+def _flush(path: Path) -> None:
+    """Flush a file to the disk. Of SQLite's files, the log is the one that carries no lock of its own."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
 
 
 def _lock(path: Path) -> int:

@@ -1,3 +1,6 @@
+import errno
+import os
+
 import pytest
 
 from noderuntime.core.database import Database
@@ -30,3 +33,25 @@ async def test_two_databases_of_one_directory_have_locks_of_their_own(tmp_path):
     other = Database(tmp_path / "other.db", "second", STEPS, lambda _: None)
     await one.close()
     await other.close()
+
+
+async def test_sync_flushes_the_log_of_all_writes(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(os, "fdatasync", lambda fd: flushed.append(os.readlink(f"/proc/self/fd/{fd}")))
+    database = Database(tmp_path / "things.db", "list of things", STEPS, lambda _: None)
+    await database.write((PUT, ["a"]))
+    await database.sync()
+    assert flushed == [str(tmp_path / "things.db-wal")]
+    await database.close()
+
+
+async def test_sync_that_the_disk_refuses_is_an_error(tmp_path, monkeypatch):
+    def refuse(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", refuse)
+    database = Database(tmp_path / "things.db", "list of things", STEPS, lambda _: None)
+    await database.write((PUT, ["a"]))
+    with pytest.raises(HostError, match="flush the list of things: Input/output error"):
+        await database.sync()
+    await database.close()

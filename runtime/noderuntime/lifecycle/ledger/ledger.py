@@ -61,6 +61,10 @@ class Ledger:
         put = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = ?"
         await self._write(put, [key, value, value])
 
+    async def sync(self) -> None:
+        """Make all changes so far durable against a power cut."""
+        await self._database.sync()
+
     async def close(self) -> None:
         """Finish the writes under way and let go of the lock."""
         await self._database.close()

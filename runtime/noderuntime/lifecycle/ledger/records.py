@@ -34,7 +34,7 @@ class Sandbox:
     ips: tuple[str, ...] = ()
     """Pod addresses, primary first."""
     cni_result: bytes = b""
-    """The last plugin's result, handed back to the plugins at DEL."""
+    """The network's configuration, and the result of its plugins once ADD has finished; needed at DEL."""
     root: ProcessRef | None = None
     """The sandbox's own process (pause, or gVisor's sentry), where it has one."""
     monitor: ProcessRef | None = None

@@ -38,5 +38,5 @@ async def collect(parts: Parts) -> float:
 
 
 def attachments(ledger: Ledger) -> dict[str, bytes]:
-    """Return the CNI results of the sandboxes that are attached, or may be: empty before ADD has finished."""
+    """Return the CNI results of the sandboxes that are attached, or may be."""
     return {one.id: one.cni_result for one in ledger.sandboxes if one.netns and not one.released_at}

@@ -71,6 +71,7 @@ async def _run(parts: Parts, config: api_pb2.PodSandboxConfig, handler: str) -> 
     sandbox = Sandbox(id=new_id(), handler=handler, config=config, created_at=time.time_ns())
     if wants_pod_network(config):
         sandbox.netns = str(parts.paths.sandbox(sandbox.id).netns)
+        sandbox.cni_result = await parts.network.configuration()
     cgroup_of(parts, sandbox)
     if user_of(parts, sandbox) and not (await parts.probes.features(handler)).user_namespaces:
         raise InvalidArgument(f"handler {handler} offers no user namespaces on this node (hostUsers: false)")
@@ -109,7 +110,13 @@ async def _make(parts: Parts, sandbox: Sandbox, undo: Undo) -> None:
     await FILES.run(write_files, paths, sandbox.config, user_of(parts, sandbox))
     undo.add("namespaces and mounts", lambda: release.unpin(parts, sandbox))
     with parts.metrics.phase("namespaces", sandbox.handler):
-        await together(_mount_shm(parts, sandbox), _pin(parts, sandbox), name="prepare a sandbox")
+        # The plugins keep state on disk: the record has to be there before, should the power be cut.
+        await together(
+            _mount_shm(parts, sandbox),
+            _pin(parts, sandbox),
+            parts.ledger.sync(),
+            name="prepare a sandbox",
+        )
     undo.add("cgroups", lambda: release.remove_cgroups(parts, sandbox))
     if needs_root(parts, sandbox):
         undo.add("root container", lambda: release.root(parts, sandbox))
@@ -151,5 +158,7 @@ def pins_of(parts: Parts, sandbox: Sandbox) -> dict[NamespaceKind, Path]:
 async def _attach(parts: Parts, sandbox: Sandbox) -> None:
     if sandbox.netns:
         with parts.metrics.phase("network", sandbox.handler):
-            attachment = await parts.network.attach(sandbox.id, sandbox.netns, sandbox.config)
+            attachment = await parts.network.attach(
+                sandbox.id, sandbox.netns, sandbox.config, sandbox.cni_result
+            )
         sandbox.ips, sandbox.cni_result = attachment.ips, attachment.result

@@ -30,19 +30,28 @@ class Network(Protocol):
     death of the daemon. Each is bounded, whatever the plugins do: DeadlineExceeded names the one that hangs.
     """
 
-    async def attach(self, sandbox_id: str, netns: str, config: api_pb2.PodSandboxConfig) -> Attachment:
-        """Attach a sandbox (CNI ADD), with hostPorts, bandwidth and DNS as capabilities.
+    async def configuration(self) -> bytes:
+        """Return the configuration of the network that pods are attached to; Unavailable if there is none.
 
-        Unavailable if no network is configured. On failure DEL has been called; the caller calls
-        :meth:`detach` nevertheless. At most 3 minutes.
+        The ledger keeps it before ADD begins, so that DEL has it even if the daemon dies in between.
+        """
+
+    async def attach(
+        self, sandbox_id: str, netns: str, config: api_pb2.PodSandboxConfig, network: bytes
+    ) -> Attachment:
+        """Attach a sandbox (CNI ADD), with hostPorts, bandwidth and DNS as capabilities. At most 3 minutes.
+
+        ``network`` is what :meth:`configuration` returned. On failure DEL has been called; the caller calls
+        :meth:`detach` nevertheless.
         """
 
     async def detach(
         self, sandbox_id: str, netns: str, config: api_pb2.PodSandboxConfig, result: bytes
     ) -> None:
-        """Detach a sandbox (CNI DEL), with the configuration that its ADD had. At most 90 seconds.
+        """Detach a sandbox (CNI DEL), with the configuration of its ADD. At most 90 seconds.
 
-        Idempotent, and possible when the namespace is gone or when ADD did not finish (``result`` is empty).
+        ``result`` is that of :meth:`attach`, or of :meth:`configuration` if ADD did not finish; if it is
+        empty, the node's current configuration is used. Idempotent, and possible when the namespace is gone.
         """
 
     async def ready(self) -> tuple[bool, str]:
@@ -54,10 +63,11 @@ class Network(Protocol):
     async def collect_garbage(self, attachments: Callable[[], Mapping[str, bytes]]) -> None:
         """Have the plugins remove what belongs to no attachment, such as leaked addresses (CNI GC).
 
-        ``attachments`` returns the results of all sandboxes that are attached, or may be, by their IDs: empty
-        while ADD has not finished. It is called when no attach or detach runs; those that begin wait.
-        Plugins without GC, and configurations before version 1.1.0, keep what leaked. Unavailable if no
-        network is configured.
+        ``attachments`` returns the results (see :meth:`detach`) of all sandboxes that are attached, or may
+        be, by their IDs. It is called when no attach or detach runs; those that begin wait. Plugins without
+        GC, and configurations before version 1.1.0, keep what leaked.
+
+        Unavailable if no network is configured.
         """
 
 

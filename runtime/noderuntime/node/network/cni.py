@@ -45,10 +45,16 @@ class CniNetwork:
         self._turns = _Turns()
         self._status: tuple[NetworkList, LastAnswer[Literal[True]]] | None = None
 
-    async def attach(self, sandbox_id: str, netns: str, config: api_pb2.PodSandboxConfig) -> Attachment:
+    async def configuration(self) -> bytes:
+        """Return the node's network; Unavailable says what is wrong with its configuration."""
+        return Kept(await self._current(), None).to_bytes()
+
+    async def attach(
+        self, sandbox_id: str, netns: str, config: api_pb2.PodSandboxConfig, network: bytes
+    ) -> Attachment:
         """Call ADD on the chain. If it fails, DEL has been called, and the error is that of the ADD."""
-        network = await self._current()
-        chain = Chain(self._plugins, network)
+        given = Kept.from_bytes(network).network
+        chain = Chain(self._plugins, given)
         call = Call("ADD", sandbox_id, netns, cni_args(sandbox_id, config), _INTERFACE)
         async with self._between_collections():
             try:
@@ -56,9 +62,9 @@ class CniNetwork:
                     result = await chain.add(call, capability_args(config), fds)
                 ips = pod_ips(result, _INTERFACE)
             except NoderuntimeError:
-                await self._undo(sandbox_id, netns, config, Kept(network, chain.result))
+                await self._undo(sandbox_id, netns, config, Kept(given, chain.result))
                 raise
-        return Attachment(ips, Kept(network, result).to_bytes())
+        return Attachment(ips, Kept(given, result).to_bytes())
 
     async def detach(
         self, sandbox_id: str, netns: str, config: api_pb2.PodSandboxConfig, result: bytes
@@ -130,7 +136,6 @@ class CniNetwork:
         return inherited_lock(self._paths.run_dir, "CNI GC")
 
     async def _current(self) -> NetworkList:
-        """Return the node's network; Unavailable says what is wrong with its configuration."""
         return await _on_disk(self._configuration.current)
 
     def _usable(self) -> NetworkList:

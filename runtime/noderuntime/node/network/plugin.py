@@ -113,9 +113,9 @@ class PluginRunner:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What the ledger keeps for DEL: the network as it was at ADD, and the last result.
+    """What the ledger keeps for DEL: the network as it was at ADD, and the last result if ADD finished.
 
-    The node's configuration can change between the two.
+    The node's configuration can change between ADD and DEL.
     """
 
     network: NetworkList

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from fakes import pod_config
 
-from noderuntime.core.errors import NoderuntimeError, Unavailable
+from noderuntime.core.errors import Internal, NoderuntimeError, Unavailable
 from noderuntime.lifecycle.pods.network_garbage import attachments, collect
 from noderuntime.lifecycle.pods.remove import remove_pod_sandbox
 from noderuntime.lifecycle.pods.run import run_pod_sandbox
@@ -35,7 +35,7 @@ async def test_attachments_include_an_add_in_flight(node):
         unfinished = attachments(node.parts.ledger)
         gate.set()
         sandbox = await running
-    assert unfinished == {sandbox: b""}
+    assert unfinished == {sandbox: b"configuration"}
 
 
 async def test_attachments_end_when_the_pod_is_detached(node):
@@ -58,3 +58,18 @@ async def test_gc_that_fails_is_logged_and_repeated(node, caplog, error, pause, 
     node.parts.network = BrokenNetwork(error)
     assert await collect(node.parts) == pause
     assert [record.message for record in caplog.records].count("CNI GC failed") == logged
+
+
+async def test_a_record_is_on_disk_before_plugins_begin(node, monkeypatch):
+    monkeypatch.setattr(node.parts.ledger, "sync", lambda: node.world.step("sync"))
+    await run_pod_sandbox(node.parts, pod_config(), "runc")
+    assert node.world.trace.index("sync") < node.world.trace.index("attach")
+
+
+async def test_a_record_that_cannot_be_flushed_fails_the_pod(node, monkeypatch):
+    monkeypatch.setattr(node.parts.ledger, "sync", lambda: node.world.step("sync"))
+    node.world.fail = {"sync"}
+    with pytest.raises(Internal, match="sync fails"):
+        await run_pod_sandbox(node.parts, pod_config(), "runc")
+    assert "attach" not in node.world.trace
+    assert not node.left()

@@ -75,6 +75,23 @@ def plugin_dir(tmp_path):
 
 
 @pytest.fixture
+def netns(tmp_path):
+    path = tmp_path / "netns"
+    path.touch()
+    return str(path)
+
+
+@pytest.fixture
+def attach(network, netns, pod):
+    """Return a function that attaches a pod to the network of the test's module."""
+
+    async def attach(sandbox_id="5b"):
+        return await network.attach(sandbox_id, netns, pod, await network.configuration())
+
+    return attach
+
+
+@pytest.fixture
 def pod():
     return api_pb2.PodSandboxConfig(
         metadata=api_pb2.PodSandboxMetadata(name="web", namespace="shop", uid="u-1", attempt=0)

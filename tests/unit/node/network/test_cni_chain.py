@@ -23,20 +23,13 @@ def network(host, conf_dir, plugin_dir, paths):
     return CniNetwork(host, conf_dir, [plugin_dir], paths)
 
 
-@pytest.fixture
-def netns(tmp_path):
-    path = tmp_path / "netns"
-    path.touch()
-    return str(path)
-
-
 def failed(words, code=100):
     return Completed(1, json.dumps({"code": code, "msg": words, "details": "line 1\nline 2"}).encode(), b"")
 
 
-async def test_add_runs_the_chain_and_hands_results_on(network, host, pod, netns):
+async def test_add_runs_the_chain_and_hands_results_on(host, pod, netns, attach):
     pod.port_mappings.add(container_port=80, host_port=8080)
-    attachment = await network.attach("5b", netns, pod)
+    attachment = await attach()
     assert attachment.ips == ("10.9.0.2",)
     assert host.order == [("ADD", "bridge"), ("ADD", "portmap"), ("ADD", "bandwidth")]
     (_, _, first, env), (_, _, second, _), (_, _, third, _) = host.calls
@@ -60,20 +53,20 @@ async def test_add_runs_the_chain_and_hands_results_on(network, host, pod, netns
 @pytest.mark.parametrize(
     ("path", "passed"), [("/opt/bin", "/opt/bin"), ("", "/usr/sbin:/usr/bin:/sbin:/bin")]
 )
-async def test_plugins_get_the_daemons_environment(network, host, pod, netns, monkeypatch, path, passed):
+async def test_plugins_get_the_daemons_environment(host, monkeypatch, path, passed, attach):
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     monkeypatch.setenv("CNI_COMMAND", "VERSION")
     monkeypatch.setenv("PATH", path)
-    await network.attach("5b", netns, pod)
+    await attach()
     env = host.calls[0][3]
     assert env["HTTPS_PROXY"] == "http://proxy.example:3128"
     assert (env["CNI_COMMAND"], env["PATH"]) == ("ADD", passed)
 
 
 async def test_del_goes_backwards_with_the_last_result_and_the_old_configuration(
-    network, host, conf_dir, pod, netns
+    network, host, conf_dir, pod, netns, attach
 ):
-    attachment = await network.attach("5b", netns, pod)
+    attachment = await attach()
     host.calls.clear()
     (conf_dir / "10-pods.conflist").write_text(
         json.dumps({"name": "new", "cniVersion": "1.0.0", "plugins": [{"type": "bridge"}]})
@@ -85,8 +78,10 @@ async def test_del_goes_backwards_with_the_last_result_and_the_old_configuration
 
 
 @pytest.mark.parametrize("refuses", [False, True])
-async def test_plugins_find_the_addresses_that_the_pod_may_have_taken_off(network, host, pod, netns, refuses):
-    attachment = await network.attach("5b", netns, pod)
+async def test_plugins_find_the_addresses_that_the_pod_may_have_taken_off(
+    network, host, pod, netns, refuses, attach
+):
+    attachment = await attach()
     host.refuses = refuses
     host.calls.clear()
     await network.detach("5b", netns, pod, attachment.result)
@@ -100,10 +95,10 @@ async def test_del_of_a_namespace_that_is_gone_names_none(network, host, pod, tm
     assert not any("prevResult" in config for _, _, config, _ in host.calls)
 
 
-async def test_a_failed_add_is_taken_back_and_says_the_plugins_words(network, host, pod, netns):
+async def test_a_failed_add_is_taken_back_and_says_the_plugins_words(host, attach):
     host.answers["ADD", "portmap"] = failed("port 8080 is taken")
     with pytest.raises(ToolError) as caught:
-        await network.attach("5b", netns, pod)
+        await attach()
     assert str(caught.value) == (
         "CNI plugin portmap ADD failed with exit status 1: port 8080 is taken: line 1 line 2"
     )
@@ -111,11 +106,11 @@ async def test_a_failed_add_is_taken_back_and_says_the_plugins_words(network, ho
     assert host.calls[-1][2]["prevResult"]["from"] == "bridge"
 
 
-async def test_the_error_of_the_add_survives_a_del_that_fails_too(network, host, pod, netns):
+async def test_the_error_of_the_add_survives_a_del_that_fails_too(host, attach):
     host.answers["ADD", "bridge"] = failed("no more addresses")
     host.answers["DEL", "portmap"] = failed("DEL broke")
     with pytest.raises(ToolError, match="no more addresses"):
-        await network.attach("5b", netns, pod)
+        await attach()
     assert host.order[-1] == ("DEL", "bridge")
 
 
@@ -127,10 +122,10 @@ async def test_a_del_that_fails_still_reaches_every_plugin(network, host, pod, n
     assert len(host.calls) == 3
 
 
-async def test_add_that_hangs_names_the_plugin_and_is_undone(network, host, pod, netns):
+async def test_add_that_hangs_names_the_plugin_and_is_undone(host, attach):
     host.answers["ADD", "portmap"] = DeadlineExceeded("portmap did not finish within 89 s")
     with pytest.raises(DeadlineExceeded, match="CNI plugin portmap ADD: portmap did not finish within 89 s"):
-        await network.attach("5b", netns, pod)
+        await attach()
     assert host.order[2:] == [("DEL", "bandwidth"), ("DEL", "portmap"), ("DEL", "bridge")]
     assert all(85 < timeout <= 90 for timeout in host.timeouts[:2]), "the chain has one deadline"
 
@@ -147,10 +142,10 @@ async def test_del_that_hangs_ends_before_the_kubelet_gives_up(
     assert host.timeouts == [seconds] * plugins
 
 
-async def test_stderr_speaks_where_stdout_is_silent(network, host, pod, netns):
+async def test_stderr_speaks_where_stdout_is_silent(host, attach):
     host.answers["ADD", "bridge"] = Completed(2, b"", b"panic: oh\n\tno\n" + b"x" * 5000)
     with pytest.raises(ToolError, match="panic: oh no") as caught:
-        await network.attach("5b", netns, pod)
+        await attach()
     assert len(str(caught.value)) < 1200
 
 
@@ -158,14 +153,14 @@ async def test_stderr_speaks_where_stdout_is_silent(network, host, pod, netns):
     "stdout",
     [b"", b"[]", b"{}", b'{"ips": [{"address": "nonsense"}]}', b'{"ips": 5}', b'{"ips":[{"interface":7}]}'],
 )
-async def test_a_result_without_sense_is_an_error_and_taken_back(network, host, pod, netns, stdout):
+async def test_a_result_without_sense_is_an_error_and_taken_back(host, stdout, attach):
     host.answers["ADD", "bandwidth"] = Completed(0, stdout, b"")
     with pytest.raises(ToolError, match="result"):
-        await network.attach("5b", netns, pod)
+        await attach()
     assert host.order[-1] == ("DEL", "bridge")
 
 
-async def test_addresses_of_the_pods_interface_only_and_ipv4_first(network, host, pod, netns):
+async def test_addresses_of_the_pods_interface_only_and_ipv4_first(host, attach):
     result = {
         "cniVersion": "1.0.0",
         "interfaces": [
@@ -181,7 +176,7 @@ async def test_addresses_of_the_pods_interface_only_and_ipv4_first(network, host
         ],
     }
     host.answers["ADD", "bandwidth"] = Completed(0, json.dumps(result).encode(), b"")
-    assert (await network.attach("5b", netns, pod)).ips == ("10.9.0.2", "fd00::2")
+    assert (await attach()).ips == ("10.9.0.2", "fd00::2")
 
 
 async def test_ready_follows_the_directory(network, conf_dir, plugin_dir):
@@ -201,11 +196,17 @@ async def test_ready_follows_the_directory(network, conf_dir, plugin_dir):
     assert await network.ready() == (True, "")
 
 
-async def test_without_configuration_add_is_unavailable_and_del_has_nothing_to_do(
-    host, conf_dir, plugin_dir, paths, pod, netns
-):
-    network = CniNetwork(host, conf_dir, [plugin_dir], paths)
+async def test_without_configuration_pods_wait_and_del_has_nothing_to_do(network, host, conf_dir, pod, netns):
+    (conf_dir / "10-pods.conflist").unlink()
     with pytest.raises(Unavailable, match="not configured"):
-        await network.attach("5b", netns, pod)
+        await network.configuration()
     await network.detach("5b", netns, pod, b"")
     assert host.calls == []
+
+
+async def test_del_after_an_unfinished_add_has_its_configuration(network, host, conf_dir, pod, netns):
+    given = await network.configuration()
+    (conf_dir / "10-pods.conflist").unlink()
+    await network.detach("5b", netns, pod, given)
+    assert host.order == [("DEL", "bandwidth"), ("DEL", "portmap"), ("DEL", "bridge")]
+    assert not any("prevResult" in config for _, _, config, _ in host.calls)

@@ -78,7 +78,7 @@ async def test_status_is_remembered_until_the_configuration_changes(network, hos
     assert len(host.calls) == 4
 
 
-async def test_a_pod_is_attached_whatever_status_says(network, host, pod, tmp_path):
+async def test_a_pod_is_attached_whatever_status_says(network, host, attach):
     host.answers["STATUS", "bridge"] = failed(50, "away")
     await network.ready()
-    assert (await network.attach("5b", str(tmp_path / "netns"), pod)).ips == ("10.9.0.2",)
+    assert (await attach()).ips == ("10.9.0.2",)

@@ -22,13 +22,6 @@ def network(host, conf_dir, plugin_dir, paths):
     return CniNetwork(host, conf_dir, [plugin_dir], paths)
 
 
-@pytest.fixture
-def netns(tmp_path):
-    path = tmp_path / "netns"
-    path.touch()
-    return str(path)
-
-
 def collected(host):
     """Return the valid container IDs of each GC, by network and plugin."""
     return {
@@ -62,10 +55,10 @@ async def test_gc_is_not_called_where_it_is_unknown_or_disabled(network, host, c
     assert host.calls == []
 
 
-async def test_gc_lists_the_attachments_of_each_network_apart(network, host, conf_dir, pod, netns):
-    old = (await network.attach("5b", netns, pod)).result
+async def test_gc_lists_the_attachments_of_each_network_apart(network, host, conf_dir, attach):
+    old = (await attach()).result
     configure(conf_dir, name="new")
-    new = (await network.attach("77", netns, pod)).result
+    new = (await attach("77")).result
     await network.collect_garbage(lambda: {"5b": old, "77": new, "unfinished": b"", "damaged": b"{"})
     assert collected(host) == {
         ("pods", "bridge"): ["5b", "unfinished", "damaged"],
@@ -75,9 +68,9 @@ async def test_gc_lists_the_attachments_of_each_network_apart(network, host, con
     }
 
 
-async def test_a_network_that_disabled_gc_at_add_stays_without(network, host, conf_dir, pod, netns):
+async def test_a_network_that_disabled_gc_at_add_stays_without(network, host, conf_dir, attach):
     configure(conf_dir, disableGC=True)
-    kept = (await network.attach("5b", netns, pod)).result
+    kept = (await attach()).result
     configure(conf_dir, name="new")
     await network.collect_garbage(lambda: {"5b": kept})
     assert {name for name, _ in collected(host)} == {"new"}
@@ -96,11 +89,11 @@ async def test_gc_without_a_configuration_is_unavailable(network, conf_dir):
         await network.collect_garbage(dict)
 
 
-async def test_gc_waits_for_an_add_in_flight_and_lists_it(network, host, pod, netns):
+async def test_gc_waits_for_an_add_in_flight_and_lists_it(network, host, attach):
     gate = host.hold["ADD", "bridge"] = asyncio.Event()
     known = {}
     async with asyncio.TaskGroup() as group:
-        adding = group.create_task(network.attach("5b", netns, pod))
+        adding = group.create_task(attach())
         await host.held.wait()
         collecting = group.create_task(network.collect_garbage(lambda: known))
         await asyncio.sleep(0.01)
@@ -113,9 +106,9 @@ async def test_gc_waits_for_an_add_in_flight_and_lists_it(network, host, pod, ne
 
 
 @pytest.mark.parametrize("command", ["ADD", "DEL"])
-async def test_pods_wait_for_gc_under_way(network, host, pod, netns, command):
+async def test_pods_wait_for_gc_under_way(network, host, pod, netns, command, attach):
     gate = host.hold["GC", "portmap"] = asyncio.Event()
-    work = network.attach("5b", netns, pod) if command == "ADD" else network.detach("5b", netns, pod, b"")
+    work = attach() if command == "ADD" else network.detach("5b", netns, pod, b"")
     async with asyncio.TaskGroup() as group:
         group.create_task(network.collect_garbage(dict))
         await host.held.wait()
@@ -126,7 +119,7 @@ async def test_pods_wait_for_gc_under_way(network, host, pod, netns, command):
     assert {kind for kind, _ in host.order[2:]} == {command}
 
 
-async def test_a_waiting_gc_holds_up_no_pod(network, host, pod, netns):
+async def test_a_waiting_gc_holds_up_no_pod(network, host, pod, netns, attach):
     gate = host.hold["DEL", "bridge"] = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(network.detach("77", netns, pod, b""))
@@ -134,7 +127,7 @@ async def test_a_waiting_gc_holds_up_no_pod(network, host, pod, netns):
         collecting = group.create_task(network.collect_garbage(dict))
         await asyncio.sleep(0.01)
         async with asyncio.timeout(5):
-            await network.attach("5b", netns, pod)
+            await attach()
         assert not collecting.done()
         gate.set()
     assert host.order[-1] == ("GC", "portmap")

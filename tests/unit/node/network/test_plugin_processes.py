@@ -33,10 +33,13 @@ DAEMON = """
 
     conf_dir, plugin_dir, run_dir, netns = map(Path, sys.argv[1:])
     network = CniNetwork(LinuxHost(), conf_dir, [plugin_dir], Paths(run_dir))
+
+    async def add():
+        await network.attach("5b", str(netns), api_pb2.PodSandboxConfig(), await network.configuration())
+
     asyncio.run({work})
 """
-ADD = 'network.attach("5b", str(netns), api_pb2.PodSandboxConfig())'
-GC = "network.collect_garbage(dict)"
+ADD, GC = "add()", "network.collect_garbage(dict)"
 
 
 @pytest.fixture
