@@ -336,7 +336,7 @@ async def test_a_restart_of_containerd_is_unavailable_and_heals(node, backend, c
     await backend.prepare(container, image, target, {})
     node.daemon.stop()
     try:
-        with pytest.raises(Unavailable, match=r"containerd at .* does not answer") as caught:
+        with pytest.raises(Unavailable, match=r"containerd at .* is not available") as caught:
             await backend.image(f"{NAME}:1")
         assert "\n" not in str(caught.value)
         assert (target / "etc/a").exists(), "a container that runs is untouched"

@@ -42,9 +42,9 @@ def ranges(scene: Scene) -> list[str]:
 
 async def test_a_401_for_every_token(scene, desk):
     scene.liar.on(EVERYTHING, lies.answers(401, WWW_Authenticate=lies.challenge(desk.realm)))
-    await refused(scene.client().resolve(scene.reference, USER), PermissionDenied, "access is denied")
+    await refused(scene.client().resolve(scene.reference, USER), PermissionDenied, "access denied")
     assert len(scene.liar.asked) == 3
-    await refused(scene.client().resolve(scene.reference, BEARER), PermissionDenied, "access is denied")
+    await refused(scene.client().resolve(scene.reference, BEARER), PermissionDenied, "access denied")
     assert desk.given == 1, "who brings a token asks for none"
 
 
@@ -52,38 +52,36 @@ async def test_a_token_server_elsewhere_gets_what_it_must_and_a_third_one_nothin
     """A token server may itself redirect; then it is the stranger."""
     scene.liar.on(TOKEN, lies.redirects(f"http://{scene.stranger.authority}/token", 307))
     scene.stranger.on("(GET|POST)", lies.answers(200, b'{"token": "for-nobody"}'))
-    await refused(scene.client().resolve(scene.reference, USER), PermissionDenied, "access is denied")
+    await refused(scene.client().resolve(scene.reference, USER), PermissionDenied, "access denied")
     assert "authorization" in scene.liar.seen("GET /token")[0].headers
     assert len(scene.stranger.asked) == 1
-    await refused(
-        scene.client().resolve(scene.reference, IDENTITY), Unavailable, "redirects more than 0 times"
-    )
+    await refused(scene.client().resolve(scene.reference, IDENTITY), Unavailable, "more than 0 redirects")
     assert b"identity-secret" in scene.liar.seen("POST /token")[0].raw
     assert len(scene.stranger.asked) == 1, "a form is not sent on"
 
 
 TOKENS = [
-    ("a page", lies.HTML, DataLoss, "is no token"),
-    ("nothing", lies.answers(200), DataLoss, "is no token"),
-    ("a list", lies.answers(200, b"[]"), DataLoss, "is no token"),
-    ("no token", lies.answers(200, b"{}"), DataLoss, "is no token"),
-    ("a number", lies.answers(200, b'{"token": 1}'), DataLoss, "is no token"),
-    ("two lines", lies.answers(200, b'{"token": "a\\r\\nX-Evil: 1"}'), DataLoss, "is no token"),
-    ("no life", lies.answers(200, b'{"token": "t", "expires_in": "x"}'), DataLoss, "is no token"),
-    ("not a number", lies.answers(200, b'{"token": "t", "expires_in": NaN}'), DataLoss, "is no token"),
-    ("deep nesting", lies.answers(200, b'{"token":' + b"[" * 99_999), DataLoss, "is no token"),
-    ("half a pair", lies.answers(200, b'{"token": "\\ud800"}'), DataLoss, "is no token"),
-    ("too much", lies.answers(200, b" " * lies.MIB), ResourceExhausted, "sends more than 262144 bytes"),
+    ("a page", lies.HTML, DataLoss, "no valid token"),
+    ("nothing", lies.answers(200), DataLoss, "no valid token"),
+    ("a list", lies.answers(200, b"[]"), DataLoss, "no valid token"),
+    ("no token", lies.answers(200, b"{}"), DataLoss, "no valid token"),
+    ("a number", lies.answers(200, b'{"token": 1}'), DataLoss, "no valid token"),
+    ("two lines", lies.answers(200, b'{"token": "a\\r\\nX-Evil: 1"}'), DataLoss, "no valid token"),
+    ("no life", lies.answers(200, b'{"token": "t", "expires_in": "x"}'), DataLoss, "no valid token"),
+    ("not a number", lies.answers(200, b'{"token": "t", "expires_in": NaN}'), DataLoss, "no valid token"),
+    ("deep nesting", lies.answers(200, b'{"token":' + b"[" * 99_999), DataLoss, "no valid token"),
+    ("half a pair", lies.answers(200, b'{"token": "\\ud800"}'), DataLoss, "no valid token"),
+    ("too much", lies.answers(200, b" " * lies.MIB), ResourceExhausted, "sent more than 262144 bytes"),
     ("no end", lies.endless(b" "), ResourceExhausted, "more than"),
-    ("a bomb", lies.gzipped(b" " * lies.MIB), DataLoss, "sends an encoded body"),
-    ("a trickle", lies.trickles(lies.HEAD_OK + b"\r\n"), Unavailable, "takes too long"),
-    ("no answer", lies.stalls(), Unavailable, "no answer in time"),
+    ("a bomb", lies.gzipped(b" " * lies.MIB), DataLoss, "sent an encoded body"),
+    ("a trickle", lies.trickles(lies.HEAD_OK + b"\r\n"), Unavailable, "takes longer than"),
+    ("no answer", lies.stalls(), Unavailable, "timed out"),
     ("a refusal", lies.answers(401, WWW_Authenticate="Basic"), PermissionDenied, "refuses these credentials"),
     ("another refusal", lies.answers(400), PermissionDenied, "refuses these credentials"),
-    ("nobody", lies.answers(404), Unavailable, "knows of no tokens"),
+    ("nobody", lies.answers(404), Unavailable, "was not found"),
     ("a failure", lies.answers(500), Unavailable, "status 500"),
-    ("a loop", lies.redirects("/token"), Unavailable, "redirects more than 5 times"),
-    ("a token that is none", lies.answers(200, b'{"token": "t"}'), PermissionDenied, "access is denied"),
+    ("a loop", lies.redirects("/token"), Unavailable, "more than 5 redirects"),
+    ("a token that is none", lies.answers(200, b'{"token": "t"}'), PermissionDenied, "access denied"),
 ]
 
 
@@ -99,7 +97,7 @@ async def test_how_long_a_token_lives_may_be_nonsense(scene, desk, life):
     scene.liar.on(TOKEN, lies.answers(200, json.dumps({"access_token": "good", "expires_in": life}).encode()))
     client = scene.client()
     if life == 10**400:
-        await refused(client.resolve(scene.reference), DataLoss, "is no token")
+        await refused(client.resolve(scene.reference), DataLoss, "no valid token")
         return
     assert len(await pull(client, scene.reference)) == 3
     assert len(scene.liar.seen(TOKEN)) == 1
@@ -122,14 +120,14 @@ REALMS = [
 )
 async def test_a_token_server_that_is_none(scene, realm):
     scene.liar.on(EVERYTHING, lies.answers(401, WWW_Authenticate=lies.challenge(realm)))
-    await refused(scene.client().resolve(scene.reference, USER), DataLoss, "names no usable token server")
+    await refused(scene.client().resolve(scene.reference, USER), DataLoss, "names no valid token server")
 
 
 async def test_a_token_server_without_tls_where_nobody_allowed_that(scene):
     realm = "http://tokens.example/token"
     scene.liar.on(EVERYTHING, lies.answers(401, WWW_Authenticate=lies.challenge(realm)))
     call = scene.client().resolve(scene.reference, USER)
-    await refused(call, PermissionDenied, "tokens.example has no TLS, which is not allowed for it")
+    await refused(call, PermissionDenied, "tokens.example has no TLS, which is required")
 
 
 @pytest.mark.parametrize("credentials", [None, USER, IDENTITY, BEARER])

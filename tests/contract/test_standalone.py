@@ -248,8 +248,8 @@ def test_the_filesystem_of_images_is_told(site: Site, kubelet: Kubelet) -> None:
     [
         ("{registry}/team/app:none", grpc.StatusCode.NOT_FOUND, "not found"),
         ("127.0.0.1:1/team/app:1", grpc.StatusCode.UNAVAILABLE, "127.0.0.1:1"),
-        ("{registry}/Team/App", grpc.StatusCode.INVALID_ARGUMENT, "not valid"),
-        ("{registry}/../etc:1", grpc.StatusCode.INVALID_ARGUMENT, "not valid"),
+        ("{registry}/Team/App", grpc.StatusCode.INVALID_ARGUMENT, "is invalid"),
+        ("{registry}/../etc:1", grpc.StatusCode.INVALID_ARGUMENT, "is invalid"),
     ],
 )
 def test_a_pull_that_fails_says_why_in_one_line(

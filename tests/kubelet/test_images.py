@@ -39,7 +39,7 @@ def test_pull_secret_is_used_for_a_private_registry(workloads: Workloads, closed
     image = closed.image("user-name:1")
     workloads.apply(closed.secret("right"), closed.secret("wrong", "not-" + PASSWORD))
     workloads.apply(_of("without", image), _of("wrong", image, "wrong"))
-    for name, text in {"without": "wants user and password", "wrong": "access is denied"}.items():
+    for name, text in {"without": "requires a username and password", "wrong": "access denied"}.items():
         message = workloads.event(name, "Failed", image)
         assert text in message
         assert "\n" not in message

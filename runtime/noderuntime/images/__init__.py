@@ -1,1 +1,1 @@
-"""Where root filesystems come from."""
+"""Images: references, registry client, archives, the store, and the backends on top of them."""

@@ -1,16 +1,16 @@
-"""What an image backend owes the layers above.
+"""The contract of an image backend, which the lifecycle uses.
 
-A container gets a *snapshot*: a writable directory tree made of the image's
-layers, mounted at a path that the caller chose. Lifecycle:
+A container gets a *snapshot*: a writable directory tree on top of the image's layers, mounted at a path
+that the caller selects. Lifecycle:
 
     image(ref) ──► prepare(key, image, target) ──► [container runs] ──► release(key, target)
 
 * ``prepare`` is all or nothing: after an error neither mount nor snapshot is left.
-* While a snapshot lives, its parents live, whatever the image's owner removes.
-* ``release`` is idempotent and succeeds for keys that never were.
+* The layers of a snapshot exist as long as the snapshot, even if the image is removed.
+* ``release`` is idempotent and succeeds for keys that do not exist.
 * Keys are container IDs. A backend can list its keys, so that recovery finds orphans.
 
-One conformance suite (tests/contract) holds every backend to this.
+One conformance suite (tests/contract) runs against every backend.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from noderuntime.node.host.base import UserNamespace
 
 @dataclass(frozen=True, slots=True)
 class ImageConfig:
-    """The part of an OCI image config that a container takes its defaults from."""
+    """The defaults for containers in an OCI image config."""
 
     env: tuple[str, ...] = ()
     entrypoint: tuple[str, ...] = ()
@@ -38,34 +38,34 @@ class ImageConfig:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image that is on the node."""
+    """An image on the node."""
 
     id: str
     """``sha256:`` and the digest of its config (CRI Image.id)."""
     chain_id: str
-    """Snapshot name of its top layer (OCI image spec, ChainID)."""
+    """Chain ID of its top layer (OCI image spec, ChainID), which names its snapshot."""
     config: ImageConfig
     repo_tags: tuple[str, ...] = ()
     repo_digests: tuple[str, ...] = ()
     size: int = 0
-    """Bytes, where the backend knows."""
+    """Bytes; 0 if the backend does not know it."""
     pinned: bool = False
-    """Nobody should remove it to make room."""
+    """Whether the kubelet must not remove it to free space."""
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotUsage:
-    """What a container's writable layer takes on disk."""
+    """The disk usage of a container's writable layer."""
 
     bytes: int
     inodes: int
 
 
 class ImageBackend(Protocol):
-    """Where root filesystems come from."""
+    """A source of root filesystems. See the module for its contract."""
 
     async def image(self, ref: str) -> Image:
-        """Find an image by ID, tag or digest; NotFound when the node does not have it."""
+        """Return the image with an ID, tag or digest. NotFound if the node does not have it."""
 
     async def prepare(
         self,
@@ -75,29 +75,29 @@ class ImageBackend(Protocol):
         labels: Mapping[str, str],
         user: UserNamespace | None = None,
     ) -> None:
-        """Make a writable snapshot of the image and mount it at the (existing, empty) target.
+        """Create a writable snapshot of the image and mount it at the target, an existing empty directory.
 
-        With a (pinned) user namespace, its owners are those of the image as seen from in there.
+        In a (pinned) user namespace the mount is ID-mapped, so that owners inside are those of the image.
         """
 
     async def volume(self, key: str, image: Image, target: Path, sub_path: str = "") -> Path:
-        """Mount an image read-only at the target; return where the path leads in it.
+        """Mount an image read-only at the target and return ``sub_path`` in it.
 
-        It stays until the key is released. NotFound when the path leads nowhere, Unimplemented where the
-        backend has no such mounts.
+        It is mounted until the key is released. NotFound if the path does not exist, Unimplemented if the
+        backend does not support image volumes.
         """
 
     async def release(self, key: str, target: Path) -> None:
         """Unmount the target and the key's volumes, and remove the snapshot."""
 
     async def keys(self) -> set[str]:
-        """List the snapshots that this daemon made."""
+        """Return the keys of the snapshots that this daemon created."""
 
     async def usage(self, key: str) -> SnapshotUsage:
-        """Measure a snapshot's writable layer."""
+        """Return the disk usage of a snapshot's writable layer."""
 
     async def filesystem(self) -> str:
-        """Name the directory that writable layers count against, as ImageFsInfo names it (CRI ``fs_id``)."""
+        """Return the directory that contains the writable layers (CRI ImageFsInfo, ``fs_id``)."""
 
     async def close(self) -> None:
-        """Let go of connections; snapshots stay."""
+        """Close connections. Snapshots are kept."""

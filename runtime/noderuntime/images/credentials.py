@@ -1,6 +1,6 @@
-"""Who we are to a registry: what a pull brings along, and what the node's own file says.
+"""Credentials for registries: those of a pull, and those in the node's own file.
 
-The file has the form of Docker's ``config.json``: ``{"auths": {"registry.example":
+The file has the format of Docker's ``config.json``: ``{"auths": {"registry.example":
 {"auth": "…"}}}``. It is read for every pull, so that a rotated password needs no restart.
 """
 
@@ -25,7 +25,7 @@ _BEARER = re.compile(r"[\x21-\x7e]*")
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
-    """One of: user and password, an identity (refresh) token, a registry (bearer) token; never shown."""
+    """A user and password, an identity (refresh) token, or a registry (bearer) token. Hidden in repr."""
 
     username: str = ""
     password: str = ""
@@ -40,9 +40,9 @@ class Credentials:
 
 
 def from_cri(auth: api_pb2.AuthConfig, registry: str) -> Credentials | None:
-    """Read what PullImage brings along; none when it is meant for another server.
+    """Return the credentials of PullImage, or None if they are for another server.
 
-    InvalidArgument when ``auth`` is not base64 of ``user:password``, or a token is none.
+    InvalidArgument if ``auth`` is not base64 of ``user:password``, or a token is invalid.
     """
     if auth.server_address and not same_registry(auth.server_address, registry):
         return None
@@ -51,7 +51,7 @@ def from_cri(auth: api_pb2.AuthConfig, registry: str) -> Credentials | None:
 
 
 class _Entry(BaseModel):
-    """What the file knows of one registry; keys that we do not know are other tools' business."""
+    """The credentials for one registry. Unknown keys are ignored, they belong to other tools."""
 
     model_config = ConfigDict(strict=True, hide_input_in_errors=True)
 
@@ -72,23 +72,23 @@ class CredentialsFile:
     """The node's own credentials."""
 
     def __init__(self, path: Path | None) -> None:
-        """Use a file; None is one that is empty."""
+        """Use a file. None is equal to an empty file."""
         self._path = path
 
     def use(self, path: Path | None) -> None:
-        """Read this file from now on."""
+        """Use this file from now on."""
         self._path = path
 
     async def find(self, registry: str, repository: str) -> Credentials | None:
-        """Look up a repository; a missing file has none. InvalidArgument when it cannot be read.
+        """Return the credentials for a repository, if any. InvalidArgument if the file is invalid.
 
-        A key may go on after the registry with a path that repositories are under; the longest wins.
+        A key can have a path after the registry, which limits it to repositories below. The longest wins.
         """
         path = self._path
         if path is None:
             return None
         entries = await FILES.run(_read, path)
-        keys = [key for key in entries if _covers(key, registry, repository)]
+        keys = [key for key in entries if _matches(key, registry, repository)]
         if not keys:
             return None
         entry = entries[max(keys, key=lambda key: len(_path(key)))]
@@ -110,32 +110,32 @@ def _read(path: Path) -> Mapping[str, _Entry]:
         return _File.model_validate_json(raw).auths
     except ValidationError as error:
         raise InvalidArgument(
-            f'credentials {path}: not of the form {{"auths": {{"registry": {{"auth": "..."}}}}}}'
+            f'credentials {path}: the format must be {{"auths": {{"registry": {{"auth": "..."}}}}}}'
         ) from error
 
 
-def _covers(key: str, registry: str, repository: str) -> bool:
+def _matches(key: str, registry: str, repository: str) -> bool:
     path = _path(key)
     return same_registry(key, registry) and f"{repository}/".startswith(f"{path}/" if path else "")
 
 
 def _path(key: str) -> str:
-    """Return what follows the host, without the versions of the API that some tools write there."""
+    """Return the path after the host, without the API version that some tools write there."""
     path = (key.partition("://")[2] or key).partition("/")[2]
     return re.sub(r"\Av[12](?:/|\Z)", "", path).strip("/")
 
 
 def _completed(given: Credentials, auth: str, source: str) -> Credentials | None:
-    """Take user and password from ``auth`` where they are not given, and an identity token from there."""
+    """Return the credentials with the user, password or identity token of ``auth`` filled in."""
     if auth and not given.username:
         username, password = _decode(auth, source)
         given = replace(given, username=username, password=password)
-    if given.username == "<token>":  # how Docker's tools file an identity token
+    if given.username == "<token>":  # Docker's notation of an identity token
         given = replace(
             given, username="", password="", identity_token=given.identity_token or given.password
         )
     if not _BEARER.fullmatch(given.registry_token):
-        raise InvalidArgument(f"{source}: the registry token has characters that no token has")
+        raise InvalidArgument(f"{source}: the registry token contains invalid characters")
     return given or None
 
 

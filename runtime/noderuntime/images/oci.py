@@ -1,7 +1,7 @@
-"""What index, manifest and config say, read without trust.
+"""Parses index, manifest and config (OCI image spec), which are untrusted.
 
-Whoever made the image wrote these: sizes are capped by the reader, types are
-checked here, and what is wrong becomes one line of InvalidArgument.
+Their authors can be hostile: readers limit their size, types are checked here, and a
+violation is InvalidArgument in one line.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ MANIFEST_TYPES = frozenset(
 )
 
 LAYERS_LIMIT = 500
-_WORDS_LIMIT = 10_000
-_PARTS_LIMIT = 300_000
-"""Values in a document; each takes a hundred bytes of memory, however short it is written."""
+_STRINGS_LIMIT = 10_000
+_VALUES_LIMIT = 300_000
+"""Values in a document; each takes a hundred bytes of memory, however short its JSON."""
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
-_Words = Annotated[list[str], Field(max_length=_WORDS_LIMIT)]
+_Strings = Annotated[list[str], Field(max_length=_STRINGS_LIMIT)]
 
 
 class Document(BaseModel):
-    """What all of them have in common: types are what they should be, unknown keys are ignored."""
+    """The base of all documents: types are strict, unknown keys are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
 
 class Platform(Document):
-    """Which machines a manifest is for."""
+    """The platform of a manifest."""
 
     os: str = ""
     architecture: str = ""
@@ -53,7 +53,7 @@ class Platform(Document):
 
 
 class Descriptor(Document):
-    """A blob that another one points at."""
+    """A reference to another blob (OCI image spec, descriptor.md)."""
 
     media_type: str = Field(default="", alias="mediaType")
     digest: Digest
@@ -62,27 +62,27 @@ class Descriptor(Document):
 
 
 class Index(Document):
-    """One image for several platforms."""
+    """An image for several platforms."""
 
-    manifests: Annotated[list[Descriptor], Field(max_length=_WORDS_LIMIT)]
+    manifests: Annotated[list[Descriptor], Field(max_length=_STRINGS_LIMIT)]
 
 
 class Manifest(Document):
-    """One image for one platform; its layers are of no interest once unpacked (see :class:`Layers`)."""
+    """An image for one platform. Its layers are needed to unpack only (see :class:`Layers`)."""
 
     config: Descriptor
 
 
 class Layers(Document):
-    """The rest of a manifest: the layers as they are stored, bottom first."""
+    """The layers of a manifest, bottom first."""
 
     layers: Annotated[list[Descriptor], Field(max_length=LAYERS_LIMIT)]
 
 
 class _Defaults(Document):
-    env: _Words | None = Field(default=None, alias="Env")
-    entrypoint: _Words | None = Field(default=None, alias="Entrypoint")
-    cmd: _Words | None = Field(default=None, alias="Cmd")
+    env: _Strings | None = Field(default=None, alias="Env")
+    entrypoint: _Strings | None = Field(default=None, alias="Entrypoint")
+    cmd: _Strings | None = Field(default=None, alias="Cmd")
     working_dir: str | None = Field(default=None, alias="WorkingDir")
     user: str | None = Field(default=None, alias="User")
     stop_signal: str | None = Field(default=None, alias="StopSignal")
@@ -94,7 +94,7 @@ class _RootFs(Document):
 
 
 class Config(Document):
-    """An image's config: defaults for its containers, and its layers' digests when unpacked."""
+    """An image's config: the defaults of its containers, and its layers' uncompressed digests."""
 
     defaults: _Defaults | None = Field(default=None, alias="config")
     rootfs: _RootFs = _RootFs()
@@ -104,22 +104,22 @@ D = TypeVar("D", bound=Document)
 
 
 def read(kind: type[D], raw: bytes) -> D:
-    """Parse one of the documents above; InvalidArgument says where it is wrong."""
-    if is_crowded(raw):
-        raise InvalidArgument(f"image {kind.__name__.lower()}: more than {_PARTS_LIMIT} values")
+    """Parse one of the documents above. InvalidArgument names the first invalid field."""
+    if has_too_many_values(raw):
+        raise InvalidArgument(f"image {kind.__name__.lower()}: more than {_VALUES_LIMIT} values")
     try:
         return kind.model_validate_json(raw)
     except ValidationError as error:
         raise InvalidArgument(f"image {kind.__name__.lower()}: {first_problem(error)}") from error
 
 
-def is_crowded(raw: bytes) -> bool:
-    """Tell, without parsing, whether a document may have more values than any good one has."""
-    return sum(raw.count(mark) for mark in (b"{", b"[", b",")) > _PARTS_LIMIT
+def has_too_many_values(raw: bytes) -> bool:
+    """Return whether a document can have more values than allowed, without parsing it."""
+    return sum(raw.count(mark) for mark in (b"{", b"[", b",")) > _VALUES_LIMIT
 
 
 def container_defaults(config: Config) -> ImageConfig:
-    """Return the defaults that the layers above take."""
+    """Return the defaults for containers."""
     given = config.defaults or _Defaults()
     return ImageConfig(
         env=tuple(given.env or ()),
@@ -133,7 +133,7 @@ def container_defaults(config: Config) -> ImageConfig:
 
 
 def chain_id(diff_ids: Iterable[str]) -> str:
-    """Name the stack of layers (OCI image spec, Layer ChainID); empty for no layers."""
+    """Return the chain ID of a stack of layers (OCI image spec, Layer ChainID); empty for no layers."""
     chain = ""
     for diff_id in diff_ids:
         chain = chain_above(chain, diff_id)
@@ -141,14 +141,14 @@ def chain_id(diff_ids: Iterable[str]) -> str:
 
 
 def chain_above(chain: str, diff_id: str) -> str:
-    """Name a stack of layers with one more on top."""
+    """Return the chain ID of a stack of layers with one more on top."""
     return f"sha256:{hashlib.sha256(f'{chain} {diff_id}'.encode()).hexdigest()}" if chain else diff_id
 
 
 def by_preference(index: Index, machine: str | None = None) -> list[Descriptor]:
-    """List what may run on this machine, best first: manifests, and indexes that may have one.
+    """Return the entries that can run on this machine, best first: manifests, and indexes of them.
 
-    ``machine`` is named as uname(2) names it. Entries that name no platform come last.
+    ``machine`` is the machine of uname(2). Entries without a platform are last.
     """
     order = _PLATFORMS.get(machine or platform.machine(), ())
     ranked = []
@@ -164,7 +164,7 @@ def by_preference(index: Index, machine: str | None = None) -> list[Descriptor]:
 
 
 def _normal(wanted: Platform) -> tuple[str, str]:
-    """Spell architecture and variant in the one way that the table below knows."""
+    """Return architecture and variant in the notation of the table below."""
     architecture = wanted.architecture.lower()
     architecture, implied = _SPELLINGS.get(architecture, (architecture, ""))
     variant = wanted.variant.lower() or implied
@@ -181,7 +181,7 @@ _SPELLINGS = {
     "armhf": ("arm", "v7"),
     "armel": ("arm", "v6"),
 }
-"""Architectures that are spelt otherwise, or whose variant goes without saying."""
+"""Aliases of architectures, and default variants."""
 
 _ARM = (("arm", "v7"), ("arm", "v6"), ("arm", "v5"))
 
@@ -194,4 +194,4 @@ _PLATFORMS: dict[str, tuple[tuple[str, str], ...]] = {
     "riscv64": (("riscv64", ""),),
     "s390x": (("s390x", ""),),
 }
-"""Platforms that a machine runs, best first, in the order in which containerd prefers them."""
+"""Platforms that a machine can run, in the order in which containerd prefers them."""

@@ -1,4 +1,4 @@
-"""Which of an index's manifests is for this machine: the way there, through indexes in indexes."""
+"""Selects the manifest for this machine from an index, which can contain other indexes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from noderuntime.core.errors import InvalidArgument, NotFound
 from noderuntime.images import oci
 
 _NESTING_LIMIT = 3
-"""Indexes in one another."""
+"""Levels of nested indexes."""
 _DOCUMENTS_LIMIT = 16
-"""That are asked for before we give up: an index can name thousands that do not exist."""
+"""Limit on fetched documents: an index can list thousands that do not exist."""
 
 
 async def manifest_in(
     index: bytes, fetch: Callable[[oci.Descriptor], Awaitable[bytes]], machine: str | None = None
 ) -> tuple[oci.Descriptor, bytes]:
-    """Return the best manifest for a machine that is there; ``fetch`` says NotFound for what is not.
+    """Return the best existing manifest for a machine. ``fetch`` raises NotFound for a missing one.
 
-    NotFound when there is none, InvalidArgument when the index makes no sense or is nested too deep.
+    NotFound if there is no manifest, InvalidArgument if an index is invalid or nested too deeply.
     """
     waiting = [(1, entry) for entry in reversed(oci.by_preference(oci.read(oci.Index, index), machine))]
     for _ in range(_DOCUMENTS_LIMIT):
@@ -32,7 +32,7 @@ async def manifest_in(
         if entry.media_type in oci.MANIFEST_TYPES:
             return entry, raw
         if depth == _NESTING_LIMIT:
-            raise InvalidArgument(f"image index: more than {_NESTING_LIMIT} indexes in one another")
+            raise InvalidArgument(f"image index: more than {_NESTING_LIMIT} levels of nested indexes")
         inner = oci.by_preference(oci.read(oci.Index, raw), machine)
         waiting += [(depth + 1, entry) for entry in reversed(inner)]
-    raise NotFound("there is nothing for this machine's platform")
+    raise NotFound("the image has no manifest for this machine's platform")

@@ -1,4 +1,4 @@
-"""How far pulls are, and how they went."""
+"""The progress of pulls, and their counters."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ Stage = Literal["waiting", "downloading", "unpacking", "done"]
 
 @dataclass(slots=True)
 class LayerProgress:
-    """How far one layer is."""
+    """The progress of one layer."""
 
     digest: str
-    """Of its compressed form."""
+    """Digest of its compressed form."""
     size: int
     """Bytes of its compressed form."""
     received: int = 0
-    """Bytes that are there, those of an earlier pull included."""
+    """Bytes received, those of an earlier pull included."""
     stage: Stage = "waiting"
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a pull is; the layers are known once its manifest is there."""
+    """The progress of a pull. ``layers`` is filled once the manifest has been read."""
 
     reference: str
     layers: list[LayerProgress] = field(default_factory=list)
     watchers: list[Watch] = field(default_factory=list, repr=False)
-    """Are told of every change, some hundred times a second at most; must not block or raise."""
+    """Called after every change, some hundred times a second at most; they must not block or raise."""
 
     def changed(self) -> None:
-        """Tell the watchers."""
+        """Call the watchers."""
         for watch in self.watchers:
             watch(self)
 
@@ -43,12 +43,12 @@ Watch = Callable[[Progress], None]
 
 @dataclass(slots=True)
 class PullCounters:
-    """What all pulls since the start came to."""
+    """Counters of all pulls since the start."""
 
     succeeded: int = 0
     received: int = 0
-    """Bytes of layers that came over the network."""
+    """Bytes of layers received over the network."""
     seconds: float = 0.0
-    """Spent in pulls, each one counted for itself."""
+    """Sum of the durations of all pulls."""
     failed: Counter[str] = field(default_factory=Counter)
-    """By reason: the name of the error's kind, or ``Cancelled``."""
+    """By reason: the name of the error's class, or ``Cancelled``."""

@@ -1,9 +1,9 @@
-"""Image references: from what a pod says to a registry, a repository, and a tag or digest.
+"""Parses image references: the registry, the repository, and a tag or digest.
 
-The grammar is that of the distribution project's references, with Docker's
-defaults for host, ``library/`` and ``latest``, as every CRI client expects. It
-is a little narrower where a wider one could not be dialled: ports end at 65535,
-host names obey the limits of DNS, and what stands in brackets is an IPv6 address.
+The grammar is that of the distribution project's references, with Docker's defaults for the host,
+``library/`` and ``latest``, as every CRI client expects. It is narrower only where a connection would be
+impossible: ports are at most 65535, host names obey the limits of DNS, and brackets contain an IPv6
+address.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from noderuntime.core.errors import InvalidArgument
 
 DOCKER = "docker.io"
-"""The registry of names that say none, where nothing else is configured."""
+"""The registry of names without one, unless others are configured."""
 
 DOCKER_SERVER = "registry-1.docker.io"
-"""Where the registry of that name is."""
+"""The server of that registry."""
 
 _DOCKER_NAMES = frozenset({DOCKER, "index.docker.io", DOCKER_SERVER})
 
@@ -39,13 +39,13 @@ _NAME_LIMIT = 255
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """An image by its full name. Made by :func:`parse` only, so that every part is well-formed."""
+    """A full image name. Created by :func:`parse` only, so that every part is well-formed."""
 
     registry: str
-    """Host and port as the pod says them, such as ``docker.io`` or ``[::1]:5000``."""
+    """Host and port as in the pod's spec, such as ``docker.io`` or ``[::1]:5000``."""
     repository: str
     tag: str
-    """Empty only beside a digest."""
+    """Empty only if there is a digest."""
     digest: str = ""
 
     @property
@@ -55,7 +55,7 @@ class Reference:
 
     @property
     def stored(self) -> str:
-        """The name in the store: a tag beside a digest is dropped, the digest says which image it is."""
+        """The name in the store. A tag is dropped if there is a digest, which identifies the image."""
         return f"{self.name}@{self.digest}" if self.digest else f"{self.name}:{self.tag}"
 
     def __str__(self) -> str:
@@ -64,9 +64,9 @@ class Reference:
 
 
 def parse(text: str, registry: str = DOCKER) -> Reference:
-    """Parse a tag, a digest or both; ``registry`` is for names that say none.
+    """Parse a tag, a digest or both. ``registry`` is the default for names without one.
 
-    InvalidArgument, in one line, when it is none of these; an image ID is none.
+    InvalidArgument, in one line, if the text is not a reference or is an image ID.
     """
     if len(text) > _LENGTH_LIMIT:
         raise InvalidArgument(f"image reference of {len(text)} characters is too long")
@@ -85,14 +85,14 @@ def parse(text: str, registry: str = DOCKER) -> Reference:
     )
     if not well_formed:
         shown = text[:80].encode("unicode_escape").decode("ascii")
-        raise InvalidArgument(f"image reference {shown!r} is not valid")
+        raise InvalidArgument(f"image reference {shown!r} is invalid")
     return Reference(host, path, tag or ("" if digest else "latest"), digest)
 
 
 def candidates(text: str, search: Iterable[str] = (DOCKER,)) -> tuple[Reference, ...]:
-    """List what the text may mean, best first: itself, or a short name in each registry of the search.
+    """Return the possible full references, best first: itself, or a short name in each registry.
 
-    InvalidArgument for a short name where no registry is searched.
+    InvalidArgument for a short name if ``search`` is empty.
     """
     found = tuple(dict.fromkeys(parse(text, registry) for registry in search))
     if found:
@@ -100,27 +100,27 @@ def candidates(text: str, search: Iterable[str] = (DOCKER,)) -> tuple[Reference,
     reference = parse(text)
     if is_short(text):
         raise InvalidArgument(
-            f"image reference {text!r} names no registry, and none is configured for short names"
+            f"image reference {text!r} has no registry, and none is configured for short names"
         )
     return (reference,)
 
 
 def is_short(text: str) -> bool:
-    """Tell whether a reference leaves the registry open."""
+    """Return whether a reference has no registry."""
     first, slash, _ = text.partition("/")
     return not (slash and _names_registry(first))
 
 
 def image_id(text: str) -> str:
-    """Return ``sha256:…`` for an image ID in either form, and nothing for anything else."""
+    """Return ``sha256:…`` for an image ID with or without the prefix, and "" for other texts."""
     matched = _ID.fullmatch(text)
     return f"sha256:{matched.group(1)}" if matched else ""
 
 
 def stored_name(text: str) -> str:
-    """Return the full name of an image ID, tag or digest, as the node's store has it.
+    """Return the name of an image ID, tag or digest in the store.
 
-    InvalidArgument when it is none of these.
+    InvalidArgument if the text is none of these.
     """
     return image_id(text) or parse(text).stored
 
@@ -137,7 +137,7 @@ def digest_of(digests: Sequence[str], name: str) -> str:
 
 
 def same_registry(address: str, registry: str) -> bool:
-    """Compare a server address, with or without scheme and path, to a registry's host and port."""
+    """Return whether a server address, with or without scheme and path, is that of a registry."""
     host = (address.partition("://")[2] or address).partition("/")[0].lower()
     registry = registry.lower()
     return host == registry or (host in _DOCKER_NAMES and registry in _DOCKER_NAMES)
@@ -156,7 +156,7 @@ def _is_host(host: str) -> bool:
 
 
 def _split_host(path: str, registry: str) -> tuple[str, str]:
-    """Tell a registry from the first part of a path: it has a dot, a port, or is localhost."""
+    """Return registry and repository. A registry has a dot, a port or an uppercase letter or is localhost."""
     host, slash, rest = path.partition("/")
     if slash and _names_registry(host):
         return _with_library(DOCKER if host == "index.docker.io" else host, rest)

@@ -1,22 +1,21 @@
-"""What a pull asks of a registry, and what it gives: the seam between transport and store.
+"""The interface between transport and store: the calls of a pull to a registry.
 
     resolve(reference) ──► Descriptor ──► manifest ──► document (config)
                                               └──────► blob (layers) ──► Sink
 
-Everything that :class:`Remote` returns or has written to a sink completely has
-the size and the digest that its descriptor promises. What a broken ``blob``
-wrote is a prefix of the blob unless the error is DataLoss: then it is garbage
-and must go. All errors are one line and carry no credential:
+Content that :class:`Remote` returns or has written to a sink completely has the size and the digest of
+its descriptor. After a failed ``blob`` the sink holds a prefix of the blob, unless the error is DataLoss:
+then it holds corrupt content, which must be removed. All errors are one line and contain no credentials:
 
-* InvalidArgument    the registry's documents or the node's settings make no sense
-* NotFound           no such image or blob there
-* PermissionDenied   the registry wants credentials, or does not accept these
-* Unavailable        it is away, broke off, or is too slow; the same call may work later
-* ResourceExhausted  it limits how often we may ask, or a document is beyond our limits
-* DataLoss           it sent something else than it promised
+* InvalidArgument    the registry's documents or the node's settings are invalid
+* NotFound           the registry has no such image or blob
+* PermissionDenied   the registry requires credentials, or does not accept these
+* Unavailable        the registry is down, closed the connection, or is too slow; a retry can succeed
+* ResourceExhausted  the registry limits the rate of requests, or a document exceeds our limits
+* DataLoss           the registry sent other content than its descriptor says
 
-Nothing here imports the HTTP client; only :mod:`noderuntime.images.registry.client`
-does, which the composition root imports where images are pulled by us.
+This module does not import the HTTP client. :mod:`noderuntime.images.registry.client` does, which the
+composition root imports only if the daemon pulls images itself.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from noderuntime.images.reference import Reference
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What a blob or manifest is promised to be (OCI image spec, descriptor.md)."""
+    """The type, digest and size of a blob or manifest (OCI image spec, descriptor.md)."""
 
     media_type: str
     digest: str
@@ -38,26 +37,26 @@ class Descriptor:
     size: int
     """Bytes."""
     data: bytes | None = None
-    """The content, where it came along with the promise; its digest is verified."""
+    """The content, if it was sent with the descriptor; its digest is verified."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a registry may take, and how often it may fail."""
+    """Timeouts and retry limits for a registry."""
 
     answer_seconds: float = 30.0
-    """From the request to the headers of its answer, redirects included, beside the time to connect."""
+    """From the request to the headers of its response, redirects included, after the time to connect."""
     idle_seconds: float = 30.0
     """Without one byte of a body."""
     least_bytes_per_second: int = 4096
-    """Over every window of waiting for a body; time that the sink takes does not count."""
+    """Over every window of waiting for a body; time spent in the sink is not counted."""
     window_seconds: float = 60.0
     attempts: int = 5
     """At one host without progress in between."""
     longest_wait_seconds: float = 60.0
-    """What it may ask for with Retry-After."""
+    """Limit on Retry-After."""
     longest_pause_seconds: float = 4.0
-    """Between attempts when it asks for nothing."""
+    """Between attempts without Retry-After."""
 
 
 PATIENCE = Patience()
@@ -67,44 +66,44 @@ class Hash(Protocol):
     """The part of a :mod:`hashlib` object that verification needs."""
 
     def update(self, data: bytes, /) -> None:
-        """Take in more bytes."""
+        """Hash more bytes."""
 
     def hexdigest(self) -> str:
-        """Return the digest of everything so far."""
+        """Return the digest of all bytes so far."""
 
 
 class Sink(Protocol):
-    """Where a blob goes, in order and without gaps."""
+    """The destination of a blob, written in order and without gaps."""
 
     @property
     def offset(self) -> int:
-        """How many bytes of the blob it holds: more than none when an earlier pull was cut off."""
+        """Bytes of the blob that it holds; more than 0 if an earlier pull was interrupted."""
 
     async def hasher(self) -> Hash:
-        """Return the SHA-256 state over the bytes that it holds; asked once, before the first write.
+        """Return the SHA-256 state of the bytes that it holds. Called once, before the first write.
 
         The transfer keeps and updates it, in another thread while :meth:`write` has the same bytes.
         """
 
     async def write(self, data: bytes) -> None:
-        """Append; returns when the sink can take more. ``data`` is at most 1 MiB, and may be a few bytes."""
+        """Append ``data``, which is at most 1 MiB. Returns when the sink can accept more."""
 
 
 class Remote(Protocol):
     """A registry and its mirrors. ``credentials`` are those of the call, for ``reference.registry`` only."""
 
     async def resolve(self, reference: Reference, credentials: Credentials | None = None) -> Descriptor:
-        """Find the manifest or index that a tag or digest stands for now."""
+        """Return the descriptor of the manifest or index of a tag or digest."""
 
     async def manifest(
         self, reference: Reference, descriptor: Descriptor, credentials: Credentials | None = None
     ) -> bytes:
-        """Fetch a manifest or index; its media type is what the descriptor says, in header and body."""
+        """Fetch a manifest or index. Its media type in header and body is that of the descriptor."""
 
     async def document(
         self, reference: Reference, descriptor: Descriptor, credentials: Credentials | None = None
     ) -> bytes:
-        """Fetch a small blob (a config) into memory; ResourceExhausted when it is not small."""
+        """Fetch a small blob (a config) into memory. ResourceExhausted if it is too large."""
 
     async def blob(
         self,
@@ -113,7 +112,7 @@ class Remote(Protocol):
         sink: Sink,
         credentials: Credentials | None = None,
     ) -> None:
-        """Stream a blob into a sink, from the sink's offset on, resuming after breaks."""
+        """Stream a blob into a sink, from the sink's offset on. Broken connections are resumed."""
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""

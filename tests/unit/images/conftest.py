@@ -1,4 +1,4 @@
-"""A store with a registry and unpackers in memory."""
+"""Fixtures: a store with a registry and unpackers in memory."""
 
 import pytest
 from pulling import Site

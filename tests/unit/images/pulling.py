@@ -1,4 +1,4 @@
-"""A registry and unpackers in memory, and a store in a temporary directory: what pulls are tested with."""
+"""Fakes for the tests of pulls: a registry and unpackers in memory, a store in a temporary directory."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class FakeRemote:
         self.content: dict[str, bytes] = {}
         self.tags: dict[str, Descriptor] = {}
         self.asked: Counter[str] = Counter()
-        """How often each digest was sent, or begun to be."""
+        """How often each digest was requested."""
         self.sent = 0
         self.gates: dict[str, asyncio.Event] = {}
-        """Digests that are not sent before an event."""
+        """Events to wait for before a digest is sent."""
         self.begun: dict[str, asyncio.Event] = {}
         self.breaks: dict[str, list[tuple[int, Exception]]] = {}
-        """Errors that a digest ends with, and after how many bytes, in turn."""
+        """Per digest, the errors that end its transfers in turn, with the number of bytes sent before."""
         self.lies: dict[str, bytes] = {}
         self.closed = False
         self.at_once = self.most_at_once = 0
@@ -64,12 +64,12 @@ class FakeRemote:
         return Descriptor(media_type, digest_of(content), len(content))
 
     def add(self, media_type, **fields):
-        """Keep a manifest or index."""
+        """Add a manifest or index."""
         document = {"schemaVersion": 2, "mediaType": media_type, **fields}
         return self.keep(media_type, json.dumps(document).encode())
 
     def image(self, tag, *layers, config=None, diff_ids=None, media_type=LAYER):
-        """Make an image; a layer is its files by name, or bytes that stand for its archive."""
+        """Add an image. A layer is a dict of files by name, or the bytes of its archive."""
         tars = [layer if isinstance(layer, bytes) else tar_of(layer) for layer in layers]
         stored = [self.keep(media_type, gzip.compress(one, mtime=0)) for one in tars]
         if diff_ids is None:
@@ -86,7 +86,7 @@ class FakeRemote:
         return self.tags[tag]
 
     def begin(self, digest):
-        """Return an event that is set when a blob is asked for."""
+        """Return an event that is set when a blob is requested."""
         return self.begun.setdefault(digest, asyncio.Event())
 
     async def resolve(self, reference, credentials=None):
@@ -129,7 +129,7 @@ class FakeRemote:
         if error is not None:
             raise error
         if f"sha256:{state.hexdigest()}" != descriptor.digest:
-            raise DataLoss(f"registry.test: what came is not {descriptor.digest}")
+            raise DataLoss(f"registry.test: the content does not have the digest {descriptor.digest}")
 
     async def document(self, reference, descriptor, credentials=None):
         return await self._small(descriptor)
@@ -149,7 +149,7 @@ class FakeRemote:
 
 @dataclass
 class Built:
-    """What :meth:`FakeRemote.image` made."""
+    """The digests of an image of :meth:`FakeRemote.image`."""
 
     manifest: Descriptor
     id: str
@@ -166,7 +166,7 @@ def entry(found):
 
 
 class FakeUnpacker:
-    """Unpacks in a thread, when all of the layer is there."""
+    """Unpacks in a thread, after the whole layer has arrived."""
 
     def __init__(self):
         self.unpacked = 0
@@ -209,7 +209,7 @@ def _extract(tar, target):
 
 
 class MountHost:
-    """Mounts in memory, removes for real."""
+    """Records mounts in memory, removes files for real."""
 
     def __init__(self):
         self.mounted = {}
@@ -231,7 +231,7 @@ class MountHost:
 
 
 class Site:
-    """A store with everything that it needs; ``again`` opens it as the next daemon would."""
+    """A store with its dependencies; ``again`` opens it as the next daemon does."""
 
     def __init__(self, root):
         self.root = root
@@ -248,13 +248,13 @@ class Site:
         return await self.open(boot, **settings)
 
     def left(self):
-        """List the files and directories of the store, one level deep."""
+        """Return the files and directories of the store, one level deep."""
         kinds = ("layers", "snapshots", "partial", "blobs/sha256")
         found = {kind: sorted(path.name for path in (self.root / kind).iterdir()) for kind in kinds}
         return {kind: names for kind, names in found.items() if names}
 
     def file(self, built, name):
-        """Read a file of an image's layers, without mounting them."""
+        """Return a file of an image's layers, without mounting them."""
         for number in self.store.catalog.stack(built.chain_id):
             path = self.root / "layers" / str(number) / name
             if path.exists():

@@ -1,4 +1,4 @@
-"""Who we are to a registry: AuthConfig of a pull, and the node's own file."""
+"""Credentials: AuthConfig of a pull, and the node's own file."""
 
 import base64
 import json
@@ -36,7 +36,7 @@ def auth(text):
         ({"registry_token": "r"}, Credentials(registry_token="r")),
     ],
 )
-def test_what_a_pull_brings_along(given, found):
+def test_authconfig_is_converted(given, found):
     assert from_cri(AuthConfig(**given), "registry.example") == found
 
 
@@ -52,7 +52,7 @@ def test_what_a_pull_brings_along(given, found):
         ("other.example/registry.example", "registry.example", False),
     ],
 )
-def test_what_is_for_another_server_is_not_for_this_one(address, registry, ours):
+def test_credentials_for_another_server_are_not_used(address, registry, ours):
     given = AuthConfig(username="u", password="p", server_address=address)
     assert from_cri(given, registry) == (Credentials("u", "p") if ours else None)
 
@@ -60,7 +60,7 @@ def test_what_is_for_another_server_is_not_for_this_one(address, registry, ours)
 @pytest.mark.parametrize(
     "text", ["%%%", "c2VjcmV0", "c2VjcmV0OnA", "\u00fc", base64.b64encode(b"\xff:\xff").decode()]
 )
-def test_an_auth_that_is_none_is_told_and_not_quoted(text):
+def test_an_invalid_auth_is_an_error_without_its_value(text):
     with pytest.raises(
         InvalidArgument, match="the pull's AuthConfig: auth is not base64 of user:password"
     ) as caught:
@@ -69,8 +69,8 @@ def test_an_auth_that_is_none_is_told_and_not_quoted(text):
 
 
 @pytest.mark.parametrize("token", ["two\nlines", "a b", "\u00fc", "t\r\nX-Evil: 1"])
-def test_a_token_that_could_not_be_sent_is_told_and_not_quoted(token):
-    with pytest.raises(InvalidArgument, match="characters that no token has") as caught:
+def test_an_invalid_token_is_an_error_without_its_value(token):
+    with pytest.raises(InvalidArgument, match="contains invalid characters") as caught:
         from_cri(AuthConfig(registry_token=token), "registry.example")
     assert token not in str(caught.value)
 
@@ -81,7 +81,7 @@ def test_a_token_that_could_not_be_sent_is_told_and_not_quoted(token):
         {}, optional=dict.fromkeys(AuthConfig.DESCRIPTOR.fields_by_name, st.text(max_size=12))
     )
 )
-def test_any_authconfig_is_understood_or_refused(fields):
+def test_any_authconfig_is_converted_or_rejected(fields):
     try:
         found = from_cri(AuthConfig(**fields), "registry.example")
     except InvalidArgument:
@@ -89,7 +89,7 @@ def test_any_authconfig_is_understood_or_refused(fields):
     assert found is None or bool(found)
 
 
-def test_credentials_do_not_show():
+def test_repr_hides_credentials():
     shown = f"{Credentials('u', 'secret')!r} {Credentials(registry_token='secret')}"
     assert "secret" not in shown
 
@@ -115,7 +115,7 @@ async def find(file, entries, registry="registry.example", repository="team/app"
         ({}, None),
     ],
 )
-async def test_what_the_file_says(file, entry, found):
+async def test_entries_of_the_file_are_converted(file, entry, found):
     assert await find(file, {"registry.example": entry}) == found
     assert await find(file, {"registry.example": entry}, "other.example") is None
 
@@ -134,13 +134,13 @@ async def test_what_the_file_says(file, entry, found):
         (["registry.example:5000"], "registry.example", "team/app", None),
     ],
 )
-async def test_the_key_that_says_most_wins(file, keys, registry, repository, first):
+async def test_the_most_specific_key_is_used(file, keys, registry, repository, first):
     entries = {key: {"username": str(number)} for number, key in enumerate(keys)}
     found = await find(file, entries, registry, repository)
     assert found == (None if first is None else Credentials(str(first)))
 
 
-async def test_no_file_is_no_credentials_and_a_new_one_counts_at_once(file):
+async def test_a_new_file_applies_at_once(file):
     known = CredentialsFile(file)
     assert await known.find("registry.example", "app") is None
     await find(file, {"registry.example": {"username": "u"}})
@@ -161,9 +161,9 @@ async def test_no_file_is_no_credentials_and_a_new_one_counts_at_once(file):
         b"[" * 100_000,
     ],
 )
-async def test_a_file_that_makes_no_sense_is_named_and_not_quoted(file, raw):
+async def test_an_invalid_file_is_named_without_its_content(file, raw):
     file.write_bytes(raw)
-    with pytest.raises(InvalidArgument, match="not of the form") as caught:
+    with pytest.raises(InvalidArgument, match="the format must be") as caught:
         await CredentialsFile(file).find("registry.example", "app")
     assert str(file) in str(caught.value)
     assert "secret-word" not in f"{caught.value}{caught.value.__cause__}"

@@ -1,4 +1,4 @@
-"""Whatever an image or a pod says: it is understood, or refused in one line."""
+"""Generated documents and references are parsed, or rejected in one line."""
 
 import json
 
@@ -31,7 +31,7 @@ def check_refusal(error):
 @pytest.mark.parametrize("kind", [oci.Index, oci.Manifest, oci.Config])
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(raw=st.binary(max_size=200) | DOCUMENTS.map(lambda document: json.dumps(document).encode()))
-def test_any_document(kind, raw):
+def test_any_document_is_parsed_or_rejected(kind, raw):
     try:
         found = oci.read(kind, raw)
     except InvalidArgument as error:
@@ -46,11 +46,11 @@ def test_any_document(kind, raw):
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(text=st.text(max_size=60) | st.from_regex(r"[a-z0-9.:/@_-]{1,60}", fullmatch=True))
-def test_any_reference(text):
+def test_any_reference_is_parsed_or_rejected(text):
     try:
         name = stored_name(text)
     except InvalidArgument as error:
         check_refusal(error)
         return
-    assert name.startswith("sha256:") or stored_name(name) == name, "a full name stays as it is"
+    assert name.startswith("sha256:") or stored_name(name) == name, "a full name is unchanged"
     assert ".." not in name.split("/")

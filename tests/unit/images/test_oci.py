@@ -92,13 +92,13 @@ def test_an_empty_config_has_empty_defaults(raw):
         json.dumps({"config": {"Env": ["x"] * 10_001}}).encode(),
     ],
 )
-def test_a_hostile_config_is_one_line(raw):
+def test_an_invalid_config_fails_with_one_line(raw):
     with pytest.raises(InvalidArgument, match="image config: ") as caught:
         oci.read(oci.Config, raw)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
 
 
-def test_a_manifest_without_config_says_so():
+def test_a_manifest_without_config_is_named():
     with pytest.raises(InvalidArgument, match="image manifest: config: Field required"):
         oci.read(oci.Manifest, b'{"layers": []}')

@@ -1,4 +1,4 @@
-"""Which manifest a machine runs, out of what an index offers."""
+"""The manifest of an index for each kind of machine."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 
 
 class Documents:
-    """What a registry has."""
+    """The documents of a registry."""
 
     def __init__(self):
         self.by_digest = {}
@@ -79,7 +79,7 @@ EVERYTHING = [
         ("s390x", "s390x"),
     ],
 )
-async def test_every_machine_gets_its_own(documents, machine, name):
+async def test_each_machine_gets_its_platforms_manifest(documents, machine, name):
     entries = [documents.manifest(*entry) for entry in EVERYTHING]
     assert await documents.chosen(*entries, machine=machine) == name
     assert len(documents.asked) == 1
@@ -104,7 +104,7 @@ async def test_every_machine_gets_its_own(documents, machine, name):
         ("armv6l", [linux("arm"), linux("armel")], "1"),
     ],
 )
-async def test_variants(documents, machine, offered, name):
+async def test_variants_are_matched_as_containerd_does(documents, machine, offered, name):
     entries = [documents.manifest(str(number), platform) for number, platform in enumerate(offered)]
     assert await documents.chosen(*entries, machine=machine) == name
 
@@ -119,14 +119,14 @@ async def test_variants(documents, machine, offered, name):
         ("vax", [linux("amd64")]),
     ],
 )
-async def test_nothing_is_said_so(documents, machine, offered):
+async def test_an_index_without_the_platform_is_not_found(documents, machine, offered):
     entries = [documents.manifest(str(number), platform) for number, platform in enumerate(offered)]
-    with pytest.raises(NotFound, match="nothing for this machine's platform"):
+    with pytest.raises(NotFound, match="no manifest for this machine's platform"):
         await documents.chosen(*entries, machine=machine)
     assert not documents.asked
 
 
-async def test_what_is_not_there_is_passed_over(documents):
+async def test_a_missing_manifest_is_skipped(documents):
     gone, kept = (
         documents.manifest("gone", linux("amd64"), there=False),
         documents.manifest("386", linux("386")),
@@ -134,12 +134,12 @@ async def test_what_is_not_there_is_passed_over(documents):
     assert await documents.chosen(gone, kept) == "386"
 
 
-async def test_what_is_neither_manifest_nor_index_is_passed_over(documents):
+async def test_unknown_media_types_are_skipped(documents):
     other = documents.manifest("other", linux("amd64")) | {"mediaType": "application/vnd.example.sbom"}
     assert await documents.chosen(other, documents.manifest("386", linux("386"))) == "386"
 
 
-async def test_an_index_in_an_index_is_followed(documents):
+async def test_a_nested_index_is_followed(documents):
     inner = documents.index(
         documents.manifest("arm", linux("arm64")), documents.manifest("deep", linux("amd64"))
     )
@@ -151,17 +151,17 @@ async def test_an_index_in_an_index_is_followed(documents):
     assert await documents.chosen(documents.manifest("386", linux("386")), named) == "named"
 
 
-async def test_indexes_without_end_are_refused(documents):
+async def test_deeply_nested_indexes_are_rejected(documents):
     entry = documents.manifest("deep", linux("amd64"))
     for _ in range(3):
         entry = documents.index(entry)
-    with pytest.raises(InvalidArgument, match="more than 3 indexes in one another"):
+    with pytest.raises(InvalidArgument, match="more than 3 levels of nested indexes"):
         await documents.chosen(entry)
 
 
-async def test_an_index_of_ghosts_is_given_up_on(documents):
+async def test_an_index_of_missing_manifests_is_abandoned(documents):
     ghosts = [documents.manifest(str(number), linux("amd64"), there=False) for number in range(1000)]
-    with pytest.raises(NotFound, match="nothing for this machine"):
+    with pytest.raises(NotFound, match="no manifest for this machine"):
         await documents.chosen(*ghosts)
     assert len(documents.asked) == 16
 
@@ -169,7 +169,7 @@ async def test_an_index_of_ghosts_is_given_up_on(documents):
 @pytest.mark.parametrize(
     "raw", [b"", b"[]", b'{"manifests": [{"digest": "sha256:../x"}]}', b'{"manifests": 1}']
 )
-async def test_an_index_that_makes_no_sense(documents, raw):
+async def test_an_invalid_index_is_rejected(documents, raw):
     with pytest.raises(InvalidArgument, match="image index: "):
         await manifest_in(raw, documents.fetch)
     entry = documents.index(documents.manifest("x"))
@@ -178,7 +178,7 @@ async def test_an_index_that_makes_no_sense(documents, raw):
         await documents.chosen(entry)
 
 
-def test_an_index_of_ten_thousand_is_read_and_of_more_is_not():
+def test_an_index_has_at_most_ten_thousand_entries():
     entry = {"mediaType": MANIFEST, "digest": f"sha256:{'a' * 64}", "size": 1}
     assert oci.read(oci.Index, json.dumps({"manifests": [entry] * 10_000}).encode())
     with pytest.raises(InvalidArgument, match="at most 10000"):

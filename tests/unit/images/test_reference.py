@@ -24,7 +24,7 @@ HEX = "0123456789abcdef" * 4
         (f"host.example:80/a:tag@sha256:{HEX}", f"host.example:80/a@sha256:{HEX}"),
     ],
 )
-def test_what_a_pod_says_and_what_the_store_calls_it(reference, name):
+def test_references_map_to_names_in_the_store(reference, name):
     assert stored_name(reference) == name
 
 
@@ -53,7 +53,7 @@ def test_what_a_pod_says_and_what_the_store_calls_it(reference, name):
         "http://host.example/a",
     ],
 )
-def test_everything_else_is_refused_in_one_short_line(reference):
+def test_invalid_references_fail_with_one_short_line(reference):
     with pytest.raises(InvalidArgument) as caught:
         stored_name(reference)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""References against the grammar of the distribution project, written down once more here."""
+"""References against the grammar of the distribution project, which is written down here independently."""
 
 import ipaddress
 import re
@@ -31,7 +31,7 @@ REMOTE = re.compile(
 
 
 def valid(text: str) -> bool:
-    """Decide by Docker's rules, and by what ours are said to be narrower in."""
+    """Return whether a text is valid by Docker's grammar and our documented restrictions."""
     first, slash, rest = text.partition("/")
     named = slash and ("." in first or ":" in first or first == "localhost" or first.lower() != first)
     host, remote = (first, rest) if named else ("docker.io", text)
@@ -74,7 +74,7 @@ def written(registry, path, tag, digest):
 
 @QUICK
 @given(parts=full)
-def test_what_the_grammar_makes_is_taken_apart_again(parts):
+def test_generated_references_are_parsed_into_their_parts(parts):
     registry, path, tag, digest = parts
     found = parse(written(*parts))
     assert (found.registry, found.repository) == (registry, path)
@@ -83,7 +83,7 @@ def test_what_the_grammar_makes_is_taken_apart_again(parts):
 
 @QUICK
 @given(parts=full)
-def test_a_reference_reads_back_as_itself(parts):
+def test_a_reference_round_trips(parts):
     found = parse(written(*parts))
     assert parse(str(found)) == found
     assert parse(found.stored).stored == found.stored
@@ -92,7 +92,7 @@ def test_a_reference_reads_back_as_itself(parts):
 
 @QUICK
 @given(path=paths, tag=tags)
-def test_a_short_name_is_dockers(path, tag):
+def test_a_short_name_is_of_docker_io(path, tag):
     assume(is_short(path))
     found = parse(f"{path}:{tag}")
     assert found.registry == "docker.io"
@@ -119,7 +119,7 @@ def test_a_short_name_is_dockers(path, tag):
 @example(f"a@sha256:{HEX}\n")
 @example("\u0660:5000/a")
 @example("a\udcff")
-def test_any_text_is_a_reference_by_the_grammar_or_refused_in_one_line(text):
+def test_any_text_matches_the_grammar_or_fails_in_one_line(text):
     refused = ""
     try:
         assert parse(str(parse(text))) == parse(text)
@@ -150,16 +150,16 @@ def test_any_text_is_a_reference_by_the_grammar_or_refused_in_one_line(text):
         HEX,
     ],
 )
-def test_what_could_not_be_asked_for_is_refused(text):
-    with pytest.raises(InvalidArgument, match="is not valid"):
+def test_references_that_cannot_be_requested_are_rejected(text):
+    with pytest.raises(InvalidArgument, match="is invalid"):
         parse(text)
 
 
-def test_what_is_longest():
+def test_the_longest_reference_is_accepted():
     assert parse(f"{'.'.join(['a' * 62] * 4)}/{'b' * 255}:{'c' * 128}@sha512:{HEX * 2}")
 
 
-def test_a_short_name_is_sought_where_it_is_configured():
+def test_a_short_name_is_searched_in_configured_registries():
     found = candidates("team/app:1", ["one.example", "docker.io", "one.example"])
     assert [str(one) for one in found] == ["one.example/team/app:1", "docker.io/team/app:1"]
     assert [str(one) for one in candidates("app", ["docker.io", "one.example:5000"])] == [
@@ -168,29 +168,29 @@ def test_a_short_name_is_sought_where_it_is_configured():
     ]
 
 
-def test_a_full_name_is_sought_where_it_says():
+def test_a_full_name_is_searched_in_its_registry_only():
     for search in (["one.example", "two.example"], []):
         assert candidates("localhost/app", search) == (Reference("localhost", "app", "latest"),)
 
 
-def test_without_a_search_a_short_name_says_what_is_missing():
-    with pytest.raises(InvalidArgument, match="'app' names no registry, and none is configured"):
+def test_a_short_name_without_a_search_is_an_error():
+    with pytest.raises(InvalidArgument, match="'app' has no registry, and none is configured"):
         candidates("app", [])
-    with pytest.raises(InvalidArgument, match="is not valid"):
+    with pytest.raises(InvalidArgument, match="is invalid"):
         candidates("App", [])
 
 
 @pytest.mark.parametrize("text", ["app", "team/app", "app:1.2", f"app@sha256:{HEX}", "a.b:c", "localhost"])
-def test_what_is_short(text):
+def test_short_names_are_recognized(text):
     assert is_short(text)
 
 
 @pytest.mark.parametrize("text", ["a.b/c", "a:5000/c", "localhost/c", "Team/app", "[::1]/a"])
-def test_what_is_not(text):
+def test_full_names_are_recognized(text):
     assert not is_short(text)
 
 
-def test_ids_are_known_in_both_forms_and_nothing_else_is_one():
+def test_image_ids_are_recognized_in_both_forms():
     assert image_id(HEX) == image_id(f"sha256:{HEX}") == f"sha256:{HEX}"
     assert [image_id(text) for text in ("", HEX[1:], HEX.upper(), f"{HEX}\n", f"a@sha256:{HEX}")] == [""] * 5
     assert stored_name(HEX) == f"sha256:{HEX}"
@@ -211,5 +211,5 @@ def test_ids_are_known_in_both_forms_and_nothing_else_is_one():
         ("", "registry.example", False),
     ],
 )
-def test_which_addresses_are_the_same_registry(address, registry, same):
+def test_addresses_are_matched_to_registries(address, registry, same):
     assert same_registry(address, registry) is same

@@ -1,7 +1,7 @@
-"""The files of an image archive, by name: a directory, or a tar file that may be compressed.
+"""The files of an image archive, by name. An archive is a directory, or a tar file that can be compressed.
 
-Nothing of a tar file is unpacked: it is read through once to see what is where. One that cannot be
-read twice (a pipe, a compressed one) is first written, uncompressed, to a file without a name.
+A tar file is not unpacked: one pass over it records the offset of each file. One that is not seekable
+(a pipe, a compressed file) is first written, uncompressed, to an unnamed temporary file.
 """
 
 from __future__ import annotations
@@ -26,40 +26,40 @@ from noderuntime.node.layers.tar.reader import Archive
 
 _LIMITS = Limits(entries=100_000)
 _ALIASES = 4
-"""Links in a row that are followed; Docker used to write one where two layers are the same."""
+"""Links that are followed in a row. Old versions of Docker write one if two layers are equal."""
 
 
 class Piece(NamedTuple):
-    """A file's content: part of what is behind a descriptor."""
+    """The content of a file: a range of the file behind a descriptor."""
 
     fd: int
     offset: int
     size: int
 
     def read(self, at: int, count: int) -> bytes:
-        """Read from a position on; less only at the end. Blocks."""
+        """Return at most ``count`` bytes at an offset, fewer only at the end. Blocks."""
         return os.pread(self.fd, max(0, min(count, self.size - at)), self.offset + at)
 
 
 class Files(Protocol):
-    """Files by name; everything here blocks."""
+    """The files of an archive. All methods block."""
 
     def find(self, name: str) -> Piece:
-        """Open a file; the descriptor lives as long as all this. NotFound."""
+        """Return a file's content, valid until :meth:`close`. NotFound if there is no such file."""
 
     def close(self) -> None:
         """Close all descriptors."""
 
 
 def open_files(path: Path, spool: Path) -> Files:
-    """Open a directory, or a tar file; ``spool`` is a directory with room for an uncompressed one. Blocks.
+    """Open a directory or a tar file. ``spool`` is a directory with room for the uncompressed file. Blocks.
 
-    InvalidArgument when it is none of these, or damaged.
+    NotFound if the path does not exist, InvalidArgument if it is not an archive or is damaged.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise NotFound(f"there is no {path}") from None
+        raise NotFound(f"{path} does not exist") from None
     if stat.S_ISDIR(os.fstat(fd).st_mode):
         return _Directory(fd)
     with open(fd, "rb", buffering=0):
@@ -68,7 +68,7 @@ def open_files(path: Path, spool: Path) -> Files:
 
 
 class _Directory:
-    """A directory that a stranger filled: links in it do not lead out of it."""
+    """The files of a directory, which is untrusted: symlinks are confined to it."""
 
     def __init__(self, root: int) -> None:
         self._root = root
@@ -85,7 +85,7 @@ class _Directory:
         self._open.callback(os.close, fd)
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
-            raise InvalidArgument(f"the archive's {name[:200]!r} is no file")
+            raise InvalidArgument(f"the archive's {name[:200]!r} is not a file")
         return Piece(fd, 0, found.st_size)
 
     def close(self) -> None:
@@ -93,7 +93,7 @@ class _Directory:
 
 
 class _Tar:
-    """An uncompressed tar file that can be read at any place."""
+    """The files of a seekable, uncompressed tar file."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -130,12 +130,12 @@ class _Tar:
 
 
 def _normal(name: bytes) -> str:
-    """Write a name as image archives use it; where it leads is of no matter, it is only a key."""
+    """Return a name in the form that image archives use. It is only a key, so it is not resolved on disk."""
     return os.fsdecode(os.path.normpath(b"/" + name).lstrip(b"/"))
 
 
 def _plain(fd: int, spool: Path) -> int | None:
-    """Write the file out uncompressed, unless it can be used as it is; return the copy's descriptor."""
+    """Write the file out uncompressed and return the copy's descriptor, or None if no copy is needed."""
     head = b""
     if stat.S_ISREG(os.fstat(fd).st_mode):
         head = os.pread(fd, 512, 0)
@@ -147,7 +147,7 @@ def _plain(fd: int, spool: Path) -> int | None:
 
 
 def _write_out(fd: int, copy: IO[bytes]) -> None:
-    """Decompress into a file; ResourceExhausted when it grows out of proportion."""
+    """Decompress into a file. ResourceExhausted if the compression ratio is too high."""
     compressed = written = 0
 
     def counted() -> Iterator[bytes]:
@@ -159,12 +159,12 @@ def _write_out(fd: int, copy: IO[bytes]) -> None:
     for block in decompressed(counted()):
         written += copy.write(block)
         if written > min(_LIMITS.size, max(_LIMITS.ratio_from, compressed * _LIMITS.ratio)):
-            raise ResourceExhausted(f"{written} bytes out of {compressed} compressed ones are too many")
+            raise ResourceExhausted(f"{compressed} compressed bytes expand to more than {written} bytes")
     copy.flush()
 
 
 def _blocks(fd: int) -> Iterator[bytes]:
-    """Read a descriptor to its end, from the beginning where it has one."""
+    """Yield the content of a descriptor, from the start of the file if it is seekable."""
     if stat.S_ISREG(os.fstat(fd).st_mode):
         os.lseek(fd, 0, os.SEEK_SET)
     while block := os.read(fd, BLOCK):

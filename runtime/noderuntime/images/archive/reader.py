@@ -1,8 +1,7 @@
-"""Image archives: what ``docker save`` writes, and OCI layouts, as tar files or directories.
+"""Reads image archives: the output of ``docker save`` and OCI layouts, as tar files or directories.
 
-An archive's images go the way of a pull, with the archive in the place of the registry. An OCI
-layout says itself what is what; an older ``docker save`` archive has no manifests, so they
-are made here. Its layers' digests have to be computed, because nothing says them.
+The images of an archive are pulled, with the archive in place of the registry. The older format of
+``docker save`` has no manifests, so they are generated here, which requires the digests of the layers.
 """
 
 from __future__ import annotations
@@ -39,11 +38,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ArchivedImage:
-    """An image of an archive."""
+    """An image in an archive."""
 
     remote: ArchiveRemote
     reference: Reference
-    """What it is called in errors: its first name, if it has one."""
+    """Its name in errors: its first name, or a placeholder."""
     names: tuple[str, ...]
 
 
@@ -76,19 +75,19 @@ _SAVED = TypeAdapter(Annotated[list[_Saved], Field(max_length=_IMAGES_LIMIT)])
 
 @asynccontextmanager
 async def opened(path: Path, spool: Path) -> AsyncIterator[list[ArchivedImage]]:
-    """List the images of an archive, to be pulled before it is closed again.
+    """Yield the images of an archive. They must be pulled before the context is left.
 
-    ``spool`` is a directory with room for the archive uncompressed. InvalidArgument when it is no image
-    archive, or a damaged one; DataLoss when it contradicts itself.
+    ``spool`` is a directory with room for the uncompressed archive. InvalidArgument if the path is not an
+    image archive or is damaged, DataLoss if its parts contradict each other.
     """
-    files = await _reading(path, lambda: open_files(path, spool))
+    files = await _read(path, lambda: open_files(path, spool))
     try:
-        yield await _reading(path, lambda: _images(files))
+        yield await _read(path, lambda: _images(files))
     finally:
         await on_files(f"close {path}", files.close)
 
 
-async def _reading(path: Path, call: Callable[[], T]) -> T:
+async def _read(path: Path, call: Callable[[], T]) -> T:
     try:
         return await on_files(f"read {path}", call)
     except (InvalidArgument, NotFound, DataLoss, ResourceExhausted) as error:
@@ -96,20 +95,20 @@ async def _reading(path: Path, call: Callable[[], T]) -> T:
 
 
 def _images(files: Files) -> list[ArchivedImage]:
-    """Read what the archive has. Blocks."""
+    """Return the images of the archive. Blocks."""
     if (index := _optional(files, "index.json")) is not None:
         found = _of_layout(files, index)
     elif (saved := _optional(files, "manifest.json")) is not None:
         found = _of_docker_save(files, saved)
     else:
-        raise InvalidArgument("no image archive: neither index.json nor manifest.json is in it")
+        raise InvalidArgument("not an image archive: it contains neither index.json nor manifest.json")
     if not found:
-        raise InvalidArgument("no image of the archive is for this machine")
+        raise InvalidArgument("the archive contains no image for this machine's platform")
     return found
 
 
 def _of_layout(files: Files, raw: bytes) -> list[ArchivedImage]:
-    """Read an OCI layout, whose names are annotations."""
+    """Return the images of an OCI layout, whose names are in annotations."""
     names: dict[Descriptor, list[str]] = {}
     for entry in oci.read(_Layout, raw).manifests:
         if entry.media_type in oci.INDEX_TYPES or oci.by_preference(oci.Index(manifests=[entry])):
@@ -119,7 +118,7 @@ def _of_layout(files: Files, raw: bytes) -> list[ArchivedImage]:
 
 
 def _of_docker_save(files: Files, raw: bytes) -> list[ArchivedImage]:
-    """Read what Docker wrote before it knew OCI layouts."""
+    """Return the images of the format that Docker wrote before it supported OCI layouts."""
     try:
         saved = _SAVED.validate_json(raw)
     except ValidationError as error:
@@ -147,7 +146,7 @@ def _image(
 
 
 def _names_of(annotations: Mapping[str, str]) -> list[str]:
-    """Return the full names in annotations; a mere tag says nothing about the repository."""
+    """Return the full names in annotations. A tag alone does not identify the repository."""
     if name := annotations.get(_CONTAINERD_NAME):
         return [name]
     name = annotations.get(_OCI_NAME, "")
@@ -155,7 +154,7 @@ def _names_of(annotations: Mapping[str, str]) -> list[str]:
 
 
 def _manifest(config: Descriptor, layers: Iterable[Descriptor]) -> Descriptor:
-    """Write the manifest that the archive lacks."""
+    """Return the descriptor of a generated manifest, which an archive of the older format lacks."""
 
     def entry(found: Descriptor) -> dict[str, Any]:
         return {"mediaType": found.media_type, "digest": found.digest, "size": found.size}

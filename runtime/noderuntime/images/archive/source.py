@@ -1,4 +1,4 @@
-"""An image archive in the place of a registry: no more trusted than one."""
+"""An image archive in place of a registry. It is as untrusted as a registry."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class ArchiveRemote:
     """:class:`noderuntime.images.remote.Remote` for one image of an archive."""
 
     def __init__(self, files: Files, target: Descriptor, members: Mapping[str, str]) -> None:
-        """Serve blobs by digest: as an OCI layout names them, unless ``members`` says another name."""
+        """Serve blobs by digest, from their paths in an OCI layout or from those in ``members``."""
         self._files = files
         self._target = target
         self._members = members
 
     async def resolve(self, reference: Reference, credentials: Credentials | None = None) -> Descriptor:
-        """Return the image, whatever it is called."""
+        """Return the descriptor of the image, whatever the reference."""
         return self._target
 
     async def manifest(
         self, reference: Reference, descriptor: Descriptor, credentials: Credentials | None = None
     ) -> bytes:
-        """Read a manifest or index."""
+        """Return a manifest or index."""
         raw = descriptor.data or await self.document(reference, descriptor)
         check_type(raw, descriptor.media_type, "the archive")
         return raw
@@ -41,7 +41,7 @@ class ArchiveRemote:
     async def document(
         self, reference: Reference, descriptor: Descriptor, credentials: Credentials | None = None
     ) -> bytes:
-        """Read a small blob."""
+        """Return a small blob. DataLoss if it does not match its digest."""
         raw = await on_files("read an archive", lambda: read_whole(self._find(descriptor)))
         _check_digest(descriptor, hashlib.sha256(raw).hexdigest())
         return raw
@@ -53,7 +53,7 @@ class ArchiveRemote:
         sink: Sink,
         credentials: Credentials | None = None,
     ) -> None:
-        """Read a layer into a sink."""
+        """Copy a layer into a sink. DataLoss if it does not match its digest or size."""
         state = await sink.hasher()
         piece = await on_files("open an archive", lambda: self._find(descriptor))
 
@@ -65,33 +65,37 @@ class ArchiveRemote:
         while sink.offset < descriptor.size:
             data = await on_files("read an archive", block)
             if not data:
-                raise DataLoss(f"the archive ends within {descriptor.digest}")
+                raise DataLoss(f"the archive ended within {descriptor.digest}")
             await sink.write(data)
         _check_digest(descriptor, state.hexdigest())
 
     async def close(self) -> None:
-        """Do nothing: the files belong to whoever opened them."""
+        """Do nothing: the caller of :func:`noderuntime.images.archive.reader.opened` closes the files."""
 
     def _find(self, descriptor: Descriptor) -> Piece:
         name = self._members.get(descriptor.digest) or member_of(descriptor.digest)
         piece = self._files.find(name)
         if piece.size != descriptor.size:
-            raise DataLoss(f"the archive's {descriptor.digest} has {piece.size} bytes, not {descriptor.size}")
+            raise DataLoss(
+                f"the archive's {descriptor.digest} has {piece.size} bytes, expected {descriptor.size}"
+            )
         return piece
 
 
 def member_of(digest: str) -> str:
-    """Return where an OCI layout has a blob (OCI image spec, image-layout.md)."""
+    """Return the path of a blob in an OCI layout (OCI image spec, image-layout.md)."""
     return f"blobs/{digest.replace(':', '/')}"
 
 
 def read_whole(piece: Piece) -> bytes:
-    """Read a small file; ResourceExhausted when it is not small. Blocks."""
+    """Return a file's content. ResourceExhausted if it has more than 8 MiB. Blocks."""
     if piece.size > DOCUMENT_LIMIT:
-        raise ResourceExhausted(f"a document of the archive has {piece.size} bytes: too many")
+        raise ResourceExhausted(
+            f"a document of the archive has {piece.size} bytes, the limit is {DOCUMENT_LIMIT}"
+        )
     return piece.read(0, piece.size)
 
 
 def _check_digest(descriptor: Descriptor, found: str) -> None:
     if descriptor.digest != f"sha256:{found}":
-        raise DataLoss(f"the archive's {descriptor.digest} is sha256:{found}")
+        raise DataLoss(f"the archive's {descriptor.digest} has the digest sha256:{found}")

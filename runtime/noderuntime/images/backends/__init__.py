@@ -1,1 +1,1 @@
-"""Image backends: a store of our own, or the containerd of the node."""
+"""Image backends: the daemon's own store, or the node's containerd."""

@@ -1,8 +1,8 @@
-"""The node's containerd as image store: our containers' root filesystems are snapshots of its own.
+"""An image backend on the node's containerd: root filesystems are snapshots in its snapshotter.
 
-Nothing is stored twice. A snapshot of ours is named after its container and is
-a root of containerd's garbage collection, so that it and its parents live until
-:meth:`ContainerdBackend.release`, even when the image is removed meanwhile.
+Nothing is stored twice. A snapshot is named after its container and is a root of containerd's garbage
+collection, so that it and its parents exist until :meth:`ContainerdBackend.release`, even if the image
+is removed meanwhile.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _CACHE_LIMIT = 256
 
 @dataclass(frozen=True, slots=True)
 class _Resolved:
-    """What an index or manifest comes down to on this machine; never changes for its digest."""
+    """The result of resolving an index or manifest for this machine. It is constant for a digest."""
 
     id: str
     chain_id: str
@@ -76,7 +76,7 @@ class ContainerdBackend:
         self._resolved: OrderedDict[str, _Resolved] = OrderedDict()
 
     async def image(self, ref: str) -> Image:
-        """Find an image by ID, tag or digest, as containerd's CRI plugin has stored it."""
+        """Return the image with an ID, tag or digest, as containerd's CRI plugin stored it."""
         name = stored_name(ref)
         request = images_pb2.GetImageRequest(name=name)
         try:
@@ -95,11 +95,11 @@ class ContainerdBackend:
         labels: Mapping[str, str],
         user: UserNamespace | None = None,
     ) -> None:
-        """Make a snapshot of the image and mount it; after an error neither is left.
+        """Create a snapshot of the image and mount it. Both are removed after an error.
 
-        FailedPrecondition when the image was never unpacked here, AlreadyExists when the key is in use.
-        A cancelled caller waits for the end and finds it undone: a call that was
-        merely dropped would make its snapshot after we had removed it.
+        FailedPrecondition if the image was not unpacked on this node, AlreadyExists if the key is in use.
+        A cancelled call waits for the end and undoes it: containerd could otherwise create the snapshot after
+        we removed it.
         """
         work = tasks.start(self._prepare(key, image, target, labels, user), name="prepare a snapshot")
         try:
@@ -111,16 +111,16 @@ class ContainerdBackend:
         work.result()
 
     async def volume(self, key: str, image: Image, target: Path, sub_path: str = "") -> Path:
-        """Refuse: a view of containerd's is a snapshot that its own garbage collection would have to know."""
-        raise Unimplemented("images as volumes are not offered where containerd keeps the images")
+        """Raise Unimplemented: containerd's garbage collection would have to know the view."""
+        raise Unimplemented("image volumes are not supported with the images of containerd")
 
     async def release(self, key: str, target: Path) -> None:
-        """Unmount the target and remove the snapshot; idempotent."""
+        """Unmount the target and remove the snapshot. Idempotent."""
         await self._host.unmount(target)
         await self._remove(key)
 
     async def keys(self) -> set[str]:
-        """List the containers that have a snapshot."""
+        """Return the IDs of the containers with a snapshot."""
         request = snapshots_pb2.ListSnapshotsRequest(
             snapshotter=self._snapshotter, filters=[f'name~="^{_PREFIX}"']
         )
@@ -131,13 +131,13 @@ class ContainerdBackend:
         return found
 
     async def usage(self, key: str) -> SnapshotUsage:
-        """Have containerd measure a writable layer; it walks the files, so do not ask in a List."""
+        """Return a writable layer's disk usage. containerd walks its files, so do not call it in a list."""
         request = snapshots_pb2.UsageRequest(snapshotter=self._snapshotter, key=_PREFIX + key)
         used = await self._client.call(f"{_SNAPSHOTS}/Usage", request, snapshots_pb2.UsageResponse.FromString)
         return SnapshotUsage(used.size, used.inodes)
 
     async def filesystem(self) -> str:
-        """Ask the snapshotter for its root; kept in memory."""
+        """Return the snapshotter's root directory, which is cached."""
         if not self._root:
             request = introspection_pb2.PluginsRequest(
                 filters=[f"type==io.containerd.snapshotter.v1,id=={self._snapshotter}"]
@@ -190,7 +190,7 @@ class ContainerdBackend:
         try:
             await self.release(key, target)
         except NoderuntimeError as error:
-            _log.warning("snapshot of a failed create is left", container=key, error=error)
+            _log.warning("snapshot of a failed prepare was not removed", container=key, error=error)
 
     async def _remove(self, key: str) -> None:
         request = snapshots_pb2.RemoveSnapshotRequest(snapshotter=self._snapshotter, key=_PREFIX + key)
@@ -198,7 +198,7 @@ class ContainerdBackend:
             await self._client.call(f"{_SNAPSHOTS}/Remove", request, empty_pb2.Empty.FromString)
 
     async def _names(self, digest: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the tags and the digests under which the image is known."""
+        """Return the tags and the digests of the image."""
         request = images_pb2.ListImagesRequest(filters=[f"target.digest=={digest}"])
         listed = await self._client.call(f"{_IMAGES}/List", request, images_pb2.ListImagesResponse.FromString)
         names = sorted(image.name for image in listed.images)
@@ -207,7 +207,7 @@ class ContainerdBackend:
         return tags, digests
 
     async def _resolve(self, target: types_pb2.Descriptor) -> _Resolved:
-        """Follow index and manifest to the config; kept in memory, because digests do not change."""
+        """Resolve an index or manifest to its config. The result is cached by digest."""
         known = self._resolved.get(target.digest)
         if known is None:
             manifest = await self._manifest(target)
@@ -222,7 +222,7 @@ class ContainerdBackend:
         return known
 
     async def _manifest(self, target: types_pb2.Descriptor) -> oci.Manifest:
-        """Read the manifest for this machine; of an index only what was pulled is there."""
+        """Return the manifest for this machine. containerd has only the pulled parts of an index."""
         if target.media_type in oci.MANIFEST_TYPES:
             return oci.read(oci.Manifest, await self._document(target.digest))
         if target.media_type not in oci.INDEX_TYPES:
@@ -235,7 +235,7 @@ class ContainerdBackend:
         return oci.read(oci.Manifest, raw)
 
     async def _document(self, digest: str) -> bytes:
-        """Read a small blob whole, and check that it is the one."""
+        """Return a small blob. Internal if it does not match its digest."""
         content = bytearray()
         request = content_pb2.ReadContentRequest(digest=digest, size=0)
         parse = content_pb2.ReadContentResponse.FromString
@@ -244,13 +244,13 @@ class ContainerdBackend:
             if len(content) > _DOCUMENT_LIMIT:
                 raise InvalidArgument(f"image document {digest} is larger than 8 MiB")
         if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
-            raise Internal(f"image document {digest} is not what its digest says")
+            raise Internal(f"image document {digest} does not match its digest")
         return bytes(content)
 
 
 def _as_mount(mounts: Sequence[types_pb2.Mount], target: Path, user: UserNamespace | None) -> Mount:
     if len(mounts) != 1:
-        raise Internal(f"the snapshotter wants {len(mounts)} mounts for one snapshot; only one is supported")
+        raise Internal(f"the snapshotter returned {len(mounts)} mounts for a snapshot, only one is supported")
     [only] = mounts
     bind = only.type == "bind"
     return Mount(

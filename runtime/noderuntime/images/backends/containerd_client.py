@@ -1,7 +1,6 @@
-"""Calls to containerd: namespace, deadlines, and errors in our own terms.
+"""Calls containerd's gRPC services, with its namespace, deadlines and errors of :mod:`noderuntime.core`.
 
-The channel reconnects by itself; while the socket is away every call fails at
-once with Unavailable instead of waiting.
+The channel reconnects on its own. While the socket is not served, calls fail at once with Unavailable.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ M = TypeVar("M")
 
 
 class ContainerdClient:
-    """A connection to one containerd and one of its namespaces; make it inside the event loop."""
+    """A connection to one namespace of containerd. Create it inside the event loop."""
 
     def __init__(self, socket: Path, namespace: str) -> None:
         self._socket = socket
@@ -41,7 +40,7 @@ class ContainerdClient:
         self._metadata = (("containerd-namespace", namespace),)
 
     async def call(self, method: str, request: Message, parse: Callable[[bytes], M]) -> M:
-        """Make a unary call; ``method`` is ``package.Service/Method``."""
+        """Make a unary call. ``method`` is ``package.Service/Method``."""
         stub = self._channel.unary_unary(f"/{method}", _encode, parse)
         try:
             return await stub(request, timeout=_DEADLINE, metadata=self._metadata)
@@ -49,7 +48,7 @@ class ContainerdClient:
             raise self._translate(method, error) from error
 
     async def stream(self, method: str, request: Message, parse: Callable[[bytes], M]) -> AsyncIterator[M]:
-        """Make a call that answers with many messages."""
+        """Make a server-streaming call."""
         stub = self._channel.unary_stream(f"/{method}", _encode, parse)
         answers: Any = stub(request, timeout=_DEADLINE, metadata=self._metadata)
         try:
@@ -66,10 +65,10 @@ class ContainerdClient:
 
     def _translate(self, method: str, error: grpc.aio.AioRpcError) -> NoderuntimeError:
         kind = error_of(error.code())
-        words = " ".join((error.details() or error.code().name).split())[:500]
+        message = " ".join((error.details() or error.code().name).split())[:500]
         if kind is Unavailable:
-            return kind(f"containerd at {self._socket} does not answer: {words}")
-        return kind(f"containerd {method.rpartition('.')[2]}: {words}")
+            return kind(f"containerd at {self._socket} is not available: {message}")
+        return kind(f"containerd {method.rpartition('.')[2]}: {message}")
 
 
 def _encode(message: Message) -> bytes:

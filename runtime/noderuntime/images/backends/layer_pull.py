@@ -1,7 +1,7 @@
-"""The layers of an image on their way: downloaded and unpacked at the same time, some at once.
+"""Pulls the layers of an image: downloads and unpacks them at the same time, several in parallel.
 
-A layer that two pulls need is fetched by the one that came first. If that one fails the other
-tries for itself, because it may ask another registry, or with other credentials.
+A layer that two pulls need is fetched by the first one. If that fails, the other pull fetches it itself,
+because its registry or credentials can differ.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ _log = log.get(__name__)
 
 PER_IMAGE = 3
 PER_NODE = 6
-"""Layers that are downloaded at once."""
+"""Limits on parallel downloads."""
 _AT_WORK = 12
-"""Layers of a node that are downloaded or unpacked, or wait for an unpacker; each costs some descriptors."""
+"""Limit on layers of a node that are downloaded, unpacked or wait for an unpacker; each needs descriptors."""
 
 
 class Unpacker(Protocol):
-    """Unpacks layers; :class:`noderuntime.node.layers.pool.Unpackers` does it in worker processes."""
+    """An unpacker of layers; :class:`noderuntime.node.layers.pool.Unpackers` does it in worker processes."""
 
     async def expect(self) -> None:
-        """Get ready for a layer that will come."""
+        """Prepare for the layer of a pull that has started."""
 
     async def unpack(self, blob: Blob, target: Path, media_type: str) -> Unpacked:
-        """Unpack a layer into an empty directory while the blob may still be growing."""
+        """Unpack a layer into an empty directory. The blob can still be growing."""
 
     async def close(self) -> None:
-        """End what it keeps ready."""
+        """Stop idle workers."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerPlan:
-    """A layer as manifest and config describe it."""
+    """A layer as described by manifest and config."""
 
     descriptor: Descriptor
     diff_id: str
@@ -68,7 +68,7 @@ class LayerPlan:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where an image comes from."""
+    """The origin of an image."""
 
     remote: Remote
     reference: Reference
@@ -77,7 +77,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What one pull wants."""
+    """The layers of one pull."""
 
     source: Source
     plans: Sequence[LayerPlan]
@@ -86,19 +86,19 @@ class Wanted:
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PER_IMAGE))
 
     def stage(self, index: int) -> LayerProgress:
-        """Return how far a layer is."""
+        """Return the progress of a layer."""
         return self.progress.layers[index]
 
 
 class _Damaged(Exception):
-    """What an earlier pull left is no beginning of the layer."""
+    """The bytes of an earlier pull are not a prefix of the layer."""
 
 
 class LayerPuller:
     """Fetches layers for all pulls of a node."""
 
     def __init__(self, store: Store, unpacker: Unpacker, received: Callable[[int], None]) -> None:
-        """Use a store; ``received`` is told of bytes that came."""
+        """Use a store. ``received`` is called with the number of bytes of each chunk."""
         self._store = store
         self._unpacker = unpacker
         self._received = received
@@ -107,11 +107,11 @@ class LayerPuller:
         self._joint: Joint[Layer] = Joint("pull a layer")
 
     async def expect(self) -> None:
-        """Get ready for layers that will come."""
+        """Prepare for the layers of a pull that has started."""
         await self._unpacker.expect()
 
     async def fetch(self, wanted: Wanted) -> None:
-        """See to it that all layers are there."""
+        """Fetch and unpack all missing layers."""
         await concurrently(
             *(self._layer(wanted, index) for index in range(len(wanted.plans))), name="fetch a layer"
         )
@@ -119,12 +119,12 @@ class LayerPuller:
     async def _layer(self, wanted: Wanted, index: int) -> Layer:
         chain_id = wanted.plans[index].chain_id
         while (layer := self._store.catalog.layer(chain_id)) is None:
-            somebody_is_at_it = chain_id in self._joint
+            in_progress = chain_id in self._joint
             try:
                 layer = await self._joint.do(chain_id, lambda: self._make(wanted, index))
                 break
             except NoderuntimeError:
-                if not somebody_is_at_it:
+                if not in_progress:
                     raise
         wanted.stage(index).stage = "done"
         wanted.progress.changed()
@@ -132,28 +132,28 @@ class LayerPuller:
 
     async def _make(self, wanted: Wanted, index: int) -> Layer:
         try:
-            return await self._attempt(wanted, index, afresh=False)
+            return await self._attempt(wanted, index, restart=False)
         except _Damaged as damaged:
             digest = wanted.plans[index].descriptor.digest
-            _log.info("an earlier pull left damage, once more", layer=digest, error=damaged)
-            return await self._attempt(wanted, index, afresh=True)
+            _log.info("bytes of an earlier pull are damaged, downloading again", layer=digest, error=damaged)
+            return await self._attempt(wanted, index, restart=True)
 
-    async def _attempt(self, wanted: Wanted, index: int, *, afresh: bool) -> Layer:
+    async def _attempt(self, wanted: Wanted, index: int, *, restart: bool) -> Layer:
         plan = wanted.plans[index]
         async with AsyncExitStack() as undo:
             async with self._at_work:
                 staged = await undo.enter_async_context(self._staged())
-                unpacked = await self._unpack(wanted, index, staged, afresh=afresh)
+                unpacked = await self._unpack(wanted, index, staged, restart=restart)
             below = (await self._layer(wanted, index - 1)).chain_id if index else ""
             return await self._commit(plan, below, staged, unpacked)
 
-    async def _unpack(self, wanted: Wanted, index: int, staged: Path, *, afresh: bool) -> Unpacked:
-        """Download and unpack a layer, and check that it is the one; the download is dropped then."""
+    async def _unpack(self, wanted: Wanted, index: int, staged: Path, *, restart: bool) -> Unpacked:
+        """Download and unpack a layer and verify it. The download is removed afterwards."""
         plan = wanted.plans[index]
         digest = plan.descriptor.digest
         resumed = 0
         try:
-            async with self._store.content.ingest(digest, plan.descriptor.size, afresh=afresh) as ingest:
+            async with self._store.content.ingest(digest, plan.descriptor.size, restart=restart) as ingest:
                 resumed = ingest.resumed
                 unpacked = await self._stream(wanted, index, ingest, staged)
                 _check(plan, unpacked)
@@ -164,12 +164,12 @@ class LayerPuller:
             raise
 
     async def _stream(self, wanted: Wanted, index: int, ingest: Ingest, staged: Path) -> Unpacked:
-        begun = asyncio.Event()
+        started = asyncio.Event()
         descriptor = wanted.plans[index].descriptor
         unpacked: list[Unpacked] = []
 
         async def unpack() -> None:
-            await begun.wait()
+            await started.wait()
             try:
                 done = await self._unpacker.unpack(ingest.growth, staged, descriptor.media_type)
                 unpacked.append(done)
@@ -177,14 +177,14 @@ class LayerPuller:
                 raise type(error)(f"layer {descriptor.digest}: {error}") from error
 
         await concurrently(
-            self._download(wanted, index, ingest, begun), unpack(), name="download and unpack a layer"
+            self._download(wanted, index, ingest, started), unpack(), name="download and unpack a layer"
         )
         return unpacked[0]
 
-    async def _download(self, wanted: Wanted, index: int, ingest: Ingest, begun: asyncio.Event) -> None:
+    async def _download(self, wanted: Wanted, index: int, ingest: Ingest, started: asyncio.Event) -> None:
         source, descriptor, stage = wanted.source, wanted.plans[index].descriptor, wanted.stage(index)
         async with wanted.slots, self._slots:
-            begun.set()
+            started.set()
             stage.stage, stage.received = "downloading", ingest.offset
 
             def received(count: int) -> None:
@@ -227,7 +227,7 @@ class LayerPuller:
 
     @asynccontextmanager
     async def _staged(self) -> AsyncIterator[Path]:
-        """Give a directory for a layer, which is removed unless the layer is committed."""
+        """Yield a directory for a layer. It is removed unless the layer is committed."""
         staged = await self._store.snapshotter.stage()
         try:
             yield staged
@@ -237,7 +237,7 @@ class LayerPuller:
 
 
 class _Metered:
-    """A sink that tells how much came."""
+    """A sink that reports the received bytes."""
 
     def __init__(self, ingest: Ingest, received: Callable[[int], None]) -> None:
         self._ingest = ingest
@@ -258,6 +258,6 @@ class _Metered:
 def _check(plan: LayerPlan, unpacked: Unpacked) -> None:
     digest = plan.descriptor.digest
     if unpacked.digest != digest:
-        raise DataLoss(f"layer {digest}: what was unpacked is {unpacked.digest}")
+        raise DataLoss(f"layer {digest}: the unpacked content has the digest {unpacked.digest}")
     if unpacked.diff_id != plan.diff_id:
-        raise DataLoss(f"layer {digest}: unpacked it is {unpacked.diff_id}, its config says {plan.diff_id}")
+        raise DataLoss(f"layer {digest}: its diff ID is {unpacked.diff_id}, the config has {plan.diff_id}")

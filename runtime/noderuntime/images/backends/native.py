@@ -1,7 +1,7 @@
-"""Images of our own: pulled, unpacked and kept here. For nodes on which nobody else does that.
+"""The native image backend: pulls, unpacks and stores images itself, for nodes without containerd.
 
-Lists and lookups come from memory. What a verb changes is carried through even when its caller
-goes away; only a pull ends with its last caller.
+Lists and lookups use memory only. Verbs that change something complete even if their caller is cancelled,
+except for a pull, which is cancelled with its last caller.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from noderuntime.node.host.base import UserNamespace
 _log = log.get(__name__)
 
 _SETTLE_SECONDS = 5.0
-"""From a pull to having it written out: the next pull may be waiting for the disk."""
+"""Delay between a pull and the sync of its layers, so that it does not slow down the next pull."""
 _TIDY_SECONDS = 3600.0
-"""Between looks at what pulls that were cut off have left."""
+"""Interval of the garbage collection of interrupted pulls."""
 _DRAIN_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class FsInfo:
-    """What images take, and what the filesystem has that they are on."""
+    """Disk usage of images, and the capacity of their filesystem."""
 
     path: str
     """The store's directory (CRI ``fs_id``)."""
@@ -52,7 +52,7 @@ class FsInfo:
 
 
 class NativeBackend:
-    """:class:`noderuntime.images.base.ImageBackend` over a store of our own, and CRI's image verbs."""
+    """:class:`noderuntime.images.base.ImageBackend` over the daemon's own store, with CRI's image RPCs."""
 
     def __init__(
         self,
@@ -63,10 +63,10 @@ class NativeBackend:
         search: Sequence[str] = (DOCKER,),
         pinned: Collection[str] = (),
     ) -> None:
-        """Use an open store, a registry client and unpackers, which are closed with the backend.
+        """Use an open store, a registry client and unpackers. They are closed with the backend.
 
-        ``search`` are the registries that names without one may mean; ``pinned`` the tags or digests of
-        images that nobody should remove to make room.
+        ``search`` are the registries to try for names without a registry. ``pinned`` are the tags or digests
+        of images that the kubelet must not remove to free space.
         """
         self._store = store
         self._remote = remote
@@ -78,14 +78,14 @@ class NativeBackend:
         self._tidying = self._loop.call_later(_SETTLE_SECONDS, self._tidy_now)
 
     def configure(self, search: Sequence[str], pinned: Collection[str]) -> None:
-        """Use other names from now on; InvalidArgument, and no change, for one that is none."""
+        """Use other registries and pinned names from now on. InvalidArgument changes nothing."""
         self._lookup = Lookup(self._store.catalog, tuple(search), pinned)
         self._search = tuple(search)
 
-    # What containers need
+    # For containers
 
     async def image(self, ref: str) -> Image:
-        """Find an image by ID, tag or digest."""
+        """Return the image with an ID, tag or digest. NotFound if the node does not have it."""
         found = self.status(ref)
         if found is None:
             raise NotFound(f"image {ref[:200]!r} is not on this node")
@@ -99,10 +99,10 @@ class NativeBackend:
         labels: Mapping[str, str],
         user: UserNamespace | None = None,
     ) -> None:
-        """Make a snapshot of the image and mount it; after an error neither is left.
+        """Create a snapshot of the image and mount it. Both are removed after an error.
 
-        FailedPrecondition when the image was removed since it was looked up, AlreadyExists when the
-        key is in use. The labels are of no use here.
+        FailedPrecondition if the image was removed meanwhile, AlreadyExists if the key is in use. The
+        labels are ignored.
         """
         layers = self._stack(image)
         snapshot = Snapshot(key, str(target), image.chain_id, writable=True)
@@ -113,9 +113,9 @@ class NativeBackend:
             await self._store.snapshotter.prepare(key, layers, target, user)
 
     async def volume(self, key: str, image: Image, target: Path, sub_path: str = "") -> Path:
-        """Mount an image read-only for a container; return where in it the path leads.
+        """Mount an image read-only for a container and return the path in it.
 
-        It goes with the container's :meth:`release`. NotFound when there is no such path, else as
+        :meth:`release` of the container unmounts it. NotFound if the path does not exist, other errors as
         :meth:`prepare`.
         """
         layers = self._stack(image)
@@ -127,38 +127,38 @@ class NativeBackend:
             return await self._store.snapshotter.view(layers, target, sub_path)
 
     async def release(self, key: str, target: Path) -> None:
-        """Unmount the target and the container's image volumes, and remove the snapshot; idempotent."""
+        """Unmount the target and the container's image volumes, and remove the snapshot. Idempotent."""
         await self._work.finish(self._release(key, target), name=f"release snapshot {key}")
 
     async def keys(self) -> set[str]:
-        """List the containers that have a snapshot or an image volume."""
+        """Return the IDs of the containers with a snapshot or an image volume."""
         return {snapshot.key for snapshot in self._store.catalog.snapshots()}
 
     async def usage(self, key: str) -> SnapshotUsage:
-        """Measure a writable layer; it walks the files, so do not ask in a List."""
+        """Return a writable layer's disk usage. It walks the files, so do not call it in a List RPC."""
         return SnapshotUsage(*await self._store.snapshotter.usage(key))
 
     async def filesystem(self) -> str:
-        """Name the store's directory."""
+        """Return the store's directory."""
         return str(self._store.root)
 
     async def close(self) -> None:
-        """Finish what is under way, and let another daemon have the store; cancel pulls before."""
+        """Finish pending work and release the store. Cancel pulls before."""
         self._tidying.cancel()
         await self._work.drain(_DRAIN_SECONDS)
         await self._unpacker.close()
         await self._remote.close()
         await self._store.close()
 
-    # What CRI's ImageService needs
+    # CRI's ImageService
 
     async def pull(
         self, text: str, credentials: Credentials | None = None, watch: Watch | None = None
     ) -> str:
-        """Pull what a reference says (CRI PullImage) and return the image's ID.
+        """Pull the image of a reference (CRI PullImage) and return its ID.
 
-        Of a name without registry the first one in the search that has it is taken; the credentials
-        are for the first one only. Errors as in :mod:`noderuntime.images.remote`.
+        For a name without a registry, the registries of ``search`` are tried in order; the credentials are
+        for the first one only. Errors as in :mod:`noderuntime.images.remote`.
         """
         failures: list[NoderuntimeError] = []
         for reference in candidates(text, self._search):
@@ -172,20 +172,20 @@ class NativeBackend:
         raise type(failures[-1])("; ".join(map(str, failures)))
 
     def registry_of(self, text: str) -> str:
-        """Return the registry that a reference is looked for in first; InvalidArgument for no reference."""
+        """Return the first registry to try for a reference. InvalidArgument if it is not a reference."""
         return candidates(text, self._search)[0].registry
 
     async def config(self, image: Image) -> bytes:
-        """Read an image's config as its maker wrote it; NotFound when it was removed meanwhile."""
+        """Return an image's config as stored in the registry. NotFound if the image was removed meanwhile."""
         raw = await self._store.content.get(image.id)
         if raw is None:
             raise NotFound(f"image {image.id} was removed from this node")
         return raw
 
     async def load(self, path: Path) -> list[str]:
-        """Load all images of a ``docker save`` archive or an OCI layout; return their IDs.
+        """Load all images of a ``docker save`` archive or an OCI layout and return their IDs.
 
-        InvalidArgument or DataLoss when it is damaged, as for a registry.
+        InvalidArgument or DataLoss if the archive is damaged.
         """
         async with archive.opened(path, self._store.root) as images:
             try:
@@ -197,30 +197,30 @@ class NativeBackend:
                 self._tidy_soon()
 
     def list_images(self, text: str = "") -> list[Image]:
-        """List all images, or the one that an ID, tag or digest stands for (CRI ListImages)."""
+        """Return all images, or only the one with an ID, tag or digest (CRI ListImages)."""
         if not text:
             return self._lookup.all()
         found = self._lookup.one(text)
         return [found] if found else []
 
     def status(self, text: str) -> Image | None:
-        """Find an image by ID, the beginning of one, tag or digest (CRI ImageStatus); InvalidArgument."""
+        """Return the image with an ID, ID prefix, tag or digest, or None (CRI ImageStatus)."""
         return self._lookup.one(text)
 
     async def remove(self, text: str) -> None:
-        """Remove an image with all its names (CRI RemoveImage); one that is not there is no error.
+        """Remove an image and all its names, if it exists (CRI RemoveImage).
 
-        Containers keep what they have of it.
+        Running containers keep their layers.
         """
         found = self._lookup.stored(text)
         if found is not None:
             await self._work.finish(self._remove(found), name="remove an image")
 
     async def fs_info(self) -> FsInfo:
-        """Say what images take (CRI ImageFsInfo), containers' own layers not counted."""
+        """Return the disk usage of images (CRI ImageFsInfo), without the writable layers of containers."""
         root = self._store.root
         size, files = await self._store.content.size()
-        disk = await on_files("look at the images' filesystem", lambda: os.statvfs(root), abandon=True)
+        disk = await on_files("measure the images' filesystem", lambda: os.statvfs(root), abandon=True)
         layers = self._store.catalog.layers()
         return FsInfo(
             path=str(root),
@@ -231,16 +231,16 @@ class NativeBackend:
         )
 
     def pulls(self) -> list[Progress]:
-        """List the pulls under way."""
+        """Return the running pulls."""
         return self._puller.running()
 
     @property
     def counters(self) -> PullCounters:
-        """What all pulls came to."""
+        """The counters of all pulls."""
         return self._puller.counters
 
     def _stack(self, image: Image) -> list[int]:
-        """Find the layers of an image; FailedPrecondition when it was removed meanwhile."""
+        """Return the layers of an image. FailedPrecondition if it was removed meanwhile."""
         layers = self._store.catalog.stack(image.chain_id)
         if image.chain_id and not layers:
             raise FailedPrecondition(f"image {image.id} was removed from this node: pull it again")
@@ -261,7 +261,7 @@ class NativeBackend:
             await self._collect()
 
     async def _remove(self, image: StoredImage) -> None:
-        """Files first: on a full disk the catalog may have no room to say that they are gone."""
+        """Remove files before rows: on a full disk the catalog may have no room for the change."""
         self._store.catalog.take_image(image.id)
         try:
             await self._store.collector.collect()
@@ -273,7 +273,7 @@ class NativeBackend:
         try:
             await self._store.collector.collect()
         except NoderuntimeError as error:
-            _log.error("collecting failed", error=error)
+            _log.error("garbage collection failed", error=error)
 
     def _tidy_soon(self) -> None:
         if self._tidying.when() > self._loop.time() + _SETTLE_SECONDS:
@@ -288,5 +288,5 @@ class NativeBackend:
         try:
             await self._store.settle()
         except NoderuntimeError as error:
-            _log.error("images are not written out", error=error)
+            _log.error("layers cannot be synced to disk", error=error)
         await self._collect()

@@ -1,4 +1,4 @@
-"""Building the native backend: the only module that brings the HTTP client along, 20 MiB of memory."""
+"""Builds the native backend. Only this module imports the HTTP client, which takes 20 MiB of memory."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from noderuntime.node.layers.pool import Unpackers
 
 
 class Opened(NamedTuple):
-    """A store in use."""
+    """An open native backend."""
 
     backend: NativeBackend
     configure: Callable[[ImagesConfig], None]
-    """Take what is said of registries and names from other settings, from the next pull on.
+    """Apply the registries, names and credentials of other settings, from the next pull on.
 
-    InvalidArgument leaves everything as it was.
+    InvalidArgument changes nothing.
     """
 
 
 @asynccontextmanager
 async def open_native(settings: ImagesConfig, root: Path, host: Host, boot: str) -> AsyncIterator[Opened]:
-    """Open the store in a directory and let go of it; errors as of :func:`open_store`.
+    """Open the store in a directory and yield the backend. Errors as of :func:`open_store`.
 
-    ``boot`` identifies the boot of the machine.
+    ``boot`` identifies the current boot of the machine.
     """
     async with AsyncExitStack() as stack:
         unpackers = Unpackers()

@@ -1,11 +1,11 @@
-"""Pulling: from a reference to an image whose layers are unpacked.
+"""Pulls images: from a reference to an image whose layers are unpacked.
 
     reference ──resolve──► manifest for this machine ──► config
-                                    └──► layers, some at a time: download, unpack meanwhile, commit
+                                    └──► layers, several in parallel: download and unpack, commit
 
-A layer is committed when the one below it is, because its looks depend on it. Layers that
-are there are not fetched. Whatever goes wrong, what is half done is removed, or kept for the
-next try where :mod:`noderuntime.images.store.gc` says so.
+A layer is committed after its parent, because attributes of its directories depend on it. Layers in the
+store are not fetched again. After an error, incomplete parts are removed, or kept for the retry as
+:mod:`noderuntime.images.store.gc` documents.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _log = log.get(__name__)
 
 
 class Puller:
-    """Pulls images into a store. For use on one event loop."""
+    """Pulls images into a store. Use it on one event loop."""
 
     def __init__(self, store: Store, unpacker: Unpacker) -> None:
         self.counters = PullCounters()
@@ -52,10 +52,10 @@ class Puller:
         watch: Watch | None = None,
         names: Sequence[str] | None = None,
     ) -> str:
-        """Pull an image and return its ID; who asks for the same meanwhile shares the work.
+        """Pull an image and return its ID. Concurrent calls for the same image share one pull.
 
-        ``names`` are what the image is called then: by default what the reference says, and its digest.
-        Errors are those of :mod:`noderuntime.images.remote`; FailedPrecondition and HostError are the node's.
+        ``names`` are the names of the image in the store, by default those of the reference and its digest.
+        Errors as in :mod:`noderuntime.images.remote`; FailedPrecondition and HostError for those of the node.
         """
         key = (id(remote), reference, credentials)
         if key not in self._joint:
@@ -73,7 +73,7 @@ class Puller:
                 self._progress.pop(key, None)
 
     def running(self) -> list[Progress]:
-        """List the pulls under way."""
+        """Return the running pulls."""
         return list(self._progress.values())
 
     async def _counted(self, pull: _Pull) -> str:
@@ -98,7 +98,7 @@ class Puller:
 
 
 class _Pull:
-    """One image on its way."""
+    """One pull of one image."""
 
     def __init__(
         self,
@@ -117,10 +117,10 @@ class _Pull:
         self._plans: list[LayerPlan] = []
         self._documents: dict[str, bytes] = {}
         self._missing: set[str] = set()
-        """Documents that the store does not have yet."""
+        """Digests of the documents that the store does not have yet."""
 
     async def run(self) -> str:
-        """Pull; after an error only what the next try can use is left."""
+        """Pull the image and return its ID. After an error only parts that a retry can use are kept."""
         begin = monotonic()
         try:
             image_id = await self._run()
@@ -128,7 +128,7 @@ class _Pull:
             _log.warning("pull failed", image=self._reference, reason=_kind(error), error=error)
             if not isinstance(error, Unavailable):
                 await self._clean_up(error)
-            raise _named(self._reference, error) from error
+            raise _naming(self._reference, error) from error
         received = sum(layer.received for layer in self._progress.layers)
         ms = int((monotonic() - begin) * 1000)
         _log.info("pulled", image=self._reference, id=image_id, received=received, ms=ms)
@@ -147,7 +147,7 @@ class _Pull:
             return await self._image(target, manifest, raw, held)
 
     async def _manifest(self, target: Descriptor, held: ExitStack) -> tuple[Descriptor, bytes]:
-        """Follow an index to the manifest for this machine."""
+        """Return the manifest for this machine, through an index if needed."""
         raw = await self._document(target, self._source.remote.manifest)
         if target.media_type in oci.MANIFEST_TYPES:
             return target, raw
@@ -160,17 +160,17 @@ class _Pull:
         return _descriptor(chosen), raw
 
     async def _image(self, target: Descriptor, manifest: Descriptor, raw: bytes, held: ExitStack) -> str:
-        described = _descriptor(oci.read(oci.Manifest, raw).config)
-        held.enter_context(self._store.catalog.hold(described.digest))
+        config_descriptor = _descriptor(oci.read(oci.Manifest, raw).config)
+        held.enter_context(self._store.catalog.hold(config_descriptor.digest))
         await concurrently(
-            self._document(described, self._source.remote.document),
+            self._document(config_descriptor, self._source.remote.document),
             self._layers.expect(),
             name="fetch a config",
         )
-        config = oci.read(oci.Config, self._documents[described.digest])
+        config = oci.read(oci.Config, self._documents[config_descriptor.digest])
         self._plans = _plans(oci.read(oci.Layers, raw).layers, config)
         held.enter_context(self._store.catalog.hold(*(plan.chain_id for plan in self._plans)))
-        await self._check_room()
+        await self._check_space()
         self._progress.layers += [
             LayerProgress(plan.descriptor.digest, plan.descriptor.size) for plan in self._plans
         ]
@@ -180,12 +180,12 @@ class _Pull:
         chain_id = self._plans[-1].chain_id if self._plans else ""
         size = sum(layer.size for layer in self._store.catalog.chain(chain_id))
         size += sum(map(len, self._documents.values()))
-        image = StoredImage(described.digest, chain_id, size, oci.container_defaults(config))
+        image = StoredImage(config_descriptor.digest, chain_id, size, oci.container_defaults(config))
         await self._store.catalog.add_image(image, self._names(target.digest, manifest.digest, image.id))
         return image.id
 
     async def _document(self, descriptor: Descriptor, fetch: _Fetch) -> bytes:
-        """Take a document from the store or fetch it."""
+        """Return a document from the store, or fetch it."""
         raw = await self._store.content.get(descriptor.digest)
         if raw is None:
             raw = await fetch(self._reference, descriptor, self._source.credentials)
@@ -197,19 +197,19 @@ class _Pull:
         for digest in self._missing:
             await self._store.content.put(digest, self._documents[digest])
 
-    async def _check_room(self) -> None:
-        """Refuse early what can never fit; ResourceExhausted."""
+    async def _check_space(self) -> None:
+        """Raise ResourceExhausted if the compressed layers alone exceed the free disk space."""
         missing = {
             plan.descriptor.digest: plan.descriptor.size
             for plan in self._plans
             if self._store.catalog.layer(plan.chain_id) is None
         }
         needed = sum(missing.values())
-        found = await on_files("look for room", lambda: os.statvfs(self._store.root))
+        found = await on_files("measure free disk space", lambda: os.statvfs(self._store.root))
         available = found.f_bavail * found.f_frsize
         if needed > available:
             raise ResourceExhausted(
-                f"it needs more than {needed} bytes, and {self._store.root} has room for {available}"
+                f"the image needs more than {needed} bytes, {self._store.root} has {available} available"
             )
 
     def _names(self, target: str, manifest: str, image_id: str) -> list[Name]:
@@ -219,13 +219,13 @@ class _Pull:
         return [Name(name, image_id, target, manifest) for name in names]
 
     async def _clean_up(self, error: NoderuntimeError) -> None:
-        """Drop what this pull had begun; on a full disk everything that was begun and not finished."""
-        full = isinstance(error, ResourceExhausted)
-        begun = {key for plan in self._plans for key in (plan.chain_id, plan.descriptor.digest)}
+        """Remove the layers of this pull, or after a full disk those of all interrupted pulls."""
+        disk_full = isinstance(error, ResourceExhausted)
+        started = {key for plan in self._plans for key in (plan.chain_id, plan.descriptor.digest)}
         try:
-            await self._store.collector.collect(lambda key: full or key in begun)
+            await self._store.collector.collect(lambda key: disk_full or key in started)
         except NoderuntimeError as failure:
-            _log.error("collecting after a failed pull failed", error=failure)
+            _log.error("garbage collection after a failed pull failed", error=failure)
 
 
 _Fetch = Callable[[Reference, Descriptor, Credentials | None], Awaitable[bytes]]
@@ -236,11 +236,11 @@ def _descriptor(found: oci.Descriptor) -> Descriptor:
 
 
 def _plans(layers: Sequence[oci.Descriptor], config: oci.Config) -> list[LayerPlan]:
-    """Put manifest and config together, which were made by the same stranger; InvalidArgument."""
+    """Return the layers of a manifest and its config. InvalidArgument if they do not match."""
     diff_ids = config.rootfs.diff_ids
     if len(layers) != len(diff_ids):
         raise InvalidArgument(
-            f"no container image: {len(layers)} layers in its manifest, {len(diff_ids)} in its config"
+            f"not a container image: {len(layers)} layers in its manifest, {len(diff_ids)} in its config"
         )
     plans: list[LayerPlan] = []
     for layer, diff_id in zip(layers, diff_ids, strict=True):
@@ -251,12 +251,12 @@ def _plans(layers: Sequence[oci.Descriptor], config: oci.Config) -> list[LayerPl
 
 
 def _kind(error: NoderuntimeError) -> str:
-    """Name the kind of an error as :mod:`noderuntime.core.errors` draws it."""
+    """Return the name of an error's class in the tree of :mod:`noderuntime.core.errors`."""
     return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
 
 
-def _named(reference: Reference, error: NoderuntimeError) -> NoderuntimeError:
-    """Say which image an error is about, if it does not yet."""
+def _naming(reference: Reference, error: NoderuntimeError) -> NoderuntimeError:
+    """Return the error with the image's name in its message."""
     prefix = f"image {reference}: "
     if str(error).startswith(prefix) or isinstance(error, errors.Internal):
         return error

@@ -1,1 +1,1 @@
-"""The registry client: OCI distribution spec v1.1, pulling only."""
+"""A registry client for pulls (OCI distribution spec v1.1)."""

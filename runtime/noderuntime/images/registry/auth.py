@@ -1,9 +1,9 @@
-"""Getting past a 401: basic credentials, or a bearer token from the server that the host names.
+"""Authenticates to registries: basic credentials, or a bearer token from the host's token server.
 
-A host says how it wants to be convinced (``WWW-Authenticate``), and it may lie. So what we
-know of ourselves goes to the token server that this very host named, over TLS; without TLS
-only where plain HTTP is allowed for both. A token is kept for its host, repository and
-credentials, and renewed when it ends within a pull; who is refused twice is refused.
+A host selects the scheme and the token server (``WWW-Authenticate``), and it is not trusted. So
+credentials go only to the token server that this host names, over TLS; plain HTTP is used only
+if it is allowed for both. A token is cached per host, repository and credentials, and renewed when
+it expires during a pull. A second 401 for the same request is an error.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from noderuntime.images.registry.challenges import Challenge, parse_challenges
 from noderuntime.images.registry.endpoints import RegistryHost, Tls, default_host, is_authority
 from noderuntime.images.registry.hosts import Hosts
 from noderuntime.images.registry.http_client import Request
-from noderuntime.images.registry.responses import Answer, read_small, refusal
+from noderuntime.images.registry.responses import Answer, read_small, status_error
 from noderuntime.images.remote import Patience
 
 _TOKEN_LIMIT = 256 << 10
 _SHORTEST_SECONDS = 60.0
 _LONGEST_SECONDS = 3600.0
 _USED_PART = 0.8
-"""Of a token's life: what is left is for clocks and for the way."""
+"""Part of a token's lifetime after which it is renewed: a margin for clock skew and latency."""
 _KEPT = 512
 _CLIENT = "noderuntime"
 _TOKEN = re.compile(r"[\x21-\x7e]+")
@@ -42,7 +42,7 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 @dataclass(slots=True)
 class _Grant:
-    """What a host accepted, or will be asked to accept."""
+    """The Authorization header for one host, repository and credentials, with its challenge."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     header: str = ""
@@ -53,18 +53,18 @@ class _Grant:
 _Key = tuple[str, str, Credentials | None]
 
 
-class Asking(Protocol):
+class TokenClient(Protocol):
     """The part of :class:`noderuntime.images.registry.http_client.Web` that fetches tokens."""
 
     def ask(self, host: RegistryHost, request: Request) -> AbstractAsyncContextManager[Answer]:
-        """Make a request and yield the answer once its headers are there."""
+        """Send a request and yield the response as soon as its headers have arrived."""
 
 
 class Authorizer:
-    """What hosts are told about us."""
+    """The Authorization headers for all hosts, fetched on demand and cached."""
 
     def __init__(
-        self, web: Asking, hosts: Hosts, patience: Patience, clock: Callable[[], float] = monotonic
+        self, web: TokenClient, hosts: Hosts, patience: Patience, clock: Callable[[], float] = monotonic
     ) -> None:
         self._clock = clock
         self._web = web
@@ -73,7 +73,7 @@ class Authorizer:
         self._grants: OrderedDict[_Key, _Grant] = OrderedDict()
 
     async def header(self, host: RegistryHost, repository: str, credentials: Credentials | None) -> str:
-        """Return the Authorization header for a request; empty while the host has not asked for one."""
+        """Return the Authorization header for a request. It is empty until the host has sent a challenge."""
         grant = self._grant(host, repository, credentials)
         if grant.challenge is not None and self._clock() >= grant.expires:
             async with grant.lock:
@@ -89,9 +89,10 @@ class Authorizer:
         refused: str,
         challenges: Iterable[str],
     ) -> None:
-        """Answer a 401 to a request that carried the header ``refused``; ask :meth:`header` again after it.
+        """Replace the header ``refused``, which the host answered with 401, see :meth:`header`.
 
-        PermissionDenied when there is nothing (else) to say, Unavailable when the token server is away.
+        PermissionDenied if no scheme or no credentials fit the challenges, Unavailable if the token server
+        does not respond.
         """
         grant = self._grant(host, repository, credentials)
         async with grant.lock:
@@ -115,7 +116,7 @@ class Authorizer:
         repository: str,
         credentials: Credentials | None,
     ) -> None:
-        """Fill the grant; where that fails, the next 401 brings a new challenge."""
+        """Fill the grant. After an error it has no challenge, so that the next 401 supplies a new one."""
         grant.challenge = None
         lifetime = float("inf")
         if challenge.scheme == "basic":
@@ -135,20 +136,23 @@ class Authorizer:
         async with self._web.ask(server, request) as answer:
             if answer.response.status in {400, 401, 403}:
                 raise PermissionDenied(
-                    f"{host.authority}: its token server {answer.origin} refuses {_whom(credentials)}"
+                    f"{host.authority}: its token server {answer.origin} refuses {_subject(credentials)}"
                 )
             if answer.response.status == 404:
-                raise Unavailable(f"{host.authority}: its token server {answer.origin} knows of no tokens")
+                raise Unavailable(f"{host.authority}: its token server {answer.origin} was not found (404)")
             if answer.response.status != 200:
-                raise await refusal(answer)
+                raise await status_error(answer)
             raw = await read_small(answer, _TOKEN_LIMIT, self._patience.window_seconds)
             return _read_token(raw, answer.origin)
 
     async def _token_server(self, realm: str, host: RegistryHost) -> RegistryHost:
-        """Decide whether, and how, the named token server is spoken to."""
+        """Return how to reach the token server of a challenge.
+
+        DataLoss if the realm is not a URL, PermissionDenied if it has no TLS and plain HTTP is not allowed.
+        """
         parts = _split(realm)
         if parts is None:
-            raise DataLoss(f"{host.authority}: names no usable token server")
+            raise DataLoss(f"{host.authority}: names no valid token server")
         known = host
         if parts.hostname != urlsplit(f"//{host.authority}").hostname:
             known = await self._configured(parts.netloc)
@@ -158,13 +162,13 @@ class Authorizer:
             known = replace(known, tls=replace(known.tls, client=()), headers=())
         if parts.scheme == "http" and not (host.allows_plain and known.allows_plain):
             raise PermissionDenied(
-                f"{host.authority}: its token server {parts.netloc} has no TLS, which is not allowed for it"
+                f"{host.authority}: its token server {parts.netloc} has no TLS, which is required"
             )
         scheme: Literal["http", "https"] = "http" if parts.scheme == "http" else "https"
         return replace(known, scheme=scheme, authority=parts.netloc, may_be_plain=False)
 
     async def _configured(self, authority: str) -> RegistryHost:
-        """Return how a server is spoken to; settings of one that stands in for it are not for it."""
+        """Return how to reach a server, without the settings of a mirror that replaces it."""
         known = (await self._hosts.lookup(authority))[-1]
         return known if known.authority == authority else default_host(authority, Tls(), explicit=False)
 
@@ -176,14 +180,14 @@ def _choose(
     if "bearer" in by_scheme:
         return by_scheme["bearer"]
     if "basic" not in by_scheme:
-        raise PermissionDenied(f"{host.authority}: denies access in a way that no credentials help")
+        raise PermissionDenied(f"{host.authority}: requires an unsupported authentication scheme")
     if credentials is None or not credentials.username:
-        raise PermissionDenied(f"{host.authority}: wants user and password")
+        raise PermissionDenied(f"{host.authority}: requires a username and password")
     return by_scheme["basic"]
 
 
 def _token_request(challenge: Challenge, repository: str, credentials: Credentials | None) -> Request:
-    """Ask as the distribution project's token and OAuth2 specifications say."""
+    """Return the token request (distribution project, token and OAuth2 specifications)."""
     scopes = challenge.parameters.get("scope", "").split() or [f"repository:{repository}:pull"]
     realm = challenge.parameters["realm"]
     service = challenge.parameters.get("service", "")
@@ -207,7 +211,7 @@ def _token_request(challenge: Challenge, repository: str, credentials: Credentia
 
 
 class _Reply(BaseModel):
-    """What a token server gives (token specification, and OAuth 2 for ``access_token``)."""
+    """The response of a token server (token specification; OAuth 2 for ``access_token``)."""
 
     model_config = ConfigDict(hide_input_in_errors=True, allow_inf_nan=False)
 
@@ -217,19 +221,19 @@ class _Reply(BaseModel):
 
 
 def _read_token(raw: bytes, where: str) -> tuple[str, float]:
-    """Return a token and the seconds that it is good for."""
+    """Return a token and its usable lifetime in seconds. DataLoss if the response has none."""
     try:
         reply = _Reply.model_validate_json(raw)
     except ValidationError as error:
-        raise DataLoss(f"token server {where}: what it answers is no token") from error
+        raise DataLoss(f"token server {where}: the response contains no valid token") from error
     token = reply.token or reply.access_token or ""
     if not _TOKEN.fullmatch(token):
-        raise DataLoss(f"token server {where}: what it answers is no token")
+        raise DataLoss(f"token server {where}: the response contains no valid token")
     return token, min(max(reply.expires_in or 0.0, _SHORTEST_SECONDS), _LONGEST_SECONDS) * _USED_PART
 
 
 def _split(realm: str) -> SplitResult | None:
-    """Take a realm apart if it is a URL that can be asked."""
+    """Return the parts of a realm, or None if it is not an HTTP URL."""
     try:
         parts = urlsplit(realm)
     except ValueError:
@@ -243,5 +247,5 @@ def _basic(credentials: Credentials) -> str:
     return f"Basic {base64.b64encode(pair).decode()}"
 
 
-def _whom(credentials: Credentials | None) -> str:
+def _subject(credentials: Credentials | None) -> str:
     return "these credentials" if credentials else "a pull without credentials"

@@ -1,4 +1,4 @@
-"""How a host wants to be convinced: WWW-Authenticate headers."""
+"""Parses the challenges of WWW-Authenticate headers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _PARAMETER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """One way to convince a host (RFC 9110, 11.6.1)."""
+    """One authentication scheme that a host accepts (RFC 9110, 11.6.1)."""
 
     scheme: str
     parameters: Mapping[str, str]
 
 
 def parse_challenges(values: Iterable[str]) -> tuple[Challenge, ...]:
-    """Read WWW-Authenticate headers; what cannot be read is left out."""
+    """Return the challenges of WWW-Authenticate headers. Each is parsed up to its first syntax error."""
     found = []
     for value in values:
         text, position = value[:_HEADER_LIMIT], 0

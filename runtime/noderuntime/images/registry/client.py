@@ -1,8 +1,7 @@
-"""The registry client: OCI distribution spec v1.1, pulling only.
+"""The registry client (OCI distribution spec v1.1, pulls only).
 
-Every call goes to the hosts that :mod:`noderuntime.images.registry.mirrors` lists until one gives what
-was asked for. Tags are resolved by hosts that may; everything else is named by its digest,
-so it does not matter who gives it.
+A call tries the hosts of :mod:`noderuntime.images.registry.mirrors` until one succeeds. Tags are resolved
+only by hosts with the capability; everything else is addressed by digest, so any host can serve it.
 """
 
 from __future__ import annotations
@@ -21,22 +20,28 @@ from noderuntime.images.registry.endpoints import RegistryHost
 from noderuntime.images.registry.hosts import Hosts
 from noderuntime.images.registry.http_client import Request, Web
 from noderuntime.images.registry.mirrors import Mirrors
-from noderuntime.images.registry.responses import Answer, read_small, refusal
+from noderuntime.images.registry.responses import Answer, read_small, status_error
 from noderuntime.images.registry.retry import retrying
 from noderuntime.images.registry.transfer import Open, SinkFailed, Transfer
-from noderuntime.images.registry.verify import ACCEPTED, check_header, check_type, described, promised
+from noderuntime.images.registry.verify import (
+    ACCEPTED,
+    check_header,
+    check_type,
+    descriptor_from_body,
+    descriptor_from_headers,
+)
 from noderuntime.images.remote import PATIENCE, Descriptor, Hash, Patience, Sink
 
 MANIFEST_LIMIT = 4 << 20
-"""Bytes; what the distribution spec wants registries to take at least."""
+"""Bytes; the minimum that the distribution spec recommends registries to accept."""
 DOCUMENT_LIMIT = 8 << 20
-"""Bytes of a config."""
+"""Bytes of an image's config."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class Registry:
-    """:class:`noderuntime.images.remote.Remote` over HTTP; make it inside the event loop."""
+    """:class:`noderuntime.images.remote.Remote` over HTTP. Create it inside the event loop."""
 
     def __init__(
         self,
@@ -51,9 +56,9 @@ class Registry:
         self._authorizer = Authorizer(self._web, hosts, patience)
 
     async def resolve(self, reference: Reference, credentials: Credentials | None = None) -> Descriptor:
-        """Find the manifest or index that a tag or digest stands for now (distribution spec, HEAD and GET).
+        """Return the manifest or index of a tag or digest (distribution spec, HEAD and GET of a manifest).
 
-        A digest in the reference wins over its tag, and may be answered by any host.
+        A digest in the reference takes precedence over its tag, and can be resolved by any host.
         """
         if reference.digest and not _DIGEST.fullmatch(reference.digest):
             raise InvalidArgument(f"{reference}: only sha256 digests can be verified")
@@ -66,7 +71,7 @@ class Registry:
     async def manifest(
         self, reference: Reference, descriptor: Descriptor, credentials: Credentials | None = None
     ) -> bytes:
-        """Fetch a manifest or index by its digest; ResourceExhausted beyond 4 MiB."""
+        """Fetch a manifest or index by its digest. ResourceExhausted if it has more than 4 MiB."""
         path, media_type = f"manifests/{descriptor.digest}", descriptor.media_type
         raw = await self._small(
             reference, descriptor, credentials, path, limit=MANIFEST_LIMIT, media_type=media_type
@@ -77,7 +82,7 @@ class Registry:
     async def document(
         self, reference: Reference, descriptor: Descriptor, credentials: Credentials | None = None
     ) -> bytes:
-        """Fetch a config; ResourceExhausted beyond 8 MiB."""
+        """Fetch a config. ResourceExhausted if it has more than 8 MiB."""
         path = f"blobs/{descriptor.digest}"
         return await self._small(reference, descriptor, credentials, path, limit=DOCUMENT_LIMIT)
 
@@ -88,14 +93,14 @@ class Registry:
         sink: Sink,
         credentials: Credentials | None = None,
     ) -> None:
-        """Stream a blob into a sink, from the sink's offset on; the sink's own errors come as they are."""
+        """Stream a blob into a sink, from the sink's offset on. Errors of the sink are raised unchanged."""
         transfer = Transfer(descriptor, sink, self._patience)
 
         async def ask(host: RegistryHost) -> None:
             await transfer.fetch(self._opener(host, reference, f"blobs/{descriptor.digest}", credentials))
 
         try:
-            await self._mirrors.first(reference, "pull", ask, spoilt=lambda: bool(transfer.sources))
+            await self._mirrors.first(reference, "pull", ask, is_corrupt=lambda: bool(transfer.sources))
         except SinkFailed as failed:
             raise failed.cause from failed.cause.__cause__
 
@@ -113,9 +118,11 @@ class Registry:
         limit: int,
         media_type: str = "",
     ) -> bytes:
-        """Fetch into memory; what one host gets wrong another one may get right."""
+        """Fetch a blob or manifest into memory. After corrupt content the next host is tried."""
         if descriptor.size > limit:
-            raise ResourceExhausted(f"image {reference}: {path} has {descriptor.size} bytes, over {limit}")
+            raise ResourceExhausted(
+                f"image {reference}: {path} has {descriptor.size} bytes, the limit is {limit}"
+            )
         if descriptor.data is not None and _is(descriptor.data, descriptor):
             return descriptor.data
 
@@ -135,7 +142,7 @@ class Registry:
         credentials: Credentials | None,
         media_type: str = "",
     ) -> Open:
-        """Return how a transfer asks a host; ``media_type`` is empty for blobs."""
+        """Return the function that requests a blob from a host. ``media_type`` is empty for blobs."""
 
         @asynccontextmanager
         async def open_(start: int) -> AsyncIterator[Answer]:
@@ -152,13 +159,13 @@ class Registry:
         path = f"manifests/{reference.digest or reference.tag}"
         headers = {"Accept": ", ".join(ACCEPTED)}
         async with self._ask(host, reference, path, credentials, method="HEAD", headers=headers) as answer:
-            found = promised(answer)
+            found = descriptor_from_headers(answer)
         if found is None:
             async with self._ask(host, reference, path, credentials, headers=headers) as answer:
                 raw = await read_small(answer, MANIFEST_LIMIT, self._patience.window_seconds)
-                found = described(raw, answer)
+                found = descriptor_from_body(raw, answer)
         if reference.digest and found.digest != reference.digest:
-            raise DataLoss(f"{host.authority}: answers with another digest than it was asked for")
+            raise DataLoss(f"{host.authority}: sent another digest than requested")
         return found
 
     @asynccontextmanager
@@ -172,8 +179,8 @@ class Registry:
         headers: Mapping[str, str],
         method: str = "GET",
     ) -> AsyncIterator[Answer]:
-        """Yield an answer that succeeded; a 401 of the host itself is answered once."""
-        credentials = await self._known(host, reference, credentials)
+        """Yield a successful response. One 401 of the host itself is answered with new credentials."""
+        credentials = await self._credentials_for(host, reference, credentials)
         repository = reference.repository
         url = _url(host, reference, path)
         for last in (False, True):
@@ -184,14 +191,14 @@ class Registry:
                     yield answer
                     return
                 if answer.response.status != 401 or answer.redirected or last:
-                    raise await refusal(answer)
+                    raise await status_error(answer)
                 challenges = answer.response.headers.getall("WWW-Authenticate", [])
             await self._authorizer.renew(host, repository, credentials, header, challenges)
 
-    async def _known(
+    async def _credentials_for(
         self, host: RegistryHost, reference: Reference, credentials: Credentials | None
     ) -> Credentials | None:
-        """Return who we are to a host: what a pull brings is for the registry, never for a mirror."""
+        """Return the credentials for a host. Those of a pull are for the registry, never for a mirror."""
         if host.is_registry and credentials:
             return credentials
         if self._credentials is None:
@@ -201,7 +208,7 @@ class Registry:
 
 
 class _Memory:
-    """A sink for small things."""
+    """A sink in memory."""
 
     def __init__(self) -> None:
         self.content = bytearray()
@@ -218,7 +225,7 @@ class _Memory:
 
 
 def _url(host: RegistryHost, reference: Reference, path: str) -> str:
-    """Write the URL; a mirror is told whose image it is, as containerd tells it."""
+    """Return the URL. A mirror gets the registry's name as ``ns``, as from containerd."""
     url = f"{host.scheme}://{host.authority}{host.path}/{reference.repository}/{path}"
     if same_registry(host.authority, reference.registry):
         return url

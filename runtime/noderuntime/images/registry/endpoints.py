@@ -1,4 +1,4 @@
-"""One server that may have a registry's images, and how it is spoken to."""
+"""A server of a registry's images, and how to connect to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _AUTHORITY = re.compile(rf"(?:{_NAME}|\[[0-9A-Fa-f:.]{{2,45}}\])(?::([0-9]{{1,5}
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Whom we trust beside the system's authorities, and who we are."""
+    """CA certificates beside the system's, and client certificates."""
 
     ca: tuple[Path, ...] = ()
     client: tuple[tuple[Path, Path | None], ...] = ()
@@ -32,37 +32,37 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class RegistryHost:
-    """One server that may have a registry's images."""
+    """One server of a registry's images: the registry itself or a mirror."""
 
     scheme: Literal["http", "https"]
     authority: str
     """Host and port as in a URL."""
     path: str = "/v2"
-    """Root of the API, without a slash at the end."""
+    """Root of the API, without a trailing slash."""
     capabilities: frozenset[Capability] = EVERYTHING
     tls: Tls = Tls()
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     dial_seconds: float = DIAL_SECONDS
     proxy: str = field(default="", repr=False)
     is_registry: bool = True
-    """It stands for the registry itself, not for a mirror: a pull's credentials are for it."""
+    """Whether this is the registry itself, not a mirror: it gets the credentials of a pull."""
     may_be_plain: bool = False
-    """TLS is tried first, but plain HTTP is what was asked for."""
+    """Whether plain HTTP is used if TLS fails."""
 
     @property
     def allows_plain(self) -> bool:
-        """Plain HTTP was configured, or it is this machine."""
+        """Whether plain HTTP was configured, or the server is on this machine."""
         return self.scheme == "http" or self.may_be_plain
 
     def plain(self) -> RegistryHost:
-        """Return the same without TLS."""
+        """Return the same server over plain HTTP."""
         return replace(self, scheme="http", may_be_plain=False)
 
 
 def default_host(registry: str, tls: Tls, *, explicit: bool) -> RegistryHost:
-    """Return the registry itself: TLS, except that this machine may be spoken to without.
+    """Return the settings of a registry without any in a file: TLS, with plain HTTP allowed on loopback.
 
-    ``explicit`` says that somebody chose these settings, so that they hold for this machine too.
+    ``explicit`` means that ``tls`` was configured, so that it holds for loopback too.
     """
     if registry == DOCKER:
         return RegistryHost("https", DOCKER_SERVER, tls=tls)
@@ -75,7 +75,7 @@ def default_host(registry: str, tls: Tls, *, explicit: bool) -> RegistryHost:
 
 
 def is_loopback(authority: str) -> bool:
-    """Tell whether a host and port is this machine, by its name alone."""
+    """Return whether a host and port is on this machine, by its name alone."""
     host = urlsplit(f"//{authority}").hostname or ""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -84,6 +84,6 @@ def is_loopback(authority: str) -> bool:
 
 
 def is_authority(text: str) -> bool:
-    """Tell whether this is a host, or a host and a port, that can be asked."""
+    """Return whether a text is a valid host, or host and port."""
     matched = _AUTHORITY.fullmatch(text)
     return matched is not None and int(matched.group(1) or 1) in range(1, 65536)

@@ -1,9 +1,9 @@
-"""Whom to ask for a registry's images: containerd's ``certs.d`` directories, read for every pull.
+"""Finds the servers of a registry in containerd's ``certs.d`` directories, which are read for every pull.
 
 certs.d/registry.example_5000_/hosts.toml    the servers of registry.example:5000
 certs.d/registry.example:5000/hosts.toml     the same
-certs.d/registry.example/*.crt, *.cert, *.key    Docker's way; where there is no hosts.toml
-certs.d/_default/hosts.toml                  for every registry that has no directory
+certs.d/registry.example/*.crt, *.cert, *.key    Docker's layout; used without a hosts.toml
+certs.d/_default/hosts.toml                  for every registry without a directory
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _FILE_LIMIT = 1 << 20
 
 
 class Hosts:
-    """The directories under which administrators say whom to ask; the first that knows a registry wins."""
+    """The directories of administrators' ``hosts.toml`` files. The first with the registry is used."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
         self.use(roots)
 
     def use(self, roots: Sequence[Path]) -> None:
-        """Read these directories from now on."""
+        """Use these directories from now on."""
         self._roots = tuple(roots)
 
     async def lookup(self, registry: str) -> tuple[RegistryHost, ...]:
-        """List whom to ask, in order; InvalidArgument, naming the file, when a setting makes no sense."""
+        """Return the servers to try, in order. InvalidArgument, naming the file, if a setting is invalid."""
         return await FILES.run(self._lookup, registry)
 
     def _lookup(self, registry: str) -> tuple[RegistryHost, ...]:
@@ -74,7 +74,7 @@ def _read(directory: Path, registry: str) -> tuple[RegistryHost, ...]:
         tls = _docker_certificates(directory)
         return (default_host(registry, tls, explicit=tls != Tls()),)
     if len(text) > _FILE_LIMIT:
-        raise InvalidArgument(f"{file}: is larger than {_FILE_LIMIT} bytes")
+        raise InvalidArgument(f"{file}: larger than {_FILE_LIMIT} bytes")
     try:
         return hosts_toml.parse(text, directory, registry)
     except ValueError as error:

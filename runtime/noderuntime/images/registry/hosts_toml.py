@@ -1,11 +1,11 @@
 """containerd's ``hosts.toml``: the servers of one registry.
 
-    server = "https://registry.example"          the registry itself; asked last
-    [host."https://mirror.example"]              asked before it, in the order of the file
+    server = "https://registry.example"          the registry itself, tried last
+    [host."https://mirror.example"]              tried first, in the order of the file
       capabilities = ["pull", "resolve"]
 
-Unlike containerd, a file that makes no sense is an error, not skipped: it may be what
-keeps pulls away from the outside.
+An invalid file is an error; containerd ignores it. The file can be what keeps pulls inside a private
+network.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _lowered(value: object) -> object:
 
 
 class _HostTable(BaseModel):
-    """Settings of one server; keys that we do not know are other tools' business."""
+    """Settings of one server. Unknown keys are ignored, they belong to other tools."""
 
     model_config = ConfigDict(extra="ignore", strict=True, hide_input_in_errors=True)
 
@@ -62,7 +62,7 @@ class _File(_HostTable):
 
 
 def parse(text: bytes, directory: Path, registry: str) -> tuple[RegistryHost, ...]:
-    """Read the servers of a registry, in the order to ask them; ValueError says what is wrong in one line."""
+    """Return the servers of a registry, in the order to try them. ValueError, in one line, if invalid."""
     try:
         settings = _File.model_validate(tomllib.loads(text.decode()))
         mirrors = [_host(url, table, directory) for url, table in settings.host.items()]
@@ -100,9 +100,9 @@ def _host(url: str, table: _HostTable, directory: Path) -> RegistryHost:
         raise ValueError(f"{shown!a} is not the URL of a registry")
     if not table.override_path and not path.endswith("/v2"):
         path += "/v2"
-    unsure = parts.scheme == "http" and _has_tls(table) and parts.port != 80
+    tries_tls = parts.scheme == "http" and _has_tls(table) and parts.port != 80
     return RegistryHost(
-        scheme="https" if unsure or parts.scheme == "https" else "http",
+        scheme="https" if tries_tls or parts.scheme == "https" else "http",
         authority=parts.netloc,
         path=path,
         capabilities=frozenset(table.capabilities) or EVERYTHING,
@@ -110,7 +110,7 @@ def _host(url: str, table: _HostTable, directory: Path) -> RegistryHost:
         headers=_headers(table.header),
         dial_seconds=_seconds(table.dial_timeout),
         proxy=_proxy(table.proxy),
-        may_be_plain=unsure,
+        may_be_plain=tries_tls,
     )
 
 
@@ -134,7 +134,7 @@ def _headers(table: dict[str, str | list[str]]) -> tuple[tuple[str, str], ...]:
     for name, values in table.items():
         for value in [values] if isinstance(values, str) else values:
             if not _TOKEN.fullmatch(name) or not value.isprintable():
-                raise ValueError(f"header {name[:50]!a} is not one")
+                raise ValueError(f"header {name[:50]!a} is invalid")
             found.append((name, value))
     return tuple(found)
 
@@ -147,10 +147,10 @@ def _proxy(url: str) -> str:
 
 
 def _seconds(duration: str) -> float:
-    """Read a duration as Go writes it, such as ``1m30s``."""
+    """Return the seconds of a Go duration, such as ``1m30s``."""
     if not duration:
         return DIAL_SECONDS
     steps = _DURATION.findall(duration)
     if "".join(number + unit for number, unit in steps) != duration:
-        raise ValueError(f"{duration[:50]!a} is not a duration such as 10s")
+        raise ValueError(f"duration {duration[:50]!a} is invalid (example: 10s)")
     return sum(float(number) * _UNITS[unit] for number, unit in steps)

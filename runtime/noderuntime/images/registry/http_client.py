@@ -1,7 +1,7 @@
-"""One HTTP request to a registry's host: TLS or not, redirects, deadlines.
+"""Sends one HTTP request to a registry's host: TLS or plain HTTP, redirects, timeouts.
 
-What identifies us (credentials, configured headers, client certificates) goes to the host
-itself and to nobody it sends us to.
+Credentials, configured headers and client certificates are sent to the host itself, never to a host that
+it redirects to.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ from yarl import URL
 from noderuntime.core.errors import DataLoss, Unavailable
 from noderuntime.images.registry.endpoints import RegistryHost, is_authority
 from noderuntime.images.registry.proxies import proxy_of
-from noderuntime.images.registry.responses import Answer, failure
+from noderuntime.images.registry.responses import Answer, connection_error
 from noderuntime.images.registry.tls import TlsContexts
 from noderuntime.images.remote import Patience
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BUFFER = 256 << 10
-"""Bytes of a body that wait in memory; twice as many at most."""
+"""Bytes of a body that are buffered; aiohttp buffers twice as many at most."""
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to ask a host for."""
+    """An HTTP request to a registry's host."""
 
     url: str
     method: str = "GET"
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Go along with redirects."""
+    """Sent to redirect targets too."""
     private: Mapping[str, str] = field(default_factory=dict)
-    """Do not leave the host."""
+    """Sent to the host only."""
     form: Mapping[str, str] | None = None
     redirects: int = 5
 
 
 class Web:
-    """The HTTP client; make it inside the event loop."""
+    """The HTTP client. Create it inside the event loop."""
 
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
         self._contexts = TlsContexts()
         self._plain: set[str] = set()
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),  # whoever pulls bounds what runs at once
+            connector=aiohttp.TCPConnector(limit=0),  # the puller limits parallel requests
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             read_bufsize=_BUFFER,
@@ -65,9 +65,9 @@ class Web:
 
     @asynccontextmanager
     async def ask(self, host: RegistryHost, request: Request) -> AsyncIterator[Answer]:
-        """Make a request and yield the answer once its headers are there, whatever its status.
+        """Send a request and yield the response with any status, as soon as its headers have arrived.
 
-        Unavailable (Broken, where it may pass) when there is no answer.
+        Unavailable if no response arrives; its subclass Broken if a retry can help.
         """
         answer = await self._answer(host, request)
         try:
@@ -76,7 +76,7 @@ class Web:
             answer.response.release()
 
     async def _answer(self, host: RegistryHost, request: Request) -> Answer:
-        """Get an answer in time; a host that may be spoken to without TLS is remembered when it has none."""
+        """Return the response. A host that allows plain HTTP and does not speak TLS is remembered."""
         plain = host.may_be_plain and host.authority in self._plain
         try:
             async with asyncio.timeout(host.dial_seconds + self._patience.answer_seconds):
@@ -84,7 +84,7 @@ class Web:
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             self._plain.discard(host.authority)
             if plain or not host.may_be_plain or not _speaks_no_tls(error):
-                raise failure(host.authority, error) from error
+                raise connection_error(host.authority, error) from error
         self._plain.add(host.authority)
         return await self._answer(host, request)
 
@@ -92,10 +92,10 @@ class Web:
         home = URL(request.url, encoded=True).with_scheme(host.scheme)
         target = home
         for _ in range(request.redirects + 1):
-            at_home = _place(target) == _place(home)
-            at = host if at_home else _stranger(host, target)
+            same_origin = _origin(target) == _origin(home)
+            at = host if same_origin else _redirect_target(host, target)
             headers = CIMultiDict([*request.headers.items(), *at.headers])
-            headers.update(request.private if at_home else {})
+            headers.update(request.private if same_origin else {})
             proxy = proxy_of(at, target)
             response = await self._session.request(
                 request.method,
@@ -108,28 +108,28 @@ class Web:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=host.dial_seconds),
             )
             if response.status not in _REDIRECTS:
-                return _readable(Answer(response, target.raw_authority, not at_home))
+                return _readable(Answer(response, target.raw_authority, not same_origin))
             response.release()
             target = _redirected(host, target, response.headers.get("Location", ""))
-        raise Unavailable(f"{host.authority}: redirects more than {request.redirects} times")
+        raise Unavailable(f"{host.authority}: more than {request.redirects} redirects")
 
     async def _tls(self, host: RegistryHost, target: URL, proxy: str | None) -> ssl.SSLContext | bool:
-        """Return the context where there is TLS: to read all authorities takes as long as a small image."""
+        """Return the TLS context if TLS is used: loading the CA bundle takes long."""
         if target.scheme == "http" and not (proxy or "").startswith("https:"):
             return True
         return await self._contexts.get(host.tls)
 
 
-def _place(url: URL) -> tuple[str, str | None, int | None]:
+def _origin(url: URL) -> tuple[str, str | None, int | None]:
     return url.scheme, url.host, url.port
 
 
 def _readable(answer: Answer) -> Answer:
-    """Refuse a body in an encoding: we ask for none, and a small one could become a large one."""
+    """Raise DataLoss for an encoded body: none is requested, and a small one can expand without limit."""
     encoding = answer.response.headers.get("Content-Encoding", "").lower()
     if answer.response.ok and encoding not in {"", "identity"}:
         answer.response.release()
-        raise DataLoss(f"{answer.origin}: sends an encoded body, which nobody asked for")
+        raise DataLoss(f"{answer.origin}: sent an encoded body, which was not requested")
     return answer
 
 
@@ -144,14 +144,14 @@ def _redirected(host: RegistryHost, current: URL, location: str) -> URL:
     except ValueError:
         usable = False
     if not usable:
-        raise DataLoss(f"{host.authority}: redirects to what is no address")
+        raise DataLoss(f"{host.authority}: redirects to an invalid URL")
     if target.scheme == "http" and not host.allows_plain:
         raise Unavailable(f"{host.authority}: redirects from https to http, which is not followed")
     return target
 
 
-def _stranger(host: RegistryHost, target: URL) -> RegistryHost:
-    """Return how to speak to a host that another one named: as to that one, but being nobody."""
+def _redirect_target(host: RegistryHost, target: URL) -> RegistryHost:
+    """Return the settings for a redirect's target: those of the host, without what identifies us."""
     return replace(host, authority=target.raw_authority, tls=replace(host.tls, client=()), headers=())
 
 

@@ -1,4 +1,4 @@
-"""One host after the other: mirrors first, the registry last, who lied lately after everybody else."""
+"""Tries mirrors first, then the registry. Hosts that recently served corrupt content are tried last."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Mirrors:
-    """The hosts of every registry, and what we think of them."""
+    """The hosts of every registry, and which of them recently served corrupt content."""
 
     def __init__(self, hosts: Hosts) -> None:
         self._hosts = hosts
@@ -42,31 +42,34 @@ class Mirrors:
         reference: Reference,
         capability: Capability,
         ask: Callable[[RegistryHost], Awaitable[T]],
-        spoilt: Callable[[], bool] = lambda: False,
+        is_corrupt: Callable[[], bool] = lambda: False,
     ) -> T:
-        """Return what the first host gives that can; ``spoilt`` tells that no other one can mend a lie.
+        """Return the result of the first host that succeeds.
 
-        The error names every host's failure. Its kind is the registry's own, where that was asked.
+        ``is_corrupt`` returns whether corrupt content was stored, so that no other host can help.
+        The error contains the failure of each host. Its type is that of the registry's own failure, if any.
         """
         failures: list[tuple[RegistryHost, NoderuntimeError]] = []
-        for host in await self._able(reference, capability):
+        for host in await self._capable(reference, capability):
             try:
                 return await ask(host)
             except NoderuntimeError as error:
-                _log.debug("host did not help", image=reference, host=host.authority, error=error)
+                _log.debug("registry host failed", image=reference, host=host.authority, error=error)
                 failures.append((host, error))
                 if isinstance(error, DataLoss):
                     self._distrust(host)
-                    if spoilt():
+                    if is_corrupt():
                         break
-        raise _together(reference, failures)
+        raise _combined(reference, failures)
 
-    async def _able(self, reference: Reference, capability: Capability) -> list[RegistryHost]:
+    async def _capable(self, reference: Reference, capability: Capability) -> list[RegistryHost]:
         hosts = [
             host for host in await self._hosts.lookup(reference.registry) if capability in host.capabilities
         ]
         if not hosts:
-            raise FailedPrecondition(f"image {reference}: no host may {capability} it, says its hosts.toml")
+            raise FailedPrecondition(
+                f"image {reference}: no host in hosts.toml has the capability {capability}"
+            )
         now = monotonic()
         return sorted(hosts, key=lambda host: self._distrusted.get(host.authority, 0.0) > now)
 
@@ -77,12 +80,12 @@ class Mirrors:
         self._distrusted[host.authority] = monotonic() + _DISTRUST_SECONDS
 
 
-def _together(
+def _combined(
     reference: Reference, failures: list[tuple[RegistryHost, NoderuntimeError]]
 ) -> NoderuntimeError:
-    words = f"image {reference}: " + "; ".join(dict.fromkeys(str(error) for _, error in failures))
+    message = f"image {reference}: " + "; ".join(dict.fromkeys(str(error) for _, error in failures))
     decisive = sorted(failures, key=lambda failed: failed[0].is_registry)[-1][1]
     for kind in _KINDS:
         if isinstance(decisive, kind):
-            return kind(words)
-    return Unavailable(words)
+            return kind(message)
+    return Unavailable(message)

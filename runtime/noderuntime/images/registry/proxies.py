@@ -1,4 +1,4 @@
-"""Which proxy a request goes through: the host's own, or that of the daemon's environment."""
+"""Selects the proxy of a request: the host's own, or that of the daemon's environment."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from noderuntime.images.registry.endpoints import RegistryHost, is_loopback
 
 
 def proxy_of(host: RegistryHost, url: URL) -> str | None:
-    """Choose the proxy; ``http_proxy``, ``https_proxy``, ``no_proxy`` are for hosts without one of their own.
+    """Return the proxy; ``http_proxy``, ``https_proxy`` and ``no_proxy`` apply to hosts without their own.
 
-    Networks in ``no_proxy`` count, as they do for every program written in Go.
+    Networks in ``no_proxy`` are supported, as in programs written in Go.
     """
     if host.proxy:
         return host.proxy

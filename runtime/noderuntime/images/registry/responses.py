@@ -1,7 +1,7 @@
-"""What a registry answered: read within bounds, or told in our own words.
+"""Reads responses within limits, and describes failures in our own words.
 
-Nothing that a server says is repeated in an error but host names and the error codes that
-the distribution spec defines: it may be hostile, and it may say back what we told it.
+Errors repeat nothing from a server but host names and the error codes of the distribution spec: a server
+can be hostile, and can echo credentials.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from noderuntime.core.errors import (
 )
 from noderuntime.images.registry.retry import Broken, Limited, Unresumable
 
-_COMPLAINT_LIMIT = 8 << 10
-_COMPLAINT_SECONDS = 5.0
+_ERROR_BODY_LIMIT = 8 << 10
+_ERROR_BODY_SECONDS = 5.0
 
 _CODES = frozenset(
     {
@@ -46,52 +46,52 @@ _CODES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response whose body is not read yet."""
+    """A response whose body has not been read."""
 
     response: aiohttp.ClientResponse
     origin: str
-    """Host and port that it is from, for error texts."""
+    """Host and port of the sender, for error messages."""
     redirected: bool
-    """That is another host than was asked, which knows nothing of us."""
+    """Whether the sender is another host than requested. It gets no credentials."""
 
 
 async def read_small(answer: Answer, limit: int, seconds: float) -> bytes:
-    """Read a whole body; ResourceExhausted beyond the limit, Unavailable when it takes too long."""
+    """Return the whole body. ResourceExhausted above the limit, Unavailable if it takes too long."""
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):
             async for chunk in answer.response.content.iter_any():
                 body += chunk
                 if len(body) > limit:
-                    raise ResourceExhausted(f"{answer.origin}: sends more than {limit} bytes")
+                    raise ResourceExhausted(f"{answer.origin}: sent more than {limit} bytes")
     except TimeoutError as error:
-        raise Unavailable(f"{answer.origin}: takes too long") from error
+        raise Unavailable(f"{answer.origin}: sending the body takes longer than {seconds:g} s") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise failure(answer.origin, error) from error
+        raise connection_error(answer.origin, error) from error
     return bytes(body)
 
 
-async def refusal(answer: Answer) -> NoderuntimeError:
-    """Turn a status that is not the wanted one into an error."""
+async def status_error(answer: Answer) -> NoderuntimeError:
+    """Return the error for a response with an unexpected status."""
     where, status = answer.origin, answer.response.status
     code = await _code(answer.response) or str(status)
     if status in {401, 403}:
-        return PermissionDenied(f"{where}: access is denied ({code})")
+        return PermissionDenied(f"{where}: access denied ({code})")
     if status == 404:
         return NotFound(f"{where}: not found ({code})")
     if status == 416:
-        return Unresumable(f"{where}: cannot go on in the middle")
+        return Unresumable(f"{where}: cannot resume at this offset")
     wait = retry_after(answer.response)
-    later = f", asks us to come back in {wait:.0f} s" if wait else ""
+    later = f", retry after {wait:.0f} s" if wait else ""
     if status == 429:
         return Limited(f"{where}: too many requests ({code}){later}", wait)
     if status in {408, 500, 502, 503, 504}:
-        return Broken(f"{where}: answers with status {status}{later}", wait)
-    return Unavailable(f"{where}: answers with status {status}")
+        return Broken(f"{where}: status {status}{later}", wait)
+    return Unavailable(f"{where}: status {status}")
 
 
 def retry_after(response: aiohttp.ClientResponse) -> float | None:
-    """Return the seconds that the server wants us to wait (RFC 9110, 10.2.3), if it says."""
+    """Return the seconds of Retry-After (RFC 9110, 10.2.3), or None."""
     value = response.headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])
@@ -101,51 +101,51 @@ def retry_after(response: aiohttp.ClientResponse) -> float | None:
         return None
 
 
-def failure(where: str, error: Exception) -> NoderuntimeError:
-    """Say why there is no answer, or why it ends before its end."""
-    passes = isinstance(
+def connection_error(where: str, error: Exception) -> NoderuntimeError:
+    """Return the error for a request without a response, or with an incomplete one."""
+    transient = isinstance(
         error,
         aiohttp.ServerDisconnectedError
         | aiohttp.ClientPayloadError
         | aiohttp.ClientOSError
         | ConnectionError,
     ) and not isinstance(error, aiohttp.ClientConnectorError)
-    return (Broken if passes else Unavailable)(f"{where}: {_words(error)}")
+    return (Broken if transient else Unavailable)(f"{where}: {_reason(error)}")
 
 
 async def _code(response: aiohttp.ClientResponse) -> str:
-    """Find the error code in a refusal (distribution spec, Error Codes)."""
+    """Return the error code in the body of an error response (distribution spec, Error Codes), or ""."""
     try:
-        async with asyncio.timeout(_COMPLAINT_SECONDS):
-            raw = await response.content.read(_COMPLAINT_LIMIT)
+        async with asyncio.timeout(_ERROR_BODY_SECONDS):
+            raw = await response.content.read(_ERROR_BODY_LIMIT)
         code = json.loads(raw)["errors"][0]["code"]
     except (TimeoutError, aiohttp.ClientError, OSError, ValueError, LookupError, TypeError, RecursionError):
         return ""
     return code if isinstance(code, str) and code in _CODES else ""
 
 
-def _words(error: Exception) -> str:
-    """Describe a failure without repeating anything from outside."""
+def _reason(error: Exception) -> str:
+    """Describe a failure without repeating text of the server."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         reason = getattr(error.certificate_error, "verify_message", "") or "it cannot be verified"
         return f"its certificate is not accepted: {reason}"
-    for kinds, words in _WORDS:
+    for kinds, reason in _REASONS:
         if isinstance(error, kinds):
-            return words
+            return reason
     if isinstance(error, aiohttp.ClientConnectorError):
         number = error.os_error.errno
         return f"cannot connect: {os.strerror(number).lower() if number else 'failed'}"
     if isinstance(error.__cause__, ssl.SSLError):
-        return "ends TLS; it may want a client certificate"
-    return "the connection broke off"
+        return "closed the TLS connection; it may require a client certificate"
+    return "the connection was interrupted"
 
 
-_WORDS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
-    ((aiohttp.ClientConnectorSSLError,), "TLS cannot be agreed on"),
+_REASONS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+    ((aiohttp.ClientConnectorSSLError,), "the TLS handshake failed"),
     ((aiohttp.ClientConnectorDNSError, UnicodeError), "its name cannot be resolved"),
-    ((aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError), "its proxy does not let us through"),
-    ((TimeoutError,), "no answer in time"),
-    ((aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError), "the connection broke off"),
-    ((aiohttp.ClientResponseError,), "what it answers is not HTTP"),
-    ((ValueError,), "cannot be asked"),
+    ((aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError), "its proxy refuses the connection"),
+    ((TimeoutError,), "timed out"),
+    ((aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError), "the connection was interrupted"),
+    ((aiohttp.ClientResponseError,), "the response is not valid HTTP"),
+    ((ValueError,), "its URL is invalid"),
 )

@@ -1,4 +1,4 @@
-"""Which failures of a registry may pass, and how long to wait for it."""
+"""Decides which failures of a registry are retried, and after which pause."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from noderuntime.core.errors import NoderuntimeError, ResourceExhausted, Unavail
 from noderuntime.images.remote import Patience
 
 _FIRST_PAUSE = 0.25
-"""Seconds, at most; doubled each time."""
+"""Seconds, at most; doubled for each attempt."""
 
 
-class MayPass(NoderuntimeError):
-    """A failure that may be over at the next attempt; ``wait`` seconds were asked for."""
+class Transient(NoderuntimeError):
+    """A failure that a retry can resolve, after ``wait`` seconds if the server requested that."""
 
-    def __init__(self, words: str, wait: float | None = None) -> None:
+    def __init__(self, message: str, wait: float | None = None) -> None:
         self.wait = wait
-        super().__init__(words)
+        super().__init__(message)
 
 
-class Broken(MayPass, Unavailable):
+class Broken(Transient, Unavailable):
     """The server or the connection to it failed."""
 
 
 class Unresumable(Broken):
-    """The server cannot give the rest of a blob; the whole may work."""
+    """The server cannot send the rest of a blob, but may send the whole."""
 
 
-class Limited(MayPass, ResourceExhausted):
-    """The server wants to be asked less often."""
+class Limited(Transient, ResourceExhausted):
+    """The server limits the rate of requests."""
 
 
 def retrying(patience: Patience, stop: tenacity.stop.StopBaseT | None = None) -> tenacity.AsyncRetrying:
-    """Make attempts until one succeeds, fails for good, or wants us to wait longer than we do."""
+    """Retry until success, a permanent failure, or a requested pause above the limit."""
 
     def worth_another(error: BaseException) -> bool:
-        return isinstance(error, MayPass) and (error.wait or 0.0) <= patience.longest_wait_seconds
+        return isinstance(error, Transient) and (error.wait or 0.0) <= patience.longest_wait_seconds
 
     growing = tenacity.wait_random_exponential(_FIRST_PAUSE, patience.longest_pause_seconds)
 
     def pause(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        return error.wait if isinstance(error, MayPass) and error.wait is not None else growing(state)
+        return error.wait if isinstance(error, Transient) and error.wait is not None else growing(state)
 
     return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception(worth_another),

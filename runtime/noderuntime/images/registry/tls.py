@@ -1,4 +1,4 @@
-"""TLS contexts for registries, made off the event loop and kept until their files change."""
+"""TLS contexts for registries, created off the event loop and cached until their files change."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _SYSTEM_BUNDLES = (
     Path("/etc/ssl/ca-bundle.pem"),
     Path("/etc/ssl/cert.pem"),
 )
-"""Where distributions keep their authorities: our OpenSSL comes from another one than the host."""
+"""CA bundles of the distributions, for an OpenSSL whose default path does not exist on this host."""
 
 _Stamp = tuple[tuple[str, int, int], ...]
 
 
 class TlsContexts:
-    """Contexts by setting; a changed certificate file makes a new one."""
+    """A cache of TLS contexts by settings. A changed certificate file causes a new context."""
 
     def __init__(self) -> None:
         self._contexts: OrderedDict[tuple[Tls, _Stamp], ssl.SSLContext] = OrderedDict()
 
     async def get(self, tls: Tls) -> ssl.SSLContext:
-        """Return the context for a server; InvalidArgument, naming the file, when one cannot be used."""
+        """Return the TLS context for a server. InvalidArgument, naming the file, if a file cannot be used."""
         key = (tls, await IMAGES.run(_stamp, tls))
         context = self._contexts.get(key)
         if context is None:
@@ -67,10 +67,10 @@ def _make(tls: Tls) -> ssl.SSLContext:
                 context.load_verify_locations(bundle)
                 break
     for file in tls.ca:
-        with _named(file):
+        with _naming(file):
             context.load_verify_locations(file)
     for cert, key in tls.client:
-        with _named(cert):
+        with _naming(cert):
             context.load_cert_chain(cert, key, password=_no_password)
     if tls.skip_verify:
         context.check_hostname = False
@@ -79,8 +79,8 @@ def _make(tls: Tls) -> ssl.SSLContext:
 
 
 @contextmanager
-def _named(file: Path) -> Iterator[None]:
-    """Say which file it was."""
+def _naming(file: Path) -> Iterator[None]:
+    """Raise errors of the block as InvalidArgument that names the file."""
     try:
         yield
     except ssl.SSLError as error:
@@ -88,9 +88,9 @@ def _named(file: Path) -> Iterator[None]:
     except OSError as error:
         raise invalid_argument(f"certificate {file}", error) from error
     except ValueError as error:
-        raise InvalidArgument(f"certificate {file}: its key is encrypted") from error
+        raise InvalidArgument(f"certificate {file}: its key is encrypted, which is not supported") from error
 
 
 def _no_password() -> str:
-    """Keep OpenSSL from asking a terminal for the password of an encrypted key."""
+    """Prevent OpenSSL from prompting for the password of an encrypted key."""
     raise ValueError

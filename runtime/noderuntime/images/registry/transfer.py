@@ -1,10 +1,10 @@
-"""A blob on its way: verified while it streams, resumed where it broke off, never waited for without end.
+"""Downloads a blob: verifies it while it streams, resumes it after a failure, and limits every wait.
 
-One :class:`Transfer` is one blob into one sink, from as many hosts and in as many pieces
-as it takes. The sink only ever gets the next byte of the blob, and never one too many; the
-digest is known when the last one is there. A host that stops early of its own accord,
-announces another size or sends too much is lying and not asked again; one that breaks off
-is asked for the rest, and for the whole where it cannot give the rest.
+A :class:`Transfer` downloads one blob into one sink, from as many hosts and in as many requests as needed.
+The sink only receives the next bytes of the blob, never more than its size; the digest is checked
+after the last byte. A host that closes the body early without an error, announces another size or sends
+too much violates the protocol and is not asked again. After a broken connection the rest is requested, or the
+whole blob if the host cannot resume.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ import aiohttp
 
 from noderuntime.core.blocking import IMAGES
 from noderuntime.core.errors import DataLoss, InvalidArgument, Unavailable
-from noderuntime.images.registry.responses import Answer, failure
-from noderuntime.images.registry.retry import Broken, MayPass, Unresumable, retrying
+from noderuntime.images.registry.responses import Answer, connection_error
+from noderuntime.images.registry.retry import Broken, Transient, Unresumable, retrying
 from noderuntime.images.remote import Descriptor, Hash, Patience, Sink
 
 Open = Callable[[int], AbstractAsyncContextManager[Answer]]
-"""Asks a host for a blob from an offset on, and yields an answer with status 200 or 206."""
+"""Requests a blob from an offset on, and yields a response with status 200 or 206."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/(?:[0-9]{1,18}|\*)")
 _WORTH_A_THREAD = 64 << 10
-"""Bytes; hashing fewer takes less time than handing them over."""
+"""Bytes; hashing fewer takes less time than the switch to a thread."""
 _PROGRESS = 1 << 20
-"""Bytes between two breaks that make the second one a first one again."""
+"""Bytes received since the last failure that reset the count of failures."""
 
 
 class SinkFailed(Exception):
-    """The sink could not take what came; no other host will help."""
+    """The sink failed to write. Another host cannot help."""
 
     def __init__(self, cause: Exception) -> None:
         self.cause = cause
@@ -44,7 +44,7 @@ class SinkFailed(Exception):
 
 
 class Transfer:
-    """One blob into one sink."""
+    """The download of one blob into one sink."""
 
     def __init__(self, descriptor: Descriptor, sink: Sink, patience: Patience) -> None:
         if not _DIGEST.fullmatch(descriptor.digest) or descriptor.size < 0:
@@ -53,74 +53,74 @@ class Transfer:
         self._sink = sink
         self._patience = patience
         self._hash: Hash = hashlib.sha256()
-        self._begun = False
+        self._started = False
         self._failures = 0
-        self._whole = False
+        self._from_start = False
         self.sources: list[str] = []
-        """The hosts that bytes came from, in order."""
+        """The hosts that sent bytes, in order."""
 
     @property
     def complete(self) -> bool:
-        """All bytes are there."""
+        """Whether all bytes have arrived."""
         return self._sink.offset >= self._descriptor.size
 
     async def fetch(self, open_: Open) -> None:
-        """Get all that is missing from one host, and verify the whole.
+        """Download the missing bytes from one host, and verify the digest of the blob.
 
-        Unavailable, ResourceExhausted and the errors of ``open_`` leave the sink a prefix to go on from.
-        DataLoss with :attr:`sources` not empty means that the sink holds garbage.
+        After Unavailable, ResourceExhausted and the errors of ``open_`` the sink holds a valid prefix.
+        After DataLoss with a non-empty :attr:`sources` the sink holds corrupt content.
         """
-        self._failures, self._whole = 0, False
-        if not self._begun:
-            self._hash, self._begun = await self._sink.hasher(), True
+        self._failures, self._from_start = 0, False
+        if not self._started:
+            self._hash, self._started = await self._sink.hasher(), True
         if not self.complete:
-            async for attempt in retrying(self._patience, self._given_up):
+            async for attempt in retrying(self._patience, self._attempts_are_used):
                 with attempt:
                     await self._attempt(open_)
         if f"sha256:{self._hash.hexdigest()}" != self._descriptor.digest:
             senders = ", ".join(self.sources) or "the node's disk"
-            raise DataLoss(f"{senders}: what came is not {self._descriptor.digest}")
+            raise DataLoss(f"{senders}: the content does not have the digest {self._descriptor.digest}")
 
-    def _given_up(self, _: object) -> bool:
+    def _attempts_are_used(self, _: object) -> bool:
         return self._failures >= self._patience.attempts
 
     async def _attempt(self, open_: Open) -> None:
         start = self._sink.offset
         try:
-            async with open_(0 if self._whole else start) as answer:
+            async with open_(0 if self._from_start else start) as answer:
                 await self._receive(answer)
-        except MayPass as error:
+        except Transient as error:
             if self.complete:
                 return
-            self._whole = self._whole or isinstance(error, Unresumable)
+            self._from_start = self._from_start or isinstance(error, Unresumable)
             gained = self._sink.offset - start
             self._failures = 1 if gained >= _PROGRESS else self._failures + 1
             raise
 
     async def _receive(self, answer: Answer) -> None:
-        """Take in the body from the offset on, whatever part of it the host chose to send."""
+        """Write the body to the sink, from the sink's offset on, whichever range the host sends."""
         start = _start(answer)
         skip = self._sink.offset - start
         if skip < 0:
-            raise Unresumable(f"{answer.origin}: sends another range than it was asked for")
-        self._announced(answer, start)
+            raise Unresumable(f"{answer.origin}: sent a range that was not requested")
+        self._check_length(answer, start)
         pace = _Pace(self._patience)
         while chunk := await self._next(answer, pace):
             if skip:
                 skip, chunk = max(0, skip - len(chunk)), chunk[skip:]
             if len(chunk) > self._descriptor.size - self._sink.offset:
-                raise DataLoss(f"{answer.origin}: sends more than the {self._descriptor.size} bytes promised")
+                raise DataLoss(f"{answer.origin}: sent more than the expected {self._descriptor.size} bytes")
             if chunk:
                 await self._take(chunk, answer.origin)
         if not self.complete:
             held, size = self._sink.offset, self._descriptor.size
-            raise DataLoss(f"{answer.origin}: ends after {held} of the {size} bytes promised")
+            raise DataLoss(f"{answer.origin}: ended after {held} of {size} expected bytes")
 
-    def _announced(self, answer: Answer, start: int) -> None:
+    def _check_length(self, answer: Answer, start: int) -> None:
         length = answer.response.content_length
         expected = self._descriptor.size - start
         if length is not None and length != expected:
-            raise DataLoss(f"{answer.origin}: announces {length} bytes where {expected} are promised")
+            raise DataLoss(f"{answer.origin}: announced {length} bytes, expected {expected}")
 
     async def _next(self, answer: Answer, pace: _Pace) -> bytes:
         try:
@@ -130,9 +130,9 @@ class Transfer:
             pace.end(len(chunk), answer.origin)
             return chunk
         except TimeoutError as error:
-            raise Broken(f"{answer.origin}: sends nothing for {self._patience.idle_seconds:g} s") from error
+            raise Broken(f"{answer.origin}: sent nothing for {self._patience.idle_seconds:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise failure(answer.origin, error) from error
+            raise connection_error(answer.origin, error) from error
 
     async def _take(self, chunk: bytes, origin: str) -> None:
         if origin not in self.sources:
@@ -152,7 +152,7 @@ class Transfer:
 
 
 class _Pace:
-    """The least rate, over windows of time that was spent waiting."""
+    """A check of the minimum transfer rate, over windows of the time spent waiting for the body."""
 
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
@@ -161,11 +161,11 @@ class _Pace:
         self._since = 0.0
 
     def begin(self) -> None:
-        """Start to wait."""
+        """Start to measure a wait."""
         self._since = monotonic()
 
     def end(self, received: int, origin: str) -> None:
-        """Count what the wait brought; Unavailable when a whole window brought too little."""
+        """Count the bytes that arrived. Unavailable if a whole window was below the minimum rate."""
         self._waited += monotonic() - self._since
         self._received += received
         if self._waited < self._patience.window_seconds:
@@ -176,10 +176,10 @@ class _Pace:
 
 
 def _start(answer: Answer) -> int:
-    """Return which byte of the blob the body begins with (RFC 9110, 14.4)."""
+    """Return the offset in the blob at which the body starts (RFC 9110, 14.4)."""
     if answer.response.status != 206:
         return 0
     matched = _CONTENT_RANGE.fullmatch(answer.response.headers.get("Content-Range", ""))
     if matched is None:
-        raise Unresumable(f"{answer.origin}: does not say which range it sends")
+        raise Unresumable(f"{answer.origin}: sent no valid Content-Range")
     return int(matched.group(1))

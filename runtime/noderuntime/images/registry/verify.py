@@ -1,4 +1,4 @@
-"""What a host says a manifest is, held against what it is."""
+"""Checks manifests against their descriptors and the headers that came with them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from noderuntime.core.errors import DataLoss, InvalidArgument, ResourceExhausted
 from noderuntime.images import oci
 from noderuntime.images.remote import Descriptor
 
-if TYPE_CHECKING:  # it brings the HTTP client along, which archives do without
+if TYPE_CHECKING:  # imports the HTTP client, which archives do not need
     from noderuntime.images.registry.responses import Answer
 
 ACCEPTED = tuple(sorted(oci.MANIFEST_TYPES | oci.INDEX_TYPES))
-"""Media types of manifests and indexes that we understand."""
+"""The supported media types of manifests and indexes."""
 
 _GENERIC = frozenset(
     {"", "application/json", "application/octet-stream", "binary/octet-stream", "text/plain"}
 )
-"""What servers say of files that they know nothing about."""
+"""Media types that servers send for files of unknown type."""
 
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class _Shape(BaseModel):
-    """The keys that tell a manifest from an index."""
+    """The keys that distinguish a manifest from an index."""
 
     model_config = ConfigDict(strict=True)
 
@@ -38,10 +38,10 @@ class _Shape(BaseModel):
     config: object = None
 
 
-def promised(answer: Answer) -> Descriptor | None:
-    """Read the headers of a HEAD request; None when only the manifest itself can tell.
+def descriptor_from_headers(answer: Answer) -> Descriptor | None:
+    """Return the descriptor in the response to a HEAD request, or None if it is not complete.
 
-    DataLoss when it is no manifest, InvalidArgument when it is one of Docker's schema 1.
+    DataLoss if the response is not a manifest, InvalidArgument if it is one of Docker's schema 1.
     """
     media_type = _media_type(answer)
     digest = answer.response.headers.get("Docker-Content-Digest", "")
@@ -51,8 +51,8 @@ def promised(answer: Answer) -> Descriptor | None:
     return Descriptor(media_type, digest, size)
 
 
-def described(raw: bytes, answer: Answer) -> Descriptor:
-    """Describe a manifest that came without a usable promise."""
+def descriptor_from_body(raw: bytes, answer: Answer) -> Descriptor:
+    """Return the descriptor of a manifest whose headers were not sufficient."""
     media_type = _media_type(answer)
     if media_type not in ACCEPTED:
         media_type = _shape(raw, answer.origin).media_type
@@ -61,39 +61,39 @@ def described(raw: bytes, answer: Answer) -> Descriptor:
 
 
 def check_header(answer: Answer, media_type: str) -> None:
-    """Refuse a body that is announced as something else; ``media_type`` is empty for blobs."""
+    """Raise DataLoss if the Content-Type differs from ``media_type``, which is empty for blobs."""
     found = answer.response.content_type if "Content-Type" in answer.response.headers else ""
     if found == "text/html" or (media_type and found not in _GENERIC and found != media_type):
-        raise DataLoss(f"{answer.origin}: sends {found[:80]!a} instead of {media_type or 'a blob'}")
+        raise DataLoss(f"{answer.origin}: sent {found[:80]!a} instead of {media_type or 'a blob'}")
 
 
 def check_type(raw: bytes, media_type: str, where: str) -> None:
-    """Refuse a manifest that is of another type than said, or could be taken for two."""
+    """Raise an error if a manifest has another type than its descriptor, or keys of both types."""
     shape = _shape(raw, where)
     if media_type not in ACCEPTED:
         raise InvalidArgument(f"{where}: a manifest of type {media_type[:80]!a} is not supported")
     if shape.media_type not in {"", media_type}:
-        raise DataLoss(f"{where}: a manifest of type {shape.media_type[:80]!a} is passed off as {media_type}")
+        raise DataLoss(f"{where}: a manifest of type {shape.media_type[:80]!a} was sent as {media_type}")
     foreign = [shape.layers, shape.config] if media_type in oci.INDEX_TYPES else [shape.manifests]
     if any(part is not None for part in foreign):
-        raise DataLoss(f"{where}: a manifest that could be taken for an index, or the other way round")
+        raise DataLoss(f"{where}: a manifest has keys of both a manifest and an index")
 
 
 def _media_type(answer: Answer) -> str:
     found = answer.response.content_type if "Content-Type" in answer.response.headers else ""
     if found.startswith(_SCHEMA_1):
         raise InvalidArgument(
-            f"{answer.origin}: has this image in Docker's schema 1 only, which is not supported"
+            f"{answer.origin}: has this image only in Docker's schema 1, which is not supported"
         )
     if found not in ACCEPTED and found not in _GENERIC:
-        raise DataLoss(f"{answer.origin}: answers with {found[:80]!a} instead of a manifest")
+        raise DataLoss(f"{answer.origin}: sent {found[:80]!a} instead of a manifest")
     return found
 
 
 def _shape(raw: bytes, where: str) -> _Shape:
-    if oci.is_crowded(raw):
-        raise ResourceExhausted(f"{where}: a manifest with more values than any has")
+    if oci.has_too_many_values(raw):
+        raise ResourceExhausted(f"{where}: a manifest has too many values")
     try:
         return _Shape.model_validate_json(raw)
     except ValidationError as error:
-        raise DataLoss(f"{where}: what should be a manifest is not one") from error
+        raise DataLoss(f"{where}: the manifest is not valid") from error

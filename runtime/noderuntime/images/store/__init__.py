@@ -1,1 +1,1 @@
-"""The image store: catalog, content, layers in transit, and garbage collection."""
+"""The image store: catalog, content, layers being downloaded, and garbage collection."""

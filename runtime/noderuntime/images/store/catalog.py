@@ -1,12 +1,12 @@
-"""The catalog: which images, layers and snapshots there are, and what stands on what.
+"""The catalog of images, layers and snapshots, and their dependencies.
 
-Read from memory alone, so that lists never wait for a disk. Every change is made in memory
-first, where it decides what others see and what may be collected, and written through to the
-database before the call that makes it returns; one that cannot be written is taken back.
+Reads use memory only, so that lists never wait for a disk. A change is made in memory first, where it is
+visible to other calls and to garbage collection, and is written through to the database before the call
+returns. A change that cannot be written is rolled back.
 
-What the database has and the disk has not is as good as gone, and is left out at the start:
-a layer whose directory was removed, one that was not yet on disk when the power went,
-an image without all of its layers or without its config. So files go first, rows after them.
+Rows without their files are dropped at start: a layer whose directory was removed or had not been synced
+before a power cut, an image without all of its layers or without its config. Therefore files are removed
+before their rows.
 """
 
 from __future__ import annotations
@@ -80,19 +80,19 @@ _DROP_SNAPSHOT = "DELETE FROM snapshots WHERE key = ? AND target = ?"
 T = TypeVar("T")
 
 Numbers = Callable[[], Collection[int]]
-"""Lists the numbers of the layers on disk."""
+"""Returns the numbers of the layers on disk."""
 ConfigOf = Callable[[str], ImageConfig | None]
-"""Reads an image's config by its digest; None when it is not there."""
+"""Returns an image's config by its digest, or None if it is missing or invalid."""
 
 
 class Catalog(Inventory):
-    """The inventory of one store, kept in a database."""
+    """The inventory of one store, persisted in a database."""
 
     def __init__(self, path: Path, numbers: Numbers, boot: str, config_of: ConfigOf) -> None:
-        """Open the database; ``boot`` says which boot of the machine this is.
+        """Open the database. ``boot`` identifies the current boot of the machine.
 
-        Blocks; used at start only. FailedPrecondition when another daemon has it, when it
-        needs a newer one, or it is damaged.
+        Blocks: call it at start only. FailedPrecondition if another daemon has it open, it needs a newer
+        daemon, or it is damaged.
         """
         super().__init__()
         self.boot = boot
@@ -108,12 +108,12 @@ class Catalog(Inventory):
         self._database = Database(path, "image catalog", STEPS, load)
 
     def next_number(self) -> int:
-        """Return a number that no layer has or had since the start."""
+        """Return a number that no layer has, or had since the start."""
         self._last_number += 1
         return self._last_number
 
     async def add_layer(self, layer: Layer) -> None:
-        """Add a layer whose files are whole, and perhaps not yet on disk."""
+        """Add a layer whose files are complete but need not be synced to disk."""
         self._layers[layer.chain_id] = layer
         try:
             await self._database.write((_PUT_LAYER, astuple(layer)))
@@ -122,7 +122,7 @@ class Catalog(Inventory):
             raise
 
     async def add_image(self, image: StoredImage, names: Iterable[Name]) -> None:
-        """Add an image, or names to one that is there; a name goes from the image that had it."""
+        """Add an image, or names to an existing one. A name is moved from the image that had it."""
         named = {name.name: name for name in names}
         adopted = [replace(one, unfinished_at=0) for one in self.chain(image.chain_id) if one.unfinished_at]
         before = self._images.get(image.id), {name: self._names.get(name) for name in named}
@@ -141,49 +141,49 @@ class Catalog(Inventory):
             raise
 
     def take_image(self, image_id: str) -> None:
-        """Forget an image and its names, for now in memory; its layers may be collected from here on."""
+        """Drop an image and its names from memory. Its layers can be collected from then on."""
         self._images.pop(image_id, None)
         self._names = {key: name for key, name in self._names.items() if name.image_id != image_id}
 
     async def drop_image(self, image_id: str) -> None:
-        """Forget a taken image for good, unless it has come back meanwhile."""
+        """Drop an image after :meth:`take_image` from the database, unless it was added again meanwhile."""
         if image_id not in self._images:
             await self._database.write((_DROP_IMAGE, (image_id,)), (_DROP_NAMES, (image_id,)))
 
-    def take_unused(self, over: Callable[[Layer], bool]) -> list[Layer]:
-        """Forget, for now in memory, the layers that :meth:`unused` lists; return them."""
-        unused = self.unused(over)
+    def take_unused(self, is_abandoned: Callable[[Layer], bool]) -> list[Layer]:
+        """Drop the layers of :meth:`unused` from memory and return them."""
+        unused = self.unused(is_abandoned)
         for layer in unused:
             del self._layers[layer.chain_id]
         return unused
 
     async def drop_layers(self, layers: Iterable[Layer]) -> None:
-        """Forget taken layers for good."""
+        """Drop layers after :meth:`take_unused` from the database."""
         await self._database.write(*((_DROP_LAYER, (layer.number,)) for layer in layers))
 
     async def add_snapshot(self, snapshot: Snapshot) -> None:
-        """Say that a container is about to mount something; AlreadyExists if it has it, or a root already."""
+        """Record a mount before it is made. AlreadyExists for the same mount or a second root."""
         known = self.snapshots(snapshot.key)
         has_root = snapshot.writable and any(one.writable for one in known)
         place = (snapshot.key, snapshot.target)
         if has_root or place in self._snapshots:
-            raise AlreadyExists(f"container {snapshot.key} has a snapshot already")
+            raise AlreadyExists(f"container {snapshot.key} already has a snapshot")
         self._snapshots[place] = snapshot
         try:
             await self._database.write((_PUT_SNAPSHOT, astuple(snapshot)))
-        except BaseException:  # a cancelled write happens nevertheless
+        except BaseException:  # a cancelled write still completes
             self._snapshots.pop(place, None)
             with suppress(NoderuntimeError):
                 await self._database.write((_DROP_SNAPSHOT, place))
             raise
 
     async def drop_snapshot(self, snapshot: Snapshot) -> None:
-        """Say that it is gone."""
+        """Remove the record of a mount that was unmounted."""
         await self._database.write((_DROP_SNAPSHOT, (snapshot.key, snapshot.target)))
         self._snapshots.pop((snapshot.key, snapshot.target), None)
 
     async def settle(self, measured: Mapping[int, tuple[int, int]]) -> None:
-        """Say that layers would survive a power cut, and what they take on disk: bytes and inodes."""
+        """Record that layers are synced to disk, with their disk usage in bytes and inodes."""
         settled = [
             replace(layer, bytes=measured[layer.number][0], inodes=measured[layer.number][1], boot="")
             for layer in self._layers.values()
@@ -193,12 +193,12 @@ class Catalog(Inventory):
         await self._database.write(*((_PUT_LAYER, astuple(layer)) for layer in settled))
 
     async def forget_lost(self) -> None:
-        """Remove the rows of what the start did not find on disk."""
+        """Delete the rows of objects that were missing on disk at start."""
         lost, self._lost = self._lost, []
         await self._database.write(*lost)
 
     async def close(self) -> None:
-        """Finish the writes under way, and let another daemon have it."""
+        """Finish pending writes and release the database's lock."""
         await self._database.close()
 
     def _load_layers(self, connection: sqlite3.Connection, numbers: Collection[int]) -> None:
@@ -222,7 +222,7 @@ class Catalog(Inventory):
             if config is not None:
                 self._images[image_id] = StoredImage(image_id, chain_id, size, config)
             else:
-                _log.warning("an image is not whole, and left out", image=image_id)
+                _log.warning("image is incomplete, dropping it", image=image_id)
                 self._lost += [(_DROP_IMAGE, (image_id,)), (_DROP_NAMES, (image_id,))]
         for row in connection.execute(_select("names", Name)):
             name = Name(*row)

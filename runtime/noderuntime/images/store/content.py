@@ -1,12 +1,12 @@
-"""Content by its digest: documents that stay, and layers that are on their way.
+"""Content by digest: documents, and layers while they are downloaded.
 
-    blobs/sha256/HEX   indexes, manifests and configs; ``.new`` until they are whole
-    partial/HEX        the first bytes of a compressed layer
+    blobs/sha256/HEX   indexes, manifests and configs; ``.new`` until they are complete
+    partial/HEX        a prefix of a compressed layer
 
-A document gets its name when it is whole, verified and on disk (temporary file, fsync, rename),
-and is verified again when it is read. A layer is unpacked while it comes and then of
-no more use, so it stays in ``partial`` for as long as that takes. A pull that is cut off leaves it
-there, and the next one goes on from where it ends; who gives up on it for good removes it.
+A document gets its name when it is complete, verified and synced (temporary file, fsync, rename), and is
+verified again when it is read. A layer is unpacked while it is downloaded and is not needed afterwards, so
+it is in ``partial`` only meanwhile. An interrupted pull leaves its prefix, which the next pull resumes or
+garbage collection removes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Content:
     """The blobs of one store."""
 
     def __init__(self, root: Path) -> None:
-        """Use a directory, whose subdirectories are made if missing. Blocks; used at start only."""
+        """Use a directory and create its subdirectories if needed. Blocks: call it at start only."""
         self._blobs = root / "blobs" / "sha256"
         self._partial = root / "partial"
         for directory in (self._blobs, self._partial):
@@ -49,17 +49,17 @@ class Content:
         self._wanted: Counter[str] = Counter()
 
     async def put(self, digest: str, content: bytes) -> None:
-        """Keep a document; DataLoss when it is not what its digest says."""
+        """Store a document. DataLoss if the content does not have the digest."""
         async with self._documents:
-            await on_files(f"keep {digest}", lambda: self._put(digest, content))
+            await on_files(f"store {digest}", lambda: self._put(digest, content))
 
     async def get(self, digest: str) -> bytes | None:
-        """Return a document, None when it is not there; a damaged one is removed."""
+        """Return a document, or None if it does not exist. A damaged one is removed."""
         async with self._documents:
             return await on_files(f"read {digest}", lambda: self.read(digest))
 
     def read(self, digest: str) -> bytes | None:
-        """Be :meth:`get`, blocking."""
+        """Return what :meth:`get` returns. Blocks."""
         path = self._blobs / _hex(digest)
         try:
             with path.open("rb") as file:
@@ -68,23 +68,23 @@ class Content:
             return None
         if _digest(content) == digest:
             return content
-        _log.warning("a document is damaged, and removed", digest=digest)
+        _log.warning("document is damaged, removing it", digest=digest)
         path.unlink(missing_ok=True)
         return None
 
     @asynccontextmanager
-    async def ingest(self, digest: str, size: int, *, afresh: bool = False) -> AsyncIterator[Ingest]:
-        """Have a layer's bytes come in: those of an earlier pull are there, unless it begins ``afresh``.
+    async def ingest(self, digest: str, size: int, *, restart: bool = False) -> AsyncIterator[Ingest]:
+        """Open a layer's file to download it. It contains the prefix of an earlier pull, unless ``restart``.
 
-        One at a time for each digest. At the end the bytes are dropped, unless somebody else waits
-        for them, or what went wrong may pass: Unavailable, and a caller who was cancelled.
+        Calls with the same digest run one at a time. At the end the file is removed, unless another call
+        waits for it, or the error is one that a retry can resolve: Unavailable, or a cancelled caller.
         """
         path = self._partial / _hex(digest)
         self._wanted[digest] += 1
         keep = False
         try:
             async with self._lock(digest):
-                ingest = await on_files(f"write {path}", lambda: Ingest(path, size, afresh=afresh))
+                ingest = await on_files(f"write {path}", lambda: Ingest(path, size, restart=restart))
                 try:
                     yield ingest
                     keep = self._wanted[digest] > 1
@@ -100,17 +100,17 @@ class Content:
             if not self._wanted[digest]:
                 del self._wanted[digest]
 
-    async def drop_partial(self, over: Callable[[str, float], bool]) -> int:
-        """Remove partial layers; ``over`` tells by digest and age in seconds. Return how many.
+    async def drop_partial(self, is_abandoned: Callable[[str, float], bool]) -> int:
+        """Remove abandoned partial layers and return their number.
 
-        Those that a pull is at stay.
+        ``is_abandoned`` gets the digest and the age in seconds. Layers of a running pull are kept.
         """
-        return await on_files("look for partial layers", lambda: self._drop_partial(over))
+        return await on_files("list partial layers", lambda: self._drop_partial(is_abandoned))
 
     async def drop_documents(self, needed: Callable[[], Collection[str]]) -> int:
-        """Remove all documents but those that are needed, and what never became one; return how many.
+        """Remove all documents but the needed ones, and temporary files; return the number of files.
 
-        No document is read or kept between the question which are needed and the end.
+        Other calls to read or store a document wait from the call of ``needed`` to the end.
         """
         async with self._documents:
             kept = {_hex(digest) for digest in needed()}
@@ -118,10 +118,10 @@ class Content:
             def drop() -> int:
                 return _remove(path for path in self._blobs.iterdir() if path.name not in kept)
 
-            return await on_files("look for documents", drop)
+            return await on_files("list documents", drop)
 
     async def size(self) -> tuple[int, int]:
-        """Return how many bytes all this takes on disk, and how many files."""
+        """Return the disk usage of all files in bytes, and their number."""
 
         def add_up() -> tuple[int, int]:
             blocks = files = 0
@@ -136,7 +136,7 @@ class Content:
 
     def _put(self, digest: str, content: bytes) -> None:
         if _digest(content) != digest:
-            raise DataLoss(f"what came is not {digest}")
+            raise DataLoss(f"the content does not have the digest {digest}")
         fd, name = tempfile.mkstemp(_NEW, dir=self._blobs)
         new = Path(name)
         try:
@@ -150,14 +150,14 @@ class Content:
             raise
         sync_directory(self._blobs)
 
-    def _drop_partial(self, over: Callable[[str, float], bool]) -> int:
+    def _drop_partial(self, is_abandoned: Callable[[str, float], bool]) -> int:
         now = time.time()
 
         def dropped() -> Iterable[Path]:
             for path in self._partial.iterdir():
                 digest = _ALGORITHM + path.name
                 with suppress(FileNotFoundError):
-                    if digest not in self._wanted and over(digest, now - path.stat().st_mtime):
+                    if digest not in self._wanted and is_abandoned(digest, now - path.stat().st_mtime):
                         yield path
 
         return _remove(dropped())

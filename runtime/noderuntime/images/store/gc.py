@@ -1,8 +1,7 @@
-"""The collector: removes what no image and no container needs.
+"""The garbage collector: removes layers and documents that no image and no container needs.
 
-What a removed image had goes at once, because whoever removes images wants room. What a
-pull that was cut off had done (layers that no image has yet, the beginnings of others) stays for an
-hour, because it will be tried again soon; then nobody comes for it any more.
+Those of a removed image are removed at once, because images are removed to free space. Those of an
+interrupted pull (layers without an image, partial layers) are kept for an hour for the retry.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _GRACE_SECONDS = 3600.0
 
 
 class Collector:
-    """The collector of one store."""
+    """The garbage collector of one store."""
 
     def __init__(self, catalog: Catalog, content: Content, snapshotter: Snapshotter) -> None:
         self._catalog = catalog
@@ -33,7 +32,7 @@ class Collector:
         self._lock = asyncio.Lock()
 
     async def start(self) -> None:
-        """Make disk and catalog agree, before anything is in use; never fails for a full disk."""
+        """Make disk and catalog consistent, before the store is in use. Does not fail on a full disk."""
         numbers = [layer.number for layer in self._catalog.layers()]
         keys = {snapshot.key for snapshot in self._catalog.snapshots()}
         await self._snapshotter.sweep(numbers, keys)
@@ -41,34 +40,34 @@ class Collector:
             await self._catalog.forget_lost()
             await self.collect()
         except NoderuntimeError as error:
-            _log.error("collecting failed at the start", error=error)
+            _log.error("garbage collection failed at start", error=error)
 
-    async def collect(self, over: Callable[[str], bool] = lambda _: False) -> None:
-        """Remove what is not needed.
+    async def collect(self, is_abandoned: Callable[[str], bool] = lambda _: False) -> None:
+        """Remove layers and documents that are not needed.
 
-        ``over`` tells by digest or chain ID whether an unfinished pull will not go on with a layer, as is
-        taken for granted after an hour.
+        ``is_abandoned`` returns for a digest or chain ID whether no pull will resume it. After an hour
+        that is assumed.
         """
         async with self._lock:
             now = time.time()
 
             def abandoned(layer: Layer) -> bool:
-                return now - layer.unfinished_at > _GRACE_SECONDS or over(layer.chain_id)
+                return now - layer.unfinished_at > _GRACE_SECONDS or is_abandoned(layer.chain_id)
 
             unused = self._catalog.take_unused(abandoned)
             for layer in unused:
                 await self._remove(layer)
             documents = await self._content.drop_documents(self._catalog.needed_documents)
             partial = await self._content.drop_partial(
-                lambda digest, age: age > _GRACE_SECONDS or over(digest)
+                lambda digest, age: age > _GRACE_SECONDS or is_abandoned(digest)
             )
             if unused:
                 await self._catalog.drop_layers(unused)
             if unused or documents or partial:
-                _log.info("collected", layers=len(unused), documents=documents, partial=partial)
+                _log.info("garbage collected", layers=len(unused), documents=documents, partial=partial)
 
     async def _remove(self, layer: Layer) -> None:
         try:
             await self._snapshotter.remove_layer(layer.number)
         except NoderuntimeError as error:
-            _log.error("a layer cannot be removed before the next start", layer=layer.number, error=error)
+            _log.error("layer cannot be removed before the next start", layer=layer.number, error=error)

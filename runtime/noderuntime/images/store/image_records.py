@@ -1,11 +1,11 @@
-"""What the catalog keeps of images.
+"""The records of the catalog.
 
-    Name ──► StoredImage ──► Layer ──► Layer (the one below) ──► …
+    Name ──► StoredImage ──► Layer ──► Layer (its parent) ──► …
     Snapshot ───────────────► Layer
 
-Layers are known by their chain ID (OCI image spec, config.md), which stands for a layer and all
-that are below it: the same archive over other layers is another layer, because directories that
-it does not describe look as they do below.
+A layer is identified by its chain ID (OCI image spec, config.md), which covers the layer and all layers
+below it. The same archive on other parents is another layer, because directories without an entry in the
+archive inherit their attributes from the parents.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ class Layer:
     parent: str
     """Chain ID of the layer below; empty at the bottom."""
     opaque: bool
-    """It hides all layers below it."""
+    """Whether it hides all layers below it."""
     size: int
-    """Bytes of its archive."""
+    """Bytes of its compressed archive."""
     bytes: int
-    """Space on disk; the archive's size until it was measured."""
+    """Disk usage; ``size`` until it is measured."""
     inodes: int
     unfinished_at: int
-    """Seconds since the epoch when it was made, until an image has it; then 0."""
+    """Creation in seconds since the epoch; 0 as soon as an image uses it."""
     boot: str
-    """The boot that it was written in, until it would survive a power cut; then empty."""
+    """The boot in which it was written; empty as soon as it is synced to disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """An image, all layers of which are unpacked."""
+    """An image whose layers are all unpacked."""
 
     id: str
     """Digest of its config."""
@@ -52,28 +52,28 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A tag or digest under which an image is known."""
+    """A tag or digest of an image."""
 
     name: str
     image_id: str
     target: str
-    """Digest of the index or manifest that it stood for."""
+    """Digest of the index or manifest that the name was resolved to."""
     manifest: str
-    """Digest of the manifest that was chosen for this machine."""
+    """Digest of the manifest for this machine's platform."""
 
     @property
     def is_digest(self) -> bool:
-        """It says itself which image it is."""
+        """Whether the name contains a digest."""
         return "@" in self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a container has mounted: its root filesystem, or an image volume."""
+    """A mount of a container: its root filesystem or an image volume."""
 
     key: str
     """The container's ID."""
     target: str
-    """Where it is mounted."""
+    """The mount point."""
     chain_id: str
     writable: bool

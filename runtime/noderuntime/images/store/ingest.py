@@ -1,4 +1,4 @@
-"""A compressed layer's bytes on their way into a file, from which they are read meanwhile."""
+"""Writes a compressed layer to a file while it is downloaded, and lets an unpacker read it meanwhile."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from noderuntime.images.remote import Hash
 from noderuntime.node.layers.growth import Growth
 
 _BATCH = 512 << 10
-"""Bytes that are written at once: a trip to another thread costs as much as writing some ten thousand."""
+"""Bytes per write: a switch to another thread costs as much as writing some ten thousand bytes."""
 _BLOCK = 1 << 20
 
 
 class Ingest:
-    """A :class:`noderuntime.images.remote.Sink` whose bytes :attr:`growth` offers to an unpacker.
+    """A :class:`noderuntime.images.remote.Sink` whose bytes an unpacker reads through :attr:`growth`.
 
-    While one batch is being written the next one is gathered: memory holds two of them at most.
+    While one batch is written the next one is collected, so memory holds at most two.
     """
 
-    def __init__(self, path: Path, size: int, *, afresh: bool) -> None:
-        """Open the file of an earlier pull, or a new one. Blocks.
+    def __init__(self, path: Path, size: int, *, restart: bool) -> None:
+        """Open the file of an earlier pull, or create it. Blocks.
 
-        A file with more than ``size`` bytes cannot be the beginning of the layer, and is emptied.
+        ``restart`` truncates it. So does a length above ``size``: then it is not a prefix of the layer.
         """
         self._path = path
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         held = os.fstat(self._fd).st_size
-        if afresh or held > size:
+        if restart or held > size:
             os.ftruncate(self._fd, 0)
             held = 0
         self._reader = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         self.resumed = held
-        """How many bytes an earlier pull left."""
+        """Bytes that an earlier pull left."""
         self.growth = Growth(self._reader, held)
         self._written = held
         self._gathered: list[bytes] = []
@@ -47,15 +47,15 @@ class Ingest:
 
     @property
     def offset(self) -> int:
-        """How many bytes came so far."""
+        """Bytes received so far."""
         return self._written + self._waiting
 
     async def hasher(self) -> Hash:
-        """Return the SHA-256 state over what an earlier pull left."""
+        """Return the SHA-256 state of the bytes that an earlier pull left."""
         return await on_files(f"read {self._path}", self._hash)
 
     async def write(self, data: bytes) -> None:
-        """Append; ResourceExhausted when the disk is full."""
+        """Append bytes. ResourceExhausted if the disk is full."""
         self._gathered.append(data)
         self._waiting += len(data)
         if self._waiting >= _BATCH:
@@ -63,17 +63,17 @@ class Ingest:
             self._flush()
 
     async def finish(self) -> None:
-        """Write what is left, and tell the readers that this is all."""
+        """Write the last batch and mark the file as complete for its readers."""
         await self._settle()
         self._flush()
         await self._settle()
         self.growth.finish()
 
     async def close(self) -> None:
-        """Wait for a write under way, and close the file."""
+        """Wait for the write in progress and close the file."""
         if self._writing is not None:
             await asyncio.wait([self._writing])
-            with suppress(NoderuntimeError):  # whoever wrote knows, or was cancelled
+            with suppress(NoderuntimeError):  # the writer received the error or was cancelled
                 self._writing.result()
         os.close(self._fd)
         os.close(self._reader)
@@ -109,7 +109,7 @@ class Ingest:
 
 
 def _write_all(fd: int, batch: list[bytes], offset: int) -> None:
-    """Write at an offset, as often as it takes; chunks come in some 64 KiB, so that all fit in one call."""
+    """Write all bytes at an offset. Chunks have about 64 KiB, so one call usually writes all."""
     data: list[bytes | memoryview] = list(batch)
     while data:
         written = os.pwritev(fd, data[:512], offset)

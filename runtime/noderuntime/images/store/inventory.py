@@ -1,4 +1,4 @@
-"""What is in the image store and who needs it: pure, in memory, changed by the catalog only."""
+"""The contents of the image store and their users, in memory. Only the catalog changes it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from noderuntime.images.store.image_records import Layer, Name, Snapshot, Stored
 
 
 class Inventory:
-    """Names, images, layers and snapshots."""
+    """The names, images, layers and snapshots of a store."""
 
     def __init__(self) -> None:
         self._layers: dict[str, Layer] = {}
@@ -24,40 +24,40 @@ class Inventory:
         return self._images.get(image_id)
 
     def images(self) -> list[StoredImage]:
-        """List all images."""
+        """Return all images."""
         return list(self._images.values())
 
-    def beginning(self, digits: str) -> StoredImage | None:
-        """Return the only image whose ID's hexadecimal digits begin so."""
+    def with_id_prefix(self, digits: str) -> StoredImage | None:
+        """Return the image whose ID starts with these hexadecimal digits; None if it is not unique."""
         found = [image for key, image in self._images.items() if key.startswith(f"sha256:{digits}")]
         return found[0] if len(found) == 1 and digits else None
 
     def named(self, name: str) -> StoredImage | None:
-        """Return the image that a full name stands for."""
+        """Return the image with a full name."""
         known = self._names.get(name)
         return self._images.get(known.image_id) if known else None
 
     def names(self) -> dict[str, list[Name]]:
-        """List all names by the image that they stand for, in their own order."""
+        """Return the sorted names by image ID."""
         found: dict[str, list[Name]] = {}
         for _, name in sorted(self._names.items()):
             found.setdefault(name.image_id, []).append(name)
         return found
 
     def of_target(self, digest: str) -> Name | None:
-        """Return a name that stands for this index or manifest."""
+        """Return a name that was resolved to this index or manifest."""
         return next((name for name in self._names.values() if name.target == digest), None)
 
     def layer(self, chain_id: str) -> Layer | None:
-        """Return an unpacked layer."""
+        """Return the unpacked layer with a chain ID."""
         return self._layers.get(chain_id)
 
     def layers(self) -> list[Layer]:
-        """List all layers."""
+        """Return all layers."""
         return list(self._layers.values())
 
     def chain(self, chain_id: str) -> list[Layer]:
-        """List a layer and all below it, top first; what is not there ends the list."""
+        """Return a layer and all layers below it, top first, up to the first missing one."""
         found = []
         layer = self._layers.get(chain_id)
         while layer is not None:
@@ -66,7 +66,7 @@ class Inventory:
         return found
 
     def stack(self, chain_id: str) -> list[int]:
-        """List the numbers of the layers that a mount consists of, top first."""
+        """Return the numbers of the layers of a mount, top first."""
         numbers = []
         for layer in self.chain(chain_id):
             numbers.append(layer.number)
@@ -75,12 +75,12 @@ class Inventory:
         return numbers
 
     def snapshots(self, key: str = "") -> list[Snapshot]:
-        """List what a container, or all of them, have mounted."""
+        """Return the mounts of a container, or of all containers."""
         return [snapshot for snapshot in self._snapshots.values() if key in {"", snapshot.key}]
 
     @contextmanager
     def hold(self, *things: str) -> Iterator[None]:
-        """Keep layers (by chain ID) and documents (by digest), there or still to come, from the collector."""
+        """Protect layers (by chain ID) and documents (by digest) from garbage collection."""
         self._held.update(things)
         try:
             yield
@@ -89,29 +89,29 @@ class Inventory:
             self._held = +self._held
 
     def needed_documents(self) -> set[str]:
-        """List the digests of all documents that belong to an image or are held."""
+        """Return the digests of all documents that an image or :meth:`hold` needs."""
         needed = set(self._held) | set(self._images)
         for name in self._names.values():
             needed |= {name.target, name.manifest}
         return needed
 
-    def unused(self, over: Callable[[Layer], bool]) -> list[Layer]:
-        """List the layers that nothing stands on.
+    def unused(self, is_abandoned: Callable[[Layer], bool]) -> list[Layer]:
+        """Return the layers that nothing depends on.
 
-        Those of an unfinished pull are used until ``over`` says that nobody will go on with it.
+        Layers of an interrupted pull are in use until ``is_abandoned`` returns True for them.
         """
         needed: set[str] = set()
-        for root in self._roots(over):
+        for root in self._roots(is_abandoned):
             chain_id = root
             while chain_id not in needed and (layer := self._layers.get(chain_id)):
                 needed.add(chain_id)
                 chain_id = layer.parent
         return [layer for layer in self._layers.values() if layer.chain_id not in needed]
 
-    def _roots(self, over: Callable[[Layer], bool]) -> set[str]:
+    def _roots(self, is_abandoned: Callable[[Layer], bool]) -> set[str]:
         return (
             set(self._held)
             | {image.chain_id for image in self._images.values()}
             | {snapshot.chain_id for snapshot in self._snapshots.values()}
-            | {one.chain_id for one in self._layers.values() if one.unfinished_at and not over(one)}
+            | {one.chain_id for one in self._layers.values() if one.unfinished_at and not is_abandoned(one)}
         )

@@ -1,4 +1,4 @@
-"""Finding images in the catalog by what people and kubelets call them."""
+"""Finds images in the catalog by the names and IDs that users and kubelets pass."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from noderuntime.images.reference import candidates, image_id, stored_name
 from noderuntime.images.store.image_records import Name, StoredImage
 from noderuntime.images.store.inventory import Inventory
 
-_BEGINNING = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})")
+_ID_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})")
 
 
 class Lookup:
-    """The images of a store under all their names; from memory."""
+    """The images of a store by ID, ID prefix and name, in memory."""
 
     def __init__(self, inventory: Inventory, search: Sequence[str], pinned: Collection[str]) -> None:
         """See :class:`noderuntime.images.backends.native.NativeBackend` for ``search`` and ``pinned``."""
@@ -24,28 +24,28 @@ class Lookup:
         self._pinned = frozenset(map(stored_name, pinned))
 
     def all(self) -> list[Image]:
-        """List all images."""
+        """Return all images."""
         names = self._inventory.names()
         return [self._shown(image, names.get(image.id, [])) for image in self._inventory.images()]
 
     def one(self, text: str) -> Image | None:
-        """Find an image as :meth:`stored` does."""
+        """Return the image of :meth:`stored` as the backend's callers see it."""
         found = self.stored(text)
         return self._shown(found, self._inventory.names().get(found.id, [])) if found else None
 
     def stored(self, text: str) -> StoredImage | None:
-        """Find an image by ID, tag, digest, or the beginning of an ID; InvalidArgument for what is none."""
+        """Return the image with an ID, an ID prefix, a tag or a digest. InvalidArgument for other texts."""
         if identifier := image_id(text):
             return self._inventory.image(identifier)
-        beginning = _BEGINNING.fullmatch(text)
+        prefix = _ID_PREFIX.fullmatch(text)
         try:
             references = candidates(text, self._search)
         except InvalidArgument:
-            if beginning is None:
+            if prefix is None:
                 raise
             references = ()
         named = filter(None, (self._inventory.named(reference.stored) for reference in references))
-        return next(named, None) or (self._inventory.beginning(beginning[1]) if beginning else None)
+        return next(named, None) or (self._inventory.with_id_prefix(prefix[1]) if prefix else None)
 
     def _shown(self, image: StoredImage, names: Sequence[Name]) -> Image:
         return Image(

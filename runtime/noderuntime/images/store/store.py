@@ -1,4 +1,4 @@
-"""Everything that is kept of images, in one directory that one daemon uses."""
+"""The image store: all data of images, in one directory that one daemon uses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from noderuntime.node.snapshots.overlay import Overlay
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """An open store; made by :func:`open_store`."""
+    """An open image store. Created by :func:`open_store`."""
 
     root: Path
     catalog: Catalog
@@ -29,27 +29,27 @@ class Store:
     collector: Collector
 
     async def settle(self) -> None:
-        """Have what was unpacked written out, and measure it; until then a power cut undoes a pull."""
+        """Sync and measure the unpacked layers. Until then a power cut undoes their pull."""
         unsettled = [layer.number for layer in self.catalog.layers() if layer.boot]
         if not unsettled:
             return
         await self.snapshotter.sync()
         measured = {}
         for number in unsettled:
-            with suppress(NotFound):  # it was removed meanwhile
+            with suppress(NotFound):  # removed meanwhile
                 measured[number] = await self.snapshotter.layer_usage(number)
         await self.catalog.settle(measured)
 
     async def close(self) -> None:
-        """Finish the writes under way, and let another daemon have it."""
+        """Finish pending writes and release the store's lock."""
         await self.catalog.close()
 
 
 async def open_store(root: Path, host: Host, boot: str) -> Store:
-    """Open the store of a directory, which is made if missing, and make disk and catalog agree.
+    """Open the store in a directory, which is created if needed, and make disk and catalog consistent.
 
-    ``boot`` identifies the boot of the machine. FailedPrecondition when another daemon has it, a newer
-    one wrote it, or its catalog is damaged.
+    ``boot`` identifies the current boot of the machine. FailedPrecondition if another daemon has it open, a
+    newer version wrote it, or its catalog is damaged.
     """
     store = await FILES.run(_open, root, host, boot)
     try:

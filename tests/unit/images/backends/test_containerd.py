@@ -1,4 +1,4 @@
-"""What the backend makes of a store that holds strange things; the real one is in tests/contract."""
+"""The containerd backend with unusual content; tests/contract has a real containerd."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ NAME = "images.test/app:1"
 
 
 class Store:
-    """Stands for containerd: blobs, one named image, snapshots."""
+    """A fake containerd: blobs, one named image, snapshots."""
 
     def __init__(self):
         self.blobs, self.target, self.reads, self.snapshots = {}, None, [], set()
@@ -58,7 +58,7 @@ class Store:
 
 
 class MountHost:
-    """Remembers mounts, or refuses them."""
+    """Records mounts, or fails them."""
 
     def __init__(self):
         self.mounted, self.refuses = {}, False
@@ -95,7 +95,7 @@ def manifest(store, config):
     return digest, store.blob({"config": {"digest": digest, "mediaType": "x", "size": 1}, "layers": []})
 
 
-async def test_digests_are_read_once_and_names_every_time(backend, store):
+async def test_documents_are_cached_and_names_are_not(backend, store):
     digest, top = manifest(store, {"config": {"Cmd": ["a"]}})
     store.name(MANIFEST, top)
     first = await backend.image(NAME)
@@ -104,46 +104,46 @@ async def test_digests_are_read_once_and_names_every_time(backend, store):
     assert store.reads == [top, digest]
 
 
-async def test_the_memory_of_images_is_bounded(backend, store):
+async def test_the_image_cache_is_bounded(backend, store):
     _, first = manifest(store, {"n": "first"})
     for number in range(300):
         store.name(MANIFEST, manifest(store, {"n": number})[1])
         await backend.image(NAME)
         store.name(MANIFEST, first)
         await backend.image(NAME)
-    assert store.reads.count(first) == 1, "what is in use stays"
+    assert store.reads.count(first) == 1, "a recently used image stays cached"
     assert len(backend._resolved) <= 256
 
 
-async def test_a_document_without_end_is_given_up_at_8_mib(backend, store):
+async def test_reading_a_document_stops_at_8_mib(backend, store):
     store.name(MANIFEST, store.blob(b" " * (9 << 20)))
     with pytest.raises(InvalidArgument, match="larger than 8 MiB"):
         await backend.image(NAME)
 
 
-async def test_a_document_that_is_another_one_is_refused(backend, store):
+async def test_a_document_with_another_digest_is_rejected(backend, store):
     _, top = manifest(store, {})
     store.blobs[top] = b"{}"
     store.name(MANIFEST, top)
-    with pytest.raises(Internal, match="not what its digest says"):
+    with pytest.raises(Internal, match="does not match its digest"):
         await backend.image(NAME)
 
 
-async def test_an_unknown_kind_of_image_is_named(backend, store):
+async def test_an_unknown_media_type_is_named(backend, store):
     store.name("application/vnd.docker.distribution.manifest.v1+json", store.blob({}))
     with pytest.raises(InvalidArgument, match=r"manifest\.v1\+json"):
         await backend.image(NAME)
 
 
-async def test_an_index_without_anything_for_this_machine(backend, store):
+async def test_an_index_without_this_platform_is_not_found(backend, store):
     _, top = manifest(store, {})
     entry = {"digest": top, "mediaType": MANIFEST, "platform": {"os": "plan9", "architecture": "amd64"}}
     store.name(INDEX, store.blob({"manifests": [entry]}))
-    with pytest.raises(NotFound, match="nothing for this machine"):
+    with pytest.raises(NotFound, match="no manifest for this machine"):
         await backend.image(NAME)
 
 
-async def test_of_an_index_what_was_pulled_is_taken(backend, store):
+async def test_the_pulled_manifest_of_an_index_is_used(backend, store):
     digest, top = manifest(store, {})
     missing = f"sha256:{'0' * 64}"
     store.name(
@@ -152,27 +152,27 @@ async def test_of_an_index_what_was_pulled_is_taken(backend, store):
     assert (await backend.image(NAME)).id == digest
 
 
-async def test_a_refused_mount_takes_the_snapshot_back(backend, host, store):
+async def test_a_failed_mount_removes_the_snapshot(backend, host, store):
     host.refuses = True
     with pytest.raises(HostError, match="refused"):
         await backend.prepare("c1", IMAGE, Path("/t"), {})
     assert store.snapshots == set()
 
 
-async def test_a_snapshotter_that_wants_more_than_one_mount(backend, store):
+async def test_a_snapshot_with_several_mounts_is_rejected(backend, store):
     store.mounts *= 2
     with pytest.raises(Internal, match="2 mounts"):
         await backend.prepare("c1", IMAGE, Path("/t"), {})
     assert store.snapshots == set()
 
 
-async def test_the_first_error_survives_an_undo_that_fails(backend, host, store):
+async def test_a_failed_rollback_keeps_the_first_error(backend, host, store):
     host.refuses = store.away = True
     with pytest.raises(HostError, match="refused"):
         await backend.prepare("c1", IMAGE, Path("/t"), {})
 
 
-async def test_a_bind_snapshot_is_bound(backend, host, store):
+async def test_a_bind_snapshot_is_bind_mounted(backend, host, store):
     store.mounts = [types_pb2.Mount(type="bind", source="/snapshots/1/fs", options=["rw", "rbind"])]
     await backend.prepare("c1", IMAGE, Path("/t"), {})
     [mount] = host.mounted.values()

@@ -1,4 +1,4 @@
-"""The native backend on a disk that is real and with mounts that are not; tests/contract has real ones."""
+"""The native backend with a real directory and fake mounts; tests/contract has real mounts."""
 
 import asyncio
 import os
@@ -37,7 +37,7 @@ def rows(site, table):
     return found
 
 
-async def test_everything_is_there_after_a_restart(site):
+async def test_images_and_snapshots_survive_a_restart(site):
     built = await pulled(site)
     before = site.backend.list_images()
     await site.backend.prepare(KEY, await site.backend.image(built.id), Path("/t"), {})
@@ -51,12 +51,12 @@ async def test_everything_is_there_after_a_restart(site):
     assert len(site.left()["layers"]) == 3, "a number is not used twice"
 
 
-async def test_a_second_daemon_is_kept_out(site):
+async def test_a_second_daemon_cannot_open_the_store(site):
     with pytest.raises(FailedPrecondition, match=f"another noderuntime already uses {site.root}"):
         await open_store(site.root, site.host, "this boot")
 
 
-async def test_names_that_stand_for_nothing_and_names_that_are_none(site):
+async def test_unknown_names_are_not_found_and_bad_ones_rejected(site):
     await pulled(site)
     for text in ("registry.test/none:1", "f" * 64, "sha256:" + "f" * 64, "ffff", "app"):
         assert site.backend.status(text) is None
@@ -68,7 +68,7 @@ async def test_names_that_stand_for_nothing_and_names_that_are_none(site):
             site.backend.status(text)
 
 
-async def test_the_beginning_of_an_id_must_be_the_only_one(site):
+async def test_an_id_prefix_must_be_unique(site):
     ids = [(await pulled(site, str(number), {"a": str(number).encode()})).id for number in range(20)]
     for one in ids:
         length = next(size for size in range(7, 71) if sum(other[:size] == one[:size] for other in ids) == 1)
@@ -76,7 +76,7 @@ async def test_the_beginning_of_an_id_must_be_the_only_one(site):
     assert site.backend.list_images(ids[3])[0].id == ids[3]
 
 
-async def test_removing_an_image_takes_all_its_names_and_its_files(site):
+async def test_removing_an_image_removes_its_names_and_files(site):
     built = await pulled(site)
     site.remote.tags["also"] = built.manifest
     await site.backend.pull(f"{NAME}:also")
@@ -90,7 +90,7 @@ async def test_removing_an_image_takes_all_its_names_and_its_files(site):
     assert site.file(built, "file") == b"1"
 
 
-async def test_removing_leaves_what_other_images_need(site):
+async def test_removing_keeps_layers_that_other_images_need(site):
     one, two = await pulled(site, "1"), await pulled(site, "2")
     await site.backend.remove(f"{NAME}:1")
     assert site.file(two, "base") == b"base"
@@ -99,7 +99,7 @@ async def test_removing_leaves_what_other_images_need(site):
     assert set(site.left()["blobs/sha256"]) == {two.id[7:], two.manifest.digest[7:]}
 
 
-async def test_a_container_keeps_its_layers_after_the_image_was_removed(site):
+async def test_a_container_keeps_the_layers_of_a_removed_image(site):
     built = await pulled(site)
     image = await site.backend.image(built.id)
     await site.backend.prepare(KEY, image, Path("/t"), {})
@@ -113,7 +113,7 @@ async def test_a_container_keeps_its_layers_after_the_image_was_removed(site):
     assert site.left() == {}
 
 
-async def test_an_image_removed_after_it_was_looked_up_is_a_clear_error(site):
+async def test_prepare_of_an_image_removed_meanwhile_fails_clearly(site):
     built = await pulled(site)
     image = await site.backend.image(built.id)
     await site.backend.remove(built.id)
@@ -122,7 +122,7 @@ async def test_an_image_removed_after_it_was_looked_up_is_a_clear_error(site):
     assert await site.backend.keys() == set()
 
 
-async def test_a_mount_consists_of_the_layers_top_first(site):
+async def test_a_mount_has_its_layers_top_first(site):
     built = await pulled(site)
     await site.backend.prepare(KEY, await site.backend.image(built.id), Path("/t"), {})
     options = site.host.mounted[Path("/t")].options
@@ -134,7 +134,7 @@ async def test_a_mount_consists_of_the_layers_top_first(site):
     assert site.host.mounted == {}
 
 
-async def test_a_layer_that_hides_all_below_ends_the_stack(site):
+async def test_an_opaque_layer_ends_the_stack(site):
     unpack = site.unpacker.unpack
 
     async def opaque(blob, target, media_type):
@@ -177,13 +177,13 @@ async def test_a_key_in_use_is_refused(site):
     image = await site.backend.image((await pulled(site)).id)
     await site.backend.prepare(KEY, image, Path("/t"), {})
     for target in ("/t", "/elsewhere"):
-        with pytest.raises(AlreadyExists, match=f"container {KEY} has a snapshot already"):
+        with pytest.raises(AlreadyExists, match=f"container {KEY} already has a snapshot"):
             await site.backend.prepare(KEY, image, Path(target), {})
     assert await site.backend.keys() == {KEY}
     assert list(site.host.mounted) == [Path("/t")]
 
 
-async def test_image_volumes_go_with_their_container(site):
+async def test_release_unmounts_the_image_volumes(site):
     image = await site.backend.image((await pulled(site)).id)
     await site.backend.volume(KEY, image, Path("/v1"))
     await site.backend.prepare(KEY, image, Path("/t"), {})
@@ -198,7 +198,7 @@ async def test_image_volumes_go_with_their_container(site):
     assert (site.host.mounted, site.left()) == ({}, {})
 
 
-async def test_a_pinned_image_says_so(site):
+async def test_a_pinned_image_is_listed_as_pinned(site):
     await pulled(site)
     assert [image.pinned for image in site.backend.list_images()] == [False]
     await site.again(pinned=[f"{NAME}:1"])
@@ -210,7 +210,7 @@ async def test_a_pinned_image_says_so(site):
     assert [image.pinned for image in site.backend.list_images()] == [False]
 
 
-async def test_the_filesystem_and_what_images_take(site):
+async def test_fs_info_reports_the_usage_of_images(site):
     empty = await site.backend.fs_info()
     await pulled(site, "1", {"big": b"x" * 1_000_000})
     info = await site.backend.fs_info()
@@ -223,7 +223,7 @@ async def test_the_filesystem_and_what_images_take(site):
     assert 1_000_000 <= (await site.backend.fs_info()).used_bytes - empty.used_bytes < 1_100_000
 
 
-async def test_what_was_not_written_out_when_the_power_went_is_pulled_again(site):
+async def test_unsynced_layers_are_pulled_again_after_a_power_cut(site):
     written = await pulled(site, "1")
     await site.store.settle()
     lost = await pulled(site, "2")
@@ -238,7 +238,7 @@ async def test_what_was_not_written_out_when_the_power_went_is_pulled_again(site
 
 
 @pytest.mark.parametrize("what", ["config", "layer", "damage"])
-async def test_an_image_that_lost_a_part_is_left_out_and_pulled_again(site, what):
+async def test_an_incomplete_image_is_dropped_and_pulled_again(site, what):
     other, built = await pulled(site, "other", {"other": b""}), await pulled(site)
     if what == "layer":
         os.rename(
@@ -256,37 +256,37 @@ async def test_an_image_that_lost_a_part_is_left_out_and_pulled_again(site, what
     assert len(site.backend.list_images()) == 2
 
 
-async def cut_off_after_the_first_layer(site, pull):
-    """Cancel a pull once it says so itself: what the catalog lists may not be written yet."""
+async def interrupt_after_the_first_layer(site, pull):
+    """Cancel a pull after its own report: the catalog can list a layer before it is written."""
     while not any(layer.stage == "done" for one in site.backend.pulls() for layer in one.layers):
         await asyncio.sleep(0.001)
     pull.cancel()
     await asyncio.wait([pull])
 
 
-async def test_what_a_pull_that_was_cut_off_had_done_is_kept_for_a_while(site, monkeypatch):
+async def test_parts_of_an_interrupted_pull_are_kept_for_an_hour(site, monkeypatch):
     built = site.remote.image("1", {"base": b"base"}, {"file": b"x" * 100_000})
     gate = site.remote.gates[built.layers[1].digest] = asyncio.Event()
     pull = asyncio.create_task(site.backend.pull(f"{NAME}:1"))
-    await cut_off_after_the_first_layer(site, pull)
+    await interrupt_after_the_first_layer(site, pull)
     await site.backend.remove("other/image")
     await site.again()
     assert len(site.left()["layers"]) == 1
     gate.set()
     await site.backend.pull(f"{NAME}:1")
-    assert site.remote.asked[built.layers[0].digest] == 1, "the layer that was there is used"
+    assert site.remote.asked[built.layers[0].digest] == 1, "the existing layer is used"
     await site.backend.remove(built.id)
 
     site.remote.gates[built.layers[1].digest].clear()
     pull = asyncio.create_task(site.backend.pull(f"{NAME}:1"))
-    await cut_off_after_the_first_layer(site, pull)
+    await interrupt_after_the_first_layer(site, pull)
     now = time.time()
     monkeypatch.setattr("time.time", lambda: now + 3700)
     await site.again()
     assert site.left() == {}
 
 
-async def test_leftovers_of_a_killed_daemon_go_at_the_start(site):
+async def test_leftovers_of_a_killed_daemon_are_removed_at_start(site):
     built = await pulled(site)
     for place in ("layers/new-1/etc", "layers/77/etc", f"snapshots/{OTHER}/fs", f"snapshots/{OTHER}/work"):
         (site.root / place).mkdir(parents=True)
@@ -299,14 +299,14 @@ async def test_leftovers_of_a_killed_daemon_go_at_the_start(site):
     assert set(site.left()["blobs/sha256"]) == {built.id[7:], built.manifest.digest[7:]}
 
 
-async def test_images_of_a_full_catalog_can_be_removed(site):
-    """On a full disk the database has no room either; the layers must go nevertheless."""
+async def test_images_can_be_removed_on_a_full_disk(site):
+    """On a full disk the database cannot grow either; the layers must be removed nevertheless."""
     built = await pulled(site)
     write = site.store.catalog._database.write
 
     async def full(*statements):
         if any("layers" in sql for sql, _ in statements):
-            assert "layers" not in site.left(), "files first"
+            assert "layers" not in site.left(), "files are removed before rows"
         raise ResourceExhausted("the disk that holds the image catalog is full")
 
     site.store.catalog._database.write = full
@@ -319,7 +319,7 @@ async def test_images_of_a_full_catalog_can_be_removed(site):
     assert rows(site, "images") == 0
 
 
-async def test_an_image_that_cannot_be_recorded_is_not_there(site):
+async def test_an_image_that_cannot_be_recorded_is_not_listed(site):
     site.remote.image("1", {"a": b""})
     write = site.store.catalog._database.write
 
@@ -335,7 +335,7 @@ async def test_an_image_that_cannot_be_recorded_is_not_there(site):
     assert site.left() == {}
 
 
-async def test_a_damaged_catalog_is_one_clear_error(tmp_path):
+async def test_a_damaged_catalog_fails_with_one_clear_error(tmp_path):
     site = Site(tmp_path)
     (tmp_path / "images.db").write_bytes(b"not a database at all" * 100)
     with pytest.raises(FailedPrecondition, match=r"image catalog .* cannot be read .* move it away"):
@@ -344,13 +344,13 @@ async def test_a_damaged_catalog_is_one_clear_error(tmp_path):
     await (await site.open()).backend.close()
 
 
-async def test_closing_closes_the_registry(site):
+async def test_close_closes_the_registry_client(site):
     await site.backend.close()
     assert site.remote.closed
     await site.open()
 
 
-async def test_what_was_pulled_is_written_out_after_a_while(site, monkeypatch):
+async def test_pulled_layers_are_synced_after_a_delay(site, monkeypatch):
     monkeypatch.setattr("noderuntime.images.backends.native._SETTLE_SECONDS", 0.0)
     built = await pulled(site)
     while any(layer.boot for layer in site.store.catalog.layers()):

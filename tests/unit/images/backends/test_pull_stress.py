@@ -1,4 +1,4 @@
-"""Everything at once, in an order that a seed decides: what is listed is whole, nothing is left at last."""
+"""Random concurrent calls by seed: listed images are always complete, and nothing is left at the end."""
 
 import asyncio
 import random
@@ -13,7 +13,7 @@ TAGS = [str(number) for number in range(6)]
 
 
 def publish(site, dice):
-    """Make images that share layers, some of which fail now and then."""
+    """Publish images that share layers, some of which fail at times."""
     pool = [{"shared": str(number).encode() * 3000} for number in range(4)]
     built = {}
     for tag in TAGS:
@@ -28,7 +28,7 @@ def publish(site, dice):
 
 
 async def use(site, dice, built, key):
-    """Do one thing, and perhaps give up on it."""
+    """Make one random call, and sometimes cancel it."""
     tag = dice.choice(TAGS)
     text = f"{NAME}:{tag}"
     target = Path(f"/{key}")
@@ -60,7 +60,7 @@ def check(site, built):
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_whatever_happens_together(site, seed):
+async def test_the_store_survives_random_concurrent_calls(site, seed):
     dice = random.Random(seed)
     built = publish(site, dice)
 

@@ -1,4 +1,4 @@
-"""Tokens through time: renewed before they end, and what happens when that fails."""
+"""The renewal of tokens before they expire, and its failures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHALLENGE = ['Bearer realm="https://registry.example/token"']
 
 @dataclass
 class TokenServer:
-    """Gives numbered tokens for a life of so many seconds, unless it is away."""
+    """Issues numbered tokens with a lifetime in seconds, or fails while it is down."""
 
     life: float = 100
     away: bool = False
@@ -63,13 +63,13 @@ async def renew(authorizer, refused="", realm=""):
     await authorizer.renew(HOST, "team/app", None, refused, challenge)
 
 
-async def test_nothing_is_said_before_somebody_asks(authorizer, server):
+async def test_no_header_is_sent_before_a_challenge(authorizer, server):
     assert await header(authorizer) == ""
     assert not server.asked
 
 
 @pytest.mark.parametrize(("life", "used"), [(100, 80), (10, 48), (86_400, 2880)])
-async def test_a_token_is_renewed_before_it_ends(authorizer, server, life, used):
+async def test_a_token_is_renewed_before_it_expires(authorizer, server, life, used):
     server.life = life
     await renew(authorizer)
     assert await header(authorizer) == "Bearer 1"
@@ -80,21 +80,21 @@ async def test_a_token_is_renewed_before_it_ends(authorizer, server, life, used)
     assert len(server.asked) == 2
 
 
-async def test_a_renewal_that_fails_is_an_error_once_and_then_the_hosts_business(authorizer, server):
-    """The host may name another token server by now; only its 401 tells."""
+async def test_after_a_failed_renewal_a_new_challenge_is_used(authorizer, server):
+    """The host may use another token server by now, which only its 401 tells."""
     await renew(authorizer)
     server.now += 80
     server.away = True
     with pytest.raises(Unavailable):
         await header(authorizer)
-    assert await header(authorizer) == "Bearer 1", "which the host will refuse, and say where to go"
+    assert await header(authorizer) == "Bearer 1", "which the host will answer with a new challenge"
     server.away = False
     await renew(authorizer, "Bearer 1", realm="https://registry.example/new")
     assert await header(authorizer) == "Bearer 3"
     assert server.asked[-1].url.startswith("https://registry.example/new?")
 
 
-async def test_who_comes_too_late_with_a_refusal_takes_what_is_there(authorizer, server):
+async def test_a_late_401_uses_the_token_renewed_meanwhile(authorizer, server):
     await renew(authorizer)
     await renew(authorizer, "Bearer 1")
     await renew(authorizer, "Bearer 1")
@@ -102,8 +102,8 @@ async def test_who_comes_too_late_with_a_refusal_takes_what_is_there(authorizer,
     assert len(server.asked) == 2
 
 
-async def test_what_is_remembered_is_bounded(authorizer, server):
+async def test_the_cache_of_tokens_is_bounded(authorizer, server):
     await renew(authorizer)
     for number in range(600):
         await header(authorizer, f"team/app{number}")
-    assert await header(authorizer) == "", "forgotten"
+    assert await header(authorizer) == "", "the token was evicted"

@@ -1,4 +1,4 @@
-"""WWW-Authenticate as registries write it, and as they might."""
+"""WWW-Authenticate headers as registries send them, and generated ones."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -37,7 +37,7 @@ SCOPE = "repository:team/app:pull,push"
         (["\u00fc"], []),
     ],
 )
-def test_challenges(headers, found):
+def test_challenges_are_parsed(headers, found):
     assert parse_challenges(headers) == tuple(Challenge(*one) for one in found)
 
 
@@ -51,7 +51,7 @@ VALUES = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=12
         st.tuples(TOKEN, st.dictionaries(TOKEN.map(str.lower), VALUES, min_size=1, max_size=3)), max_size=3
     )
 )
-def test_what_is_written_by_the_rules_is_read_back(challenges):
+def test_valid_challenges_round_trip(challenges):
     def quoted(value):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
@@ -66,12 +66,12 @@ def test_what_is_written_by_the_rules_is_read_back(challenges):
 
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(header=st.text(max_size=40) | st.text('aB=", \\\t', max_size=40))
-def test_anything_is_read_without_trouble(header):
+def test_any_header_is_parsed_without_an_error(header):
     for challenge in parse_challenges([header]):
         assert challenge.scheme == challenge.scheme.lower()
 
 
 @settings(deadline=1000, max_examples=8)
 @given(unit=st.sampled_from(['a="', "a=\\", " ,", "a ", 'a="\\"', '"', "a=b,", "\\"]))
-def test_no_header_takes_long(unit):
+def test_parsing_takes_linear_time(unit):
     parse_challenges([unit * 10_000] * 4)

@@ -1,4 +1,4 @@
-"""Which of the files that users of containerd already have is read, and what holds without one."""
+"""The lookup of registries in certs.d directories, and the defaults without one."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ async def lookup(certs: Path, registry: str = "registry.example") -> tuple[Regis
         ("localhost.example:5000", RegistryHost("https", "localhost.example:5000")),
     ],
 )
-async def test_without_a_file_there_is_the_registry_itself(certs, registry, host):
+async def test_without_a_file_the_registry_itself_is_used(certs, registry, host):
     assert await lookup(certs, registry) == (host,)
 
 
@@ -56,13 +56,13 @@ async def test_without_a_file_there_is_the_registry_itself(certs, registry, host
         ("[::1]", ["[::1]", "_default"]),
     ],
 )
-async def test_the_first_of_these_directories_is_read(certs, registry, directories):
+async def test_the_most_specific_directory_is_read(certs, registry, directories):
     for number, directory in enumerate(directories):
         write(certs, directory, f'server = "https://number-{number}.example"')
     assert [host.authority for host in await lookup(certs, registry)] == ["number-0.example"]
 
 
-async def test_the_first_root_that_knows_a_registry_wins(tmp_path):
+async def test_the_first_root_with_the_registry_is_used(tmp_path):
     write(tmp_path / "one", "_default", 'server = "https://one.example"')
     write(tmp_path / "two", "registry.example", 'server = "https://two.example"')
     (tmp_path / "file").write_text("")
@@ -72,7 +72,7 @@ async def test_the_first_root_that_knows_a_registry_wins(tmp_path):
     assert [host.authority for host in await hosts.lookup("other.example")] == ["one.example"]
 
 
-async def test_a_changed_file_counts_at_the_next_pull(certs):
+async def test_a_changed_file_applies_to_the_next_pull(certs):
     hosts = Hosts([certs])
     assert len(await hosts.lookup("registry.example")) == 1
     write(certs, "registry.example", '[host."https://m.example"]')
@@ -80,7 +80,7 @@ async def test_a_changed_file_counts_at_the_next_pull(certs):
 
 
 @pytest.mark.parametrize("empty", [True, False], ids=["an empty hosts.toml", "no hosts.toml"])
-async def test_dockers_certificates_count_where_no_file_says_otherwise(certs, empty):
+async def test_docker_certificates_apply_without_a_hosts_toml(certs, empty):
     for name in ("a.crt", "b.crt", "client.cert", "client.key", "lone.cert", "readme.txt"):
         directory = write(certs, "registry.example", "", name)
     if empty:
@@ -93,12 +93,12 @@ async def test_dockers_certificates_count_where_no_file_says_otherwise(certs, em
     assert (await lookup(certs))[0].tls == Tls(skip_verify=True)
 
 
-async def test_an_empty_directory_changes_nothing(certs):
+async def test_an_empty_directory_has_no_effect(certs):
     (certs / "localhost:5000").mkdir(parents=True)
     assert await lookup(certs, "localhost:5000") == await lookup(certs / "missing", "localhost:5000")
 
 
-async def test_what_cannot_be_read_is_told(certs):
+async def test_an_unreadable_path_is_an_error(certs):
     (certs / "registry.example" / "hosts.toml").mkdir(parents=True)
     with pytest.raises(InvalidArgument, match=r"hosts\.toml: Is a directory"):
         await lookup(certs)

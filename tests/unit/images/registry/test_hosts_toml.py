@@ -1,4 +1,4 @@
-"""What a hosts.toml says of a registry's servers, as containerd reads it."""
+"""The servers in a hosts.toml, as containerd parses it."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ async def lookup(certs: Path, registry: str = "registry.example") -> tuple[Regis
     return await Hosts([certs]).lookup(registry)
 
 
-async def test_mirrors_come_in_the_order_of_the_file_and_the_server_last(certs):
+async def test_mirrors_are_in_file_order_and_the_server_is_last(certs):
     write(
         certs,
         "registry.example",
@@ -47,7 +47,7 @@ async def test_mirrors_come_in_the_order_of_the_file_and_the_server_last(certs):
     assert [host.is_registry for host in found] == [False] * 4 + [True]
 
 
-async def test_without_a_server_the_registry_itself_comes_last(certs):
+async def test_without_a_server_the_registry_itself_is_last(certs):
     directory = write(
         certs,
         "docker.io",
@@ -69,12 +69,12 @@ async def test_without_a_server_the_registry_itself_comes_last(certs):
 
 
 @pytest.mark.parametrize("url", ["https://registry.example", "http://Registry.example"])
-async def test_a_host_that_is_the_registry_itself_may_have_its_credentials(certs, url):
+async def test_a_host_that_is_the_registry_gets_its_credentials(certs, url):
     write(certs, "registry.example", f'[host."{url}"]')
     assert [host.is_registry for host in await lookup(certs)] == [True, True]
 
 
-async def test_dockers_server_is_docker(certs):
+async def test_dockers_server_is_the_registry_docker_io(certs):
     write(certs, "docker.io", '[host."https://registry-1.docker.io"]')
     assert [host.is_registry for host in await lookup(certs, "docker.io")] == [True, True]
 
@@ -92,7 +92,7 @@ async def test_dockers_server_is_docker(certs):
         ("https://m.example", "override_path = true", ""),
     ],
 )
-async def test_the_root_of_the_api(certs, url, override, path):
+async def test_the_api_root_is_v2_unless_overridden(certs, url, override, path):
     write(certs, "registry.example", f'[host."{url}"]\n{override}')
     assert (await lookup(certs))[0].path == path
 
@@ -145,7 +145,7 @@ async def test_certificates(certs, toml, tls):
         ("https://m.example", 'ca = "a.pem"', "https", False),
     ],
 )
-async def test_plain_http_with_settings_for_tls_tries_tls_first(certs, url, toml, scheme, may_be_plain):
+async def test_http_with_tls_settings_tries_tls_first(certs, url, toml, scheme, may_be_plain):
     write(certs, "registry.example", f'[host."{url}"]\n{toml}')
     host = (await lookup(certs))[0]
     assert (host.scheme, host.may_be_plain) == (scheme, may_be_plain)
@@ -153,8 +153,8 @@ async def test_plain_http_with_settings_for_tls_tries_tls_first(certs, url, toml
     assert host.plain().scheme == "http"
 
 
-async def test_settings_for_this_machine_hold(certs):
-    """Without a server in the file, what is said of TLS is for the registry itself."""
+async def test_tls_settings_apply_to_loopback(certs):
+    """Without a server in the file, its TLS settings apply to the registry itself."""
     directory = write(certs, "localhost:5000", 'ca = "a.pem"')
     assert await lookup(certs, "localhost:5000") == (
         RegistryHost("https", "localhost:5000", tls=Tls(ca=(directory / "a.pem",)), may_be_plain=True),
@@ -177,13 +177,13 @@ async def test_headers(certs):
     mirror, server = await lookup(certs)
     assert mirror.headers == (("X-One", "1"), ("X-Two", "2"), ("X-Two", "3"))
     assert server.headers == (("X-Of-Server", "s"),)
-    assert "X-Of-Server" not in repr(server), "a header may be a secret"
+    assert "X-Of-Server" not in repr(server), "a header can contain a secret"
 
 
 @pytest.mark.parametrize(
     ("duration", "seconds"), [("1s", 1), ("500ms", 0.5), ("1m30s", 90), ("1.5h", 5400), ("", 30)]
 )
-async def test_how_long_to_dial(certs, duration, seconds):
+async def test_dial_timeouts_are_go_durations(certs, duration, seconds):
     write(certs, "registry.example", f'dial_timeout = "{duration}"')
     assert (await lookup(certs))[0].dial_seconds == seconds
 
@@ -211,10 +211,10 @@ async def test_a_proxy(certs):
         ('[host."a\\nb"]\nca = 1', "host.a b.ca"),
         ('client = [["a"]]', "client"),
         ('skip_verify = "yes"', "skip_verify: Input should be a valid boolean"),
-        ('header = { "a b" = "secret-word" }', "header 'a b' is not one"),
-        ('header = { a = "secret-word\\r\\nX: 1" }', "header 'a' is not one"),
+        ('header = { "a b" = "secret-word" }', "header 'a b' is invalid"),
+        ('header = { a = "secret-word\\r\\nX: 1" }', "header 'a' is invalid"),
         ("header = { a = 1 }", "header.a"),
-        ('dial_timeout = "soon"', "'soon' is not a duration such as 10s"),
+        ('dial_timeout = "soon"', "duration 'soon' is invalid"),
         ('proxy = "socks5://p.example:1"', "proxy is not the URL of an HTTP proxy"),
         ('proxy = "p.example:1"', "proxy is not the URL of an HTTP proxy"),
         (f"x = {'[' * 5000}", "."),
@@ -222,8 +222,8 @@ async def test_a_proxy(certs):
         ("\x00", "Illegal|Invalid"),
     ],
 )
-async def test_what_makes_no_sense_is_told_with_the_file_in_one_line(certs, toml, words):
-    """It may be what keeps pulls away from the outside: skipping it would be worse."""
+async def test_an_invalid_file_is_named_in_one_line(certs, toml, words):
+    """The file can be what keeps pulls inside a private network, so it must not be ignored."""
     directory = write(certs, "registry.example", toml)
     with pytest.raises(InvalidArgument, match=words) as caught:
         await lookup(certs)

@@ -1,4 +1,4 @@
-"""Which proxy a request goes through, with the variables that every tool on a node knows."""
+"""The proxy of a request, from the common environment variables."""
 
 import os
 
@@ -33,7 +33,7 @@ def environment(monkeypatch):
         ("https://[::1]:5000/v2", None),
     ],
 )
-def test_the_environments_proxy_is_for_all_but_this_machine(url, proxy):
+def test_the_environments_proxy_excludes_loopback(url, proxy):
     assert proxy_of(HOST, URL(url)) == proxy
 
 
@@ -55,7 +55,7 @@ def test_the_environments_proxy_is_for_all_but_this_machine(url, proxy):
         ("10.0.0.0/99,/8,//", "https://10.1.2.3", False),
     ],
 )
-def test_who_is_exempt(environment, exempt, url, direct):
+def test_no_proxy_exempts_hosts_and_networks(environment, exempt, url, direct):
     environment.setenv("NO_PROXY", exempt)
     assert (proxy_of(HOST, URL(url)) is None) is direct
 
@@ -66,6 +66,6 @@ def test_a_hosts_own_proxy_overrides_the_environment(environment):
     assert proxy_of(host, URL("https://registry.example/v2")) == "http://own.example:1"
 
 
-def test_without_any_there_is_none(environment):
+def test_without_settings_no_proxy_is_used(environment):
     environment.delenv("HTTPS_PROXY")
     assert proxy_of(HOST, URL("https://registry.example/v2")) is None

@@ -31,15 +31,15 @@ async def feed(ingest, data=LAYER, piece=100_000):
         await ingest.write(data[at : at + piece])
 
 
-async def break_off(content, error):
-    """Bring two thirds of the layer, and fail."""
+async def interrupt(content, error):
+    """Write two thirds of the layer, then fail."""
     async with content.ingest(digest(LAYER), len(LAYER)) as ingest:
         await feed(ingest, LAYER[: 2 << 20])
         await ingest.growth.beyond(1 << 20)
         raise error
 
 
-async def test_a_document_is_kept_and_found(content, tmp_path):
+async def test_a_stored_document_is_read_back(content, tmp_path):
     assert await content.get(digest(DOCUMENT)) is None
     await content.put(digest(DOCUMENT), DOCUMENT)
     await content.put(digest(DOCUMENT), DOCUMENT)
@@ -47,20 +47,20 @@ async def test_a_document_is_kept_and_found(content, tmp_path):
     assert [path.name for path in (tmp_path / "blobs/sha256").iterdir()] == [digest(DOCUMENT)[7:]]
 
 
-async def test_a_document_with_another_digest_is_refused(content, tmp_path):
-    with pytest.raises(DataLoss, match="what came is not sha256:"):
+async def test_a_document_with_a_wrong_digest_is_not_stored(content, tmp_path):
+    with pytest.raises(DataLoss, match="the content does not have the digest sha256:"):
         await content.put(digest(b"other"), DOCUMENT)
     assert list((tmp_path / "blobs/sha256").iterdir()) == []
 
 
-async def test_a_document_that_the_disk_changed_is_removed(content, tmp_path):
+async def test_a_corrupt_document_is_removed(content, tmp_path):
     await content.put(digest(DOCUMENT), DOCUMENT)
     (tmp_path / "blobs/sha256" / digest(DOCUMENT)[7:]).write_bytes(b"")
     assert await content.get(digest(DOCUMENT)) is None
     assert list((tmp_path / "blobs/sha256").iterdir()) == []
 
 
-async def test_only_needed_documents_stay(content, tmp_path):
+async def test_only_needed_documents_are_kept(content, tmp_path):
     await content.put(digest(DOCUMENT), DOCUMENT)
     await content.put(digest(b"other"), b"other")
     (tmp_path / "blobs/sha256/half.new").touch()
@@ -68,7 +68,7 @@ async def test_only_needed_documents_stay(content, tmp_path):
     assert await content.get(digest(DOCUMENT)) == DOCUMENT
 
 
-async def test_a_layer_is_read_while_it_comes_and_dropped_in_the_end(content, tmp_path):
+async def test_a_layer_is_readable_while_written_and_removed_at_end(content, tmp_path):
     async with content.ingest(digest(LAYER), len(LAYER)) as ingest:
         assert (ingest.offset, (await ingest.hasher()).hexdigest()) == (0, hashlib.sha256().hexdigest())
         await feed(ingest)
@@ -83,9 +83,9 @@ async def test_a_layer_is_read_while_it_comes_and_dropped_in_the_end(content, tm
     assert partial(tmp_path) == {}
 
 
-async def test_a_broken_layer_is_resumed(content, tmp_path):
+async def test_an_interrupted_layer_is_resumed(content, tmp_path):
     with pytest.raises(Unavailable):
-        await break_off(content, Unavailable("broke off"))
+        await interrupt(content, Unavailable("interrupted"))
     held = partial(tmp_path)[digest(LAYER)[7:]]
     assert held > 1 << 20
     async with content.ingest(digest(LAYER), len(LAYER)) as ingest:
@@ -118,21 +118,21 @@ async def test_a_cancelled_layer_is_kept_and_its_descriptors_closed(content, tmp
 
 
 @pytest.mark.parametrize("error", [DataLoss("lies"), ResourceExhausted("full"), NotFound("gone")])
-async def test_what_will_never_work_is_not_kept(content, tmp_path, error):
+async def test_a_layer_is_removed_after_a_permanent_error(content, tmp_path, error):
     with pytest.raises(type(error)):
-        await break_off(content, error)
+        await interrupt(content, error)
     assert partial(tmp_path) == {}
 
 
-@pytest.mark.parametrize("afresh", [True, False])
-async def test_a_beginning_that_cannot_be_one_is_emptied(content, tmp_path, afresh):
-    (tmp_path / "partial" / digest(LAYER)[7:]).write_bytes(b"x" * (4 if afresh else len(LAYER) + 1))
-    async with content.ingest(digest(LAYER), len(LAYER), afresh=afresh) as ingest:
+@pytest.mark.parametrize("restart", [True, False])
+async def test_an_invalid_partial_layer_is_truncated(content, tmp_path, restart):
+    (tmp_path / "partial" / digest(LAYER)[7:]).write_bytes(b"x" * (4 if restart else len(LAYER) + 1))
+    async with content.ingest(digest(LAYER), len(LAYER), restart=restart) as ingest:
         assert ingest.offset == 0
     assert partial(tmp_path) == {}
 
 
-async def test_who_waits_for_the_same_layer_finds_it(content, tmp_path):
+async def test_a_waiting_caller_gets_the_same_layers_bytes(content, tmp_path):
     entered, leave = asyncio.Event(), asyncio.Event()
 
     async def first():
@@ -157,7 +157,7 @@ async def test_who_waits_for_the_same_layer_finds_it(content, tmp_path):
     assert partial(tmp_path) == {}
 
 
-async def test_old_partial_layers_go_and_those_in_use_stay(content, tmp_path):
+async def test_old_partial_layers_are_removed_unless_in_use(content, tmp_path):
     old, young = digest(b"old"), digest(b"young")
     for one, age in ((old, 100), (young, 1)):
         path = tmp_path / "partial" / one[7:]
@@ -170,7 +170,7 @@ async def test_old_partial_layers_go_and_those_in_use_stay(content, tmp_path):
         assert set(partial(tmp_path)) == {digest(LAYER)[7:]}
 
 
-async def test_size_on_disk(content):
+async def test_size_counts_blocks_and_files(content):
     await content.put(digest(DOCUMENT), DOCUMENT)
     size, files = await content.size()
     assert (size > 0, files) == (True, 1)
