@@ -1,7 +1,7 @@
-"""What a pod wants of its network, in the words of CNI: capability arguments and CNI_ARGS.
+"""What a pod requests of its network, as CNI's capability arguments and CNI_ARGS.
 
-Names follow CNI's CONVENTIONS; which ones are sent follows the other CRI
-runtimes, so that a plugin sees the same pod whoever runs it.
+The names are those of CNI's CONVENTIONS.md. Containerd and CRI-O send the same ones, so that a plugin sees no
+difference.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ _SUFFIX = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e1
 
 
 def capability_args(config: api_pb2.PodSandboxConfig) -> dict[str, Any]:
-    """Collect the arguments for plugins that declare the capability of that name."""
+    """Return the arguments by capability, for plugins that declare it.
+
+    InvalidArgument for port mappings and rates that cannot work.
+    """
     args: dict[str, Any] = {
         "portMappings": _port_mappings(config),
         "bandwidth": _bandwidth(config),
@@ -41,7 +44,7 @@ def capability_args(config: api_pb2.PodSandboxConfig) -> dict[str, Any]:
 
 
 def cni_args(sandbox_id: str, config: api_pb2.PodSandboxConfig) -> str:
-    """Compose CNI_ARGS: which pod this is, for plugins that look it up."""
+    """Return CNI_ARGS, which identify the pod; InvalidArgument if its metadata do not fit into them."""
     pairs = {
         "IgnoreUnknown": "1",
         "K8S_POD_NAMESPACE": config.metadata.namespace,
@@ -51,7 +54,9 @@ def cni_args(sandbox_id: str, config: api_pb2.PodSandboxConfig) -> str:
     }
     for key, value in pairs.items():
         if re.search(r"[;=\s\0]", value):
-            raise InvalidArgument(f"pod sandbox metadata: {key} has a character that CNI_ARGS cannot carry")
+            raise InvalidArgument(
+                f"pod sandbox metadata: {key} has whitespace or one of ; = which CNI_ARGS cannot contain"
+            )
     return ";".join(f"{key}={value}" for key, value in pairs.items())
 
 
@@ -61,10 +66,11 @@ def _port_mappings(config: api_pb2.PodSandboxConfig) -> list[dict[str, Any]]:
         if mapping.host_port <= 0:
             continue
         if mapping.protocol not in _PROTOCOLS:
-            raise InvalidArgument(f"port mapping has unknown protocol {mapping.protocol}")
+            raise InvalidArgument(f"port mapping: protocol {mapping.protocol} is unknown")
         if not 1 <= mapping.container_port <= _LAST_PORT or mapping.host_port > _LAST_PORT:
             raise InvalidArgument(
-                f"port mapping from {mapping.host_port} to {mapping.container_port}: there are no such ports"
+                f"port mapping from {mapping.host_port} to {mapping.container_port}:"
+                f" ports must be between 1 and {_LAST_PORT}"
             )
         if mapping.host_ip:
             _check_address(mapping.host_ip)
@@ -81,11 +87,11 @@ def _check_address(text: str) -> None:
     try:
         ipaddress.ip_address(text)
     except ValueError as error:
-        raise InvalidArgument(f"port mapping: {text[:60]!r} is no IP address") from error
+        raise InvalidArgument(f"port mapping: host IP {text[:60]!r} is not an IP address") from error
 
 
 def _bandwidth(config: api_pb2.PodSandboxConfig) -> dict[str, int]:
-    """Rates in bits per second, as the bandwidth plugin takes them."""
+    """Return the pod's limits in bits per second, as the bandwidth plugin expects them."""
     limits: dict[str, int] = {}
     for annotation, direction in _RATE_NAMES.items():
         if annotation in config.annotations:
@@ -100,7 +106,9 @@ def _rate(annotation: str, text: str) -> int:
     factor = 10.0 ** int(suffix[1:]) if re.fullmatch(r"[eE]\d+", suffix) else _SUFFIX.get(suffix)
     rate = round(float(number) * factor) if number and factor else 0
     if not _RATE_MIN <= rate <= _RATE_MAX:
-        raise InvalidArgument(f"annotation {annotation}: {text[:40]!r} is no rate between 1k and 1P")
+        raise InvalidArgument(
+            f"annotation {annotation}: {text[:40]!r} is not a rate between 1k and 1P (example: 10M)"
+        )
     return rate
 
 

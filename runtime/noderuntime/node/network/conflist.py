@@ -1,7 +1,7 @@
-"""The node's network configuration, as CNI plugins and other runtimes read it.
+"""The node's network configuration (CNI spec 1.1, section 1).
 
-CNI spec 1.1, section 1: a ``.conflist`` names a chain of plugins, a ``.conf`` or
-``.json`` a single one. The first usable file by name counts, the others do not.
+A ``.conflist`` file configures a chain of plugins, a ``.conf`` or ``.json`` file a single one. As in other
+runtimes, the first valid file by name is used.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from noderuntime.core.errors import InvalidArgument, Unavailable, invalid_argument
 
 VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
-"""Spec versions whose result format we read, oldest first."""
+"""Versions of the specification whose results :mod:`noderuntime.node.network.plugin` reads, oldest first."""
 
 _SUFFIXES = (".conf", ".conflist", ".json")
 _SIZE_LIMIT = 1 << 20
@@ -25,7 +25,7 @@ _Signature = tuple[tuple[str, int, int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class NetworkList:
-    """A network: the plugins to call, in the order of ADD."""
+    """A network; its plugins in the order of ADD."""
 
     name: str
     version: str
@@ -74,7 +74,7 @@ class Configuration:
 
 
 def files(conf_dir: Path) -> list[Path]:
-    """List the configuration files, in the order in which they count."""
+    """Return the configuration files by name; InvalidArgument if the directory cannot be read."""
     try:
         return sorted(path for path in conf_dir.iterdir() if path.suffix in _SUFFIXES and path.is_file())
     except OSError as error:
@@ -82,9 +82,9 @@ def files(conf_dir: Path) -> list[Path]:
 
 
 def load(conf_dir: Path) -> NetworkList:
-    """Read the first usable file.
+    """Return the network of the first valid file.
 
-    InvalidArgument, with the first file's fault, when there is none.
+    If no file is valid, InvalidArgument says what is wrong with the first one.
     """
     fault: InvalidArgument | None = None
     for path in files(conf_dir):
@@ -96,7 +96,7 @@ def load(conf_dir: Path) -> NetworkList:
 
 
 def parse(content: Any) -> NetworkList:
-    """Check a network list that was read as JSON."""
+    """Return the network of a list in JSON; InvalidArgument if it is invalid."""
     if not isinstance(content, dict):
         raise InvalidArgument("not a JSON object")
     name, plugins = content.get("name"), content.get("plugins")
@@ -134,13 +134,13 @@ def _read_json(path: Path) -> Any:
 
 
 def _as_list(content: Any) -> Any:
-    """Wrap a single plugin's configuration."""
+    """Return a list of one plugin, with the name and version of its configuration."""
     _check_plugin(content)
     return {"plugins": [content], **{key: content[key] for key in ("name", "cniVersion") if key in content}}
 
 
 def _has_folder(content: Any) -> bool:
-    """Tell whether plugins may lie in a directory beside the list (spec 1.1, loadOnlyInlinedPlugins)."""
+    """Return whether a directory beside the list can contain plugins (loadOnlyInlinedPlugins)."""
     if not isinstance(content, dict) or "/" in str(content.get("name")):
         return False
     return content.get("loadOnlyInlinedPlugins") not in (True, "true") and isinstance(
@@ -156,7 +156,7 @@ def _folder(path: Path, content: dict[str, Any]) -> list[Any]:
 def _check_plugin(plugin: Any) -> None:
     kind = plugin.get("type") if isinstance(plugin, dict) else None
     if not isinstance(kind, str) or not kind or "/" in kind or kind in (".", ".."):
-        raise InvalidArgument("a plugin has no type, or one that is no file name")
+        raise InvalidArgument("a plugin has no type, or one that is not a file name")
 
 
 def _number(version: str) -> tuple[int, ...]:
@@ -165,7 +165,7 @@ def _number(version: str) -> tuple[int, ...]:
 
 
 def _version(content: dict[str, Any]) -> str:
-    """Choose the newest version that the list offers and we know."""
+    """Return the newest version that the list offers and :data:`VERSIONS` contains."""
     offered = content.get("cniVersions")
     candidates = [*(offered if isinstance(offered, list) else []), content.get("cniVersion", "0.1.0")]
     known = [version for version in VERSIONS if version in candidates]

@@ -20,7 +20,7 @@ class PluginHost:
         self.hold: dict[tuple[str, str], asyncio.Event] = {}
         """Calls that wait until a test lets them go on."""
         self.held = asyncio.Event()
-        self.given_back: list[str] = []
+        self.restored: list[str] = []
         self.refuses = False
 
     async def run(self, argv, *, timeout, stdin=b"", env=None, **_):
@@ -39,7 +39,7 @@ class PluginHost:
     async def add_addresses(self, pin, interface, addresses):
         if self.refuses:
             raise HostError("add", 1, "no")
-        self.given_back += [f"{pin.name} {interface} {address}" for address in addresses]
+        self.restored += [f"{pin.name} {interface} {address}" for address in addresses]
 
     @property
     def order(self):

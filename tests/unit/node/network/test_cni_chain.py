@@ -27,7 +27,7 @@ def failed(words, code=100):
     return Completed(1, json.dumps({"code": code, "msg": words, "details": "line 1\nline 2"}).encode(), b"")
 
 
-async def test_add_runs_the_chain_and_hands_results_on(host, pod, netns, attach):
+async def test_add_passes_each_result_to_the_next_plugin(host, pod, netns, attach):
     pod.port_mappings.add(container_port=80, host_port=8080)
     attachment = await attach()
     assert attachment.ips == ("10.9.0.2",)
@@ -53,7 +53,7 @@ async def test_add_runs_the_chain_and_hands_results_on(host, pod, netns, attach)
 @pytest.mark.parametrize(
     ("path", "passed"), [("/opt/bin", "/opt/bin"), ("", "/usr/sbin:/usr/bin:/sbin:/bin")]
 )
-async def test_plugins_get_the_daemons_environment(host, monkeypatch, path, passed, attach):
+async def test_plugins_get_the_environment_of_the_daemon(host, monkeypatch, path, passed, attach):
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     monkeypatch.setenv("CNI_COMMAND", "VERSION")
     monkeypatch.setenv("PATH", path)
@@ -63,7 +63,7 @@ async def test_plugins_get_the_daemons_environment(host, monkeypatch, path, pass
     assert (env["CNI_COMMAND"], env["PATH"]) == ("ADD", passed)
 
 
-async def test_del_goes_backwards_with_the_last_result_and_the_old_configuration(
+async def test_del_runs_backwards_with_configuration_and_result_of_add(
     network, host, conf_dir, pod, netns, attach
 ):
     attachment = await attach()
@@ -78,24 +78,22 @@ async def test_del_goes_backwards_with_the_last_result_and_the_old_configuration
 
 
 @pytest.mark.parametrize("refuses", [False, True])
-async def test_plugins_find_the_addresses_that_the_pod_may_have_taken_off(
-    network, host, pod, netns, refuses, attach
-):
+async def test_del_restores_addresses_that_the_pod_removed(network, host, pod, netns, refuses, attach):
     attachment = await attach()
     host.refuses = refuses
     host.calls.clear()
     await network.detach("5b", netns, pod, attachment.result)
-    assert host.given_back == ([] if refuses else ["netns eth0 10.9.0.2/24"])
+    assert host.restored == ([] if refuses else ["netns eth0 10.9.0.2/24"])
     assert len(host.order) == 3
 
 
-async def test_del_of_a_namespace_that_is_gone_names_none(network, host, pod, tmp_path):
+async def test_del_without_a_namespace_passes_no_path(network, host, pod, tmp_path):
     await network.detach("5b", str(tmp_path / "gone"), pod, b"")
     assert [env["CNI_NETNS"] for *_, env in host.calls] == ["", "", ""]
     assert not any("prevResult" in config for _, _, config, _ in host.calls)
 
 
-async def test_a_failed_add_is_taken_back_and_says_the_plugins_words(host, attach):
+async def test_failed_add_is_undone_and_has_the_plugins_message(host, attach):
     host.answers["ADD", "portmap"] = failed("port 8080 is taken")
     with pytest.raises(ToolError) as caught:
         await attach()
@@ -106,7 +104,7 @@ async def test_a_failed_add_is_taken_back_and_says_the_plugins_words(host, attac
     assert host.calls[-1][2]["prevResult"]["from"] == "bridge"
 
 
-async def test_the_error_of_the_add_survives_a_del_that_fails_too(host, attach):
+async def test_failed_add_raises_its_error_even_if_del_fails(host, attach):
     host.answers["ADD", "bridge"] = failed("no more addresses")
     host.answers["DEL", "portmap"] = failed("DEL broke")
     with pytest.raises(ToolError, match="no more addresses"):
@@ -114,7 +112,7 @@ async def test_the_error_of_the_add_survives_a_del_that_fails_too(host, attach):
     assert host.order[-1] == ("DEL", "bridge")
 
 
-async def test_a_del_that_fails_still_reaches_every_plugin(network, host, pod, netns):
+async def test_failed_del_calls_every_plugin(network, host, pod, netns):
     host.answers["DEL", "bandwidth"] = failed("first")
     host.answers["DEL", "bridge"] = failed("last")
     with pytest.raises(ToolError, match="first"):
@@ -142,7 +140,7 @@ async def test_del_that_hangs_ends_before_the_kubelet_gives_up(
     assert host.timeouts == [seconds] * plugins
 
 
-async def test_stderr_speaks_where_stdout_is_silent(host, attach):
+async def test_error_without_stdout_contains_stderr(host, attach):
     host.answers["ADD", "bridge"] = Completed(2, b"", b"panic: oh\n\tno\n" + b"x" * 5000)
     with pytest.raises(ToolError, match="panic: oh no") as caught:
         await attach()
@@ -153,14 +151,14 @@ async def test_stderr_speaks_where_stdout_is_silent(host, attach):
     "stdout",
     [b"", b"[]", b"{}", b'{"ips": [{"address": "nonsense"}]}', b'{"ips": 5}', b'{"ips":[{"interface":7}]}'],
 )
-async def test_a_result_without_sense_is_an_error_and_taken_back(host, stdout, attach):
+async def test_add_with_an_invalid_result_is_undone(host, stdout, attach):
     host.answers["ADD", "bandwidth"] = Completed(0, stdout, b"")
     with pytest.raises(ToolError, match="result"):
         await attach()
     assert host.order[-1] == ("DEL", "bridge")
 
 
-async def test_addresses_of_the_pods_interface_only_and_ipv4_first(host, attach):
+async def test_ips_are_those_of_the_pods_interface_ipv4_first(host, attach):
     result = {
         "cniVersion": "1.0.0",
         "interfaces": [
@@ -179,7 +177,7 @@ async def test_addresses_of_the_pods_interface_only_and_ipv4_first(host, attach)
     assert (await attach()).ips == ("10.9.0.2", "fd00::2")
 
 
-async def test_ready_follows_the_directory(network, conf_dir, plugin_dir):
+async def test_ready_follows_changes_of_the_directories(network, conf_dir, plugin_dir):
     assert await network.ready() == (True, "")
     (plugin_dir / "portmap").unlink()
     ready, reason = await network.ready()
@@ -196,7 +194,7 @@ async def test_ready_follows_the_directory(network, conf_dir, plugin_dir):
     assert await network.ready() == (True, "")
 
 
-async def test_without_configuration_pods_wait_and_del_has_nothing_to_do(network, host, conf_dir, pod, netns):
+async def test_missing_configuration_is_unavailable_except_for_del(network, host, conf_dir, pod, netns):
     (conf_dir / "10-pods.conflist").unlink()
     with pytest.raises(Unavailable, match="not configured"):
         await network.configuration()

@@ -24,7 +24,7 @@ def failed(code, message):
     return Completed(1, json.dumps({"code": code, "msg": message}).encode(), b"")
 
 
-async def test_status_of_every_plugin_makes_the_network_ready(network, host):
+async def test_ready_calls_status_of_every_plugin(network, host):
     assert await network.ready() == (True, "")
     assert host.order == [("STATUS", "bridge"), ("STATUS", "portmap")]
     _, _, config, env = host.calls[0]
@@ -60,13 +60,13 @@ async def test_status_is_not_called_before_version_1_1(network, host, conf_dir):
         ),
     ],
 )
-async def test_a_failed_status_is_the_reason(network, host, answer, reason):
+async def test_ready_returns_the_first_failed_status(network, host, answer, reason):
     host.answers["STATUS", "bridge"] = answer
     assert await network.ready() == (False, reason)
     assert host.order == [("STATUS", "bridge")], "the first error ends the chain"
 
 
-async def test_status_is_remembered_until_the_configuration_changes(network, host, conf_dir):
+async def test_status_is_cached_until_the_configuration_changes(network, host, conf_dir):
     host.answers["STATUS", "portmap"] = failed(50, "away")
     assert [(await network.ready())[0] for _ in range(3)] == [False] * 3
     assert len(host.calls) == 2
@@ -78,7 +78,7 @@ async def test_status_is_remembered_until_the_configuration_changes(network, hos
     assert len(host.calls) == 4
 
 
-async def test_a_pod_is_attached_whatever_status_says(network, host, attach):
+async def test_failed_status_does_not_prevent_add(network, host, attach):
     host.answers["STATUS", "bridge"] = failed(50, "away")
     await network.ready()
     assert (await attach()).ips == ("10.9.0.2",)

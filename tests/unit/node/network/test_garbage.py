@@ -31,7 +31,7 @@ def collected(host):
     }
 
 
-async def test_gc_gives_every_plugin_the_valid_attachments(network, host):
+async def test_gc_passes_the_valid_attachments_to_every_plugin(network, host):
     await network.collect_garbage(lambda: {"5b": b"", "77": b""})
     assert host.order == [("GC", "bridge"), ("GC", "portmap")]
     valid = [{"containerID": "5b", "ifname": "eth0"}, {"containerID": "77", "ifname": "eth0"}]
@@ -49,13 +49,13 @@ async def test_gc_gives_every_plugin_the_valid_attachments(network, host):
 @pytest.mark.parametrize(
     "fields", [{"version": "1.0.0"}, {"disableGC": True}, {"disableGC": "true"}, {"disableGC": "odd"}]
 )
-async def test_gc_is_not_called_where_it_is_unknown_or_disabled(network, host, conf_dir, fields):
+async def test_gc_is_not_called_if_unsupported_or_disabled(network, host, conf_dir, fields):
     configure(conf_dir, **fields)
     await network.collect_garbage(dict)
     assert host.calls == []
 
 
-async def test_gc_lists_the_attachments_of_each_network_apart(network, host, conf_dir, attach):
+async def test_gc_lists_the_attachments_of_each_network(network, host, conf_dir, attach):
     old = (await attach()).result
     configure(conf_dir, name="new")
     new = (await attach("77")).result
@@ -68,7 +68,7 @@ async def test_gc_lists_the_attachments_of_each_network_apart(network, host, con
     }
 
 
-async def test_a_network_that_disabled_gc_at_add_stays_without(network, host, conf_dir, attach):
+async def test_gc_respects_disable_gc_of_a_former_configuration(network, host, conf_dir, attach):
     configure(conf_dir, disableGC=True)
     kept = (await attach()).result
     configure(conf_dir, name="new")
@@ -76,7 +76,7 @@ async def test_a_network_that_disabled_gc_at_add_stays_without(network, host, co
     assert {name for name, _ in collected(host)} == {"new"}
 
 
-async def test_gc_that_fails_reaches_every_plugin(network, host):
+async def test_failed_gc_calls_every_plugin(network, host):
     host.answers["GC", "bridge"] = Completed(1, b'{"code": 5, "msg": "cannot list"}', b"")
     with pytest.raises(ToolError, match="CNI plugin bridge GC failed with exit status 1: cannot list"):
         await network.collect_garbage(dict)
@@ -89,7 +89,7 @@ async def test_gc_without_a_configuration_is_unavailable(network, conf_dir):
         await network.collect_garbage(dict)
 
 
-async def test_gc_waits_for_an_add_in_flight_and_lists_it(network, host, attach):
+async def test_gc_waits_for_a_running_add_and_lists_it(network, host, attach):
     gate = host.hold["ADD", "bridge"] = asyncio.Event()
     known = {}
     async with asyncio.TaskGroup() as group:
@@ -106,7 +106,7 @@ async def test_gc_waits_for_an_add_in_flight_and_lists_it(network, host, attach)
 
 
 @pytest.mark.parametrize("command", ["ADD", "DEL"])
-async def test_pods_wait_for_gc_under_way(network, host, pod, netns, command, attach):
+async def test_add_and_del_wait_for_a_running_gc(network, host, pod, netns, command, attach):
     gate = host.hold["GC", "portmap"] = asyncio.Event()
     work = attach() if command == "ADD" else network.detach("5b", netns, pod, b"")
     async with asyncio.TaskGroup() as group:
@@ -119,7 +119,7 @@ async def test_pods_wait_for_gc_under_way(network, host, pod, netns, command, at
     assert {kind for kind, _ in host.order[2:]} == {command}
 
 
-async def test_a_waiting_gc_holds_up_no_pod(network, host, pod, netns, attach):
+async def test_add_does_not_wait_for_a_waiting_gc(network, host, pod, netns, attach):
     gate = host.hold["DEL", "bridge"] = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(network.detach("77", netns, pod, b""))

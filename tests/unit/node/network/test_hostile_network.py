@@ -1,4 +1,4 @@
-"""Whatever a file, a plugin or a pod says: it is understood, or refused in one line."""
+"""Input of files, plugins and pods is accepted, or refused with an error of one line."""
 
 import json
 
@@ -13,30 +13,22 @@ from noderuntime.node.network.plugin import Kept, pod_ips
 
 WORDS = st.sampled_from(["10.0.0.2/24", "eth0"])
 KEYS = st.sampled_from(
-    ["ips", "interfaces", "address", "interface", "name", "sandbox", "plugins", "type", "cniVersion"]
+    [
+        "ips",
+        "interfaces",
+        "address",
+        "interface",
+        "name",
+        "sandbox",
+        "plugins",
+        "type",
+        "cniVersion",
+        "disableGC",
+    ]
 )
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=20) | WORDS,
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from(
-                [
-                    "ips",
-                    "interfaces",
-                    "address",
-                    "interface",
-                    "name",
-                    "sandbox",
-                    "plugins",
-                    "type",
-                    "cniVersion",
-                ]
-            ),
-            inner,
-            max_size=5,
-        )
-    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=5),
     max_leaves=12,
 )
 
@@ -48,7 +40,7 @@ def check_refusal(error):
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(ANYTHING)
-def test_any_configuration(content):
+def test_parse_of_any_content_returns_or_refuses(content):
     try:
         network = conflist.parse(content)
     except InvalidArgument as error:
@@ -59,7 +51,7 @@ def test_any_configuration(content):
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(["ips", "interfaces"]), ANYTHING))
-def test_any_result(result):
+def test_ips_of_any_result_are_returned_or_refused(result):
     try:
         assert pod_ips(result, "eth0")
     except NoderuntimeError as error:
@@ -68,7 +60,7 @@ def test_any_result(result):
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=100) | ANYTHING.map(lambda content: json.dumps(content).encode()))
-def test_anything_in_place_of_what_was_kept(raw):
+def test_any_bytes_from_the_ledger_are_read_or_refused(raw):
     try:
         Kept.from_bytes(raw)
     except InvalidArgument as error:
@@ -77,7 +69,7 @@ def test_anything_in_place_of_what_was_kept(raw):
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=30), st.text(max_size=30))
-def test_any_pod(name, rate):
+def test_arguments_of_any_pod_are_returned_or_refused(name, rate):
     pod = api_pb2.PodSandboxConfig()
     pod.metadata.name = name.encode("utf-8", "ignore").decode()
     pod.annotations["kubernetes.io/ingress-bandwidth"] = rate.encode("utf-8", "ignore").decode()

@@ -74,14 +74,14 @@ def leave_running(slow_plugin, conf_dir, paths, tmp_path):
     return leave
 
 
-async def test_del_waits_for_the_add_of_a_killed_daemon(leave_running, network, slow_plugin, pod, tmp_path):
+async def test_del_ends_the_add_of_a_killed_daemon_first(leave_running, network, slow_plugin, pod, tmp_path):
     plugin = leave_running(ADD)
     await network.detach("5b", str(tmp_path / "netns"), pod, b"")
     assert await LinuxHost().wait(plugin, timeout=5)
     assert not (slow_plugin / "lease").exists()
 
 
-async def test_pods_wait_for_the_gc_of_a_killed_daemon(leave_running, network, pod, tmp_path):
+async def test_del_ends_the_gc_of_a_killed_daemon_first(leave_running, network, pod, tmp_path):
     """Its list of valid attachments lacks the pods of later."""
     plugin = leave_running(GC)
     await network.detach("5b", str(tmp_path / "netns"), pod, b"")
