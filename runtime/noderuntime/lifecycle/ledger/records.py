@@ -100,6 +100,11 @@ class Container:
     resources: api_pb2.LinuxContainerResources = field(default_factory=api_pb2.LinuxContainerResources)
     """The limits in force, after the last UpdateContainerResources."""
 
+    def __post_init__(self) -> None:
+        """Fill what the row of an older daemon, to which the node returned for a while, does not have."""
+        self.image_ref = self.image_ref or self.image_id
+        self.volume_refs = self.volume_refs or self.volume_images
+
     @property
     def visible(self) -> bool:
         """Tell whether callers may see it: it was created once, or its undoing is not complete."""
