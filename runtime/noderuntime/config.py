@@ -195,13 +195,13 @@ class Config(_Table):
         return self
 
 
-def load(path: Path = CONFIG_FILE) -> Config:
-    """Return the configuration of the file and its drop-ins.
+def load(path: Path = CONFIG_FILE, drop_ins: Path | None = None) -> Config:
+    """Return the configuration of the file and its drop-ins, by default those in ``conf.d`` beside it.
 
     Raises InvalidArgument with one line that names the file or the key.
     """
     merged: dict[str, Any] = {}
-    for part in (path, *sorted((path.parent / "conf.d").glob("*.toml"))):
+    for part in (path, *sorted((drop_ins or path.parent / "conf.d").glob("*.toml"))):
         try:
             merged = _merge(merged, tomllib.loads(part.read_text(encoding="utf-8")))
         except OSError as error:

@@ -32,6 +32,7 @@ _COMMANDS = {
     "inspect": "show the details of a pod, a container or an image",
     "logs": "print the log of a container",
     "doctor": "check this node and suggest a fix for each problem",
+    "check": "check whether this version can serve this node; changes nothing",
     "ledger": "print the ledger, also of a daemon that does not run",
     "serve": "run the CRI runtime until SIGTERM",
     "agent": "run the node agent (the DaemonSet's pod)",

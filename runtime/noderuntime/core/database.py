@@ -43,6 +43,14 @@ def copy(source: Path, target: Path) -> Schema:
         return _schema(new)
 
 
+def migrate(path: Path, noun: str, steps: Sequence[str]) -> None:
+    """Bring a database that no daemon has open to the newest schema. Blocks.
+
+    Raises FailedPrecondition if only a newer daemon can use it, sqlite3.Error if it is damaged.
+    """
+    _open(path, noun, steps, lambda _: None).close()
+
+
 def schema_of(path: Path) -> Schema:
     """Return the schema of a database that no daemon has open. Blocks. sqlite3.Error when it is damaged."""
     with closing(sqlite3.connect(path)) as connection:

@@ -46,8 +46,13 @@ async def _program(host: Host, name: str, argv: Sequence[str], key: str) -> Find
     return ok(name, f"{argv[0]}: {first}")
 
 
+def handler_check(name: str) -> str:
+    """Return the name of the check of a handler's program."""
+    return f"handler {name}"
+
+
 async def _handler(executor: Executor, path: Path) -> Finding:
-    check = f"handler {executor.name}"
+    check = handler_check(executor.name)
     try:
         found = await probe(executor)
     except NoderuntimeError as error:

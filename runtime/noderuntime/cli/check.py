@@ -1,0 +1,48 @@
+"""``noderuntime check``: Check whether this version can serve this node. Changes nothing."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from noderuntime import config
+from noderuntime.core.errors import FailedPrecondition
+from noderuntime.doctor.databases import databases
+from noderuntime.doctor.finding import Finding, State
+from noderuntime.doctor.tools import handler_check, tools
+from noderuntime.node.host.linux import LinuxHost
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Return 0 if this version can serve; the error names everything that prevents it."""
+    parser = argparse.ArgumentParser(
+        prog="noderuntime check",
+        description="Check whether this version can serve this node: the configuration is valid, the programs"
+        " run, and copies of the databases can be migrated. Nothing is changed.",
+    )
+    parser.add_argument(
+        "--config", type=Path, default=config.CONFIG_FILE, help="configuration file (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--drop-ins", type=Path, help="directory of its drop-ins (default: conf.d beside the file)"
+    )
+    parser.add_argument(
+        "--optional",
+        action="append",
+        default=[],
+        metavar="HANDLER",
+        help="a handler whose program need not run; can be repeated",
+    )
+    options = parser.parse_args(arguments)
+    settings = config.load(options.config, options.drop_ins)
+    failed = asyncio.run(_failures(settings, {handler_check(name) for name in options.optional}))
+    if failed:
+        raise FailedPrecondition("; ".join(f"{finding.check}: {finding.found}" for finding in failed))
+    return 0
+
+
+async def _failures(settings: config.Config, optional: Collection[str]) -> list[Finding]:
+    found = [*await tools(settings, LinuxHost()), *databases(settings.server.state_dir)]
+    return [finding for finding in found if finding.state is State.FAIL and finding.check not in optional]
