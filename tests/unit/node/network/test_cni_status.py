@@ -1,11 +1,15 @@
 """NetworkReady: the configuration, its plugins, and what these say of themselves."""
 
+import asyncio
 import json
+import os
 
 import pytest
 
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import DeadlineExceeded
 from noderuntime.node.host.base import Completed
+from noderuntime.node.network import cni
 from noderuntime.node.network.cni import CniNetwork
 
 
@@ -82,3 +86,23 @@ async def test_failed_status_does_not_prevent_add(network, host, attach):
     host.answers["STATUS", "bridge"] = failed(50, "away")
     await network.ready()
     assert (await attach()).ips == ("10.9.0.2",)
+
+
+async def test_ready_reports_a_directory_that_hangs(network, conf_dir, monkeypatch):
+    """A FIFO hangs its reader as a network filesystem does that is away."""
+    monkeypatch.setattr(cni, "DISK_SECONDS", 0.1)
+    file = conf_dir / "pods/10-more.conf"
+    file.parent.mkdir()
+    os.mkfifo(file)
+    assert await network.ready() == (False, "read of the CNI configuration did not finish within 0.1 s")
+    async with asyncio.timeout(0.09):
+        ready, reason = await network.ready()
+    assert not ready
+    assert "read of the CNI configuration: an earlier call hangs" in reason
+    assert FILES.load().queued == 0
+    with file.open("w", encoding="ascii") as fifo:
+        file.unlink()
+        file.write_text('{"type": "portmap"}', encoding="ascii")
+        fifo.write('{"type": "portmap"}')
+    while not (await network.ready())[0]:
+        await asyncio.sleep(0)
