@@ -179,7 +179,7 @@ async def test_an_unknown_handler_is_refused_with_the_names_of_all(edge: Edge) -
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await edge.runtime.RunPodSandbox(_pod("kata"))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert caught.value.details() == "no runtime handler 'kata' on this node; there are: runc, theirs"
+    assert caught.value.details() == "no runtime handler 'kata' on this node (known: runc, theirs)"
 
 
 async def test_a_deadline_reaches_the_upstream(edge: Edge) -> None:
@@ -214,7 +214,7 @@ async def test_lists_fail_while_the_upstream_is_away_and_heal_by_themselves(
             await edge.runtime.ListPodSandbox(api_pb2.ListPodSandboxRequest(), timeout=10)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert "\n" not in (caught.value.details() or "")
-        assert f"runtime at {containerd.socket} does not answer" in (caught.value.details() or "")
+        assert f"runtime at {containerd.socket} is not available" in (caught.value.details() or "")
     finally:
         containerd.start()
     async with asyncio.timeout(10):

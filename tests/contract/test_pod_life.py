@@ -214,7 +214,7 @@ def test_a_container_that_cannot_be_made_leaves_nothing_but_one_line(
 @pytest.mark.parametrize(
     ("config", "handler", "words"),
     [
-        pytest.param({}, "kata", "there are: crun, gvisor, runc, theirs", id="unknown handler"),
+        pytest.param({}, "kata", "known: crun, gvisor, runc, theirs", id="unknown handler"),
         pytest.param(
             {"metadata": api_pb2.PodSandboxMetadata(name="n" * 10_000)},
             "runc",

@@ -113,7 +113,7 @@ class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer, api_pb2_grpc.ImageService
 
     def _may_fail(self, context: grpc.ServicerContext) -> None:
         if self.lists_fail:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "the node's own runtime does not answer")
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the node's own runtime is not available")
 
 
 def serve(runtime: FakeRuntime, socket: Path) -> grpc.Server:

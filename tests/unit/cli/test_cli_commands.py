@@ -114,7 +114,7 @@ def test_inspect_of_a_full_id_calls_no_list(run: Run, runtime: FakeRuntime) -> N
     assert run("inspect", POD)[0] == 0
     status, _, err = run("inspect", POD[:20])
     assert status == 1
-    assert "the node's own runtime does not answer" in err
+    assert "the node's own runtime is not available" in err
 
 
 @pytest.mark.parametrize("typed", ["dead", "d" * 64, "no:such", "\x1b[2J"])

@@ -1,1 +1,1 @@
-"""Ours or upstream: decides who answers a call, and passes bytes through."""
+"""Routing of CRI calls: this daemon or the upstream runtime, whose bytes are passed through."""

@@ -1,7 +1,7 @@
-"""Which cgroup driver this node uses: we must use the kubelet's, or limits of pods would not nest.
+"""Determines the node's cgroup driver. It must be the kubelet's, or the limits of pods do not nest.
 
-The upstream knows it from its own configuration (CRI RuntimeConfig), and the kubelet
-takes it from us. The answer is kept, so that a start does not depend on the upstream.
+The upstream has it in its own configuration (CRI RuntimeConfig), and the kubelet gets it from this daemon.
+The result is stored, so that a start does not depend on the upstream.
 """
 
 from __future__ import annotations
@@ -25,44 +25,44 @@ _RUNTIME_CONFIG = "/runtime.v1.RuntimeService/RuntimeConfig"
 _KEY = "cgroup_driver"
 _ASK_SECONDS = 5.0
 _PATIENCE_SECONDS = 30.0
-"""How long a first start waits for the upstream; systemd then starts us again."""
+"""How long the first start waits for the upstream. After that systemd restarts the daemon."""
 _PAUSE_SECONDS = 0.2
 
 _DRIVERS: dict[int, CgroupDriver] = {api_pb2.SYSTEMD: "systemd", api_pb2.CGROUPFS: "cgroupfs"}
 
 
-class Memory(Protocol):
-    """Where the answer is kept: the ledger."""
+class Metadata(Protocol):
+    """The store of the result: the ledger."""
 
     async def meta(self, key: str) -> str | None:
-        """Return what was kept."""
+        """Return the stored value, if any."""
 
     async def set_meta(self, key: str, value: str) -> None:
-        """Keep a value."""
+        """Store a value."""
 
 
 async def cgroup_driver(
-    configured: CgroupDriver | None, upstream: Upstream | None, memory: Memory
+    configured: CgroupDriver | None, upstream: Upstream | None, metadata: Metadata
 ) -> CgroupDriver:
     """Return the driver: the configured one, else the upstream's, else that of the node's init system.
 
-    Raises Unavailable when the upstream has to be asked for the first time and does not answer.
+    Unavailable if the upstream does not respond and no earlier result is stored.
     """
     if configured is not None:
         return configured
     if upstream is None:
         return _of_init()
-    known = await memory.meta(_KEY)
-    told = await _ask(upstream, patience=0.0 if known else _PATIENCE_SECONDS)
-    if told is None:
-        _log.warning("the upstream does not tell its cgroup driver, taking the last known", driver=known)
+    known = await metadata.meta(_KEY)
+    reported = await _ask(upstream, patience=0.0 if known else _PATIENCE_SECONDS)
+    if reported is None:
+        _log.warning("upstream does not report its cgroup driver, using the stored one", driver=known)
         return "systemd" if known == "systemd" else "cgroupfs"
-    await memory.set_meta(_KEY, told)
-    return told
+    await metadata.set_meta(_KEY, reported)
+    return reported
 
 
 async def _ask(upstream: Upstream, patience: float) -> CgroupDriver | None:
-    """Ask until there is an answer; None when the patience (seconds) is zero and there was none."""
+    """Return the upstream's driver; retry for ``patience`` seconds, or return None at once if it is zero."""
     deadline = time.monotonic() + patience
     while True:
         try:

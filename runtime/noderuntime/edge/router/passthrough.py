@@ -1,9 +1,8 @@
-"""Between a caller's context and the upstream: bytes, metadata, deadline, cancellation and status.
+"""Relays calls to the upstream: bytes, metadata, deadline, cancellation and status.
 
-A relayed call looks to the caller as if the upstream had answered it directly.
-Joined calls put our answer behind the upstream's: in protobuf, messages that are
-written one after the other merge, so a list's bytes need no parsing. **A joined
-call fails when the upstream fails**: half a list looks to the kubelet like dead pods.
+To the caller a relayed call looks as if the upstream had answered it directly. Joined calls append our
+response to the upstream's: concatenated protobuf messages merge, so a list is not parsed. **A joined call
+fails if the upstream fails**: to the kubelet a partial list looks like dead pods.
 """
 
 from __future__ import annotations
@@ -18,22 +17,22 @@ from noderuntime.edge.router.upstream import Metadata, Upstream
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Ours = Callable[[], Awaitable[bytes]]
-"""Makes our serialized part of a joined answer."""
+"""Returns our serialized part of a joined response."""
 
 _HOP = ("user-agent", "content-type", "te")
-"""Metadata of the connection itself, which our own connection to the upstream sets."""
+"""Metadata of the connection, which our connection to the upstream sets itself."""
 
 
 async def unary(upstream: Upstream, path: str, request: bytes, context: Context) -> bytes:
-    """Relay a call with one request and one reply; raises UpstreamStatus."""
+    """Relay a unary call. Raises UpstreamStatus."""
     call = upstream.unary(path, request, timeout=context.time_remaining(), metadata=request_metadata(context))
     reply = await call.reply()
-    await _tell_metadata(context, reply.initial, reply.trailing)
+    await _send_metadata(context, reply.initial, reply.trailing)
     return reply.body
 
 
 async def joined(upstream: Upstream, path: str, request: bytes, context: Context, ours: Ours) -> bytes:
-    """Relay a call and put our answer behind the upstream's; both are made at the same time."""
+    """Relay a unary call and append our response, which is produced at the same time."""
     call = upstream.unary(path, request, timeout=context.time_remaining(), metadata=request_metadata(context))
     try:
         mine = await ours()
@@ -41,12 +40,12 @@ async def joined(upstream: Upstream, path: str, request: bytes, context: Context
         call.cancel()
         raise
     theirs = await call.reply()
-    await _tell_metadata(context, theirs.initial, theirs.trailing)
+    await _send_metadata(context, theirs.initial, theirs.trailing)
     return theirs.body + mine
 
 
 async def stream(upstream: Upstream, path: str, request: bytes, context: Context) -> AsyncIterator[bytes]:
-    """Relay a call with one request and any number of replies; raises UpstreamStatus."""
+    """Relay a server-streaming call. Raises UpstreamStatus."""
     call = upstream.stream(
         path, request, timeout=context.time_remaining(), metadata=request_metadata(context)
     )
@@ -63,7 +62,7 @@ async def stream(upstream: Upstream, path: str, request: bytes, context: Context
 async def merged_stream(
     upstream: Upstream, path: str, request: bytes, context: Context, ours: AsyncIterator[bytes]
 ) -> AsyncIterator[bytes]:
-    """Give the messages of both sides as they come; ends as soon as one side ends or fails."""
+    """Yield the messages of both sides as they arrive. Ends when either side ends or fails."""
     queue: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(maxsize=1)
 
     async def pump(messages: AsyncIterator[bytes]) -> None:
@@ -86,7 +85,7 @@ async def merged_stream(
 
 
 def request_metadata(context: Context) -> Metadata:
-    """Return what the caller sent along, without what belongs to its own connection."""
+    """Return the caller's metadata, without that of its connection."""
     return tuple(
         (key, value)
         for key, value in context.invocation_metadata() or ()
@@ -94,7 +93,7 @@ def request_metadata(context: Context) -> Metadata:
     )
 
 
-async def _tell_metadata(context: Context, initial: Metadata, trailing: Metadata) -> None:
+async def _send_metadata(context: Context, initial: Metadata, trailing: Metadata) -> None:
     if initial:
         await context.send_initial_metadata(initial)
     if trailing:

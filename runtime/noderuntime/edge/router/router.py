@@ -1,8 +1,7 @@
-"""Ours or the upstream's: decided from memory, without asking anybody.
+"""Decides from memory whether this daemon or the upstream answers a call.
 
-A sandbox or container is ours when the ledger has it, by full ID or by a prefix
-that only one of ours has. Everything else belongs to the upstream, or, on a node
-without one, to us as well: then our verbs say that there is no such thing.
+A sandbox or container is ours if the ledger has it, by full ID or by a prefix that is unique among ours.
+All others belong to the upstream. On a node without one they are ours too, and the verbs return NotFound.
 """
 
 from __future__ import annotations
@@ -20,22 +19,22 @@ _STATUS_SECONDS = 10.0
 
 
 class Identified(Protocol):
-    """A record of ours."""
+    """A record in the ledger."""
 
     @property
     def id(self) -> str:
-        """Its full ID."""
+        """The full ID."""
 
 
 class Finder(Protocol):
     """A table of the ledger."""
 
     def find(self, identifier: str) -> Identified | None:
-        """Return the record with this ID or the only one whose ID begins so."""
+        """Return the record with this ID, or the only one whose ID has this prefix."""
 
 
 class Router:
-    """Decides who answers a call; ``handlers`` are our own, default first, and may change meanwhile."""
+    """The routing decision. ``handlers`` are those of this daemon, default first, and can change."""
 
     def __init__(
         self,
@@ -49,9 +48,9 @@ class Router:
         self.upstream = upstream
 
     async def is_ours(self, method: Method, request: Any) -> bool:
-        """Tell whether we answer; a prefix in the request becomes the full ID, an empty handler its name.
+        """Return whether this daemon answers. Completes ID prefixes and an empty handler in the request.
 
-        Raises InvalidArgument when nobody offers the request's runtime handler.
+        InvalidArgument if neither side has the request's runtime handler.
         """
         if method.route is Route.HANDLER:
             return await self._is_our_handler(request)
@@ -75,10 +74,10 @@ class Router:
         if theirs is None or name in theirs:
             return False
         known = ", ".join(sorted({*self._handlers, *theirs} - {""}))
-        raise InvalidArgument(f"no runtime handler {name[:63]!r} on this node; there are: {known}")
+        raise InvalidArgument(f"no runtime handler {name[:63]!r} on this node (known: {known})")
 
     async def _upstream_handlers(self) -> set[str] | None:
-        """Ask the upstream for its handlers; None when it is too old to tell and must judge itself."""
+        """Return the upstream's handlers, or None if it is too old to report them and must decide itself."""
         if self.upstream is None:
             return set()
         reply = await self.upstream.unary(_STATUS, b"", timeout=_STATUS_SECONDS).reply()

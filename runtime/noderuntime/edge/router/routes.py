@@ -1,8 +1,7 @@
-"""Every CRI call, and where it goes.
+"""The route of every CRI call.
 
-The calls are read from the schema, so a call that is added there is passed
-through to the upstream until somebody gives it a route here. Calls that the
-schema does not know are passed through as well.
+The calls are read from the schema. A call that is added there is passed through to the upstream until it
+gets a route here. Calls that the schema does not contain are passed through as well.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from noderuntime.cri.v1 import api_pb2
 
 
 class Route(Enum):
-    """Who answers a call."""
+    """The side that answers a call."""
 
     NODE = "this daemon, for the whole node"
-    HANDLER = "whoever offers the runtime handler that the request names"
-    SANDBOX = "whoever has the sandbox that the request names"
-    CONTAINER = "whoever has the container that the request names"
-    JOIN = "both sides, one answer behind the other"
-    EVENTS = "both sides, as it comes"
-    UPSTREAM = "the runtime that the node already had; this daemon where there is none"
+    HANDLER = "the side with the runtime handler in the request"
+    SANDBOX = "the side with the sandbox in the request"
+    CONTAINER = "the side with the container in the request"
+    JOIN = "both sides, in one response"
+    EVENTS = "both sides, merged as messages arrive"
+    UPSTREAM = "the upstream runtime; this daemon on a node without one"
 
 
 _ROUTES: Mapping[str, Route] = {
@@ -85,21 +84,21 @@ class Method:
 
     name: str
     path: str
-    """As HTTP/2 carries it: ``/runtime.v1.RuntimeService/Version``."""
+    """The HTTP/2 path, such as ``/runtime.v1.RuntimeService/Version``."""
     route: Route
     request: type[Message]
     response: type[Message]
     streams: bool
-    """Whether the server answers with a stream; no CRI call has a stream of requests."""
+    """Whether the call is server-streaming. No CRI call streams requests."""
 
     @property
     def id_field(self) -> str | None:
-        """The request's field that names the object which decides the route."""
+        """The request's field with the ID that decides the route."""
         return {Route.SANDBOX: "pod_sandbox_id", Route.CONTAINER: "container_id"}.get(self.route)
 
 
 def methods() -> Iterator[Method]:
-    """List all calls of both CRI services."""
+    """Yield all calls of both CRI services."""
     for service in api_pb2.DESCRIPTOR.services_by_name.values():
         for call in service.methods:
             yield Method(

@@ -1,12 +1,11 @@
-"""The CRI runtime that the node already had, spoken to in bytes.
+"""A client of the upstream, the node's CRI runtime, on the level of bytes.
 
-Nothing here knows a message: requests and replies are passed as they came.
-What the upstream answers instead of a reply is raised as :class:`UpstreamStatus`,
-so that the server can hand on code, details and trailing metadata unchanged.
+Requests and responses are passed on unparsed. An error of the upstream is raised as
+:class:`UpstreamStatus`, so that the server can return its code, details and trailing metadata unchanged.
 
-The channel connects when it is first used and again, within a second, whenever
-the upstream comes back. Until then calls fail at once with UNAVAILABLE: the
-kubelet repeats them, and a call that waited would hold up its sync loop.
+The channel connects at first use, and reconnects within a second after the upstream returns. Until then
+calls fail at once with UNAVAILABLE: the kubelet retries them, and a call that waits would block its sync
+loop.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pathlib import Path
 import grpc
 
 MAX_MESSAGE_BYTES = 16 << 20
-"""The largest message either way: what kubelet and containerd allow as well."""
+"""The maximum message size in both directions, as in kubelet and containerd."""
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -35,7 +34,7 @@ _ONE_LINE = 1024
 
 
 class UpstreamStatus(Exception):
-    """What the upstream answered instead of a reply."""
+    """An error status of the upstream."""
 
     def __init__(self, code: grpc.StatusCode, details: str, trailing: Metadata = ()) -> None:
         self.code = code
@@ -46,7 +45,7 @@ class UpstreamStatus(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A unary reply with the metadata that came before and after it."""
+    """A unary response with its initial and trailing metadata."""
 
     body: bytes
     initial: Metadata
@@ -54,14 +53,14 @@ class Reply:
 
 
 class UnaryCall:
-    """A call that is under way; it was sent when this was made."""
+    """A unary call in progress. Its request has been sent."""
 
     def __init__(self, upstream: Upstream, call: grpc.aio.UnaryUnaryCall[bytes, bytes]) -> None:
         self._upstream = upstream
         self._call = call
 
     async def reply(self) -> Reply:
-        """Wait for the answer; cancelling the waiting task cancels the call."""
+        """Wait for the response. Cancelling the waiting task cancels the call."""
         try:
             body = await self._call
         except grpc.aio.AioRpcError as error:
@@ -71,23 +70,23 @@ class UnaryCall:
         )
 
     def cancel(self) -> None:
-        """Give up; the upstream is told."""
+        """Cancel the call."""
         self._call.cancel()
 
 
 class StreamCall:
-    """A call with a stream of replies, under way."""
+    """A server-streaming call in progress."""
 
     def __init__(self, upstream: Upstream, call: grpc.aio.UnaryStreamCall[bytes, bytes]) -> None:
         self._upstream = upstream
         self._call = call
 
     async def initial_metadata(self) -> Metadata:
-        """Wait for what comes before the first reply (or instead of it)."""
+        """Wait for the initial metadata and return it."""
         return _plain(await self._call.initial_metadata())
 
     async def trailing_metadata(self) -> Metadata:
-        """Wait for what comes behind the last reply."""
+        """Wait for the trailing metadata and return it."""
         return _plain(await self._call.trailing_metadata())
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -101,7 +100,7 @@ class StreamCall:
 
 
 class Upstream:
-    """A client of the upstream socket; ``on_error`` is told the name of each code that is not OK."""
+    """A client of the upstream's socket. ``on_error`` is called with the name of each code other than OK."""
 
     def __init__(self, socket: Path, on_error: Callable[[str], None] = lambda _code: None) -> None:
         self._socket = socket
@@ -112,7 +111,7 @@ class Upstream:
     def unary(
         self, path: str, request: bytes, *, timeout: float | None = None, metadata: Metadata = ()
     ) -> UnaryCall:
-        """Send a request, given the call's path; timeout in seconds."""
+        """Send the request of a unary call by its path. The timeout is in seconds."""
         send = self._unary.get(path)
         if send is None:
             send = self._unary[path] = self._channel.unary_unary(path)
@@ -121,23 +120,23 @@ class Upstream:
     def stream(
         self, path: str, request: bytes, *, timeout: float | None = None, metadata: Metadata = ()
     ) -> StreamCall:
-        """Send a request whose answer is any number of replies; on the wire one reply is a stream too."""
+        """Send the request of a server-streaming call. On the wire a unary response is the same."""
         send: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(path)
         return StreamCall(self, send(request, timeout=timeout, metadata=metadata))
 
     def status_of(self, error: grpc.aio.AioRpcError) -> UpstreamStatus:
-        """Tell the upstream's own answer from our failure to reach it."""
+        """Return the error as UpstreamStatus, with our own details if the upstream cannot be reached."""
         self._on_error(error.code().name)
         details = error.details() or ""
         if error.code() is grpc.StatusCode.UNAVAILABLE and not self._connected():
             reason = " ".join(details.split())[:_ONE_LINE]
             return UpstreamStatus(
-                error.code(), f"the node's own runtime at {self._socket} does not answer: {reason}"
+                error.code(), f"the node's own runtime at {self._socket} is not available: {reason}"
             )
         return UpstreamStatus(error.code(), details, _plain(error.trailing_metadata()))
 
     async def close(self) -> None:
-        """Hang up; calls under way are cancelled."""
+        """Close the connection. Calls in progress are cancelled."""
         await self._channel.close()
 
     def _connected(self) -> bool:

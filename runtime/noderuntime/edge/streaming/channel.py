@@ -1,4 +1,4 @@
-"""What a session is served through, whatever carries it: a SPDY stream or a channel of a WebSocket."""
+"""The transport of a session, independent of its protocol: a SPDY stream or a channel of a WebSocket."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from typing import Protocol
 
 
 class Channel(Protocol):
-    """One stream of bytes each way."""
+    """One byte stream in each direction."""
 
     async def read(self) -> bytes:
-        """Return what came next; no bytes at its end, ConnectionError when the client gave it up."""
+        """Return the next bytes; b"" at the end, ConnectionError after the client's reset."""
 
     async def write(self, data: bytes) -> None:
-        """Send, as slowly as the client takes it; dropped when the client wants no more of it."""
+        """Send, and wait while the client is slow. Dropped if the client no longer reads."""
 
     async def finish(self) -> None:
-        """Say that we have sent all."""
+        """Send the end of our data."""
 
     def ignore(self) -> None:
-        """Drop what still comes: nobody will read it."""
+        """Drop all further data of the client."""
 
 
 class Link(Protocol):
-    """A client's connection, cut into channels."""
+    """A client's connection, divided into channels."""
 
     async def run(self) -> None:
-        """Hand out what comes until the client leaves; ConnectionError when it breaks the protocol."""
+        """Deliver received data until the client disconnects. ConnectionError if it violates the protocol."""
 
     async def finish(self) -> None:
-        """Say that the session is over."""
+        """Send the end of the session."""

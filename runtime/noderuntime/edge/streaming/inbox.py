@@ -1,4 +1,4 @@
-"""What has come for one stream and was not taken yet: little, for whoever delivers has to wait."""
+"""A bounded queue for the received data of one stream. The sender waits while it is full."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections import deque
 from typing import Protocol
 
 _ROOM = 1 << 16
-"""Bytes that may lie here when more is delivered; so at most that and one delivery do."""
+"""Bytes in the queue above which a delivery waits, so at most this and one delivery are queued."""
 _PATIENCE = 5.0
-"""Seconds after which a deliverer that waits tries whether its client is still there."""
+"""Seconds after which a waiting delivery checks whether the client is still connected."""
 
 
 class Client(Protocol):
-    """Whose data is delivered."""
+    """The client whose data is delivered."""
 
     async def poke(self) -> None:
-        """Send something that says nothing; once the client has left it fails, at the latest the next time.
+        """Send a keepalive. If the client has disconnected, this or a later call fails.
 
-        Nobody would notice otherwise: the end of its connection lies behind what is not read.
+        Otherwise its disconnect would not be noticed: the end of the connection is behind unread data.
         """
 
 
 class Inbox:
-    """A queue of bytes with an end."""
+    """A byte queue with an end."""
 
     def __init__(self) -> None:
         self._waiting: deque[bytes] = deque()
@@ -33,7 +33,7 @@ class Inbox:
         self._changed = asyncio.Event()
 
     async def deliver(self, data: bytes, client: Client) -> None:
-        """Add data, as soon as there is room; ConnectionError when the client leaves before that."""
+        """Append data when there is room. ConnectionError if the client disconnects before."""
         while self._size >= _ROOM and not self._ended:
             self._changed.clear()
             try:
@@ -47,25 +47,25 @@ class Inbox:
             self._changed.set()
 
     def end(self) -> None:
-        """Say that no more comes; what is here can still be taken."""
+        """Mark the end of the data. Queued data can still be taken."""
         self._ended = True
         self._changed.set()
 
     def close(self) -> None:
-        """Say that nobody takes anything any more: drop what is here and what will come."""
+        """Stop reading: drop the queued data and all further data."""
         self._waiting.clear()
         self.end()
 
-    def break_off(self) -> None:
-        """Say that the sender has gone, and drop what is here."""
+    def reset(self) -> None:
+        """Mark the stream as reset by the sender, and drop the queued data."""
         self.broken = True
         self.close()
 
     async def take(self) -> bytes:
-        """Return what came next; no bytes at the end, ConnectionError when it was broken off."""
+        """Return the next bytes; b"" at the end, ConnectionError after a reset."""
         while not self._waiting:
             if self.broken:
-                raise ConnectionResetError("the client gave the stream up")
+                raise ConnectionResetError("the client reset the stream")
             if self._ended:
                 return b""
             self._changed.clear()

@@ -1,9 +1,9 @@
-"""Port-forward: connections into a pod, any number over one connection of the client (k8s.io/cri-streaming).
+"""Port-forward: connections into a pod, multiplexed over one connection of the client (k8s.io/cri-streaming).
 
-Over SPDY (``portforward.k8s.io``) the client opens a pair of streams for each: ``data``, and ``error`` on
-which it hears why it failed. The pair has a ``requestid`` and a ``port``. kubectl also tunnels this SPDY
-through a WebSocket. Over a plain WebSocket (``v4.channel.k8s.io``) the ports were named beforehand: port n
-has the channels 2n and 2n+1, and each begins with the port as two bytes, little-endian.
+Over SPDY (``portforward.k8s.io``) the client opens a pair of streams for each connection: ``data``, and
+``error`` for an error message. A pair has a ``requestid`` and a ``port``. kubectl also tunnels this SPDY
+through a WebSocket. Over a plain WebSocket (``v4.channel.k8s.io``) the ports are in the CRI request: port n
+has the channels 2n and 2n+1, and each starts with the port as two bytes, little-endian.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ PROTOCOL = "portforward.k8s.io"
 TUNNEL = f"SPDY/3.1+{PROTOCOL}"
 WEBSOCKET_PROTOCOLS = ("v4.channel.k8s.io", "v4.base64.channel.k8s.io", "")
 MOST_STREAMS = 512
-"""Two for each connection under way."""
+"""Two for each connection."""
 
 
 class Pairs:
-    """Streams that wait for the other one of their pair."""
+    """Streams that wait for the other stream of their pair."""
 
     def __init__(self) -> None:
         self._waiting: dict[tuple[str, str], SpdyStream] = {}
 
     def add(self, stream: SpdyStream) -> tuple[SpdyStream, SpdyStream] | None:
-        """Return (data, error) when the pair is complete; ValueError for a stream of no pair."""
+        """Return (data, error) when the pair is complete. ValueError if it cannot be part of a pair."""
         kind = stream.headers.get("streamtype")
         if kind not in ("data", "error"):
             raise ValueError(f"stream type {kind!r}")
@@ -51,12 +51,12 @@ class Pairs:
 
 
 def _request_of(stream: SpdyStream, kind: str) -> str:
-    """Name the pair; the oldest clients do not, and open the error stream before its data stream."""
+    """Return the pair's ID. The oldest clients send none, and open the error stream first."""
     return stream.headers.get("requestid") or str(stream.number - (2 if kind == "data" else 0))
 
 
 async def serve_spdy(link: SpdyLink, forward: Forward) -> None:
-    """Serve pairs of streams until cancelled, or until the client has left."""
+    """Serve pairs of streams until cancelled, or until the client disconnects."""
     pairs = Pairs()
     try:
         async with tasks.Group() as group:
@@ -72,17 +72,17 @@ async def serve_spdy(link: SpdyLink, forward: Forward) -> None:
                 if pair is not None:
                     group.start(_serve_pair(*pair, port, forward), name="forward a connection")
     except* ConnectionError as error:
-        _log.debug("a client left", error=error)
+        _log.debug("client disconnected", error=error)
 
 
 def websocket_link(socket: WebSocket, forward: Forward, protocol: str) -> WebSocketChannels:
-    """Number the channels of a WebSocket; its client may speak on those for data."""
+    """Return the channels of a WebSocket. Its client can send on the data channels."""
     count = 2 * len(forward.ports)
     return WebSocketChannels(socket, protocol, count, range(0, count, 2))
 
 
 async def serve_websocket(link: WebSocketChannels, forward: Forward) -> None:
-    """Serve the ports that were named beforehand until all connections have ended."""
+    """Serve the ports of the request until all connections have ended."""
     async with tasks.Group() as group:
         for port, data, error in zip(forward.ports, link.channels[::2], link.channels[1::2], strict=True):
             for channel in (data, error):
@@ -97,7 +97,7 @@ async def _serve_pair(data: SpdyStream, error: SpdyStream, port: int, forward: F
 
 
 def _port(text: str) -> int:
-    """Read a port; ValueError when it is none."""
+    """Return the port. ValueError if the text is not a port."""
     port = int(text) if text.isascii() and text.isdigit() else 0
     if not 0 < port < 1 << 16:
         raise ValueError(f"port {text[:20]!r}")
@@ -105,18 +105,18 @@ def _port(text: str) -> int:
 
 
 async def _serve(data: Channel, error: Channel, port: int, forward: Forward) -> bool:
-    """Serve one connection to its end; False when it failed, which the client is told."""
+    """Serve one connection to its end. Return False if it failed, after sending the error to the client."""
     error.ignore()
     served = True
     try:
         await forward.serve(port, _ChannelStdio(data))
     except NoderuntimeError as reason:
-        _log.info("a port cannot be forwarded", sandbox=forward.sandbox_id, port=port, error=reason)
-        words = f"error forwarding port {port} to pod {forward.sandbox_id}: {reason}"
-        await error.write(words.encode())
+        _log.info("port cannot be forwarded", sandbox=forward.sandbox_id, port=port, error=reason)
+        message = f"error forwarding port {port} to pod {forward.sandbox_id}: {reason}"
+        await error.write(message.encode())
         served = False
     except ConnectionError as reason:
-        _log.debug("a forwarded connection was given up", sandbox=forward.sandbox_id, port=port, error=reason)
+        _log.debug("client reset a connection", sandbox=forward.sandbox_id, port=port, error=reason)
     data.ignore()
     await error.finish()
     await data.finish()
@@ -124,20 +124,20 @@ async def _serve(data: Channel, error: Channel, port: int, forward: Forward) -> 
 
 
 class _ChannelStdio:
-    """A channel as the client's ends of a connection; see :class:`noderuntime.core.sessions.Stdio`."""
+    """A channel as the client's end of a connection. See :class:`noderuntime.core.sessions.Stdio`."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
     async def read(self) -> bytes:
-        """Return what the client sent next."""
+        """Return the client's next bytes."""
         return await self._channel.read()
 
     async def write(self, stream: int, data: bytes) -> None:
-        """Send to the client; there is but one stream."""
+        """Send to the client. There is only one stream."""
         await self._channel.write(data)
 
     async def sizes(self) -> AsyncIterator[tuple[int, int]]:
-        """There is no terminal."""
+        """Yield nothing: a forwarded connection has no terminal."""
         return
         yield

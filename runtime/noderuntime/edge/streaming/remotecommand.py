@@ -1,6 +1,6 @@
-"""Exec and attach: the sub-protocols ``channel.k8s.io`` in all their versions (k8s.io/cri-streaming).
+"""Exec and attach: all versions of the subprotocol ``channel.k8s.io`` (k8s.io/cri-streaming).
 
-A client gets a channel for each stream that it asked for and one, ``error``, on which it hears how it ended:
+A client gets a channel for each requested stream, and the channel ``error`` for the outcome:
 
     version   on the ``error`` channel                     a terminal's size
     1, 2      a message, if it failed                      cannot change
@@ -34,7 +34,7 @@ SPDY_PROTOCOLS = {f"v{version}.channel.k8s.io": version for version in (4, 3, 2)
     "channel.k8s.io": 1,
     "": 1,
 }
-"""Versions by the names that clients ask for; one that asks for none is older than the names."""
+"""Versions by the names that clients request. A client that requests none is older than the names."""
 WEBSOCKET_PROTOCOLS = {
     "v5.channel.k8s.io": 5,
     "v4.channel.k8s.io": 4,
@@ -51,7 +51,7 @@ _CHANNELS = ("stdin", "stdout", "stderr", "error", "resize")
 _CREATION_TIMEOUT = 30.0
 """Seconds that a client has to open its streams."""
 _LARGEST_SIZE = 1 << 12
-"""Characters of the JSON that tells a terminal's size."""
+"""Characters of the JSON with a terminal's size."""
 _OBJECT = re.compile(r"\{[^{}]*\}")
 _WIDEST = (1 << 16) - 1
 
@@ -60,13 +60,13 @@ _FAILURES = {"exec": "error executing command in container", "attach": "error at
 
 
 async def serve_spdy(link: SpdyLink, command: Command, protocol: str) -> None:
-    """Serve a client that opens its channels as streams; ConnectionError when it does not."""
+    """Serve a client that opens its channels as SPDY streams. ConnectionError if it does not open them."""
     version = SPDY_PROTOCOLS[protocol]
     await _serve(await _opened(link, command.streams, version), command, version)
 
 
 async def serve_websocket(link: WebSocketChannels, command: Command, protocol: str) -> None:
-    """Serve a client whose channels are numbered; an empty message shows it that it is connected."""
+    """Serve a client with numbered channels. An empty message tells it that it is connected."""
     streams, channels = command.streams, dict(zip(_CHANNELS, link.channels, strict=True))
     first = "stdout" if streams.stdout else "stderr" if streams.stderr else "error"
     await channels[first].write(b"")
@@ -74,14 +74,14 @@ async def serve_websocket(link: WebSocketChannels, command: Command, protocol: s
 
 
 def websocket_link(socket: WebSocket, command: Command, protocol: str) -> WebSocketChannels:
-    """Number the channels of a WebSocket; its client may speak on ``resize`` and, if it asked, ``stdin``."""
+    """Return the channels of a WebSocket. Its client can send on ``resize`` and, if requested, ``stdin``."""
     names = {"resize", "stdin"} if command.streams.stdin else {"resize"}
     readable = {number for number, name in enumerate(_CHANNELS) if name in names}
     return WebSocketChannels(socket, protocol, len(_CHANNELS), readable)
 
 
 async def _opened(link: SpdyLink, streams: Streams, version: int) -> dict[str, Channel]:
-    """Wait for the streams that the client has to open."""
+    """Wait for the streams that the client must open and return them by name."""
     wanted = {name for name in ("stdin", "stdout", "stderr") if getattr(streams, name)} | {"error"}
     if streams.tty and version >= 3:
         wanted.add("resize")
@@ -103,38 +103,38 @@ async def _opened(link: SpdyLink, streams: Streams, version: int) -> dict[str, C
 
 
 async def _serve(channels: Mapping[str, Channel], command: Command, version: int) -> None:
-    """Run the session and tell the client how it ended."""
+    """Run the session and send its outcome to the client."""
     status = await _run(command, _ClientStdio(channels, command.streams))
     for channel in channels.values():
         channel.ignore()
-    if words := _words(status, version):
-        await channels["error"].write(words)
+    if message := _encoded(status, version):
+        await channels["error"].write(message)
     for name in ("stdout", "stderr", "error"):
         if name in channels:
             await channels[name].finish()
 
 
 async def _run(command: Command, stdio: _ClientStdio) -> dict[str, Any]:
-    """Run the session; return the metav1.Status of its end."""
+    """Run the session and return its outcome as metav1.Status."""
     try:
         code = await command.run(stdio)
     except NoderuntimeError as error:
-        _log.info("a session failed", session=command.name, error=error)
-        words = f"Internal error occurred: {_FAILURES[command.name]}: {error}"
-        return _failure("InternalError", words) | {"code": 500}
+        _log.info("session failed", session=command.name, error=error)
+        message = f"Internal error occurred: {_FAILURES[command.name]}: {error}"
+        return _failure("InternalError", message) | {"code": 500}
     if code == 0:
         return {"metadata": {}, "status": "Success"}
     causes = [{"reason": "ExitCode", "message": str(code)}]
-    words = f"command terminated with non-zero exit code: exit status {code}"
-    return _failure("NonZeroExitCode", words) | {"details": {"causes": causes}}
+    message = f"command terminated with non-zero exit code: exit status {code}"
+    return _failure("NonZeroExitCode", message) | {"details": {"causes": causes}}
 
 
 def _failure(reason: str, message: str) -> dict[str, Any]:
     return {"metadata": {}, "status": "Failure", "message": message, "reason": reason}
 
 
-def _words(status: Mapping[str, Any], version: int) -> bytes:
-    """Write a status as that version of the protocol has it."""
+def _encoded(status: Mapping[str, Any], version: int) -> bytes:
+    """Return a status in the format of the protocol's version."""
     if version >= 4:
         return json.dumps(status).encode()
     return str(status.get("message", "")).encode()
@@ -148,16 +148,16 @@ class _ClientStdio:
         self._wanted = {STDOUT: streams.stdout, STDERR: streams.stderr}
 
     async def read(self) -> bytes:
-        """Return what the client typed."""
+        """Return the client's next input."""
         return await self._channels["stdin"].read()
 
     async def write(self, stream: int, data: bytes) -> None:
-        """Give the client what was said, if it wants it."""
+        """Send output to the client, if it requested the stream."""
         if self._wanted[stream]:
             await self._channels["stdout" if stream == STDOUT else "stderr"].write(data)
 
     async def sizes(self) -> AsyncIterator[tuple[int, int]]:
-        """Read JSON objects with ``Width`` and ``Height``; anything else is passed over."""
+        """Yield the sizes of JSON objects with ``Width`` and ``Height``. Others are ignored."""
         if "resize" not in self._channels:
             return
         text = ""
@@ -168,7 +168,7 @@ class _ClientStdio:
 
 
 def _last_size(text: str) -> tuple[str, tuple[int, int] | None]:
-    """Take JSON objects off a text; return the rest and the last usable size, as (rows, columns)."""
+    """Return the rest of a text after its JSON objects, and their last valid size as (rows, columns)."""
     size, end = None, 0
     for found in _OBJECT.finditer(text):
         end = found.end()
@@ -179,7 +179,7 @@ def _last_size(text: str) -> tuple[str, tuple[int, int] | None]:
 
 
 def _size(rows: object, columns: object) -> tuple[int, int] | None:
-    """Return a size that a terminal can have."""
+    """Return the size as (rows, columns) if it is valid for a terminal, else None."""
     if isinstance(rows, int) and isinstance(columns, int) and min(rows, columns) > 0:
         return min(rows, _WIDEST), min(columns, _WIDEST)
     return None

@@ -1,4 +1,4 @@
-"""The HTTP/1.1 request that begins a connection, and what we answer before another protocol takes over."""
+"""Reads the HTTP/1.1 request of a connection, and builds the response before the protocol switch."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from http import HTTPStatus
 import h11
 
 _LARGEST = 1 << 14
-"""Bytes of request line and headers, up to the last chunk."""
+"""Limit in bytes of request line and headers."""
 _CHUNK = 1 << 12
 
 Headers = Mapping[str, str]
 
 
 class Refused(Exception):
-    """The request cannot be served; the client gets status and words."""
+    """The request cannot be served. The client gets the status and the message."""
 
-    def __init__(self, status: HTTPStatus, words: str, headers: Headers | None = None) -> None:
+    def __init__(self, status: HTTPStatus, message: str, headers: Headers | None = None) -> None:
         self.status = status
-        self.words = words
+        self.message = message
         self.headers = headers or {}
-        super().__init__(words)
+        super().__init__(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,31 +34,31 @@ class Request:
     path: str
     """Without the query."""
     headers: Headers
-    """By lower-case name; the values of one that came several times are joined by commas."""
+    """By lower-case name; repeated headers are joined by commas."""
     rest: bytes
-    """What the client sent behind it, in the protocol that it wants to switch to."""
+    """Bytes after the request, in the protocol to switch to."""
 
     def values(self, header: str) -> list[str]:
         """Return the comma-separated values of a header."""
         return [value.strip() for value in self.headers.get(header.lower(), "").split(",") if value.strip()]
 
     def upgrades_to(self, protocol: str) -> bool:
-        """Tell whether the client asks to switch to that protocol."""
+        """Return whether the client requests a switch to the protocol."""
         wanted = [value.lower() for value in self.values("upgrade")]
         return protocol.lower() in wanted and "upgrade" in map(str.lower, self.values("connection"))
 
 
 async def read_request(reader: asyncio.StreamReader) -> Request:
-    """Read a request; Refused when it is none of ours, ConnectionError when the client leaves."""
+    """Return the request. Refused if it cannot be served, ConnectionError if the client disconnects."""
     http = h11.Connection(h11.SERVER, max_incomplete_event_size=_LARGEST)
     try:
         request = await _next(http, reader)
         if not isinstance(request, h11.Request):
-            raise ConnectionResetError("the client left without a request")
+            raise ConnectionResetError("the client disconnected without a request")
         headers = _joined(request)
         if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
-            raise Refused(HTTPStatus.BAD_REQUEST, "a request with a body")
-        await _next(http, reader)  # its end
+            raise Refused(HTTPStatus.BAD_REQUEST, "the request must not have a body")
+        await _next(http, reader)  # the end of the message
     except h11.RemoteProtocolError as error:
         raise Refused(HTTPStatus.BAD_REQUEST, str(error)) from error
     rest, _ = http.trailing_data
@@ -85,8 +85,8 @@ def _joined(request: h11.Request) -> dict[str, str]:
 
 
 def refusal(refused: Refused) -> bytes:
-    """Write the answer to a request that is not served."""
-    body = f"{refused.words}\n".encode(errors="replace")
+    """Return the response to a refused request."""
+    body = f"{refused.message}\n".encode(errors="replace")
     fields = {
         "Content-Type": "text/plain; charset=utf-8",
         "Content-Length": str(len(body)),
@@ -97,7 +97,7 @@ def refusal(refused: Refused) -> bytes:
 
 
 def switching(protocol: str, headers: Headers) -> bytes:
-    """Write the answer after which the connection speaks another protocol."""
+    """Return the response that switches the connection's protocol."""
     fields = {"Connection": "Upgrade", "Upgrade": protocol, **headers}
     return _head(HTTPStatus.SWITCHING_PROTOCOLS, fields)
 

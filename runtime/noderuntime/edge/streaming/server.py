@@ -1,9 +1,9 @@
-"""The streaming server: one port at which clients collect the sessions that were offered to them.
+"""The streaming server: one port at which clients start the sessions of their CRI calls.
 
     POST /exec/<token> | /attach/<token> | /portforward/<token>, with an upgrade to SPDY/3.1 or WebSocket
 
-The token is all that a client has to show, and is good once. Until it has shown one, a client gets ten
-seconds and 16 KiB, and only so many may try at the same time.
+The token authenticates the client and is valid once. Before it has sent one, a client gets ten seconds
+and 16 KiB, and the number of such connections is limited.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from noderuntime.edge.streaming.wire import TcpWire
 _log = log.get(__name__)
 
 _HANDSHAKE = 10.0
-"""Seconds that a client has for its request."""
-_MOST_STRANGERS = 256
-"""Connections that have not shown a token yet."""
+"""Seconds that a client has to send its request."""
+_MOST_UNAUTHENTICATED = 256
+"""Limit on connections that have not sent a token."""
 _IDLE = 4 * 3600.0
-"""Seconds after which a session on which nothing moves is ended; the kubelet has the same limit."""
+"""Seconds after which an idle session is ended, as in the kubelet."""
 
 
 class StreamingServer:
-    """Offers sessions (see :class:`noderuntime.core.sessions.Offers`) and serves those who come for them."""
+    """Offers sessions (see :class:`noderuntime.core.sessions.Offers`) and serves them to clients."""
 
     def __init__(self, config: StreamingConfig) -> None:
         self._config = config
         self._tokens = Tokens(config.token_ttl)
         self._base = ""
         self._serving: set[asyncio.Task[None]] = set()
-        self._strangers: set[TcpWire] = set()
+        self._unauthenticated: set[TcpWire] = set()
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Listen; HostError when the address cannot be had, InvalidArgument for bad TLS files."""
+        """Listen. HostError if the address cannot be bound, InvalidArgument if the TLS files are invalid."""
         host, port = str(self._config.address), self._config.port
         tls = _tls(self._config)
         try:
@@ -54,10 +54,10 @@ class StreamingServer:
             raise host_error(f"listen on {host} port {port}", error) from error
         port = self._server.sockets[0].getsockname()[1]
         self._base = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
-        _log.info("streaming", url=self._base)
+        _log.info("streaming server listening", url=self._base)
 
     async def stop(self) -> None:
-        """Stop listening and end all sessions, as if their clients had left."""
+        """Stop listening and end all sessions, as if their clients had disconnected."""
         if self._server is not None:
             self._server.close()
         for task in self._serving:
@@ -65,15 +65,15 @@ class StreamingServer:
         await tasks.settle(*self._serving)
 
     def offer(self, session: Session) -> str:
-        """Return the URL under which one client may have the session."""
+        """Return the URL at which one client can start the session."""
         return f"{self._base}/{session.name}/{self._tokens.put(session)}"
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         wire = TcpWire(reader, writer)
-        if len(self._strangers) >= _MOST_STRANGERS:
+        if len(self._unauthenticated) >= _MOST_UNAUTHENTICATED:
             wire.abort()
             return
-        self._strangers.add(wire)
+        self._unauthenticated.add(wire)
         task = tasks.start(self._handle(wire, reader), name="serve a streaming client")
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
@@ -81,28 +81,28 @@ class StreamingServer:
     async def _handle(self, wire: TcpWire, reader: asyncio.StreamReader) -> None:
         """Serve one connection."""
         try:
-            await self._meet(wire, reader)
+            await self._authenticate_and_serve(wire, reader)
             await wire.close()
         except (ConnectionError, TimeoutError) as error:
-            _log.debug("a client left, or was left", error=error)
+            _log.debug("streaming connection ended early", error=error)
         except Exception:
-            _log.exception("a streaming session failed in an unforeseen way")
+            _log.exception("streaming session failed unexpectedly")
         finally:
-            self._strangers.discard(wire)
+            self._unauthenticated.discard(wire)
             wire.abort()
 
-    async def _meet(self, wire: TcpWire, reader: asyncio.StreamReader) -> None:
-        """Serve a client that has a token, and say to others why not."""
+    async def _authenticate_and_serve(self, wire: TcpWire, reader: asyncio.StreamReader) -> None:
+        """Serve a client with a valid token. Others get an HTTP error."""
         try:
             async with asyncio.timeout(_HANDSHAKE):
                 request = await read_request(reader)
             agreed = upgrade(request, self._session(request))
         except Refused as refused:
-            _log.info("a client was refused", status=refused.status.value, reason=refused.words)
+            _log.info("request refused", status=refused.status.value, reason=refused.message)
             await wire.write(refusal(refused))
             await wire.finish()
             return
-        self._strangers.discard(wire)
+        self._unauthenticated.discard(wire)
         wire.unread(request.rest)
         await wire.write(agreed.answer)
         await _serve(wire, agreed.begin(wire))
@@ -111,14 +111,14 @@ class StreamingServer:
         name, _, token = request.path.removeprefix("/").partition("/")
         session = self._tokens.take(token)
         if session is None or session.name != name:
-            raise Refused(HTTPStatus.NOT_FOUND, "there is no such session, or no more")
+            raise Refused(HTTPStatus.NOT_FOUND, "the session does not exist or has expired")
         if request.method not in ("GET", "POST"):
-            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "GET or POST")
+            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "the method must be GET or POST")
         return session
 
 
 async def _serve(wire: TcpWire, served: Served) -> None:
-    """Serve until the session ends, the client leaves, or nothing has moved for too long."""
+    """Serve until the session ends, the client disconnects, or the connection is idle for too long."""
 
     async def serve() -> None:
         await served.serve()
@@ -134,7 +134,7 @@ async def _serve(wire: TcpWire, served: Served) -> None:
         elif reading.done():
             reading.result()
         else:
-            raise TimeoutError(f"nothing moved for {_IDLE:g} s")
+            raise TimeoutError(f"the connection was idle for {_IDLE:g} s")
 
 
 def _tls(config: StreamingConfig) -> ssl.SSLContext | None:

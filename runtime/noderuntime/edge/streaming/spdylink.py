@@ -1,4 +1,4 @@
-"""A connection that speaks SPDY, as streams to read from and write to."""
+"""A connection over SPDY, with its streams as channels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from noderuntime.edge.streaming.wire import Wire
 
 
 class SpdyStream:
-    """One stream; see :class:`noderuntime.edge.streaming.channel.Channel`."""
+    """One stream. See :class:`noderuntime.edge.streaming.channel.Channel`."""
 
     def __init__(self, link: SpdyLink, opened: Opened) -> None:
         self.number = opened.stream_id
@@ -21,12 +21,12 @@ class SpdyStream:
             self.inbox.end()
 
     async def accept(self) -> None:
-        """Tell the client, which waits for it, that it may use the stream."""
+        """Accept the stream. The client waits for that before it sends."""
         self._link.session.accept(self.number)
         await self._link.flush()
 
     async def read(self) -> bytes:
-        """Return what the client sent next."""
+        """Return the client's next bytes."""
         return await self.inbox.take()
 
     async def write(self, data: bytes) -> None:
@@ -35,23 +35,23 @@ class SpdyStream:
         await self._link.flush()
 
     async def finish(self) -> None:
-        """Say that we have sent all."""
+        """Send the end of our data."""
         self._link.session.send(self.number, b"", finish=True)
         await self._link.flush()
 
     def ignore(self) -> None:
-        """Drop what still comes."""
+        """Drop all further data of the client."""
         self.inbox.close()
 
     async def reset(self) -> None:
-        """End it at once in both directions."""
+        """End the stream at once in both directions."""
         self._link.session.reset(self.number)
         self._link.forget(self.number)
         await self._link.flush()
 
 
 class SpdyLink:
-    """See :class:`noderuntime.edge.streaming.channel.Link`. New streams wait in ``opened``."""
+    """See :class:`noderuntime.edge.streaming.channel.Link`. New streams are queued in ``opened``."""
 
     def __init__(self, wire: Wire, most_streams: int) -> None:
         self._wire = wire
@@ -60,33 +60,33 @@ class SpdyLink:
         self._streams: dict[int, SpdyStream] = {}
 
     async def run(self) -> None:
-        """Deliver what comes to its stream."""
+        """Deliver received data to its streams."""
         while data := await self._wire.read():
             for event in self.session.receive(data):
                 await self._handle(event)
             await self.flush()
 
     async def poke(self) -> None:
-        """Send a ping; nobody waits for its answer."""
+        """Send a ping without waiting for its answer."""
         self.session.ping()
         await self.flush()
 
     async def finish(self) -> None:
-        """Say that the session is over."""
+        """Send the end of the session."""
         self.session.go_away()
         await self.flush()
         await self._wire.finish()
 
     async def flush(self) -> None:
-        """Send what the session has to say."""
+        """Send the session's pending output."""
         if output := self.session.take_output():
             await self._wire.write(output)
 
     def forget(self, number: int) -> None:
-        """Drop a stream that was reset by either side."""
+        """Drop a stream that either side has reset."""
         stream = self._streams.pop(number, None)
         if stream is not None:
-            stream.inbox.break_off()
+            stream.inbox.reset()
 
     async def _handle(self, event: Event) -> None:
         match event:
@@ -98,9 +98,9 @@ class SpdyLink:
             case Received():
                 await self._deliver(event)
             case WasReset():
-                self.forget(event.stream_id)  # as far as it has not finished already
+                self.forget(event.stream_id)  # no effect if it has finished
             case GoneAway():
-                pass  # it opens no more streams, those that are there go on
+                pass  # the client opens no more streams; existing ones continue
 
     async def _deliver(self, event: Received) -> None:
         stream = self._streams.get(event.stream_id)

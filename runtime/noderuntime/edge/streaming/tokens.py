@@ -1,4 +1,4 @@
-"""One-shot tokens: who has one may have the session behind it, once, and not for long."""
+"""One-time tokens for sessions, with a limited lifetime."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from noderuntime.core.errors import ResourceExhausted
 from noderuntime.core.sessions import Session
 
 MOST = 1000
-"""Sessions that may wait for their client."""
+"""Limit on sessions that wait for their client."""
 _BYTES = 32
 
 
 class Tokens:
-    """Sessions that wait. ``ttl`` is in seconds."""
+    """Sessions that wait for their client, by token. ``ttl`` is in seconds."""
 
     def __init__(self, ttl: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._ttl = ttl
         self._clock = clock
         self._waiting: dict[str, tuple[float, Session]] = {}
-        """The oldest first, with the time at which it ends."""
+        """Oldest first, with the time of expiry."""
 
     def put(self, session: Session) -> str:
-        """Keep a session and return its token; ResourceExhausted when too many wait."""
-        self._forget_old()
+        """Store a session and return its token. ResourceExhausted if too many sessions wait."""
+        self._drop_expired()
         if len(self._waiting) >= MOST:
-            raise ResourceExhausted(f"{MOST} sessions wait for their client already; try again later")
+            raise ResourceExhausted(f"{MOST} sessions already wait for their client; try again later")
         token = secrets.token_urlsafe(_BYTES)
         self._waiting[token] = (self._clock() + self._ttl, session)
         return token
 
     def take(self, token: str) -> Session | None:
-        """Return the session and forget the token; None when there is none or it came too late."""
-        self._forget_old()
+        """Return the token's session and invalidate the token. None if it is unknown or expired."""
+        self._drop_expired()
         _, session = self._waiting.pop(token, (0.0, None))
         return session
 
-    def _forget_old(self) -> None:
+    def _drop_expired(self) -> None:
         now = self._clock()
         while self._waiting:
             oldest = next(iter(self._waiting))

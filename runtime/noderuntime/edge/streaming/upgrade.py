@@ -1,4 +1,4 @@
-"""From a request to a served session: in which protocol, and by whom."""
+"""Selects the protocol of a request and connects it to its session."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _VERSION = "X-Stream-Protocol-Version"
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A link to the client, and what serves the session over it."""
+    """A link to the client, and the function that serves the session over it."""
 
     link: Link
     serve: Callable[[], Awaitable[None]]
@@ -28,14 +28,14 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """The answer that switches protocols, and what to do on the connection then."""
+    """The response that switches protocols, and the function that starts the new protocol."""
 
     answer: bytes
     begin: Callable[[Wire], Served]
 
 
 def upgrade(request: Request, session: Session) -> Upgrade:
-    """Agree with the client on a protocol; Refused when there is none."""
+    """Return the protocol switch for a request. Refused if there is no common protocol."""
     if request.upgrades_to("websocket"):
         if isinstance(session, Command):
             return _command_over_websocket(request, session)
@@ -44,7 +44,7 @@ def upgrade(request: Request, session: Session) -> Upgrade:
         if isinstance(session, Command):
             return _command_over_spdy(request, session)
         return _forward_over_spdy(request, session)
-    raise Refused(HTTPStatus.BAD_REQUEST, f"unable to upgrade: neither {SPDY} nor websocket was asked for")
+    raise Refused(HTTPStatus.BAD_REQUEST, f"unable to upgrade: neither {SPDY} nor websocket was requested")
 
 
 def _command_over_spdy(request: Request, command: Command) -> Upgrade:
@@ -93,13 +93,13 @@ def _forward_over_websocket(request: Request, forward: Forward) -> Upgrade:
 
 
 def _agree(asked: list[str], known: Iterable[str]) -> str:
-    """Return the first protocol of the client's that we know; the oldest clients ask for none."""
+    """Return the first protocol of the client that we support. The oldest clients request none."""
     ours = tuple(known)
     for protocol in asked or ("",):
         if protocol in ours:
             return protocol
-    words = f"unable to upgrade: known protocols are {', '.join(filter(None, ours))}"
-    raise Refused(HTTPStatus.FORBIDDEN, f"{words}; not {', '.join(asked)[:200] or 'none'}")
+    message = f"unable to upgrade: supported protocols are {', '.join(filter(None, ours))}"
+    raise Refused(HTTPStatus.FORBIDDEN, f"{message}; requested: {', '.join(asked)[:200] or 'none'}")
 
 
 def _switch_to_spdy(protocol: str) -> bytes:

@@ -1,7 +1,7 @@
-"""A connection that speaks WebSocket (RFC 6455): binary messages, each way.
+"""A connection over WebSocket (RFC 6455): binary messages in both directions.
 
-It is a :class:`noderuntime.edge.streaming.wire.Wire` itself, one message for each write: kubectl tunnels SPDY
-through it. A message that is long is handed on piece by piece, so no length that a client claims is kept.
+It is a :class:`noderuntime.edge.streaming.wire.Wire` itself, with one message per write: kubectl tunnels
+SPDY through it. Long messages are passed on in pieces, so memory does not grow with their length.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _VERSION = "13"
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A piece of a message."""
+    """A part of a message."""
 
     data: bytes
     last: bool
 
 
 class WebSocket:
-    """The server's side of an open WebSocket."""
+    """The server's end of an open WebSocket."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -37,7 +37,7 @@ class WebSocket:
         self._closed = False
 
     async def piece(self) -> Piece | None:
-        """Return what the client says next; None when it has closed, or broken the protocol."""
+        """Return the next part of a message, or None after a close or a protocol violation."""
         while True:
             for event in self._connection.events():
                 if isinstance(event, BytesMessage | TextMessage):
@@ -49,7 +49,7 @@ class WebSocket:
             self._connection.receive_data(received)
 
     async def read(self) -> bytes:
-        """Return what came next of the client's messages, as one stream of bytes."""
+        """Return the next bytes of the client's messages as one byte stream."""
         while (piece := await self.piece()) is not None:
             if piece.data:
                 return piece.data
@@ -60,16 +60,16 @@ class WebSocket:
         await self._send(TextMessage(data.decode("ascii")) if text else BytesMessage(data))
 
     async def finish(self) -> None:
-        """Close; the client's own close may be read afterwards."""
+        """Send a close. The client's own close can be read afterwards."""
         await self._send(CloseConnection(CloseReason.NORMAL_CLOSURE))
         await self._wire.finish()
 
     async def poke(self) -> None:
-        """Send a ping; nobody waits for its answer."""
+        """Send a ping without waiting for its answer."""
         await self._send(Ping())
 
     async def _answer(self, event: Event) -> None:
-        """Answer a ping, and a close; a broken protocol comes as a close that has to be sent."""
+        """Answer a ping or a close. A protocol violation arrives as a close to send."""
         if isinstance(event, Ping):
             await self._send(event.response())
         elif isinstance(event, CloseConnection):
@@ -85,12 +85,12 @@ class WebSocket:
 
 
 def accept(request: Request, protocol: str) -> bytes:
-    """Return the answer that opens a WebSocket (RFC 6455, section 4.2.2); Refused."""
+    """Return the response that opens a WebSocket (RFC 6455, section 4.2.2). Refused for other requests."""
     if request.headers.get("sec-websocket-version") != _VERSION:
-        words = f"only version {_VERSION} of WebSocket is spoken here"
-        raise Refused(HTTPStatus.UPGRADE_REQUIRED, words, {"Sec-WebSocket-Version": _VERSION})
+        message = f"only version {_VERSION} of WebSocket is supported"
+        raise Refused(HTTPStatus.UPGRADE_REQUIRED, message, {"Sec-WebSocket-Version": _VERSION})
     key = request.headers.get("sec-websocket-key", "")
     if not key or request.method != "GET":
-        raise Refused(HTTPStatus.BAD_REQUEST, "a WebSocket begins with GET and a Sec-WebSocket-Key")
+        raise Refused(HTTPStatus.BAD_REQUEST, "a WebSocket request must be a GET with a Sec-WebSocket-Key")
     headers = {"Sec-WebSocket-Accept": generate_accept_token(key.encode("latin-1")).decode("ascii")}
     return switching("websocket", headers | ({"Sec-WebSocket-Protocol": protocol} if protocol else {}))

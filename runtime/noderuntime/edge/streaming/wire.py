@@ -1,6 +1,6 @@
-"""The connection to a client: bytes in both directions, as slowly as the other side is.
+"""The connection to a client: byte streams in both directions, with backpressure.
 
-A client that has left shows as ConnectionError, wherever that is noticed first.
+A client that has disconnected causes ConnectionError, in whichever call notices it first.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import Protocol
 
 _CHUNK = 1 << 16
 _BUFFERED = 1 << 18
-"""Bytes that may wait to be sent before whoever writes has to wait as well."""
+"""Bytes in the send buffer above which a write waits."""
 _LINGER = 5.0
-"""Seconds that a client has to close its side when all has been said."""
+"""Seconds that a client has to close its side after the last data."""
 
 
 class Wire(Protocol):
-    """A stream of bytes each way."""
+    """A byte stream in each direction."""
 
     async def read(self) -> bytes:
-        """Return what came next; no bytes when the client has left."""
+        """Return the next bytes; b"" after the client has disconnected."""
 
     async def write(self, data: bytes) -> None:
         """Send, and wait while the client is slow."""
 
     async def finish(self) -> None:
-        """Say that nothing more will come."""
+        """Send the end of our data."""
 
 
 class TcpWire:
@@ -41,11 +41,11 @@ class TcpWire:
         writer.transport.set_write_buffer_limits(_BUFFERED)
 
     def unread(self, data: bytes) -> None:
-        """Put back what was read too much."""
+        """Return bytes that were read beyond the request, for the next read."""
         self._pending = data
 
     async def read(self) -> bytes:
-        """Return what came next."""
+        """Return the next bytes."""
         data, self._pending = self._pending or await self._reader.read(_CHUNK), b""
         self._last_use = time.monotonic()
         return data
@@ -57,21 +57,21 @@ class TcpWire:
         self._last_use = time.monotonic()
 
     async def finish(self) -> None:
-        """Send what is left and say that nothing more will come."""
-        self._writer.transport.set_write_buffer_limits(high=1, low=0)  # drain until nothing waits here
+        """Send the buffered data and the end of our data."""
+        self._writer.transport.set_write_buffer_limits(high=1, low=0)  # drain() waits for an empty buffer
         await self._writer.drain()
         if self._writer.can_write_eof():
             try:
                 self._writer.write_eof()
-            except OSError as error:  # ENOTCONN: the client has closed both sides by now
-                raise ConnectionResetError("the client left") from error
+            except OSError as error:  # ENOTCONN: the client has already closed both sides
+                raise ConnectionResetError("the client disconnected") from error
 
     def idle(self) -> float:
-        """Return the seconds since something went through."""
+        """Return the seconds since the last read or write."""
         return time.monotonic() - self._last_use
 
     async def close(self) -> None:
-        """Let the client read what is under way and close its side, then close ours."""
+        """Wait until the client has read all data and closed its side, then close ours."""
         with suppress(OSError):
             async with asyncio.timeout(_LINGER):
                 while await self._reader.read(_CHUNK):
@@ -83,5 +83,5 @@ class TcpWire:
         self.abort()
 
     def abort(self) -> None:
-        """Close at once; what is still unsent is lost."""
+        """Close at once and drop unsent data."""
         self._writer.transport.abort()

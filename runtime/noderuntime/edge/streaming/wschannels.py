@@ -1,7 +1,7 @@
-"""Channels over a WebSocket: the first byte of a message is its channel (k8s.io/streaming, wsstream).
+"""Channels over a WebSocket: the first byte of a message is the channel (k8s.io/streaming, wsstream).
 
-In the protocols whose name begins with ``base64`` the number is a digit, and the rest of the message is
-base64. From version 5 on, a message of 255 and a number ends the client's side of that channel.
+In protocols with the prefix ``base64`` the channel is a digit and the rest of the message is base64. Since
+version 5, a message of 255 and a channel ends the client's data on that channel.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from noderuntime.edge.streaming.websocket import WebSocket
 
 _CLOSE = 255
 _QUANTUM = 4
-"""Characters of base64 that can be decoded by themselves."""
+"""Characters of base64 that decode on their own."""
 
 
 class WebSocketChannel:
@@ -26,25 +26,25 @@ class WebSocketChannel:
         self._number = number
 
     async def read(self) -> bytes:
-        """Return what the client sent next."""
+        """Return the client's next bytes."""
         return await self.inbox.take()
 
     async def write(self, data: bytes) -> None:
-        """Send one message, also an empty one."""
+        """Send one message, which can be empty."""
         await self._link.send(self._number, data)
 
     async def finish(self) -> None:
-        """No message says that: the end of the connection does."""
+        """Do nothing: the protocol has no message for it, the end of the connection serves."""
 
     def ignore(self) -> None:
-        """Drop what still comes."""
+        """Drop all further data of the client."""
         self.inbox.close()
 
 
 class WebSocketChannels:
     """See :class:`noderuntime.edge.streaming.channel.Link`. Channels are numbered from 0.
 
-    Of those that are not ``readable`` whatever the client sends is dropped.
+    Data of the client is dropped on channels that are not ``readable``.
     """
 
     def __init__(self, socket: WebSocket, protocol: str, count: int, readable: Collection[int]) -> None:
@@ -57,7 +57,7 @@ class WebSocketChannels:
                 channel.ignore()
 
     async def run(self) -> None:
-        """Deliver what comes to its channel; other kinds of messages are passed over."""
+        """Deliver received data to its channels. Messages for other channels are ignored."""
         number, carry = -1, b""
         while (piece := await self._socket.piece()) is not None:
             data = piece.data
@@ -77,25 +77,25 @@ class WebSocketChannels:
             await self._socket.write(bytes((number,)) + data)
 
     async def poke(self) -> None:
-        """Send something that says nothing."""
+        """Send a ping without waiting for its answer."""
         await self._socket.poke()
 
     async def finish(self) -> None:
-        """Say that the session is over."""
+        """Send the end of the session."""
         await self._socket.finish()
 
     def _number(self, first: int) -> int:
         return first - ord("0") if self._base64 else first
 
     def _decode(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return what can be decoded, and the characters that wait for more."""
+        """Return the decoded part of the data, and the characters that need more to decode."""
         if not self._base64:
             return data, b""
         whole = len(data) - len(data) % _QUANTUM
         try:
             return binascii.a2b_base64(data[:whole], strict_mode=True), data[whole:]
         except binascii.Error as error:
-            raise ConnectionError(f"the client does not speak base64: {error}") from error
+            raise ConnectionError(f"the client sent invalid base64: {error}") from error
 
     async def _deliver(self, number: int, data: bytes) -> None:
         if number == _CLOSE and self._closes:

@@ -1,4 +1,4 @@
-"""Where the cgroup driver comes from."""
+"""The choice of the cgroup driver."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from noderuntime.edge.router.upstream import Reply, UpstreamStatus
 AWAY = UpstreamStatus(grpc.StatusCode.UNAVAILABLE, "away")
 
 
-class Memory:
-    """Keeps values as the ledger does."""
+class Metadata:
+    """Stores values as the ledger does."""
 
     def __init__(self, **kept: str) -> None:
         self.kept = kept
@@ -27,7 +27,7 @@ class Memory:
 
 
 class FakeUpstream:
-    """Gives one answer after the other, the last one for ever."""
+    """Gives each answer in turn, and repeats the last one."""
 
     def __init__(self, *answers: int | UpstreamStatus) -> None:
         self._answers = list(answers)
@@ -43,32 +43,34 @@ class FakeUpstream:
         return Reply(told.SerializeToString(), (), ())
 
 
-async def _driver(configured: str | None, upstream: FakeUpstream | None, memory: Memory) -> str:
-    return await cgroups.cgroup_driver(configured, upstream, memory)  # type: ignore[arg-type]
+async def _driver(configured: str | None, upstream: FakeUpstream | None, metadata: Metadata) -> str:
+    return await cgroups.cgroup_driver(configured, upstream, metadata)  # type: ignore[arg-type]
 
 
-async def test_what_is_configured_counts() -> None:
-    assert await _driver("systemd", FakeUpstream(api_pb2.CGROUPFS), Memory()) == "systemd"
+async def test_the_configured_driver_is_used() -> None:
+    assert await _driver("systemd", FakeUpstream(api_pb2.CGROUPFS), Metadata()) == "systemd"
 
 
-@pytest.mark.parametrize(("told", "driver"), [(api_pb2.SYSTEMD, "systemd"), (api_pb2.CGROUPFS, "cgroupfs")])
-async def test_the_upstream_tells_and_is_remembered(told: int, driver: str) -> None:
-    memory = Memory(cgroup_driver="other")
-    assert await _driver(None, FakeUpstream(told), memory) == driver
-    assert memory.kept == {"cgroup_driver": driver}
+@pytest.mark.parametrize(
+    ("reported", "driver"), [(api_pb2.SYSTEMD, "systemd"), (api_pb2.CGROUPFS, "cgroupfs")]
+)
+async def test_the_upstreams_driver_is_used_and_stored(reported: int, driver: str) -> None:
+    metadata = Metadata(cgroup_driver="other")
+    assert await _driver(None, FakeUpstream(reported), metadata) == driver
+    assert metadata.kept == {"cgroup_driver": driver}
 
 
-async def test_a_known_driver_does_not_wait_for_the_upstream() -> None:
-    assert await _driver(None, FakeUpstream(AWAY), Memory(cgroup_driver="systemd")) == "systemd"
+async def test_a_stored_driver_does_not_wait_for_the_upstream() -> None:
+    assert await _driver(None, FakeUpstream(AWAY), Metadata(cgroup_driver="systemd")) == "systemd"
 
 
 async def test_a_first_start_waits_for_the_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroups, "_PAUSE_SECONDS", 0)
-    assert await _driver(None, FakeUpstream(AWAY, AWAY, api_pb2.CGROUPFS), Memory()) == "cgroupfs"
+    assert await _driver(None, FakeUpstream(AWAY, AWAY, api_pb2.CGROUPFS), Metadata()) == "cgroupfs"
 
 
-async def test_a_first_start_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_wait_of_a_first_start_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroups, "_PATIENCE_SECONDS", 0.01)
     monkeypatch.setattr(cgroups, "_PAUSE_SECONDS", 0.01)
     with pytest.raises(Unavailable, match="away"):
-        await _driver(None, FakeUpstream(AWAY), Memory())
+        await _driver(None, FakeUpstream(AWAY), Metadata())

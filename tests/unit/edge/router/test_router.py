@@ -1,4 +1,4 @@
-"""Whose is it? Decided from memory, by ID or by handler."""
+"""Routing by ID or by handler, from memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Table:
 
 
 class FakeUpstream:
-    """Knows some handlers; counts how often it was asked."""
+    """Has some handlers and counts its calls."""
 
     def __init__(self, *handlers: str) -> None:
         self._handlers = handlers
@@ -50,30 +50,30 @@ def _router(upstream: FakeUpstream | None) -> Router:
     return Router(Table("aa11"), Table("cc11", "cc22"), ("runc", "gvisor"), upstream)  # type: ignore[arg-type]
 
 
-async def test_a_sandbox_of_ours_is_ours_by_its_prefix_which_becomes_the_id() -> None:
+async def test_a_prefix_of_our_sandbox_is_completed() -> None:
     request = api_pb2.StopPodSandboxRequest(pod_sandbox_id="aa")
     assert await _router(FakeUpstream()).is_ours(METHODS["StopPodSandbox"], request)
     assert request.pod_sandbox_id == "aa11"
 
 
 @pytest.mark.parametrize("identifier", ["cc", "dd"], ids=["two fit", "none fits"])
-async def test_other_containers_are_the_upstreams(identifier: str) -> None:
+async def test_other_containers_are_routed_to_the_upstream(identifier: str) -> None:
     request = api_pb2.ContainerStatusRequest(container_id=identifier)
     assert not await _router(FakeUpstream()).is_ours(METHODS["ContainerStatus"], request)
     assert request.container_id == identifier
 
 
-async def test_without_an_upstream_unknown_ids_are_ours_to_answer() -> None:
+async def test_without_an_upstream_unknown_ids_are_ours() -> None:
     request = api_pb2.ContainerStatusRequest(container_id="dd")
     assert await _router(None).is_ours(METHODS["ContainerStatus"], request)
 
 
-async def test_a_container_is_created_where_its_sandbox_is() -> None:
+async def test_create_container_is_routed_by_its_sandbox() -> None:
     request = api_pb2.CreateContainerRequest(pod_sandbox_id="aa11")
     assert await _router(FakeUpstream()).is_ours(METHODS["CreateContainer"], request)
 
 
-async def test_our_handlers_win_over_the_upstreams_without_asking() -> None:
+async def test_our_handlers_take_precedence_without_a_call() -> None:
     upstream = FakeUpstream("runc")
     request = api_pb2.RunPodSandboxRequest(runtime_handler="runc")
     assert await _router(upstream).is_ours(METHODS["RunPodSandbox"], request)
@@ -81,21 +81,21 @@ async def test_our_handlers_win_over_the_upstreams_without_asking() -> None:
 
 
 @pytest.mark.parametrize("handler", ["", "kata"])
-async def test_the_default_and_the_upstreams_handlers_are_passed_on(handler: str) -> None:
+async def test_other_handlers_are_routed_to_the_upstream(handler: str) -> None:
     request = api_pb2.RunPodSandboxRequest(runtime_handler=handler)
     assert not await _router(FakeUpstream("", "kata")).is_ours(METHODS["RunPodSandbox"], request)
 
 
-async def test_an_upstream_that_names_no_handlers_judges_itself() -> None:
+async def test_an_upstream_without_a_handler_list_decides() -> None:
     request = api_pb2.RunPodSandboxRequest(runtime_handler="kata")
     assert not await _router(FakeUpstream()).is_ours(METHODS["RunPodSandbox"], request)
 
 
-async def test_a_handler_that_nobody_has_is_refused_with_all_there_are() -> None:
+async def test_an_unknown_handler_is_rejected_with_the_known_ones() -> None:
     request = api_pb2.RunPodSandboxRequest(runtime_handler="kata\n" + "x" * 10_000)
     with pytest.raises(InvalidArgument) as caught:
         await _router(FakeUpstream("", "crun")).is_ours(METHODS["RunPodSandbox"], request)
-    assert str(caught.value).endswith("there are: crun, gvisor, runc")
+    assert str(caught.value).endswith("(known: crun, gvisor, runc)")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 200
 
@@ -106,7 +106,7 @@ async def test_without_an_upstream_the_first_handler_is_the_default() -> None:
     assert request.runtime_handler == "runc"
 
 
-async def test_handlers_that_come_and_go_are_seen_at_once() -> None:
+async def test_changed_handlers_apply_at_once() -> None:
     handlers = {"runc": 1}
     router = Router(Table(), Table(), handlers, FakeUpstream("", "crun"))  # type: ignore[arg-type]
     request = api_pb2.RunPodSandboxRequest(runtime_handler="crun")
@@ -115,28 +115,28 @@ async def test_handlers_that_come_and_go_are_seen_at_once() -> None:
     assert await router.is_ours(METHODS["RunPodSandbox"], request)
 
 
-async def test_without_an_upstream_only_ours_are_named() -> None:
-    with pytest.raises(InvalidArgument, match=r"there are: gvisor, runc$"):
+async def test_without_an_upstream_the_error_names_our_handlers() -> None:
+    with pytest.raises(InvalidArgument, match=r"\(known: gvisor, runc\)$"):
         await _router(None).is_ours(
             METHODS["RunPodSandbox"], api_pb2.RunPodSandboxRequest(runtime_handler="crun")
         )
 
 
-def test_what_names_an_object_is_routed_by_it() -> None:
+def test_calls_with_an_id_are_routed_by_it() -> None:
     for method in METHODS.values():
         fields = method.request.DESCRIPTOR.fields_by_name
         named = next((name for name in ("pod_sandbox_id", "container_id") if name in fields), None)
         assert method.id_field == named, method.name
 
 
-def test_lists_of_pods_and_containers_join_both_sides() -> None:
+def test_lists_join_both_sides() -> None:
     for method in METHODS.values():
         is_list = method.name.startswith(("List", "Stream")) and not method.name.endswith("Images")
         is_list = is_list and method.name not in ("ListMetricDescriptors", "ListPodSandboxMetrics")
         assert (method.route is Route.JOIN) == is_list, method.name
 
 
-def test_images_are_the_upstreams() -> None:
+def test_image_calls_are_routed_to_the_upstream() -> None:
     images = [method for method in METHODS.values() if "ImageService" in method.path]
     assert len(images) == 6
     assert {method.route for method in images} == {Route.UPSTREAM}

@@ -1,4 +1,4 @@
-"""A streaming server on loopback."""
+"""Fixtures: a streaming server on loopback."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from noderuntime.edge.streaming.server import StreamingServer
 
 @pytest.fixture
 async def server() -> AsyncIterator[StreamingServer]:
-    """A server that has no session left over when its test ends."""
+    """Yield a server, and check that it has no session left when the test ends."""
     served = StreamingServer(StreamingConfig())
     await served.start()
     yield served
     await served.stop()
     assert served._serving == set()
-    assert served._strangers == set()
+    assert served._unauthenticated == set()

@@ -1,4 +1,4 @@
-"""Sessions that a test scripts."""
+"""Sessions that a test defines."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def command(
     stderr: bool = True,
     tty: bool = False,
 ) -> Command:
-    """Make a session out of a function."""
+    """Return a session that runs a function."""
     return Command("exec", Streams(stdin, stdout, stderr and not tty, tty), run)

@@ -1,4 +1,4 @@
-"""Port-forward as clients speak it: SPDY, SPDY in a WebSocket, and named ports over a WebSocket."""
+"""Port-forward with real clients' protocols: SPDY, SPDY in a WebSocket, and ports over a WebSocket."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Peer = Callable[[Stdio], Awaitable[None]]
 
 
 class Pod:
-    """Something that listens on every port but 1."""
+    """A pod that listens on every port but 1."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
@@ -41,7 +41,7 @@ class Pod:
 
 
 async def answers_at_the_end(stdio: Stdio) -> None:
-    """Say what was heard, but only when all of it has come."""
+    """Send the received data back, but only after its end."""
     heard = b""
     while data := await stdio.read():
         heard += data
@@ -58,14 +58,14 @@ async def is_deaf(_stdio: Stdio) -> None:
 
 
 async def pair(client: SpdySession, port: int, request: str = "0") -> tuple[int, int]:
-    """Open both streams as kubectl does; returns (data, error)."""
+    """Open both streams as kubectl does and return (data, error)."""
     error = await client.open(streamtype="error", port=str(port), requestid=request)
     await client.send(error, b"", fin=True)
     return await client.open(streamtype="data", port=str(port), requestid=request), error
 
 
 @pytest.mark.parametrize("tunnelled", [False, True])
-async def test_a_connection_with_both_ends_closed_in_turn(server: StreamingServer, tunnelled: bool) -> None:
+async def test_both_ends_of_a_connection_close_in_turn(server: StreamingServer, tunnelled: bool) -> None:
     pod = Pod(answers_at_the_end)
     url = server.offer(pod.forward())
     async with await (tunnel(url) if tunnelled else spdy(url, "portforward.k8s.io")) as client:
@@ -78,7 +78,7 @@ async def test_a_connection_with_both_ends_closed_in_turn(server: StreamingServe
     assert pod.ports == [8080]
 
 
-async def test_many_connections_at_once(server: StreamingServer) -> None:
+async def test_many_connections_are_served_in_parallel(server: StreamingServer) -> None:
     pod = Pod(echoes)
     async with await spdy(server.offer(pod.forward()), "portforward.k8s.io") as client:
         opened = [await pair(client, 8000 + number, str(number)) for number in range(50)]
@@ -91,7 +91,7 @@ async def test_many_connections_at_once(server: StreamingServer) -> None:
     assert sorted(pod.ports) == [8000 + number for number in range(50)]
 
 
-async def test_connections_one_after_the_other_leave_room(server: StreamingServer) -> None:
+async def test_ended_connections_do_not_count_for_the_limit(server: StreamingServer) -> None:
     pod = Pod(answers_at_the_end)
     async with await spdy(server.offer(pod.forward()), "portforward.k8s.io") as client:
         for number in range(600):
@@ -101,7 +101,7 @@ async def test_connections_one_after_the_other_leave_room(server: StreamingServe
     assert len(pod.ports) == 600
 
 
-async def test_the_oldest_clients_name_no_request(server: StreamingServer) -> None:
+async def test_the_oldest_clients_send_no_request_id(server: StreamingServer) -> None:
     pod = Pod(answers_at_the_end)
     async with await spdy(server.offer(pod.forward()), "") as client:
         await client.open(streamtype="error", port="80")
@@ -110,7 +110,7 @@ async def test_the_oldest_clients_name_no_request(server: StreamingServer) -> No
         await client.hears(data, b"heard ")
 
 
-async def test_where_nobody_listens_the_client_hears_why(server: StreamingServer) -> None:
+async def test_a_closed_port_is_reported_on_the_error_stream(server: StreamingServer) -> None:
     pod = Pod(echoes)
     async with await spdy(server.offer(pod.forward()), "portforward.k8s.io") as client:
         data, error = await pair(client, 1)
@@ -134,7 +134,7 @@ async def test_where_nobody_listens_the_client_hears_why(server: StreamingServer
         {"port": "80"},
     ],
 )
-async def test_streams_that_make_no_sense_are_reset(server: StreamingServer, headers: dict[str, str]) -> None:
+async def test_invalid_streams_are_reset(server: StreamingServer, headers: dict[str, str]) -> None:
     pod = Pod(echoes)
     async with await spdy(server.offer(pod.forward()), "portforward.k8s.io") as client:
         assert await client.open(**headers) in client.was_reset
@@ -149,7 +149,7 @@ async def test_a_second_stream_of_the_same_kind_is_reset(server: StreamingServer
         assert await client.open(streamtype="data", port="80", requestid="7") in client.was_reset
 
 
-async def test_a_connection_that_the_client_resets_is_closed(server: StreamingServer) -> None:
+async def test_a_reset_by_the_client_closes_the_connection(server: StreamingServer) -> None:
     pod = Pod(echoes)
     async with await spdy(server.offer(pod.forward()), "portforward.k8s.io") as client:
         data, error = await pair(client, 80)
@@ -160,7 +160,7 @@ async def test_a_connection_that_the_client_resets_is_closed(server: StreamingSe
     assert pod.left.is_set()
 
 
-async def test_halves_of_pairs_that_were_reset_are_forgotten(server: StreamingServer) -> None:
+async def test_reset_streams_without_a_pair_are_dropped(server: StreamingServer) -> None:
     pod = Pod(echoes)
     async with await spdy(server.offer(pod.forward()), "portforward.k8s.io") as client:
         for _ in range(1000):
@@ -169,7 +169,7 @@ async def test_halves_of_pairs_that_were_reset_are_forgotten(server: StreamingSe
             await client.say(control(RST_STREAM, struct.pack(">II", error, 5)))
 
 
-async def test_a_client_that_leaves_closes_its_connections(server: StreamingServer) -> None:
+async def test_a_disconnect_closes_the_clients_connections(server: StreamingServer) -> None:
     pod = Pod(echoes)
     async with await spdy(server.offer(pod.forward()), "portforward.k8s.io") as client:
         data, _ = await pair(client, 80)
@@ -179,7 +179,7 @@ async def test_a_client_that_leaves_closes_its_connections(server: StreamingServ
         await pod.left.wait()
 
 
-async def test_a_pod_that_reads_nothing_makes_the_client_wait(server: StreamingServer) -> None:
+async def test_a_pod_that_does_not_read_slows_the_client(server: StreamingServer) -> None:
     async with await spdy(server.offer(Pod(is_deaf).forward()), "portforward.k8s.io") as client:
         data, _ = await pair(client, 80)
         sent = 0
@@ -191,7 +191,7 @@ async def test_a_pod_that_reads_nothing_makes_the_client_wait(server: StreamingS
         assert sent < 64 << 20
 
 
-async def test_ports_named_beforehand_over_a_websocket(server: StreamingServer) -> None:
+async def test_websocket_serves_the_ports_of_the_request(server: StreamingServer) -> None:
     pod = Pod(echoes)
     async with await websocket(server.offer(pod.forward(80, 1, 443)), "v4.channel.k8s.io") as client:
         for number, port in enumerate((80, 80, 1, 1, 443, 443)):
@@ -203,6 +203,6 @@ async def test_ports_named_beforehand_over_a_websocket(server: StreamingServer) 
         await client.hears(3, b"error forwarding port 1")
 
 
-async def test_without_named_ports_only_the_tunnel_is_spoken(server: StreamingServer) -> None:
+async def test_websocket_without_ports_supports_only_the_tunnel(server: StreamingServer) -> None:
     with pytest.raises(AssertionError, match="403"):
         await websocket(server.offer(Pod(echoes).forward()), "v4.channel.k8s.io")

@@ -1,4 +1,4 @@
-"""Exec and attach as clients of every age speak them, against a real server on loopback."""
+"""Exec and attach with all versions of the protocol, against a real server on loopback."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def streams_of(client: SpdySession, *names: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("version", [1, 2, 3, 4])
-async def test_spdy_outputs_and_end(server: StreamingServer, version: int) -> None:
+async def test_spdy_sends_output_and_exit_status(server: StreamingServer, version: int) -> None:
     name = "channel.k8s.io" if version == 1 else f"v{version}.channel.k8s.io"
     async with await spdy(server.offer(command(says)), name) as client:
         assert client.answer.headers["x-stream-protocol-version"] == name
@@ -69,7 +69,7 @@ async def test_spdy_outputs_and_end(server: StreamingServer, version: int) -> No
     assert client.gone_away
 
 
-async def test_a_client_that_names_no_protocol_speaks_the_first(server: StreamingServer) -> None:
+async def test_without_a_protocol_version_1_is_used(server: StreamingServer) -> None:
     async with await spdy(server.offer(command(echoes, stdin=True)), "") as client:
         assert "x-stream-protocol-version" not in client.answer.headers
         opened = await streams_of(client, "error", "stdin", "stdout", "stderr")
@@ -78,13 +78,13 @@ async def test_a_client_that_names_no_protocol_speaks_the_first(server: Streamin
     assert client.heard[opened["error"]] == b""
 
 
-async def test_of_several_protocols_the_clients_first_is_spoken(server: StreamingServer) -> None:
+async def test_the_clients_first_supported_protocol_is_used(server: StreamingServer) -> None:
     wanted = "v9.channel.k8s.io, v3.channel.k8s.io, v4.channel.k8s.io"
     async with await spdy(server.offer(command(says)), wanted) as client:
         assert client.answer.headers["x-stream-protocol-version"] == "v3.channel.k8s.io"
 
 
-async def test_spdy_stdin_and_its_end(server: StreamingServer) -> None:
+async def test_spdy_receives_stdin_and_its_end(server: StreamingServer) -> None:
     async with await spdy(server.offer(command(echoes, stdin=True))) as client:
         opened = await streams_of(client, "error", "stdin", "stdout", "stderr")
         await client.send(opened["stdin"], b"one ")
@@ -95,7 +95,7 @@ async def test_spdy_stdin_and_its_end(server: StreamingServer) -> None:
     assert json.loads(client.heard[opened["error"]]) == SUCCESS
 
 
-async def test_streams_that_nobody_asked_for_are_reset(server: StreamingServer) -> None:
+async def test_unrequested_streams_are_reset(server: StreamingServer) -> None:
     async with await spdy(server.offer(command(says, stderr=False))) as client:
         assert await client.open(streamtype="bogus") in client.was_reset
         first = await client.open(streamtype="stdout")
@@ -105,7 +105,7 @@ async def test_streams_that_nobody_asked_for_are_reset(server: StreamingServer) 
     assert client.heard[first] == b"out"
 
 
-async def test_a_session_that_fails_says_why(server: StreamingServer) -> None:
+async def test_a_failed_session_sends_its_error(server: StreamingServer) -> None:
     async with await spdy(server.offer(command(fails))) as client:
         opened = await streams_of(client, "error", "stdout", "stderr")
         await client.ends()
@@ -123,7 +123,7 @@ async def sizes(stdio: Stdio) -> int:
     return 0
 
 
-async def test_sizes_of_a_terminal(server: StreamingServer) -> None:
+async def test_terminal_sizes_reach_the_session(server: StreamingServer) -> None:
     async with await spdy(server.offer(command(sizes, tty=True))) as client:
         opened = await streams_of(client, "error", "stdout", "resize")
         await client.send(opened["resize"], b'{"Width":80,"Height":24}\n')
@@ -138,7 +138,7 @@ async def test_sizes_of_a_terminal(server: StreamingServer) -> None:
 
 
 @pytest.mark.parametrize("text", [b"rubbish", b"[" * 10_000, b'{"Width":"80","Height":null}'])
-async def test_what_is_no_size_is_passed_over(server: StreamingServer, text: bytes) -> None:
+async def test_invalid_sizes_are_ignored(server: StreamingServer, text: bytes) -> None:
     async def run(stdio: Stdio) -> int:
         return len([size async for size in stdio.sizes()])
 
@@ -150,7 +150,7 @@ async def test_what_is_no_size_is_passed_over(server: StreamingServer, text: byt
 
 
 @pytest.mark.parametrize("version", [4, 5])
-async def test_websocket_outputs_and_end(server: StreamingServer, version: int) -> None:
+async def test_websocket_sends_output_and_exit_status(server: StreamingServer, version: int) -> None:
     async with await websocket(server.offer(command(says)), f"v{version}.channel.k8s.io") as client:
         await client.ends()
     assert client.messages[0] == bytes((STDOUT_C,))
@@ -159,7 +159,7 @@ async def test_websocket_outputs_and_end(server: StreamingServer, version: int) 
     assert client.close_code == 1000
 
 
-async def test_websocket_stdin_ends_by_the_close_message_of_version_5(server: StreamingServer) -> None:
+async def test_websocket_v5_close_message_ends_stdin(server: StreamingServer) -> None:
     async with await websocket(server.offer(command(echoes, stdin=True)), "v5.channel.k8s.io") as client:
         await client.send(STDIN_C, b"one ")
         await client.hears(STDOUT_C, b"one ")
@@ -169,14 +169,14 @@ async def test_websocket_stdin_ends_by_the_close_message_of_version_5(server: St
     assert json.loads(client.heard[ERROR_C]) == SUCCESS
 
 
-async def test_before_version_5_that_message_is_none(server: StreamingServer) -> None:
+async def test_websocket_v4_ignores_the_close_message(server: StreamingServer) -> None:
     async with await websocket(server.offer(command(echoes, stdin=True)), "v4.channel.k8s.io") as client:
         await client.send(255, bytes((STDIN_C,)))
         await client.send(STDIN_C, b"still here")
         await client.hears(STDOUT_C, b"still here")
 
 
-async def test_a_message_in_pieces_is_one_channels(server: StreamingServer) -> None:
+async def test_a_fragmented_message_is_for_one_channel(server: StreamingServer) -> None:
     async with await websocket(server.offer(command(echoes, stdin=True)), "v5.channel.k8s.io") as client:
         await client.event(BytesMessage(b"\0ab", message_finished=False))
         await client.event(BytesMessage(b"\1cd", message_finished=False))
@@ -185,7 +185,7 @@ async def test_a_message_in_pieces_is_one_channels(server: StreamingServer) -> N
         await client.hears(STDOUT_C, b"ab\1cdef")
 
 
-async def test_channels_that_are_none_or_not_the_clients_are_passed_over(server: StreamingServer) -> None:
+async def test_data_on_invalid_channels_is_ignored(server: StreamingServer) -> None:
     async with await websocket(server.offer(command(echoes, stdin=True)), "v5.channel.k8s.io") as client:
         for channel in (STDOUT_C, ERROR_C, 17, 254):
             await client.send(channel, b"x" * 200_000)
@@ -198,7 +198,7 @@ async def test_channels_that_are_none_or_not_the_clients_are_passed_over(server:
 
 
 @pytest.mark.parametrize("protocol", ["v4.base64.channel.k8s.io", "base64.channel.k8s.io"])
-async def test_base64(server: StreamingServer, protocol: str) -> None:
+async def test_base64_protocols_encode_both_directions(server: StreamingServer, protocol: str) -> None:
     async with await websocket(server.offer(command(echoes, stdin=True)), protocol) as client:
         text = base64.b64encode(b"some bytes\xff").decode()
         await client.event(TextMessage(f"0{text[:5]}", message_finished=False))
@@ -211,7 +211,7 @@ async def test_base64(server: StreamingServer, protocol: str) -> None:
         await client.ends()
 
 
-async def test_websocket_sizes(server: StreamingServer) -> None:
+async def test_websocket_receives_terminal_sizes(server: StreamingServer) -> None:
     async with await websocket(server.offer(command(sizes, tty=True)), "v5.channel.k8s.io") as client:
         await client.send(RESIZE_C, b'{"Width":80,"Height":99}')
         await client.ends()
@@ -235,7 +235,7 @@ async def waits_for_ever(left: asyncio.Event, stdio: Stdio) -> int:
 
 
 @pytest.mark.parametrize("how", ["spdy", "websocket", "websocket close", "broken"])
-async def test_a_client_that_leaves_cancels_its_session(server: StreamingServer, how: str) -> None:
+async def test_a_disconnect_cancels_the_session(server: StreamingServer, how: str) -> None:
     left = asyncio.Event()
     url = server.offer(command(lambda stdio: waits_for_ever(left, stdio)))
     if how.startswith("websocket"):
@@ -255,7 +255,7 @@ async def test_a_client_that_leaves_cancels_its_session(server: StreamingServer,
         await left.wait()
 
 
-async def test_a_client_is_missed_also_behind_data_that_nobody_reads(
+async def test_a_disconnect_behind_unread_data_is_detected(
     server: StreamingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("noderuntime.edge.streaming.inbox._PATIENCE", 0.05)
@@ -271,7 +271,7 @@ async def test_a_client_is_missed_also_behind_data_that_nobody_reads(
         await left.wait()
 
 
-async def test_a_client_that_reads_nothing_makes_the_session_wait(server: StreamingServer) -> None:
+async def test_a_client_that_does_not_read_slows_the_session(server: StreamingServer) -> None:
     written = 0
 
     async def shouts(stdio: Stdio) -> int:
@@ -292,7 +292,7 @@ async def test_a_client_that_reads_nothing_makes_the_session_wait(server: Stream
         assert written < 64 << 20
 
 
-async def test_the_last_words_reach_a_slow_reader(server: StreamingServer) -> None:
+async def test_the_last_output_reaches_a_slow_client(server: StreamingServer) -> None:
     async def long(stdio: Stdio) -> int:
         for _ in range(64):
             await stdio.write(STDOUT, bytes(1 << 16))
@@ -308,7 +308,7 @@ async def test_the_last_words_reach_a_slow_reader(server: StreamingServer) -> No
     assert json.loads(client.heard[opened["error"]]) == SUCCESS
 
 
-async def test_streams_that_are_not_opened_in_time_end_the_session(
+async def test_missing_streams_end_the_session_at_the_timeout(
     server: StreamingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("noderuntime.edge.streaming.remotecommand._CREATION_TIMEOUT", 0.1)
@@ -317,9 +317,7 @@ async def test_streams_that_are_not_opened_in_time_end_the_session(
         await client.ends()
 
 
-async def test_a_session_on_which_nothing_moves_is_ended(
-    server: StreamingServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_idle_session_is_ended(server: StreamingServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("noderuntime.edge.streaming.server._IDLE", 0.2)
     left = asyncio.Event()
     url = server.offer(command(lambda stdio: waits_for_ever(left, stdio)))
@@ -328,13 +326,13 @@ async def test_a_session_on_which_nothing_moves_is_ended(
     assert left.is_set()
 
 
-async def test_a_frame_of_two_gigabytes_is_taken_as_it_comes(server: StreamingServer) -> None:
+async def test_a_huge_frame_is_not_buffered(server: StreamingServer) -> None:
     async with await websocket(server.offer(command(echoes, stdin=True)), "v5.channel.k8s.io") as client:
         await client.write(b"\x82\xff" + (2 << 30).to_bytes(8, "big") + bytes(4) + b"\0first of it")
         await client.hears(STDOUT_C, b"first of it")
 
 
-async def test_stopping_ends_sessions_as_if_clients_had_left(server: StreamingServer) -> None:
+async def test_stop_ends_sessions_like_a_disconnect(server: StreamingServer) -> None:
     left = asyncio.Event()
     url = server.offer(command(lambda stdio: waits_for_ever(left, stdio)))
     client: WebSocketSession

@@ -1,4 +1,4 @@
-"""The door of the streaming server: who is let in, and what the others hear."""
+"""The streaming server: requests, tokens, limits and TLS."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ async def hears_hello(client: SpdySession) -> None:
     assert client.heard[out] == b"hello"
 
 
-async def test_a_url_is_good_once(server: StreamingServer) -> None:
+async def test_a_url_is_valid_once(server: StreamingServer) -> None:
     url = server.offer(command(says_hello))
     assert url.startswith("http://127.0.0.1:")
     await hears_hello(await spdy(url))
     again = await ask(url, SPDY)
-    assert (again.status, again.body) == (404, b"there is no such session, or no more\n")
+    assert (again.status, again.body) == (404, b"there is the session does not exist, or no more\n")
 
 
 @pytest.mark.parametrize(
@@ -60,17 +60,17 @@ async def test_a_url_is_good_once(server: StreamingServer) -> None:
         ("/exec/{token}", websocket_headers() | {"Sec-WebSocket-Version": "8"}, "GET", 426, b"version 13"),
         ("/exec/{token}", websocket_headers() | {"Sec-WebSocket-Key": ""}, "GET", 400, b"Key"),
         ("/exec/{token}", websocket_headers(), "POST", 400, b"GET"),
-        ("/attach/{token}", SPDY, "POST", 404, b"no such session"),
-        ("/portforward/{token}", SPDY, "POST", 404, b"no such session"),
-        ("/exec/{token}/more", SPDY, "POST", 404, b"no such session"),
-        ("/exec/", SPDY, "POST", 404, b"no such session"),
-        ("/", SPDY, "POST", 404, b"no such session"),
-        ("//{token}", SPDY, "POST", 404, b"no such session"),
-        ("/exec/" + "A" * 43, SPDY, "POST", 404, b"no such session"),
+        ("/attach/{token}", SPDY, "POST", 404, b"the session does not exist"),
+        ("/portforward/{token}", SPDY, "POST", 404, b"the session does not exist"),
+        ("/exec/{token}/more", SPDY, "POST", 404, b"the session does not exist"),
+        ("/exec/", SPDY, "POST", 404, b"the session does not exist"),
+        ("/", SPDY, "POST", 404, b"the session does not exist"),
+        ("//{token}", SPDY, "POST", 404, b"the session does not exist"),
+        ("/exec/" + "A" * 43, SPDY, "POST", 404, b"the session does not exist"),
         ("/exec/{token}", SPDY | {"X": "x" * 30_000}, "POST", 400, b""),
     ],
 )
-async def test_who_is_not_let_in_hears_why(
+async def test_a_refused_request_gets_its_reason(
     server: StreamingServer, path: str, headers: dict[str, str], method: str, status: int, words: bytes
 ) -> None:
     url = urlsplit(server.offer(command(says_hello)))
@@ -85,7 +85,7 @@ async def test_who_is_not_let_in_hears_why(
 @pytest.mark.parametrize(
     "raw", [b"\x16\x03\x01\x02\x00\x01", b"GET\r\n\r\n", b"\r\n" * 20_000, b"\0" * 100_000]
 )
-async def test_what_is_no_request_is_answered_or_cut_off(server: StreamingServer, raw: bytes) -> None:
+async def test_an_invalid_request_is_answered_or_disconnected(server: StreamingServer, raw: bytes) -> None:
     port = urlsplit(server.offer(command(says_hello))).port
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(raw)
@@ -99,7 +99,7 @@ async def test_what_is_no_request_is_answered_or_cut_off(server: StreamingServer
     assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
 
 
-async def test_what_is_sent_behind_the_request_is_not_lost(server: StreamingServer) -> None:
+async def test_data_sent_with_the_request_is_not_lost(server: StreamingServer) -> None:
     client = SpdyClient()
     early = b"".join(client.open({"streamtype": name}) for name in ("stdout", "stderr", "error"))
     answer = await ask(server.offer(command(says_hello)), SPDY, tail=early)
@@ -108,7 +108,7 @@ async def test_what_is_sent_behind_the_request_is_not_lost(server: StreamingServ
     assert session.heard[1] == b"hello"
 
 
-async def test_a_stranger_that_says_nothing_is_cut_off(
+async def test_a_silent_client_is_disconnected(
     server: StreamingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("noderuntime.edge.streaming.server._HANDSHAKE", 0.2)
@@ -122,26 +122,26 @@ async def test_a_stranger_that_says_nothing_is_cut_off(
     writer.close()
 
 
-async def test_strangers_do_not_pile_up_and_do_not_keep_others_out_for_ever(
+async def test_unauthenticated_connections_are_limited_and_expire(
     server: StreamingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("noderuntime.edge.streaming.server._MOST_STRANGERS", 20)
+    monkeypatch.setattr("noderuntime.edge.streaming.server._MOST_UNAUTHENTICATED", 20)
     monkeypatch.setattr("noderuntime.edge.streaming.server._HANDSHAKE", 1.0)
     url = server.offer(command(says_hello))
     strangers = [socket.create_connection(("127.0.0.1", urlsplit(url).port or 0)) for _ in range(100)]
     async with asyncio.timeout(10):
-        while len(server._strangers) < 20:
+        while len(server._unauthenticated) < 20:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
-        assert len(server._strangers) == 20
-        while server._strangers:
+        assert len(server._unauthenticated) == 20
+        while server._unauthenticated:
             await asyncio.sleep(0.01)
     for stranger in strangers:
         stranger.close()
     await hears_hello(await spdy(url))
 
 
-async def test_only_so_many_sessions_are_offered(server: StreamingServer) -> None:
+async def test_the_number_of_offered_sessions_is_limited(server: StreamingServer) -> None:
     async def nobody(_port: int, _stdio: Stdio) -> None:
         raise NotImplementedError
 
@@ -151,7 +151,7 @@ async def test_only_so_many_sessions_are_offered(server: StreamingServer) -> Non
         server.offer(command(says_hello))
 
 
-async def test_a_bug_in_a_session_ends_that_session_alone(
+async def test_a_session_that_raises_ends_only_itself(
     server: StreamingServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def buggy(_stdio: Stdio) -> int:
@@ -161,13 +161,13 @@ async def test_a_bug_in_a_session_ends_that_session_alone(
         for name in ("stdout", "stderr", "error"):
             await client.open(streamtype=name)
         await client.ends()
-    assert "a streaming session failed in an unforeseen way" in caplog.messages
+    assert "streaming session failed unexpectedly" in caplog.messages
     await hears_hello(await spdy(server.offer(command(says_hello))))
 
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 and its key."""
+    """Return a certificate for 127.0.0.1 and its key."""
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     request = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1")
     names = ("-subj", "/CN=node", "-addext", "subjectAltName=IP:127.0.0.1")
@@ -180,7 +180,7 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
     return cert, key
 
 
-async def test_tls(certificate: tuple[Path, Path]) -> None:
+async def test_sessions_are_served_over_tls(certificate: tuple[Path, Path]) -> None:
     cert, key = certificate
     server = StreamingServer(StreamingConfig(tls_cert=cert, tls_key=key))
     await server.start()
@@ -199,7 +199,7 @@ async def test_bad_tls_files_are_named(tmp_path: Path) -> None:
         await missing.start()
 
 
-async def test_a_port_that_is_taken_is_named() -> None:
+async def test_a_port_in_use_is_named() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -208,7 +208,7 @@ async def test_a_port_that_is_taken_is_named() -> None:
             await StreamingServer(StreamingConfig(port=port)).start()
 
 
-async def test_ipv6() -> None:
+async def test_the_url_of_an_ipv6_address_has_brackets() -> None:
     server = StreamingServer(StreamingConfig(address="::1"))
     await server.start()
     try:

@@ -1,4 +1,4 @@
-"""SPDY/3.1 framing and the life of streams, against frames written by hand."""
+"""SPDY/3.1 framing and the lifecycle of streams, against hand-written frames."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def answers(server: ServerSession, client: SpdyClient) -> list[Frame]:
     return list(client.frames(server.take_output()))
 
 
-def test_the_dictionary_is_the_drafts() -> None:
+def test_the_dictionary_has_the_drafts_checksum() -> None:
     assert (len(DICTIONARY), zlib.adler32(DICTIONARY)) == (1423, 0xE3C6A7C2)
 
 
-def test_a_stream_from_its_opening_to_its_end() -> None:
+def test_a_stream_is_opened_used_and_finished() -> None:
     server, client = session(), SpdyClient()
     headers = {"streamtype": "stdin", "port": "80"}
     assert list(server.receive(client.open(headers))) == [Opened(1, headers, finished=False)]
@@ -54,7 +54,7 @@ def test_a_stream_from_its_opening_to_its_end() -> None:
     assert answers(server, client) == [Frame(0, 1, False, b"out"), Frame(0, 1, True, b"")]
 
 
-def test_header_blocks_share_one_compression() -> None:
+def test_header_blocks_share_one_zlib_stream() -> None:
     server, client = session(), SpdyClient()
     for number in range(5):
         headers = {"requestid": str(number), "streamtype": "data"}
@@ -64,12 +64,12 @@ def test_header_blocks_share_one_compression() -> None:
     assert [frame.content for frame in answers(server, client)] == [bytes(4)] * 5
 
 
-def test_of_several_values_the_first_counts_and_names_have_no_case() -> None:
+def test_the_first_header_value_is_used_and_names_fold_case() -> None:
     (event,) = session().receive(SpdyClient().open({"StreamType": "a\0b"}))
     assert event == Opened(1, {"streamtype": "a"}, finished=False)
 
 
-def test_a_data_frame_is_told_piece_by_piece() -> None:
+def test_a_data_frame_is_passed_on_in_pieces() -> None:
     server = session()
     list(server.receive(SpdyClient().open({})))
     whole = data(1, b"x" * 100, fin=True)
@@ -78,7 +78,7 @@ def test_a_data_frame_is_told_piece_by_piece() -> None:
 
 
 @given(st.lists(st.integers(1, 40), max_size=30), st.binary(max_size=200))
-def test_how_the_bytes_are_cut_changes_nothing(cuts: list[int], content: bytes) -> None:
+def test_events_do_not_depend_on_how_bytes_are_split(cuts: list[int], content: bytes) -> None:
     client = SpdyClient()
     stream = client.open({"streamtype": "stdin"}) + data(1, content) + control(PING, b"\0\0\0\1")
     stream += client.open({"streamtype": "error"}) + data(1, b"", fin=True) + control(GOAWAY, bytes(8))
@@ -96,12 +96,12 @@ def test_how_the_bytes_are_cut_changes_nothing(cuts: list[int], content: bytes) 
 @given(
     st.dictionaries(st.text("abcdefgh-", min_size=1, max_size=9), st.text("abc =/.", max_size=20), max_size=9)
 )
-def test_any_headers_come_through(headers: dict[str, str]) -> None:
+def test_any_headers_are_parsed(headers: dict[str, str]) -> None:
     (event,) = session().receive(SpdyClient().open(headers))
     assert event == Opened(1, headers, finished=False)
 
 
-def test_half_closed_streams_go_on_in_the_other_direction() -> None:
+def test_half_closed_streams_stay_open_the_other_way() -> None:
     server, client = session(), SpdyClient()
     list(server.receive(client.open({}) + data(1, b"all", fin=True)))
     server.send(1, b"answer")
@@ -113,7 +113,7 @@ def test_half_closed_streams_go_on_in_the_other_direction() -> None:
     assert list(server.receive(data(1, b"more"))) == [Received(1, b"more", finished=False)]
 
 
-def test_a_stream_may_be_opened_finished_or_deaf() -> None:
+def test_a_stream_can_be_opened_finished_or_unidirectional() -> None:
     server, client = session(), SpdyClient()
     assert list(server.receive(client.open({}, flags=1))) == [Opened(1, {}, finished=True)]
     list(server.receive(client.open({}, flags=2)))
@@ -145,7 +145,7 @@ def test_our_own_pings_are_even() -> None:
     assert server.take_output() == control(PING, b"\0\0\0\2")
 
 
-def test_windows_and_settings_are_read_and_passed_over() -> None:
+def test_windows_and_settings_are_ignored() -> None:
     server = session()
     list(server.receive(SpdyClient().open({})))
     frames = control(WINDOW_UPDATE, struct.pack(">II", 1, 65536)) + control(SETTINGS, struct.pack(">I", 0))
@@ -154,7 +154,7 @@ def test_windows_and_settings_are_read_and_passed_over() -> None:
     assert len(server.take_output()) == 200_008
 
 
-def test_further_headers_keep_the_compression_right_and_may_finish_a_stream() -> None:
+def test_further_headers_are_decompressed_and_can_finish() -> None:
     server, client = session(), SpdyClient()
     list(server.receive(client.open({})))
     more = struct.pack(">I", 1) + client.compressed(block({"more": "of this"}))
@@ -164,14 +164,14 @@ def test_further_headers_keep_the_compression_right_and_may_finish_a_stream() ->
     assert list(server.receive(client.open({"a": "b"}))) == [Opened(3, {"a": "b"}, finished=False)]
 
 
-def test_going_away_names_the_last_stream() -> None:
+def test_goaway_names_the_last_stream() -> None:
     server, client = session(), SpdyClient()
     list(server.receive(client.open({}) + client.open({})))
     server.go_away()
     assert server.take_output() == control(GOAWAY, struct.pack(">II", 3, 0))
 
 
-def test_too_many_streams_are_refused_and_room_comes_back() -> None:
+def test_streams_above_the_limit_are_refused() -> None:
     server, client = session(most=2), SpdyClient()
     list(server.receive(client.open({}) + client.open({})))
     assert list(server.receive(client.open({}))) == []
@@ -192,18 +192,18 @@ def test_data_on_a_finished_stream_resets_it() -> None:
     [
         (control(PING, b"\0\0\0\1", version=2), "version 2"),
         (control(5, b""), "unknown type 5"),
-        (control(PING, b""), "type 6 with 0 bytes"),
-        (control(SYN_STREAM, b"\0\0"), "type 1 with 2 bytes"),
+        (control(PING, b""), "type 6 has an invalid length: 0"),
+        (control(SYN_STREAM, b"\0\0"), "type 1 has an invalid length: 2"),
         (data(0, b""), "stream 0"),
         (data(1, b"x"), "never opened"),
         (control(RST_STREAM, struct.pack(">II", 9, 1)), "never opened"),
-        (control(SYN_STREAM, struct.pack(">IIH", 1, 0, 0) + b"garbage"), "not compressed"),
+        (control(SYN_STREAM, struct.pack(">IIH", 1, 0, 0) + b"garbage"), "not valid zlib data"),
         (b"\x80\x03\x00\x04\x00\xff\xff\xff", "16777215 bytes"),
-        (SpdyClient().open({}, stream_id=2), "stream 2 opened"),
-        (SpdyClient().open({}, stream_id=5) + SpdyClient().open({}, stream_id=5), "not compressed"),
+        (SpdyClient().open({}, stream_id=2), "stream 2 was opened"),
+        (SpdyClient().open({}, stream_id=5) + SpdyClient().open({}, stream_id=5), "not valid zlib data"),
     ],
 )
-def test_what_breaks_the_protocol_ends_the_session(frames: bytes, words: str) -> None:
+def test_a_protocol_violation_ends_the_session(frames: bytes, words: str) -> None:
     with pytest.raises(SpdyError, match=words):
         list(session().receive(frames))
 
@@ -211,17 +211,17 @@ def test_what_breaks_the_protocol_ends_the_session(frames: bytes, words: str) ->
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
-        (struct.pack(">I", 1 << 31), "promises"),
-        (struct.pack(">II", 1, 1 << 30) + bytes(20), "do not add up|ends early"),
-        (struct.pack(">I", 1) + bytes(3), "promises"),
-        (struct.pack(">I", 1) + bytes(4), "ends early"),
-        (block({"a": "b"}) + b"more", "do not add up"),
-        (struct.pack(">I", 2) + (struct.pack(">I", 1) + b"a" + struct.pack(">I", 0)) * 2, "same name twice"),
+        (struct.pack(">I", 1 << 31), "claims"),
+        (struct.pack(">II", 1, 1 << 30) + bytes(20), "inconsistent lengths|truncated"),
+        (struct.pack(">I", 1) + bytes(3), "claims"),
+        (struct.pack(">I", 1) + bytes(4), "truncated"),
+        (block({"a": "b"}) + b"more", "inconsistent lengths"),
+        (struct.pack(">I", 2) + (struct.pack(">I", 1) + b"a" + struct.pack(">I", 0)) * 2, "duplicate name"),
         (bytes(1 << 20), "more than 65536 bytes"),
-        (b"", "ends early"),
+        (b"", "truncated"),
     ],
 )
-def test_header_blocks_that_lie_end_the_session(raw: bytes, words: str) -> None:
+def test_an_invalid_header_block_ends_the_session(raw: bytes, words: str) -> None:
     client = SpdyClient()
     payload = struct.pack(">IIH", 1, 0, 0) + client.compressed(raw)
     with pytest.raises(SpdyError, match=words):
@@ -230,7 +230,7 @@ def test_header_blocks_that_lie_end_the_session(raw: bytes, words: str) -> None:
 
 @settings(max_examples=300)
 @given(st.lists(st.binary(max_size=60), max_size=20))
-def test_garbage_is_understood_or_refused(chunks: list[bytes]) -> None:
+def test_garbage_is_parsed_or_rejected(chunks: list[bytes]) -> None:
     server, sent = session(), 0
     try:
         for chunk in chunks:

@@ -1,4 +1,4 @@
-"""Tokens: once, not for long, not too many, and nothing that anybody could guess."""
+"""Tokens: valid once and for a limited time, limited in number, and unguessable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Clock:
         return self.now
 
 
-def test_a_token_is_good_once() -> None:
+def test_a_token_is_valid_once() -> None:
     tokens, wanted = Tokens(60), session()
     token = tokens.put(wanted)
     assert tokens.take(token) is wanted
@@ -32,7 +32,7 @@ def test_a_token_is_good_once() -> None:
     assert tokens.take("") is None
 
 
-def test_a_token_is_good_for_its_time() -> None:
+def test_a_token_expires() -> None:
     clock = Clock()
     tokens = Tokens(60, clock)
     first = tokens.put(session())
@@ -43,7 +43,7 @@ def test_a_token_is_good_for_its_time() -> None:
     assert tokens.take(second) is None
 
 
-def test_only_so_many_wait_and_the_old_make_room() -> None:
+def test_waiting_sessions_are_limited_and_expire() -> None:
     clock = Clock()
     tokens = Tokens(60, clock)
     made = {tokens.put(session()) for _ in range(MOST)}

@@ -1,10 +1,10 @@
-"""SPDY/3.1 as Kubernetes speaks it, sans-I/O: bytes in, events out.
+"""SPDY/3.1 as used by Kubernetes, sans-I/O: bytes in, events out.
 
 Draft: https://www.chromium.org/spdy/spdy-protocol/spdy-protocol-draft3-1/
 
-The draft's flow control is not in use between Kubernetes' programs: they send no WINDOW_UPDATE and
-look at none, so neither side here keeps a window. TCP's own flow control is what there is: whoever
-cannot take more data stops reading the connection.
+Kubernetes' programs do not use the draft's flow control: they send no WINDOW_UPDATE and ignore received
+ones, so neither side here has a window. Only TCP's flow control applies: a side that cannot accept more
+data stops reading the connection.
 """
 
 from noderuntime.edge.streaming.spdy.frames import SpdyError

@@ -1,7 +1,7 @@
-"""SPDY/3.1 frames: cut out of a stream of bytes, and written (draft 3.1, section 2.2).
+"""Parses and builds SPDY/3.1 frames (draft 3.1, section 2.2).
 
-A data frame is handed on piece by piece as it comes, so its length, up to 16 MiB, costs nothing.
-A control frame is kept until it is whole, and may be no longer than 64 KiB.
+A data frame is passed on in pieces as it arrives, so its length, up to 16 MiB, needs no memory. A control
+frame is buffered until it is complete, and is limited to 64 KiB.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ VERSION = 3
 FIN = 0x01
 UNIDIRECTIONAL = 0x02
 LONGEST_CONTROL = 1 << 16
-"""Bytes of a control frame's payload; the draft's lower bound for what must be understood is 8 KiB."""
+"""Limit in bytes of a control frame's payload. The draft requires support for at least 8 KiB."""
 
 STREAM_BITS = 0x7FFF_FFFF
 _CONTROL_BIT = 0x8000_0000
@@ -24,7 +24,7 @@ _LENGTH_BITS = 0x00FF_FFFF
 
 
 class SpdyError(ConnectionError):
-    """The peer broke the protocol: nothing that it sends can be understood any more."""
+    """The peer violated the protocol. No further data can be interpreted."""
 
 
 class Kind(IntEnum):
@@ -42,7 +42,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ControlFrame:
-    """One whole control frame."""
+    """One complete control frame."""
 
     kind: int
     flags: int
@@ -51,7 +51,7 @@ class ControlFrame:
 
 @dataclass(frozen=True, slots=True)
 class DataPiece:
-    """A piece of a data frame; ``finished`` with the last piece of a stream's last frame."""
+    """A part of a data frame; ``finished`` in the last part of a stream's last frame."""
 
     stream_id: int
     data: bytes
@@ -59,17 +59,17 @@ class DataPiece:
 
 
 class FrameReader:
-    """Takes bytes as they come and gives frames."""
+    """A parser that accepts bytes as they arrive and returns frames."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._stream_id = 0
         self._finishes = False
         self._missing = 0
-        """Bytes of the data frame under way that have not come yet."""
+        """Bytes of the current data frame that have not arrived."""
 
     def feed(self, data: bytes) -> Iterator[ControlFrame | DataPiece]:
-        """Yield what is complete by now; SpdyError when it cannot be a frame of ours."""
+        """Yield the frames that are complete. SpdyError if the bytes are not a valid frame."""
         self._buffer += data
         while (frame := self._next()) is not None:
             yield frame
@@ -84,16 +84,16 @@ class FrameReader:
         if first & _CONTROL_BIT:
             return self._control(first, second >> 24, length)
         if first == 0:
-            raise SpdyError("a data frame of stream 0")
+            raise SpdyError("data frame for stream 0")
         del self._buffer[: _HEADER.size]
         self._stream_id, self._finishes, self._missing = first, bool(second >> 24 & FIN), length
         return self._piece() if self._buffer or not length else None
 
     def _control(self, first: int, flags: int, length: int) -> ControlFrame | None:
         if first >> 16 & 0x7FFF != VERSION:
-            raise SpdyError(f"SPDY version {first >> 16 & 0x7FFF} instead of {VERSION}")
+            raise SpdyError(f"SPDY version {first >> 16 & 0x7FFF}, expected {VERSION}")
         if length > LONGEST_CONTROL:
-            raise SpdyError(f"a control frame of {length} bytes, at most {LONGEST_CONTROL} are allowed")
+            raise SpdyError(f"control frame of {length} bytes, the limit is {LONGEST_CONTROL}")
         end = _HEADER.size + length
         if len(self._buffer) < end:
             return None
@@ -109,10 +109,10 @@ class FrameReader:
 
 
 def control_frame(kind: Kind, payload: bytes, flags: int = 0) -> bytes:
-    """Write a control frame."""
+    """Return an encoded control frame."""
     return _HEADER.pack(_CONTROL_BIT | VERSION << 16 | kind, flags << 24 | len(payload)) + payload
 
 
 def data_frame(stream_id: int, data: bytes, *, fin: bool = False) -> bytes:
-    """Write a data frame of at most 16 MiB - 1."""
+    """Return an encoded data frame of at most 16 MiB - 1."""
     return _HEADER.pack(stream_id, (FIN if fin else 0) << 24 | len(data)) + data

@@ -1,8 +1,8 @@
-"""The server's side of a SPDY/3.1 session: frames become events, answers become bytes to send.
+"""The server's end of a SPDY/3.1 session: converts frames to events, and calls to bytes to send.
 
-A stream is opened by the client, and ends when both sides have finished it or one has reset it.
-What a client does to a stream that has ended crossed our own message on the way and is passed over;
-what it does to one that never was breaks the session.
+The client opens a stream. It ends when both sides have finished it or one side has reset it. Frames for a
+stream that has ended can have crossed our own frame in transit and are ignored; frames for a stream that
+never existed violate the protocol.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from noderuntime.edge.streaming.spdy.frames import (
 from noderuntime.edge.streaming.spdy.headers import HeaderReader, HeaderWriter
 
 _PROTOCOL_ERROR, _REFUSED, _CANCEL, _ALREADY_CLOSED = 1, 3, 5, 9
-"""Reasons in RST_STREAM."""
+"""Status codes of RST_STREAM."""
 
 _PING = 2
-"""Number of all our pings; a server's are even."""
+"""The ID of all our pings; those of a server are even."""
 
 _NUMBER, _TWO_NUMBERS = struct.Struct(">I"), struct.Struct(">II")
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The client opened a stream; it waits for :meth:`ServerSession.accept`."""
+    """The client opened a stream and waits for :meth:`ServerSession.accept`."""
 
     stream_id: int
     headers: dict[str, str]
     finished: bool
-    """The client will send nothing on it."""
+    """Whether the client will send no data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,12 @@ class Received:
     stream_id: int
     data: bytes
     finished: bool
-    """The client has sent all."""
+    """Whether this is the end of the client's data."""
 
 
 @dataclass(frozen=True, slots=True)
 class WasReset:
-    """The client wants nothing more of a stream."""
+    """The client has reset a stream."""
 
     stream_id: int
 
@@ -71,14 +71,14 @@ Event = Opened | Received | WasReset | GoneAway
 
 @dataclass(slots=True)
 class _Stream:
-    """Which directions are still open."""
+    """The directions of a stream that are open."""
 
     receives: bool
     sends: bool
 
 
 class ServerSession:
-    """One session. ``most_streams`` bounds how many the client may have open at once."""
+    """One session. ``most_streams`` limits the client's open streams."""
 
     def __init__(self, most_streams: int) -> None:
         self._most_streams = most_streams
@@ -89,25 +89,25 @@ class ServerSession:
         self._output = bytearray()
 
     def receive(self, data: bytes) -> Iterator[Event]:
-        """Yield what the bytes say; answers are in :meth:`take_output`. SpdyError ends the session."""
+        """Yield the events of received bytes. SpdyError ends the session. See :meth:`take_output`."""
         for frame in self._frames.feed(data):
             event = self._data(frame) if isinstance(frame, DataPiece) else self._control(frame)
             if event is not None:
                 yield event
 
     def take_output(self) -> bytes:
-        """Return what has to be sent now."""
+        """Return the bytes to send now."""
         output = bytes(self._output)
         self._output.clear()
         return output
 
     def accept(self, stream_id: int) -> None:
-        """Answer that a stream is welcome."""
+        """Accept a stream."""
         if stream_id in self._streams:
             self._send(Kind.SYN_REPLY, _NUMBER.pack(stream_id) + self._headers_out.empty())
 
     def send(self, stream_id: int, data: bytes, *, finish: bool = False) -> None:
-        """Send data (less than 16 MiB); nothing happens on a stream whose sending side has ended."""
+        """Send data (less than 16 MiB). No effect if we have finished the stream or it has ended."""
         stream = self._streams.get(stream_id)
         if stream is None or not stream.sends:
             return
@@ -117,22 +117,22 @@ class ServerSession:
             self._forget_ended(stream_id, stream)
 
     def reset(self, stream_id: int) -> None:
-        """End a stream at once in both directions; one that has ended stays as it is."""
+        """End a stream at once in both directions. No effect if it has ended."""
         if self._streams.pop(stream_id, None) is not None:
             self._reject(stream_id, _CANCEL)
 
     def ping(self) -> None:
-        """Ask for an answer, which is not waited for: it shows whether the connection still carries."""
+        """Send a ping, which shows whether the connection still works. Its answer is ignored."""
         self._send(Kind.PING, _NUMBER.pack(_PING))
 
     def go_away(self) -> None:
-        """Say that the session ends."""
+        """Send the end of the session."""
         self._send(Kind.GOAWAY, _TWO_NUMBERS.pack(self._last_id, 0))
 
     def _data(self, piece: DataPiece) -> Event | None:
         stream = self._streams.get(piece.stream_id)
         if stream is None:
-            self._must_have_been(piece.stream_id)
+            self._check_was_opened(piece.stream_id)
             return None
         if not stream.receives:
             del self._streams[piece.stream_id]
@@ -146,7 +146,9 @@ class ServerSession:
         try:
             return self._dispatch(frame)
         except struct.error as error:
-            raise SpdyError(f"a frame of type {frame.kind} with {len(frame.payload)} bytes") from error
+            raise SpdyError(
+                f"frame of type {frame.kind} has an invalid length: {len(frame.payload)}"
+            ) from error
 
     def _dispatch(self, frame: ControlFrame) -> Event | None:
         match frame.kind:
@@ -161,16 +163,16 @@ class ServerSession:
             case Kind.GOAWAY:
                 return GoneAway()
             case Kind.WINDOW_UPDATE | Kind.SETTINGS:
-                pass  # about windows and their sizes, see the package's docstring
+                pass  # flow control is not used, see the package's docstring
             case _:
-                raise SpdyError(f"a frame of the unknown type {frame.kind}")
+                raise SpdyError(f"frame of unknown type {frame.kind}")
         return None
 
     def _syn_stream(self, frame: ControlFrame) -> Event | None:
         stream_id = _TWO_NUMBERS.unpack_from(frame.payload)[0] & STREAM_BITS
         headers = self._headers_in.read(frame.payload[10:])
         if stream_id % 2 == 0 or stream_id <= self._last_id:
-            raise SpdyError(f"stream {stream_id} opened after {self._last_id}")
+            raise SpdyError(f"stream {stream_id} was opened after stream {self._last_id}")
         self._last_id = stream_id
         if len(self._streams) >= self._most_streams:
             self._reject(stream_id, _REFUSED)
@@ -182,12 +184,12 @@ class ServerSession:
         return Opened(stream_id, headers, finished)
 
     def _more_headers(self, frame: ControlFrame) -> Event | None:
-        """Nobody here looks at further headers, but the compression needs them, and they may end a stream."""
+        """Process further headers, which the decompressor needs and which can end a stream."""
         stream_id = _NUMBER.unpack_from(frame.payload)[0] & STREAM_BITS
         self._headers_in.read(frame.payload[4:])
         stream = self._streams.get(stream_id)
         if stream is None:
-            self._must_have_been(stream_id)
+            self._check_was_opened(stream_id)
             return None
         if frame.kind == Kind.SYN_REPLY:  # to a stream that we did not open
             del self._streams[stream_id]
@@ -201,13 +203,13 @@ class ServerSession:
     def _rst_stream(self, frame: ControlFrame) -> Event | None:
         stream_id = _TWO_NUMBERS.unpack(frame.payload)[0] & STREAM_BITS
         if self._streams.pop(stream_id, None) is None:
-            self._must_have_been(stream_id)
+            self._check_was_opened(stream_id)
             return None
         return WasReset(stream_id)
 
     def _ping(self, frame: ControlFrame) -> None:
         (number,) = _NUMBER.unpack(frame.payload)
-        if number % 2:  # the client's own; even ones are answers to ours
+        if number % 2:  # a ping of the client; even numbers answer ours
             self._send(Kind.PING, frame.payload)
 
     def _stop_receiving(self, stream_id: int, stream: _Stream) -> None:
@@ -218,12 +220,12 @@ class ServerSession:
         if not stream.receives and not stream.sends:
             del self._streams[stream_id]
 
-    def _must_have_been(self, stream_id: int) -> None:
+    def _check_was_opened(self, stream_id: int) -> None:
         if stream_id % 2 == 0 or stream_id > self._last_id:
-            raise SpdyError(f"a frame for stream {stream_id}, which was never opened")
+            raise SpdyError(f"frame for stream {stream_id}, which was never opened")
 
-    def _reject(self, stream_id: int, why: int) -> None:
-        self._send(Kind.RST_STREAM, _TWO_NUMBERS.pack(stream_id, why))
+    def _reject(self, stream_id: int, status: int) -> None:
+        self._send(Kind.RST_STREAM, _TWO_NUMBERS.pack(stream_id, status))
 
     def _send(self, kind: Kind, payload: bytes) -> None:
         self._output += control_frame(kind, payload)
