@@ -21,5 +21,6 @@ def unfrozen() -> Iterator[None]:
 async def node(tmp_path: Path) -> AsyncIterator[Node]:
     node = Node(tmp_path)
     yield node
+    await node.parts.retries.close()
     await node.parts.work.drain(5)
     await node.parts.ledger.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from fakeworld import FakeHost, Running, World
 from noderuntime.config import Config, HandlerConfig, ServerConfig
 from noderuntime.core.errors import NotFound
 from noderuntime.core.paths import Paths
+from noderuntime.core.retries import Retries
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.images.base import Image, ImageConfig, SnapshotUsage
 from noderuntime.lifecycle.ledger.ledger import Ledger
@@ -62,18 +63,21 @@ class FakeExecutor:
     async def start(self, container_id: str, sandbox_id: str, *, is_root: bool) -> None:
         await self.world.step("start")
         self.world.runtime[container_id].started = True
-        self.world.after("start")
+        self.world.after("start", container_id)
 
     async def kill(self, container_id: str, sandbox_id: str, signo: int, *, everything: bool) -> None:
-        await self.world.step("kill")
+        await self.world.step("kill", container_id)
         self.world.signals.append((container_id, signo))
         if container_id not in self.world.runtime:
             return
         if signo == signal.SIGKILL or container_id not in self.world.stubborn:
             self.world.exit(container_id, 128 + signo)
 
+    async def holds(self, container_id: str) -> bool:
+        return container_id in self.world.runtime
+
     async def delete(self, container_id: str, sandbox_id: str) -> None:
-        await self.world.step("delete")
+        await self.world.step("delete", container_id)
         if container_id in self.world.runtime:
             self.world.exit(container_id, 137)
             del self.world.runtime[container_id]
@@ -127,7 +131,7 @@ class FakeMonitor:
         self.requests[request.container_id] = request
         running = Running(self.world.spawn(), self.world.spawn())
         self.world.runtime[request.container_id] = running
-        self.world.after("create")
+        self.world.after("create", request.container_id)
         return Monitored(running.process, running.monitor)
 
     async def reopen_log(self, bundle: Path, log_path: Path) -> None:
@@ -142,6 +146,8 @@ class FakeMonitor:
         return running.monitor.pid if running else None
 
     def exit(self, container_id: str) -> Exit | None:
+        if error := self.world.raises.get(f"exit {container_id}"):
+            raise error
         return self.world.exits.get(container_id)
 
     def oom_killed(self, container_id: str) -> bool:
@@ -188,7 +194,7 @@ class FakeImages:
         return target / sub_path
 
     async def release(self, key: str, target: Path) -> None:
-        await self.world.step("release")
+        await self.world.step("release", key)
         self.world.volumes.pop(key, None)
         self.world.snapshots.discard(key)
         self.world.mounts.discard(target)
@@ -226,7 +232,7 @@ class FakeNetwork:
     async def detach(
         self, sandbox_id: str, netns: str, config: api_pb2.PodSandboxConfig, result: bytes
     ) -> None:
-        await self.world.step("detach")
+        await self.world.step("detach", sandbox_id)
         assert result, "DEL has the configuration of ADD, even if that did not finish"
         self.world.attached.discard(sandbox_id)
 
@@ -248,6 +254,23 @@ class FakeStats:
         return {}
 
 
+class Pauses:
+    """The pauses between retries, which end when a test wants that."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._end = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+        await self._end.wait()
+
+    def end(self) -> None:
+        """End the pauses under way."""
+        self._end.set()
+        self._end = asyncio.Event()
+
+
 class Node:
     """A fake node with a daemon on it that can be started anew."""
 
@@ -255,6 +278,7 @@ class Node:
         self.directory = directory
         self.world = World()
         self.boot = "boot-1"
+        self.pauses = Pauses()
         self.parts = self._build()
 
     def _build(self) -> Parts:
@@ -283,6 +307,7 @@ class Node:
             cdi=Catalog([self.directory / "cdi"]),
             stats=FakeStats(),  # type: ignore[arg-type]
             metrics=Prometheus(),
+            retries=Retries(self.pauses.sleep),
         )
 
     async def restart(self) -> Parts:
@@ -301,12 +326,6 @@ class Node:
         if len(self.parts.ledger.sandboxes) or len(self.parts.ledger.containers):
             left["ledger"] = [*self.parts.ledger.sandboxes, *self.parts.ledger.containers]
         return left
-
-
-async def told(exits: asyncio.Queue[Exit]) -> AsyncIterator[Exit]:
-    """Tell exits as an exit watcher does, from a queue."""
-    while True:
-        yield await exits.get()
 
 
 def pod_config(name: str = "web", **fields: Any) -> api_pb2.PodSandboxConfig:

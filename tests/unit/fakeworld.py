@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -28,6 +28,23 @@ class Running:
     started: bool = False
 
 
+@dataclass(eq=False)
+class FakeWatching:
+    """A process whose end is reported once."""
+
+    world: World
+    process: ProcessRef
+    on_end: Callable[[], None]
+
+    def report(self) -> None:
+        self.close()
+        asyncio.get_running_loop().call_soon(self.on_end)
+
+    def close(self) -> None:
+        if self in self.world.watching:
+            self.world.watching.remove(self)
+
+
 @dataclass
 class World:
     """Everything that there is on the fake node."""
@@ -45,32 +62,42 @@ class World:
     oom_kills: dict[str, int] = field(default_factory=dict)
     """What the kernel counted, by path of the cgroup."""
     processes: dict[ProcessRef, asyncio.Event] = field(default_factory=dict)
+    ends_after: dict[str, bool] = field(default_factory=dict)
+    """Steps after which the container's process ends, and whether its monitor writes that down."""
+    watching: list[FakeWatching] = field(default_factory=list)
     signals: list[tuple[str, int]] = field(default_factory=list)
     stubborn: set[str] = field(default_factory=set)
     """Containers that take no notice of any signal but SIGKILL."""
     trace: list[str] = field(default_factory=list)
     fail: set[str] = field(default_factory=set)
     """Steps that raise; ``step!`` fails after it has taken effect."""
+    raises: dict[str, Exception] = field(default_factory=dict)
+    """What a step of one object raises, as in ``detach ID``."""
     hold: dict[str, asyncio.Event] = field(default_factory=dict)
+    """Steps that wait, of all objects or of one (``detach ID``)."""
     held: asyncio.Event = field(default_factory=asyncio.Event)
     dead: bool = False
     _next_pid: int = 1000
 
-    async def step(self, name: str) -> None:
-        """Take a step: wait where a test holds it, fail where a test wants that."""
+    async def step(self, name: str, of: str = "") -> None:
+        """Take a step, of one object: wait where a test holds it, fail where a test wants that."""
         if self.dead:
             raise Dead
         self.trace.append(name)
-        gate = self.hold.get(name)
+        gate = self.hold.get(name) or self.hold.get(f"{name} {of}")
         if gate is not None:
             self.held.set()
             await gate.wait()
         await asyncio.sleep(0)
         if name in self.fail:
             raise Internal(f"{name} fails")
+        if f"{name} {of}" in self.raises:
+            raise self.raises[f"{name} {of}"]
 
-    def after(self, name: str) -> None:
-        """Fail a step that has taken effect, where a test wants that."""
+    def after(self, name: str, container_id: str = "") -> None:
+        """Fail a step that has taken effect, or let the container end, where a test wants that."""
+        if name in self.ends_after:
+            self.exit(container_id, 1, seen=self.ends_after[name])
         if f"{name}!" in self.fail:
             raise Internal(f"{name} fails late")
 
@@ -86,13 +113,15 @@ class World:
         ended = self.processes.pop(process, None)
         if ended is not None:
             ended.set()
+        for watching in [one for one in self.watching if one.process == process]:
+            watching.report()
 
     def exit(self, container_id: str, code: int = 0, *, seen: bool = True) -> None:
-        """Let a container's process end; unless ``seen``, its monitor dies with it."""
+        """Let a container's process end; its monitor writes that down, unless it dies too (not ``seen``)."""
         running = self.runtime[container_id]
         if running.process not in self.processes:
             return
-        if seen:
+        if seen and running.monitor in self.processes:
             self.exits[container_id] = Exit(container_id, code, time.time_ns())
         self.end(running.process)
         self.end(running.monitor)
@@ -161,6 +190,13 @@ class FakeHost:
         except TimeoutError:
             return False
         return True
+
+    def watch(self, process: ProcessRef, on_end: Callable[[], None]) -> FakeWatching:
+        watching = FakeWatching(self.world, process, on_end)
+        self.world.watching.append(watching)
+        if process not in self.world.processes:
+            watching.report()
+        return watching
 
     async def give_stdio(self, process: ProcessRef, uid: int) -> None:
         self.world.trace.append(f"give stdio to {uid}")

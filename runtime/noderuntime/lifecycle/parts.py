@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from noderuntime.config import Config, ImagesConfig
 from noderuntime.core.errors import InvalidArgument
 from noderuntime.core.paths import Paths
+from noderuntime.core.retries import Retries
 from noderuntime.core.tasks import Work
 from noderuntime.images.base import ImageBackend
 from noderuntime.lifecycle.events import EventHub
@@ -50,6 +51,7 @@ class Parts:
     cgroup_driver: CgroupDriver = "cgroupfs"
     events: EventHub = field(default_factory=EventHub)
     work: Work = field(default_factory=Work)
+    retries: Retries = field(default_factory=Retries)
     metrics: Metrics = field(default_factory=Metrics)
     configure_images: Callable[[ImagesConfig], None] = lambda _: None
     """Puts what is live of the images' settings into force; InvalidArgument leaves all as it was."""
