@@ -7,7 +7,7 @@ Failures raise HostError, a missed deadline DeadlineExceeded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
@@ -130,6 +130,13 @@ class Program(Conversation, Protocol):
         """Kill the program and keep its streams: it has handed their other ends to somebody."""
 
 
+class Watching(Protocol):
+    """A process whose end will be reported; see :meth:`Host.watch`."""
+
+    def close(self) -> None:
+        """Stop watching."""
+
+
 class Host(Protocol):
     """System calls, as the layers above need them."""
 
@@ -217,6 +224,9 @@ class Host(Protocol):
 
     async def wait(self, process: ProcessRef, *, timeout: float) -> bool:
         """Wait until that very process has ended; False when the timeout (seconds) came first."""
+
+    def watch(self, process: ProcessRef, on_end: Callable[[], None]) -> Watching:
+        """Call ``on_end`` once, on the event loop, when that very process has ended (or is gone already)."""
 
     async def give_stdio(self, process: ProcessRef, uid: int) -> None:
         """Make the pipes that are a process's standard streams somebody's; gone is no error."""

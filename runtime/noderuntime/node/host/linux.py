@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from signal import SIGKILL
 from typing import Literal
@@ -25,6 +25,7 @@ from noderuntime.node.host.base import (
     UserNamespace,
 )
 from noderuntime.node.host.cgroup import Cgroups
+from noderuntime.node.host.deaths import Watch
 from noderuntime.node.host.spawn import Spawner
 
 
@@ -124,6 +125,10 @@ class LinuxHost:
     async def wait(self, process: ProcessRef, *, timeout: float) -> bool:
         """Wait until a process has ended."""
         return await processes.wait(process, timeout)
+
+    def watch(self, process: ProcessRef, on_end: Callable[[], None]) -> Watch:
+        """Report the end of a process."""
+        return Watch(process, on_end)
 
     async def give_stdio(self, process: ProcessRef, uid: int) -> None:
         """Make pipes somebody's."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+from collections.abc import Callable
 
 # Taken out of the environment before anything is spawned: ``runc start`` would wait for
 # the container to report to the socket it inherits.
@@ -13,6 +15,7 @@ _ADDRESS = os.environ.pop("NOTIFY_SOCKET", "")
 # Seconds, not to be inherited either: the watchdog is that of this process.
 _WATCHDOG = int(os.environ.pop("WATCHDOG_USEC", "0") or 0) / 1e6
 _WATCHDOG_PID = os.environ.pop("WATCHDOG_PID", "")
+_EXTEND_SECONDS = 10.0
 
 for _name in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):  # runc would pass such descriptors on
     os.environ.pop(_name, None)
@@ -30,3 +33,10 @@ def notify(state: str) -> None:
     address = "\0" + _ADDRESS[1:] if _ADDRESS.startswith("@") else _ADDRESS
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
         channel.sendto(state.encode(), address)
+
+
+async def extend_start(seconds: float = _EXTEND_SECONDS, send: Callable[[str], None] = notify) -> None:
+    """Ask the service manager every so many seconds for three times as many to start, until cancelled."""
+    while True:
+        send(f"EXTEND_TIMEOUT_USEC={int(3e6 * seconds)}")
+        await asyncio.sleep(seconds)
