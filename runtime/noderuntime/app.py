@@ -1,7 +1,7 @@
 """The composition root: builds the daemon's parts from its configuration and connects them.
 
-The order of a start: the socket is free, the ledger is ours, the parts are built, what
-ran before is recovered, calls are served, systemd is told. Nothing is served earlier.
+The order of a start: the socket is free, the ledger is ours, the parts are built, what died is recorded,
+processes are supervised, calls are served, systemd is told. What died is torn down while calls are served.
 """
 
 from __future__ import annotations
@@ -39,30 +39,28 @@ from noderuntime.images.backends.containerd import ContainerdBackend
 from noderuntime.images.backends.containerd_client import ContainerdClient
 from noderuntime.images.backends.native import NativeBackend
 from noderuntime.images.base import ImageBackend
-from noderuntime.lifecycle.containers import exits
 from noderuntime.lifecycle.ledger.ledger import Ledger
 from noderuntime.lifecycle.metrics.base import Metrics
 from noderuntime.lifecycle.parts import Parts
 from noderuntime.lifecycle.pods.network_garbage import collect_network_garbage
-from noderuntime.lifecycle.pods.root import root_ended
-from noderuntime.lifecycle.recovery import boot_id, recover
+from noderuntime.lifecycle.recovery import boot_id, recover, tear_down
 from noderuntime.lifecycle.reload import reload_on
 from noderuntime.lifecycle.stats.cgroup_sample import CgroupReader
 from noderuntime.lifecycle.stats.collect import StatsCollector
 from noderuntime.lifecycle.stats.layers import WritableLayers
+from noderuntime.lifecycle.supervisor import Supervisor
 from noderuntime.lifecycle.used_handlers import with_used
 from noderuntime.node.executor.handlers import executors
 from noderuntime.node.executor.probes import Probes
 from noderuntime.node.host import apparmor
 from noderuntime.node.host.base import Host
 from noderuntime.node.host.linux import LinuxHost
+from noderuntime.node.host.sdnotify import extend_start
 from noderuntime.node.monitor.conmon import ConmonMonitor
-from noderuntime.node.monitor.exit_files import ExitWatcher
 from noderuntime.node.network.cni import CniNetwork
 from noderuntime.node.spec.cdi.catalog import Catalog
 from noderuntime.node.spec.facts import read_facts
 
-_EXITS = "exits"
 _STDERR = 2
 _IMAGES = "images"
 
@@ -83,8 +81,10 @@ async def run(path: Path) -> None:
         upstream = _upstream(config, metrics)
         if upstream is not None:
             stack.push_async_callback(upstream.close)
-        parts = await stack.enter_async_context(_parts(config, upstream, metrics))
-        await recover(parts, boot_id())
+        async with tasks.Scope() as starting:
+            starting.start(extend_start(), name="extend the start's timeout")
+            parts = await stack.enter_async_context(_parts(config, upstream, metrics))
+            await recover(parts, boot_id())
         streams = StreamingServer(config.streaming)
         stack.push_async_callback(streams.stop)
         await streams.start()
@@ -101,8 +101,10 @@ async def run(path: Path) -> None:
                     collect_network_garbage(parts), on_end=stop.set, name="collect the network's garbage"
                 )
             )
-        async with _watching_exits(parts, on_failure=stop.set):
+        with Supervisor(parts):
+            parts.work.background(tear_down(parts), name="tear down what died")
             await serve(_dispatcher(parts, streams, upstream), config.server.socket, stop)
+        await parts.retries.close()
         await parts.work.drain(GRACE_SECONDS)
 
 
@@ -141,7 +143,7 @@ def _upstream(config: Config, metrics: Metrics) -> Upstream | None:
 async def _parts(config: Config, upstream: Upstream | None, metrics: Metrics) -> AsyncIterator[Parts]:
     """Build everything that the verbs work with."""
     run_dir = config.server.run_dir
-    exit_dir, persist_dir = run_dir / _EXITS, run_dir / "persist"
+    exit_dir, persist_dir = run_dir / "exits", run_dir / "persist"
     for directory in (exit_dir, persist_dir):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     host, paths = LinuxHost(), Paths(run_dir)
@@ -195,16 +197,6 @@ async def _images(
         yield backend, lambda _: None  # nothing of it is live
     finally:
         await backend.close()
-
-
-@asynccontextmanager
-async def _watching_exits(parts: Parts, on_failure: Callable[[], None]) -> AsyncIterator[None]:
-    """Record ends of containers meanwhile; a daemon that cannot see them any more had better start anew."""
-    watcher = ExitWatcher(parts.config.server.run_dir / _EXITS)
-    async with _meanwhile(
-        exits.watch(parts, watcher.exits(), root_ended), on_end=on_failure, name="watch exits"
-    ):
-        yield
 
 
 @asynccontextmanager

@@ -7,7 +7,6 @@ import re
 import signal
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from noderuntime.core.ids import new_id
 from noderuntime.node.host.linux import LinuxHost
 from noderuntime.node.monitor.base import Exit, MonitorRequest
 from noderuntime.node.monitor.conmon import ConmonMonitor
-from noderuntime.node.monitor.exit_files import ExitWatcher
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}[+-]\d\d:\d\d (stdout|stderr) [FP] .*")
 
@@ -107,44 +105,22 @@ async def test_an_ordinary_end_leaves_no_such_mark(bench: Bench) -> None:
     assert not bench.monitor.oom_killed(container)
 
 
-async def test_exits_come_once_each_also_those_of_before(bench: Bench) -> None:
-    first = await bench.launch("sh", "-c", "exit 11")
-    await bench.ended(first)
-    second = await bench.create("sh", "-c", "exit 12")
-    async with aclosing(ExitWatcher(bench.exits).exits()) as exits, asyncio.timeout(20):
-        before = await anext(exits)
-        await bench.start(second)
-        after = await anext(exits)
-    assert [(one.container_id, one.exit_code) for one in (before, after)] == [(first, 11), (second, 12)]
-    assert after.finished_at > before.finished_at
+async def test_exit_is_on_disk_when_the_monitor_has_ended(bench: Bench) -> None:
+    for code in range(10):
+        container = await bench.launch("sh", "-c", f"exit {code}")
+        assert await LinuxHost().wait(bench.made[container].monitor, timeout=20)
+        written = bench.monitor.exit(container)
+        assert written is not None
+        assert written.exit_code == code
 
 
-async def test_what_is_forgotten_is_not_remembered_for_ever(tmp_path: Path) -> None:
-    name = new_id()
-    (tmp_path / name).write_text("1")
-    async with aclosing(ExitWatcher(tmp_path).exits()) as exits, asyncio.timeout(20):
-        assert (await anext(exits)).exit_code == 1
-        waiting = asyncio.ensure_future(anext(exits))
-        await asyncio.sleep(0)
-        (tmp_path / name).unlink()
-        await asyncio.sleep(0.05)  # the watcher, not the test, has to see it
-        (tmp_path / name).write_text("2")
-        assert (await waiting).exit_code == 2
-
-
-async def test_a_file_that_is_no_exit_is_passed_over(tmp_path: Path) -> None:
-    ended = new_id()
-    (tmp_path / "README").write_text("0")
-    (tmp_path / new_id()).write_text("garbage")
-    watcher = ExitWatcher(tmp_path).exits()
-    async with aclosing(watcher) as exits, asyncio.timeout(20):
-        waiting = asyncio.ensure_future(anext(exits))
-        await asyncio.sleep(0)
-        (tmp_path / "other").write_text("1")
-        (tmp_path / ended).write_text("2")
-        told = await waiting
-    assert isinstance(told, Exit)
-    assert (told.container_id, told.exit_code) == (ended, 2)
+def test_file_without_an_exit_code_is_no_exit(tmp_path: Path) -> None:
+    monitor, name = ConmonMonitor(LinuxHost(), Path("conmon"), tmp_path, tmp_path), new_id()
+    assert monitor.exit(name) is None
+    (tmp_path / name).write_text("garbage")
+    assert monitor.exit(name) is None
+    (tmp_path / name).write_text("2")
+    assert monitor.exit(name) == Exit(name, 2, (tmp_path / name).stat().st_mtime_ns)
 
 
 async def test_a_missing_monitor_is_named(tmp_path: Path) -> None:

@@ -1,49 +1,50 @@
-"""What is ours by its name and in no record: snapshots, bundles, sandboxes' directories and pins.
+"""What has a name of ours and is in no record: bundles, snapshots, directories and pins, checkpoints.
 
-There are some only when a ledger was lost or put aside; everything else was an intent first.
+There are some only after a ledger was lost, or a row of it became unreadable; everything else was an intent
+first. They are listed before the records are read, so what a call makes meanwhile is not taken for an orphan.
 """
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Awaitable, Collection
+from functools import partial
 from pathlib import Path
 
-from noderuntime.core import log
 from noderuntime.core.blocking import FILES
-from noderuntime.core.errors import NoderuntimeError
 from noderuntime.core.ids import is_ours
+from noderuntime.core.tasks import concurrently, together
 from noderuntime.lifecycle.containers.checkpoint import DIRECTORY
+from noderuntime.lifecycle.containers.intents import end_monitor
 from noderuntime.lifecycle.parts import Parts
-
-_log = log.get(__name__)
 
 
 async def remove(parts: Parts) -> None:
-    """Remove all orphans; one that resists is logged and met again at the next start."""
-    sandboxes = {sandbox.id for sandbox in parts.ledger.sandboxes}
-    known = sandboxes | {container.id for container in parts.ledger.containers}
-    for bundle in await FILES.run(_others, parts.paths.containers, known):
-        await _guarded(_bundle(parts, bundle.name), bundle)
-    for directory in await FILES.run(_others, parts.paths.sandboxes, sandboxes):
-        await _guarded(_sandbox(parts, directory.name), directory)
-    await _guarded(_snapshots(parts, known), "snapshots")
-    unfinished = parts.config.server.state_dir / DIRECTORY
-    await _guarded(parts.host.remove_tree(unfinished), unfinished)
-
-
-async def _guarded(step: Awaitable[None], what: object) -> None:
-    try:
-        await step
-    except (NoderuntimeError, OSError) as error:
-        _log.error("an orphan is left", what=what, error=error)
+    """Try once to remove all orphans; what fails is repeated in the background."""
+    attempt = parts.retries.attempt
+    checkpoints = parts.config.server.state_dir / DIRECTORY
+    bundles = await FILES.run(_entries, parts.paths.containers)
+    directories = await FILES.run(_entries, parts.paths.sandboxes)
+    known = _known(parts)
+    await concurrently(
+        *(attempt(f"remove orphaned bundle {one}", partial(_bundle, parts, one)) for one in bundles - known),
+        *(
+            attempt(f"remove orphaned sandbox {one}", partial(_sandbox, parts, one))
+            for one in directories - known
+        ),
+        *(
+            attempt(f"remove unfinished checkpoint {one}", partial(_checkpoint, parts, checkpoints, one))
+            for one in await FILES.run(_entries, checkpoints)
+        ),
+        attempt("remove orphaned snapshots", partial(_snapshots, parts)),
+        name="remove orphans",
+    )
 
 
 async def _bundle(parts: Parts, container_id: str) -> None:
-    """End what may run from a bundle, whose handler nobody knows any more, and remove it."""
+    """End what may run from a bundle, whose handler is unknown, and remove it."""
+    await end_monitor(parts, container_id)
     for executor in parts.executors.values():
-        await executor.kill(container_id, container_id, signal.SIGKILL, everything=True)
-        await executor.delete(container_id, container_id)
+        if await executor.holds(container_id):
+            await executor.delete(container_id, container_id)
     await parts.monitor.forget(container_id)
     paths = parts.paths.container(container_id)
     await parts.host.unmount(paths.rootfs)
@@ -57,13 +58,25 @@ async def _sandbox(parts: Parts, sandbox_id: str) -> None:
     await parts.host.remove_tree(paths.dir)
 
 
-async def _snapshots(parts: Parts, known: Collection[str]) -> None:
-    for key in await parts.images.keys() - set(known):
-        await parts.images.release(key, parts.paths.container(key).rootfs)
+async def _snapshots(parts: Parts) -> None:
+    orphans = await parts.images.keys() - _known(parts)
+    await together(
+        *(parts.images.release(key, parts.paths.container(key).rootfs) for key in orphans),
+        name="release a snapshot",
+    )
 
 
-def _others(directory: Path, known: Collection[str]) -> list[Path]:
-    """List what in a directory has a name of ours and is not known."""
-    if not directory.is_dir():
-        return []
-    return [entry for entry in directory.iterdir() if is_ours(entry.name) and entry.name not in known]
+async def _checkpoint(parts: Parts, directory: Path, container_id: str) -> None:
+    async with parts.work.lock(container_id):  # which a checkpoint under way holds
+        await parts.host.remove_tree(directory / container_id)
+
+
+def _known(parts: Parts) -> set[str]:
+    return {record.id for table in (parts.ledger.sandboxes, parts.ledger.containers) for record in table}
+
+
+def _entries(directory: Path) -> set[str]:
+    """List what in a directory has a name of ours."""
+    return (
+        {entry.name for entry in directory.iterdir() if is_ours(entry.name)} if directory.is_dir() else set()
+    )

@@ -1,40 +1,52 @@
-"""After a restart of the daemon, a ``kill -9``, or a reboot: the ledger against the world."""
+"""After a restart of the daemon, a ``kill -9``, or a reboot: the ledger and the node agree again.
+
+    recover      before the first call is served: the ledger says what died; nothing is asked that can hang
+    tear_down    in the background: what died gives back what it holds, and what was never finished is undone
+
+What both assume:
+
+* Whatever was made was an intent in the ledger first. An intent that never became visible was given to no
+  caller, so it is undone; all undo steps accept what was never made.
+* A process is ours if PID and start time are the recorded ones. A sandbox lives if its namespaces are still
+  pinned: after a reboot, or in a new ``/run``, they are not, whatever the boot ID says (a node that is itself
+  a container keeps it).
+* How a container ended is in the exit file of its monitor. Without one it is lost: exit code 255, reason
+  Unknown. The supervisor, which starts in between, finds what ends from then on, and containers that run
+  without their monitor.
+* The kubelet's calls come at the same time as the background. Both work on an object under its lock, and
+  every step can be repeated.
+* The daemon may die in here as well: the next one does it again.
+
+What fails or hangs, with whatever error, concerns one object: it is logged and, in the background, repeated.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from noderuntime.core import log
-from noderuntime.core.blocking import FILES
-from noderuntime.core.errors import NoderuntimeError
+from noderuntime.core.tasks import concurrently, together
 from noderuntime.lifecycle import orphans
-from noderuntime.lifecycle.containers.build import remove_unused_log
-from noderuntime.lifecycle.containers.create import keep_undone as keep_undone_container
-from noderuntime.lifecycle.containers.exits import settle
-from noderuntime.lifecycle.containers.pod import cgroup_of, user_of
-from noderuntime.lifecycle.containers.start import fail_start
-from noderuntime.lifecycle.containers.stop import halt
+from noderuntime.lifecycle.containers.exits import record_end as record_container_end
+from noderuntime.lifecycle.containers.exits import runs
+from noderuntime.lifecycle.containers.intents import undo_intent as undo_container
+from noderuntime.lifecycle.containers.pod import user_of
+from noderuntime.lifecycle.containers.start import record_start_failure
 from noderuntime.lifecycle.ledger.records import Container, Sandbox
 from noderuntime.lifecycle.log_context import bind_container, bind_sandbox
 from noderuntime.lifecycle.parts import Parts
-from noderuntime.lifecycle.pods import release
-from noderuntime.lifecycle.pods.root import needs_root, root_ended
-from noderuntime.lifecycle.pods.run import keep_undone as keep_undone_sandbox
+from noderuntime.lifecycle.pods.intents import undo_intent as undo_sandbox
+from noderuntime.lifecycle.pods.root import needs_root, record_end, root_ended
 from noderuntime.lifecycle.pods.run import pins_of
 from noderuntime.lifecycle.pods.stop import give_back
-from noderuntime.node.host.base import ProcessRef
-from noderuntime.node.host.cgroup_names import monitor_cgroup
+from noderuntime.lifecycle.supervisor import reap
 
 _log = log.get(__name__)
 
-_AT_ONCE = 8
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-T = TypeVar("T")
 
 
 def boot_id() -> str:
@@ -43,30 +55,17 @@ def boot_id() -> str:
 
 
 async def recover(parts: Parts, boot: str) -> None:
-    """Make the ledger true again, and the world agree with it. Runs before the first call is served.
-
-    What it assumes:
-
-    * The ledger's lock is held and nothing is served: only processes change meanwhile, by ending.
-      Those that end later are told by the exit watcher, which starts with the files that lie there.
-    * Whatever was made was an intent in the ledger first. An intent that never became visible was
-      given to nobody, so it is undone; all undo steps take what was never made.
-    * A process is ours if PID and start time are the recorded ones. A sandbox lives if its
-      namespaces are still pinned: after a reboot, or in a new ``/run``, they are not, whatever
-      the boot ID says (a node that is itself a container keeps it).
-    * What an ended monitor had to say is in its exit file. Where there is none, nobody saw the
-      end: exit code 255, reason Unknown. A container without its monitor has lost its output
-      and its exit code, so it is ended.
-    * An intent that cannot be undone becomes visible as something that has ended.
-    * The daemon may die in here as well: every step can be done again.
-
-    One object that resists is logged and left to the kubelet, which repeats its stop and remove.
-    """
+    """Record in the ledger, and in memory, what died. Runs before the first call is served."""
     began = time.monotonic()
     same_boot = await parts.ledger.meta("boot_id") == boot
-    await _each("container", parts.ledger.containers, lambda c: _container(parts, c, same_boot))
-    await _each("sandbox", parts.ledger.sandboxes, lambda s: _sandbox(parts, s, same_boot))
-    await orphans.remove(parts)
+    await concurrently(
+        *(
+            _attempt(parts, c, partial(_recover_container, parts, c, same_boot))
+            for c in parts.ledger.containers
+        ),
+        *(_attempt(parts, s, partial(_recover_sandbox, parts, s, same_boot)) for s in parts.ledger.sandboxes),
+        name="recover",
+    )
     await parts.ledger.set_meta("boot_id", boot)
     _log.info(
         "recovered",
@@ -77,96 +76,51 @@ async def recover(parts: Parts, boot: str) -> None:
     )
 
 
-async def _each(noun: str, records: Iterable[T], step: Callable[[T], Awaitable[None]]) -> None:
-    """Take the step for every record, a few at a time; one that fails does not stop the others."""
-    limit = asyncio.Semaphore(_AT_ONCE)
+async def tear_down(parts: Parts) -> None:
+    """Tear down what died, undo what was never finished, and remove orphans.
 
-    async def guarded(record: T) -> None:
-        async with limit:
-            try:
-                await step(record)
-            except (NoderuntimeError, OSError) as error:
-                _log.error("not recovered", kind=noun, id=getattr(record, "id", ""), error=error)
+    Returns when everything was tried once; what failed is repeated by :attr:`Parts.retries`.
+    """
+    began = time.monotonic()
+    await together(
+        *(_tear_down_pod(parts, sandbox) for sandbox in parts.ledger.sandboxes),
+        orphans.remove(parts),
+        name="tear down what died",
+    )
+    _log.info("torn down", failed=len(parts.retries), ms=int((time.monotonic() - began) * 1000))
 
-    await asyncio.gather(*(guarded(record) for record in records))
+
+async def _attempt(parts: Parts, record: Sandbox | Container, step: Callable[[], Awaitable[None]]) -> None:
+    if isinstance(record, Sandbox):
+        bind_sandbox(record)
+        what = f"sandbox {record.id}"
+    else:
+        bind_container(parts.ledger, record)
+        what = f"container {record.id}"
+    await parts.retries.attempt(f"recover {what}", step)
 
 
-async def _container(parts: Parts, container: Container, same_boot: bool) -> None:
-    bind_container(parts.ledger, container)
-    sandbox = parts.ledger.sandboxes.find(container.sandbox_id)
-    if sandbox is None:
+async def _recover_container(parts: Parts, container: Container, same_boot: bool) -> None:
+    if parts.ledger.sandboxes.find(container.sandbox_id) is None:
         await parts.ledger.containers.drop(container)  # what it holds is found among the orphans
         return
     if not same_boot:
         container.process = container.monitor = None
-    if not container.visible:
-        try:
-            await _undo_container(parts, sandbox, container)
-        except NoderuntimeError:
-            await keep_undone_container(parts, container)
-            raise
-        return
-    await settle(parts, container)
-    if not container.live:
-        return
-    if not await _runs(parts, container.monitor):
-        await halt(parts, container, 0)
-    elif container.starting:
-        await fail_start(parts, container, "the daemon ended while it was being started")
+        await parts.ledger.containers.save(container)
+    if container.live:
+        await record_container_end(parts, container)
+    if container.live and container.starting:
+        await record_start_failure(parts, container, "the daemon ended while it was being started")
 
 
-async def _undo_container(parts: Parts, sandbox: Sandbox, container: Container) -> None:
-    paths = parts.paths.container(container.id)
-    await _end_monitor(parts, sandbox, container.id)
-    await parts.executor(sandbox.handler).delete(container.id, sandbox.id)
-    await parts.monitor.forget(container.id)
-    await remove_unused_log(container.log_path)
-    await parts.images.release(container.id, paths.rootfs)
-    await parts.host.remove_tree(paths.bundle)
-    await parts.ledger.containers.drop(container)
-
-
-async def _sandbox(parts: Parts, sandbox: Sandbox, same_boot: bool) -> None:
-    bind_sandbox(sandbox)
+async def _recover_sandbox(parts: Parts, sandbox: Sandbox, same_boot: bool) -> None:
     if not same_boot:
         sandbox.root = sandbox.monitor = None
-    if not sandbox.visible:
-        try:
-            await _undo_sandbox(parts, sandbox)
-        except NoderuntimeError:
-            await keep_undone_sandbox(parts, sandbox)
-            raise
-    elif sandbox.ready and not (same_boot and await _is_pinned(parts, sandbox)):
-        await give_back(parts, sandbox)
-    elif sandbox.ready and needs_root(parts, sandbox) and not await _runs(parts, sandbox.root):
-        await root_ended(parts, sandbox.id)
-
-
-async def _undo_sandbox(parts: Parts, sandbox: Sandbox) -> None:
-    await _end_monitor(parts, sandbox, sandbox.id)
-    await release.root(parts, sandbox)
-    await release.detach(parts, sandbox)
-    await release.unpin(parts, sandbox)
-    await release.remove_cgroups(parts, sandbox)
-    await parts.host.remove_tree(parts.paths.sandbox(sandbox.id).dir)
-    await parts.ledger.sandboxes.drop(sandbox)
-
-
-async def _end_monitor(parts: Parts, sandbox: Sandbox, container_id: str) -> None:
-    """Kill a monitor that may still be at work on an intent, with the runtime that it runs."""
-    pids = await parts.host.cgroup_pids(monitor_cgroup(cgroup_of(parts, sandbox)))
-    not_moved_yet = parts.monitor.pid(parts.paths.container(container_id).bundle)
-    for pid in pids if not_moved_yet is None else {*pids, not_moved_yet}:
-        process = await parts.host.process(pid)
-        if process is not None and container_id in await FILES.run(_command_line, pid):
-            await parts.host.kill_tree(process)
-
-
-def _command_line(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-    except OSError:
-        return ""
+        await parts.ledger.sandboxes.save(sandbox)
+    if sandbox.ready and not (same_boot and await _is_pinned(parts, sandbox)):
+        await record_end(parts, sandbox)
+    elif sandbox.ready and needs_root(parts, sandbox) and not await runs(parts, sandbox.root):
+        await root_ended(parts, sandbox)
 
 
 async def _is_pinned(parts: Parts, sandbox: Sandbox) -> bool:
@@ -178,5 +132,31 @@ async def _is_pinned(parts: Parts, sandbox: Sandbox) -> bool:
     return parts.paths.sandbox(sandbox.id).dir.is_dir() and all(mounted)
 
 
-async def _runs(parts: Parts, process: ProcessRef | None) -> bool:
-    return process is not None and await parts.host.process(process.pid) == process
+async def _tear_down_pod(parts: Parts, sandbox: Sandbox) -> None:
+    """Tear down the containers of a sandbox that do not live, then the sandbox if it is not ready."""
+    await concurrently(
+        *(
+            _attempt(parts, container, partial(_tear_down_container, parts, sandbox, container))
+            for container in parts.ledger.containers.of(sandbox.id)
+            if not container.released_at and not (container.live and container.monitor)
+        ),
+        name="tear down a container",
+    )
+    if not sandbox.ready and not sandbox.released_at:
+        await _attempt(parts, sandbox, partial(_tear_down_sandbox, parts, sandbox))
+
+
+async def _tear_down_container(parts: Parts, sandbox: Sandbox, container: Container) -> None:
+    if container.visible:
+        await reap(parts, container)
+    else:
+        async with parts.work.lock(sandbox.id):
+            await undo_container(parts, sandbox, container)
+
+
+async def _tear_down_sandbox(parts: Parts, sandbox: Sandbox) -> None:
+    async with parts.work.lock(sandbox.id):
+        if sandbox.visible:
+            await give_back(parts, sandbox)
+        else:
+            await undo_sandbox(parts, sandbox)

@@ -121,10 +121,23 @@ class Kubelet:
                 api_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod), timeout=_SECONDS
             )
 
+    def answers(self) -> bool:
+        """Tell whether the runtime answers."""
+        try:
+            self.pods()
+        except grpc.RpcError:
+            return False
+        return True
+
     def pods(self) -> set[str]:
         """IDs of all pods."""
         listed = self.runtime.ListPodSandbox(api_pb2.ListPodSandboxRequest(), timeout=_SECONDS)
         return {pod.id for pod in listed.items}
+
+    def pod_state(self, pod: str) -> api_pb2.PodSandboxState:
+        """PodSandboxStatus, of which only the state."""
+        request = api_pb2.PodSandboxStatusRequest(pod_sandbox_id=pod)
+        return self.runtime.PodSandboxStatus(request, timeout=_SECONDS).status.state
 
     def containers(self) -> set[str]:
         """IDs of all containers."""

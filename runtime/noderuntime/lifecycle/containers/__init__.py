@@ -9,5 +9,4 @@ list.list_containers(parts, filter) -> list[Container]
 update.update_container_resources(parts, container_id, resources)
 reopen_log.reopen_container_log(parts, container_id)
 exec_sync.exec_sync(parts, container_id, command, timeout) -> ExecSyncResponse
-exits.watch(parts): records exits as they happen; runs as long as the daemon
 """

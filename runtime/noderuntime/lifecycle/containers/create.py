@@ -23,10 +23,10 @@ from noderuntime.lifecycle.containers.build import (
     remove_unused_log,
     write_spec,
 )
+from noderuntime.lifecycle.containers.intents import free_name, keep_undone
 from noderuntime.lifecycle.containers.oom import note_kills
 from noderuntime.lifecycle.containers.pod import cgroup_of, pod_of, user_of
 from noderuntime.lifecycle.containers.signals import stop_signal
-from noderuntime.lifecycle.containers.state import START_ERROR_CODE
 from noderuntime.lifecycle.ledger.ledger import container_name
 from noderuntime.lifecycle.ledger.records import Container, Sandbox
 from noderuntime.lifecycle.log_context import bind_container
@@ -66,6 +66,7 @@ async def _create(parts: Parts, sandbox: Sandbox, config: api_pb2.ContainerConfi
         image = await parts.images.image(config.image.image)
         container = _record(sandbox, config, image)
         bind_container(parts.ledger, container)
+        await free_name(parts, sandbox, config.metadata)
         async with Undo(f"create container {container.id}") as undo:
             undo.add("record", lambda: _close_record(parts, container, undo))
             await parts.ledger.containers.add(container)
@@ -111,13 +112,6 @@ async def _close_record(parts: Parts, container: Container, undo: Undo) -> None:
         await parts.ledger.containers.drop(container)
     else:
         await keep_undone(parts, container)
-
-
-async def keep_undone(parts: Parts, container: Container) -> None:
-    """Show a container that could not be undone completely as one that has ended."""
-    container.start_error = "it could not be created, nor undone completely"
-    container.exit_code, container.finished_at = START_ERROR_CODE, time.time_ns()
-    await parts.ledger.containers.save(container)
 
 
 async def _make(parts: Parts, sandbox: Sandbox, container: Container, image: Image, undo: Undo) -> None:

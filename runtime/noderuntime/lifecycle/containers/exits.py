@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, Callable, Coroutine
-from typing import Any
 
 from noderuntime.core import log
 from noderuntime.core.errors import NoderuntimeError
@@ -13,11 +11,9 @@ from noderuntime.lifecycle.containers.oom import oom_killed
 from noderuntime.lifecycle.containers.pod import cgroup_of
 from noderuntime.lifecycle.containers.state import LOST_CODE
 from noderuntime.lifecycle.ledger.records import Container, Sandbox
-from noderuntime.lifecycle.log_context import bind_container, bind_sandbox
 from noderuntime.lifecycle.parts import Parts
 from noderuntime.node.host.base import ProcessRef
 from noderuntime.node.host.cgroup_names import container_cgroup
-from noderuntime.node.monitor.base import Exit
 
 _log = log.get(__name__)
 
@@ -25,27 +21,11 @@ _LAST_WORDS = 10.0
 """Seconds that a monitor may take to write the exit file after its container ended."""
 
 
-async def watch(
-    parts: Parts, exits: AsyncIterable[Exit], on_root_exit: Callable[[Parts, str], Coroutine[Any, Any, None]]
-) -> None:
-    """Record exits as they are told; ``on_root_exit`` gets those of sandboxes. Runs until cancelled."""
-    async for ended in exits:
-        container = parts.ledger.containers.find(ended.container_id)
-        if container is not None and container.visible:
-            bind_container(parts.ledger, container)
-            parts.work.background(_settle_told(parts, container), name=f"record the end of {container.id}")
-        elif (sandbox := parts.ledger.sandboxes.find(ended.container_id)) is not None:
-            bind_sandbox(sandbox)
-            parts.work.background(
-                on_root_exit(parts, ended.container_id), name=f"record the end of {ended.container_id}"
-            )
-
-
-async def _settle_told(parts: Parts, container: Container) -> None:
-    try:
-        await settle(parts, container)
-    except NoderuntimeError as error:
-        _log.error("what an ended container had is not given back yet", container=container.id, error=error)
+async def record_end(parts: Parts, container: Container) -> None:
+    """Record the end of a container if it has ended and that is not known yet."""
+    async with parts.work.lock(f"{container.id}/exit"):
+        if not container.finished_at:
+            await _record_end(parts, container)
 
 
 async def settle(parts: Parts, container: Container) -> None:
@@ -83,7 +63,7 @@ async def _remove_cgroup(parts: Parts, sandbox: Sandbox, container: Container) -
 
 async def _record_end(parts: Parts, container: Container) -> bool:
     exit_ = parts.monitor.exit(container.id)
-    if exit_ is None and (await _runs(parts, container.process) or await _runs(parts, container.monitor)):
+    if exit_ is None and (await runs(parts, container.process) or await runs(parts, container.monitor)):
         return False
     if exit_ is None:
         # The monitor's last act and our look may cross: look once more now that it has gone.
@@ -91,13 +71,23 @@ async def _record_end(parts: Parts, container: Container) -> bool:
     if exit_ is None:
         container.exit_code, container.finished_at, container.lost = LOST_CODE, time.time_ns(), True
     else:
-        container.exit_code, container.finished_at = exit_.exit_code, exit_.finished_at
-        container.oom_killed = await oom_killed(parts, container)
-    await parts.ledger.containers.save(container)
+        container.exit_code = exit_.exit_code
+        container.oom_killed = await _oom_killed(parts, container)
+        container.finished_at = exit_.finished_at
     parts.events.publish(container.id, container.sandbox_id, api_pb2.CONTAINER_STOPPED_EVENT)
     _log.info("container ended", container=container.id, code=container.exit_code, oom=container.oom_killed)
+    await parts.ledger.containers.save(container)
     return True
 
 
-async def _runs(parts: Parts, process: ProcessRef | None) -> bool:
+async def _oom_killed(parts: Parts, container: Container) -> bool:
+    try:
+        return await oom_killed(parts, container)
+    except NoderuntimeError as error:  # the end itself must be recorded all the same
+        _log.warning("cannot find out about an OOM kill", container=container.id, error=error)
+        return False
+
+
+async def runs(parts: Parts, process: ProcessRef | None) -> bool:
+    """Tell whether that very process runs."""
     return process is not None and await parts.host.process(process.pid) == process

@@ -17,7 +17,7 @@ _log = log.get(__name__)
 async def remove_container(parts: Parts, container_id: str) -> None:
     """Remove a container, killing it if it runs (CRI RemoveContainer). Missing is no error."""
     container = parts.ledger.containers.find(check_id(container_id, "container ID"))
-    if container is not None:
+    if container is not None and container.visible:
         await parts.work.finish(discard(parts, container), name=f"RemoveContainer {container.id}")
 
 

@@ -51,13 +51,18 @@ async def _start(parts: Parts, container: Container) -> None:
 
 async def fail_start(parts: Parts, container: Container, why: str) -> None:
     """Record that a container never ran, and end what there is of it."""
-    container.start_error, container.starting = why, False
-    container.exit_code, container.finished_at = START_ERROR_CODE, time.time_ns()
-    await parts.ledger.containers.save(container)
+    await record_start_failure(parts, container, why)
     sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
     executor = parts.executor(sandbox.handler)
     try:
         await executor.kill(container.id, sandbox.id, signal.SIGKILL, everything=True)
     except NoderuntimeError as error:
         _log.warning("cannot kill what did not start", container=container.id, error=error)
+
+
+async def record_start_failure(parts: Parts, container: Container, why: str) -> None:
+    """Record that a container never ran, and publish that."""
+    container.start_error, container.starting = why, False
+    container.exit_code, container.finished_at = START_ERROR_CODE, time.time_ns()
     parts.events.publish(container.id, container.sandbox_id, api_pb2.CONTAINER_STOPPED_EVENT)
+    await parts.ledger.containers.save(container)

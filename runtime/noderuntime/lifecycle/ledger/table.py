@@ -39,6 +39,7 @@ class Table(Generic[R]):
         self._execute = execute
         self._name: Callable[[R], Hashable] = name
         self._owner: Callable[[R], str] = owner
+        self._observer: Callable[[R], None] = lambda _: None
         self._records: dict[str, R] = {}
         self._sorted: list[str] = []
         self._names: dict[Hashable, str] = {}
@@ -85,8 +86,18 @@ class Table(Generic[R]):
 
     async def save(self, record: R) -> None:
         """Write a changed record; without effect on one that was dropped meanwhile."""
-        if record.id in self._records:
+        if record.id not in self._records:
+            return
+        try:
             await self._execute(self._update, [*self._codec.row(record), record.id])
+        finally:
+            self._observer(record)
+
+    def observe(self, observer: Callable[[R], None]) -> None:
+        """Pass all records to the observer, now and after each save."""
+        self._observer = observer
+        for record in self:
+            observer(record)
 
     async def drop(self, record: R) -> None:
         """Remove a record; missing is no error."""

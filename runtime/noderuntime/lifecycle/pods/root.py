@@ -8,10 +8,11 @@ from typing import Any
 
 from noderuntime.core import log
 from noderuntime.core.blocking import FILES
-from noderuntime.core.errors import DeadlineExceeded
+from noderuntime.core.errors import DeadlineExceeded, Internal
 from noderuntime.core.paths import ContainerPaths
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.containers.build import write_spec
+from noderuntime.lifecycle.containers.exits import runs
 from noderuntime.lifecycle.containers.pod import cgroup_of, pod_of, shares_pids
 from noderuntime.lifecycle.ledger.records import Sandbox
 from noderuntime.lifecycle.parts import Parts
@@ -59,6 +60,12 @@ async def start_root(parts: Parts, sandbox: Sandbox) -> None:
         await parts.executor(sandbox.handler).start(sandbox.id, sandbox.id, is_root=True)
 
 
+async def check_root(parts: Parts, sandbox: Sandbox) -> None:
+    """Raise Internal if a sandbox's process has ended by now."""
+    if needs_root(parts, sandbox) and not await runs(parts, sandbox.root):
+        raise Internal(f"the process of sandbox {sandbox.id} ended while the sandbox was being set up")
+
+
 async def remove_root(parts: Parts, sandbox: Sandbox) -> None:
     """End the root container and give back everything of it; idempotent, also where there is none."""
     executor = parts.executor(sandbox.handler)
@@ -72,15 +79,18 @@ async def remove_root(parts: Parts, sandbox: Sandbox) -> None:
     await parts.host.remove_tree(parts.paths.container(sandbox.id).bundle)
 
 
-async def root_ended(parts: Parts, sandbox_id: str) -> None:
+async def root_ended(parts: Parts, sandbox: Sandbox) -> None:
     """Record that a sandbox's process ended by itself: the sandbox is no longer ready."""
-    sandbox = parts.ledger.sandboxes.find(sandbox_id)
-    if sandbox is None or not sandbox.ready:
-        return
+    if sandbox.ready:
+        await record_end(parts, sandbox)
+        _log.warning("sandbox ended by itself", sandbox=sandbox.id, handler=sandbox.handler)
+
+
+async def record_end(parts: Parts, sandbox: Sandbox) -> None:
+    """Record that a sandbox is no longer ready, and publish that."""
     sandbox.stopped_at = time.time_ns()
-    await parts.ledger.sandboxes.save(sandbox)
     parts.events.publish(sandbox.id, sandbox.id, api_pb2.CONTAINER_STOPPED_EVENT)
-    _log.warning("sandbox ended by itself", sandbox=sandbox.id, handler=sandbox.handler)
+    await parts.ledger.sandboxes.save(sandbox)
 
 
 def _write(paths: ContainerPaths, spec: dict[str, Any]) -> None:

@@ -20,7 +20,8 @@ from noderuntime.lifecycle.log_context import bind_sandbox
 from noderuntime.lifecycle.parts import Parts
 from noderuntime.lifecycle.pods import release
 from noderuntime.lifecycle.pods.etc_files import hostname_of, resolv_conf, write_files
-from noderuntime.lifecycle.pods.root import create_root, needs_root, start_root
+from noderuntime.lifecycle.pods.intents import free_name, keep_undone
+from noderuntime.lifecycle.pods.root import check_root, create_root, needs_root, start_root
 from noderuntime.node.host.base import Mount, NamespaceKind
 from noderuntime.node.network.base import wants_pod_network
 from noderuntime.node.network.capabilities import capability_args, cni_args
@@ -68,6 +69,7 @@ def _check(config: api_pb2.PodSandboxConfig) -> None:
 
 
 async def _run(parts: Parts, config: api_pb2.PodSandboxConfig, handler: str) -> str:
+    await free_name(parts, config.metadata)
     sandbox = Sandbox(id=new_id(), handler=handler, config=config, created_at=time.time_ns())
     if wants_pod_network(config):
         sandbox.netns = str(parts.paths.sandbox(sandbox.id).netns)
@@ -80,6 +82,7 @@ async def _run(parts: Parts, config: api_pb2.PodSandboxConfig, handler: str) -> 
         undo.add("record", lambda: _close_record(parts, sandbox, undo))
         await parts.ledger.sandboxes.add(sandbox)
         await _make(parts, sandbox, undo)
+        await check_root(parts, sandbox)
         sandbox.ready_at = time.time_ns()
         await parts.ledger.sandboxes.save(sandbox)
     parts.events.publish(sandbox.id, sandbox.id, api_pb2.CONTAINER_CREATED_EVENT)
@@ -95,12 +98,6 @@ async def _close_record(parts: Parts, sandbox: Sandbox, undo: Undo) -> None:
         await parts.ledger.sandboxes.drop(sandbox)
     else:
         await keep_undone(parts, sandbox)
-
-
-async def keep_undone(parts: Parts, sandbox: Sandbox) -> None:
-    """Show a sandbox that could not be undone completely as one that is not ready."""
-    sandbox.stopped_at = time.time_ns()
-    await parts.ledger.sandboxes.save(sandbox)
 
 
 async def _make(parts: Parts, sandbox: Sandbox, undo: Undo) -> None:

@@ -7,12 +7,13 @@ import time
 from noderuntime.core import log
 from noderuntime.core.ids import check_id
 from noderuntime.core.tasks import together
-from noderuntime.cri.v1 import api_pb2
+from noderuntime.lifecycle.containers.intents import undo_intent
 from noderuntime.lifecycle.containers.stop import halt
 from noderuntime.lifecycle.ledger.ledger import sandbox_name
-from noderuntime.lifecycle.ledger.records import Sandbox
+from noderuntime.lifecycle.ledger.records import Container, Sandbox
 from noderuntime.lifecycle.parts import Parts
 from noderuntime.lifecycle.pods import release
+from noderuntime.lifecycle.pods.root import record_end
 
 _log = log.get(__name__)
 
@@ -37,12 +38,10 @@ async def give_back(parts: Parts, sandbox: Sandbox) -> None:
     if sandbox.released_at:
         return
     if not sandbox.stopped_at:
-        sandbox.stopped_at = time.time_ns()
-        await parts.ledger.sandboxes.save(sandbox)
-        parts.events.publish(sandbox.id, sandbox.id, api_pb2.CONTAINER_STOPPED_EVENT)
+        await record_end(parts, sandbox)
     parts.work.forget(sandbox_name(sandbox.config.metadata))
     await together(
-        *(halt(parts, container, 0) for container in parts.ledger.containers.of(sandbox.id)),
+        *(_end(parts, sandbox, container) for container in parts.ledger.containers.of(sandbox.id)),
         name="stop a container",
     )
     await together(release.root(parts, sandbox), release.detach(parts, sandbox), name="release a sandbox")
@@ -51,3 +50,10 @@ async def give_back(parts: Parts, sandbox: Sandbox) -> None:
     sandbox.released_at = time.time_ns()
     await parts.ledger.sandboxes.save(sandbox)
     _log.info("sandbox stopped", sandbox=sandbox.id)
+
+
+async def _end(parts: Parts, sandbox: Sandbox, container: Container) -> None:
+    if container.visible:
+        await halt(parts, container, 0)
+    else:
+        await undo_intent(parts, sandbox, container)

@@ -104,6 +104,9 @@ class Executor(Interactive, Protocol):
     async def kill(self, container_id: str, sandbox_id: str, signo: int, *, everything: bool) -> None:
         """Signal the first process, or all of them; a container that is gone is no error."""
 
+    async def holds(self, container_id: str) -> bool:
+        """Tell whether the runtime's directory has state of a container; the runtime itself is not called."""
+
     async def delete(self, container_id: str, sandbox_id: str) -> None:
         """Remove the runtime's state of a container that has ended; missing is no error."""
 

@@ -130,10 +130,14 @@ class GvisorExecutor:
         if done.returncode != 0 and not await self._ended(bundle / "pidfile"):
             raise self._runsc.failure("kill", done)
 
+    async def holds(self, container_id: str) -> bool:
+        """Look for the container's state file."""
+        return await FILES.run(self._known, container_id)
+
     async def delete(self, container_id: str, sandbox_id: str) -> None:
         """Remove a container, or with its root container the sandbox; what still runs is killed."""
         _tell(self._bundles / container_id / "gate", _GIVE_UP)
-        if await FILES.run(self._known, container_id):
+        if await self.holds(container_id):
             await self._runsc.call("delete", "--force", container_id)
         await FILES.run(self._remove_locks, sandbox_id)
         if not await FILES.run(self._known, "*"):

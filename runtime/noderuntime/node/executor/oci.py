@@ -102,6 +102,10 @@ class OciExecutor:
         if everything:
             await self._signal_rest(known, signo)
 
+    async def holds(self, container_id: str) -> bool:
+        """Look for the container's directory below ``--root``."""
+        return await FILES.run((self._root / container_id).exists)
+
     async def delete(self, container_id: str, sandbox_id: str) -> None:
         """Remove the runtime's state and the cgroup; what still runs is killed and awaited before."""
         known = await self._known(container_id)
@@ -160,10 +164,9 @@ class OciExecutor:
 
     async def _give_up(self, container_id: str) -> None:
         """Remove what the runtime does not know, or cannot say: it was not created to the end, as a rule."""
-        directory = self._root / container_id
-        if await FILES.run(directory.exists):
+        if await self.holds(container_id):
             await self._oci.run("delete", "--force", container_id)
-            await self._host.remove_tree(directory)
+            await self._host.remove_tree(self._root / container_id)
 
     async def _signal_rest(self, known: Known, signo: int) -> None:
         """Signal what the cgroup holds; SIGKILL is repeated until nothing is left in it."""

@@ -2,11 +2,11 @@
 
 A monitor is a process of its own, in its pod's cgroup, that survives this daemon.
 
-    create ──► [created; the executor starts it] ──► Exit, once ──► forget
+    create ──► [created; the executor starts it] ──► the monitor ends ──► exit ──► forget
 
 * ``create`` is all or nothing: after an error no process is left. The runtime's state
   may be, so the caller follows a failed create with the executor's ``delete``.
-* Exits come from :class:`noderuntime.node.monitor.exit_files.ExitWatcher`; they lie on disk until ``forget``.
+* A monitor ends right after it has written how its container ended; that lies on disk until ``forget``.
 """
 
 from __future__ import annotations

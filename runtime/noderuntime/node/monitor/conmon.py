@@ -33,12 +33,12 @@ from noderuntime.node.host.words import one_line
 from noderuntime.node.monitor.attach import attach
 from noderuntime.node.monitor.base import Exit, Monitored, MonitorRequest
 from noderuntime.node.monitor.control import tell
-from noderuntime.node.monitor.exit_files import read_exit
 
 _CREATE_TIMEOUT = 60.0
 _DAEMONIZE_TIMEOUT = 10.0
 _REOPEN_TIMEOUT = 5.0
 _KILL_PATIENCE = 10.0
+_LONGEST_CODE = 16
 _PIDFILE = "conmon.pid"
 _REOPEN_LOG = b"2 0 0\n"
 """Message to the ``ctl`` fifo: kind 2 with two unused numbers."""
@@ -79,8 +79,13 @@ class ConmonMonitor:
         return read_pid(bundle / _PIDFILE)
 
     def exit(self, container_id: str) -> Exit | None:
-        """Read how a container ended."""
-        return read_exit(self._exit_dir, container_id)
+        """Read the exit file, which conmon renames into place."""
+        try:
+            with (self._exit_dir / container_id).open("rb") as file:
+                code = int(file.read(_LONGEST_CODE))
+                return Exit(container_id, code, os.fstat(file.fileno()).st_mtime_ns)
+        except (FileNotFoundError, ValueError):
+            return None
 
     def oom_killed(self, container_id: str) -> bool:
         """Tell whether conmon left its mark of an out-of-memory kill."""

@@ -2,7 +2,7 @@ import asyncio
 import signal
 
 import pytest
-from fakes import IMAGE_DIGESTS, IMAGE_ID, container_config, pod_config, told
+from fakes import IMAGE_DIGESTS, IMAGE_ID, container_config, pod_config
 
 from noderuntime.core.errors import AlreadyExists, FailedPrecondition, Internal, InvalidArgument, NotFound
 from noderuntime.cri.v1 import api_pb2
@@ -16,7 +16,6 @@ from noderuntime.lifecycle.containers.start import start_container
 from noderuntime.lifecycle.containers.status import container_status
 from noderuntime.lifecycle.containers.stop import stop_container
 from noderuntime.lifecycle.containers.update import update_container_resources
-from noderuntime.lifecycle.pods.root import root_ended
 from noderuntime.lifecycle.pods.run import run_pod_sandbox
 from noderuntime.lifecycle.pods.stop import stop_pod_sandbox
 
@@ -165,21 +164,6 @@ async def test_an_end_that_nobody_saw(node, running):
     node.world.exit(running, seen=False)
     now = await ended(node, running)
     assert (now.exit_code, now.reason) == (255, "Unknown")
-
-
-async def test_the_exit_watcher_records_ends(node, running):
-    queue = asyncio.Queue()
-    watch = asyncio.create_task(exits.watch(node.parts, told(queue), root_ended))
-    node.world.exit(running, 4)
-    async with asyncio.timeout(5):
-        events = node.parts.events.listen(lambda event: event)
-        event = asyncio.create_task(anext(events))
-        await asyncio.sleep(0)
-        queue.put_nowait(node.world.exits[running])
-        assert (await event).kind == api_pb2.CONTAINER_STOPPED_EVENT
-    assert (await status(node, running)).exit_code == 4
-    await events.aclose()
-    watch.cancel()
 
 
 async def test_a_start_that_fails(node, sandbox):
@@ -406,20 +390,3 @@ async def test_exec_and_reopen_need_a_running_container(node, running):
         await exec_sync(node.parts, running, ["true"], 0)
     with pytest.raises(FailedPrecondition):
         await reopen_container_log(node.parts, running)
-
-
-async def test_an_end_that_cannot_be_cleaned_up_is_told_all_the_same(node, running, caplog):
-    queue = asyncio.Queue()
-    watch = asyncio.create_task(exits.watch(node.parts, told(queue), root_ended))
-    node.world.fail.add("delete")
-    node.world.exit(running, 4)
-    queue.put_nowait(node.world.exits[running])
-    async with asyncio.timeout(5):
-        while not caplog.records:
-            await asyncio.sleep(0.001)
-    assert caplog.records[-1].getMessage() == "what an ended container had is not given back yet"
-    assert (await status(node, running)).exit_code == 4
-    node.world.fail.clear()
-    await remove_container(node.parts, running)
-    assert running not in node.world.runtime
-    watch.cancel()

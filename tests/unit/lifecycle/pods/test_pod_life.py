@@ -300,7 +300,7 @@ async def test_filters(node):
 async def test_a_sandbox_whose_process_ends_is_not_ready(node):
     sandbox = await run_pod_sandbox(node.parts, pod_config(), "gvisor")
     node.world.exit(sandbox, 1)
-    await root_ended(node.parts, sandbox)
+    await root_ended(node.parts, node.parts.ledger.sandboxes.get(sandbox))
     assert pod_sandbox_status(node.parts, sandbox).status.state == api_pb2.SANDBOX_NOTREADY
     await remove_pod_sandbox(node.parts, sandbox)
     assert not node.left()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from noderuntime.core.tasks import Scope
 from noderuntime.node.host import sdnotify
 
 
@@ -39,3 +41,11 @@ def test_programs_do_not_inherit_what_systemd_tells_the_daemon() -> None:
         [sys.executable, "-c", script], check=True, capture_output=True, env={**os.environ, **told}
     )
     assert said.stdout == b"set()\n"
+
+
+async def test_start_is_extended_until_it_is_done() -> None:
+    sent: asyncio.Queue[str] = asyncio.Queue()
+    async with asyncio.timeout(5), Scope() as starting:
+        extending = starting.start(sdnotify.extend_start(0.001, sent.put_nowait), name="extend")
+        assert [await sent.get() for _ in range(3)] == ["EXTEND_TIMEOUT_USEC=3000"] * 3
+    assert extending.cancelled()

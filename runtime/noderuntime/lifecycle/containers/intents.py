@@ -1,0 +1,85 @@
+"""Containers whose creation an earlier daemon began and did not finish: no caller has their ID.
+
+CreateContainer holds the sandbox's lock from the intent to the created container, so an intent that is found
+while that lock is held belongs to an earlier daemon and can be undone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from noderuntime.core.blocking import FILES
+from noderuntime.cri.v1 import api_pb2
+from noderuntime.lifecycle.containers.build import remove_unused_log
+from noderuntime.lifecycle.containers.pod import cgroup_of
+from noderuntime.lifecycle.containers.state import START_ERROR_CODE
+from noderuntime.lifecycle.ledger.ledger import container_name
+from noderuntime.lifecycle.ledger.records import Container, Sandbox
+from noderuntime.lifecycle.parts import Parts
+from noderuntime.node.host.cgroup_names import monitor_cgroup
+
+
+async def free_name(parts: Parts, sandbox: Sandbox, metadata: api_pb2.ContainerMetadata) -> None:
+    """Undo an intent of an earlier daemon that has this name; the caller holds the sandbox's lock."""
+    container = parts.ledger.containers.named(container_name(sandbox.id, metadata))
+    if container is not None:
+        await undo_intent(parts, sandbox, container)
+
+
+async def undo_intent(parts: Parts, sandbox: Sandbox, container: Container) -> None:
+    """Undo the creation of a container; the caller holds the sandbox's lock.
+
+    Without effect on a container that was created or is gone. If it fails or is cancelled, the container
+    becomes visible as one that has ended, so that the kubelet can remove it.
+    """
+    if container.visible or parts.ledger.containers.find(container.id) is None:
+        return
+    try:
+        await _undo(parts, sandbox, container)
+    except BaseException:
+        await keep_undone(parts, container)
+        raise
+
+
+async def keep_undone(parts: Parts, container: Container) -> None:
+    """Show a container that could not be undone completely as one that has ended."""
+    container.start_error = "it could not be created, nor undone completely"
+    container.exit_code, container.finished_at = START_ERROR_CODE, time.time_ns()
+    await parts.ledger.containers.save(container)
+
+
+async def end_monitor(parts: Parts, container_id: str, pids: Iterable[int] = ()) -> None:
+    """Kill the monitor of an unfinished create, with the runtime that it runs.
+
+    It is one of ``pids`` or the process that its bundle names, if the container's ID is in its command line.
+    """
+    named = parts.monitor.pid(parts.paths.container(container_id).bundle)
+    for pid in {*pids} if named is None else {*pids, named}:
+        process = await parts.host.process(pid)
+        if process is not None and container_id in await FILES.run(_command_line, pid):
+            await parts.host.kill_tree(process)
+
+
+async def monitor_pids(parts: Parts, sandbox: Sandbox) -> list[int]:
+    """List the processes of the cgroup that a sandbox's monitors run in."""
+    return await parts.host.cgroup_pids(monitor_cgroup(cgroup_of(parts, sandbox)))
+
+
+async def _undo(parts: Parts, sandbox: Sandbox, container: Container) -> None:
+    paths = parts.paths.container(container.id)
+    await end_monitor(parts, container.id, await monitor_pids(parts, sandbox))
+    await parts.executor(sandbox.handler).delete(container.id, sandbox.id)
+    await parts.monitor.forget(container.id)
+    await remove_unused_log(container.log_path)
+    await parts.images.release(container.id, paths.rootfs)
+    await parts.host.remove_tree(paths.bundle)
+    await parts.ledger.containers.drop(container)
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
