@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -16,8 +17,10 @@ import pytest_asyncio
 from realnode.containerd import IMAGE, Containerd
 from realnode.traces import remove_cgroups
 
+from noderuntime.core.errors import InvalidArgument
 from noderuntime.cri.v1 import api_pb2, api_pb2_grpc
 from noderuntime.edge.router.router import Router
+from noderuntime.edge.router.routes import methods
 from noderuntime.edge.router.upstream import Upstream
 from noderuntime.edge.server.dispatch import Dispatcher
 from noderuntime.edge.server.serve import serve
@@ -30,6 +33,16 @@ _CGROUPS = "/noderuntime-passthrough"
 class Nothing:
     def find(self, identifier: str) -> None:
         return None
+
+
+@dataclass
+class OnlyOne:
+    """A table with one record, which is the record as well."""
+
+    id: str
+
+    def find(self, identifier: str) -> OnlyOne | None:
+        return self if self.id.startswith(identifier) else None
 
 
 async def _no_pods(request: api_pb2.ListPodSandboxRequest) -> api_pb2.ListPodSandboxResponse:
@@ -124,6 +137,29 @@ async def test_a_pod_of_the_upstream_lives_its_life_through_us(edge: Edge, handl
 
     await edge.runtime.StopPodSandbox(api_pb2.StopPodSandboxRequest(pod_sandbox_id=pod))
     await edge.runtime.RemovePodSandbox(api_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod))
+
+
+async def test_prefix_of_both_sides_is_ambiguous(edge: Edge, containerd: Containerd) -> None:
+    pods = [(await edge.runtime.RunPodSandbox(_pod())).pod_sandbox_id for _ in range(17)]
+    digits = [pod[0] for pod in pods]
+    twice = next(digit for digit in digits if digits.count(digit) > 1)
+    unused = "ab" if not any(pod.startswith("ab") for pod in pods) else "cd"
+    upstream = Upstream(containerd.socket)
+    method = next(method for method in methods() if method.name == "StopPodSandbox")
+    try:
+        for prefix, ambiguous in ((pods[0][:6], True), (twice, True), (unused, False)):
+            table = OnlyOne(f"{prefix}{'0' * 58}")
+            router = Router(table, Nothing(), ("runc",), upstream)
+            request = api_pb2.StopPodSandboxRequest(pod_sandbox_id=prefix)
+            if ambiguous:
+                with pytest.raises(InvalidArgument, match=f"{prefix} is ambiguous"):
+                    await router.is_ours(method, request)
+            else:
+                assert await router.is_ours(method, request)
+    finally:
+        await upstream.close()
+        for pod in pods:
+            await edge.runtime.RemovePodSandbox(api_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod))
 
 
 async def test_lists_hold_both_sides(edge: Edge) -> None:

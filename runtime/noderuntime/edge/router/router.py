@@ -1,7 +1,8 @@
-"""Decides from memory whether this daemon or the upstream answers a call.
+"""Decides which side answers a call: this daemon or the upstream.
 
-A sandbox or container is ours if the ledger has it, by full ID or by a prefix that is unique among ours.
-All others belong to the upstream. On a node without one they are ours too, and the verbs return NotFound.
+A sandbox or container is ours if the ledger has its ID. Everything else belongs to the upstream, or,
+on a node without one, to us: our verbs then report that it does not exist. A full ID is looked up in
+memory. A prefix, which a person typed, must match one ID of both sides, so the upstream is asked as well.
 """
 
 from __future__ import annotations
@@ -9,13 +10,19 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Protocol
 
+import grpc
+
 from noderuntime.core.errors import InvalidArgument
 from noderuntime.cri.v1 import api_pb2
-from noderuntime.edge.router.routes import Method, Route
-from noderuntime.edge.router.upstream import Upstream
+from noderuntime.edge.router.routes import Method, Route, methods
+from noderuntime.edge.router.upstream import Upstream, UpstreamStatus
 
 _STATUS = "/runtime.v1.RuntimeService/Status"
 _STATUS_SECONDS = 10.0
+_STATUS_OF = {
+    method.route: method for method in methods() if method.name in ("PodSandboxStatus", "ContainerStatus")
+}
+"""The call that tells whether the upstream has an object, by the route of the object's calls."""
 
 
 class Identified(Protocol):
@@ -30,7 +37,10 @@ class Finder(Protocol):
     """A table of the ledger."""
 
     def find(self, identifier: str) -> Identified | None:
-        """Return the record with this ID, or the only one whose ID has this prefix."""
+        """Return the record with this ID, or the only one whose ID has this prefix; None if no ID has it.
+
+        InvalidArgument if several have it.
+        """
 
 
 class Router:
@@ -50,17 +60,38 @@ class Router:
     async def is_ours(self, method: Method, request: Any) -> bool:
         """Return whether this daemon answers. Completes ID prefixes and an empty handler in the request.
 
-        InvalidArgument if neither side has the request's runtime handler.
+        InvalidArgument for a handler that neither side offers and for an ambiguous prefix of an ID.
         """
         if method.route is Route.HANDLER:
             return await self._is_our_handler(request)
         field = method.id_field
         if field is None:
             return False
-        record = self._tables[method.route].find(getattr(request, field))
-        if record is not None:
-            setattr(request, field, record.id)
-        return record is not None or self.upstream is None
+        identifier = getattr(request, field)
+        record = self._tables[method.route].find(identifier)
+        if record is None:
+            return self.upstream is None
+        if identifier != record.id and await self._is_known_upstream(method.route, identifier):
+            raise InvalidArgument(f"{field} {identifier} is ambiguous: the upstream has such an ID too")
+        setattr(request, field, record.id)
+        return True
+
+    async def _is_known_upstream(self, route: Route, prefix: str) -> bool:
+        """Return whether an ID of the upstream has the prefix, or several: then it answers with an error.
+
+        Raises UpstreamStatus if it does not answer: only a full ID is certain then.
+        """
+        if self.upstream is None:
+            return False
+        call = _STATUS_OF[route]
+        request = call.request(**{str(call.id_field): prefix}).SerializeToString()
+        try:
+            await self.upstream.unary(call.path, request, timeout=_STATUS_SECONDS).reply()
+        except UpstreamStatus as error:
+            if error.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise
+            return error.code is not grpc.StatusCode.NOT_FOUND
+        return True
 
     async def _is_our_handler(self, request: api_pb2.RunPodSandboxRequest) -> bool:
         name = request.runtime_handler

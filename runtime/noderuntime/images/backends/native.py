@@ -204,7 +204,10 @@ class NativeBackend:
         return [found] if found else []
 
     def status(self, text: str) -> Image | None:
-        """Return the image with an ID, ID prefix, tag or digest, or None (CRI ImageStatus)."""
+        """Return the image with an ID, a unique prefix of one, a tag or a digest (CRI ImageStatus).
+
+        InvalidArgument for an ambiguous prefix, and for text that can be none of these.
+        """
         return self._lookup.one(text)
 
     async def remove(self, text: str) -> None:

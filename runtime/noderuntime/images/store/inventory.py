@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from noderuntime.core.errors import InvalidArgument
 from noderuntime.images.store.image_records import Layer, Name, Snapshot, StoredImage
 
 
@@ -28,9 +29,11 @@ class Inventory:
         return list(self._images.values())
 
     def with_id_prefix(self, digits: str) -> StoredImage | None:
-        """Return the image whose ID starts with these hexadecimal digits; None if it is not unique."""
+        """Return the only image whose ID begins with these digits. InvalidArgument if several do."""
         found = [image for key, image in self._images.items() if key.startswith(f"sha256:{digits}")]
-        return found[0] if len(found) == 1 and digits else None
+        if len(found) > 1:
+            raise InvalidArgument(f"image ID prefix {digits} is ambiguous: use a longer one")
+        return found[0] if found else None
 
     def named(self, name: str) -> StoredImage | None:
         """Return the image with a full name."""

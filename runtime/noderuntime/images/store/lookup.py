@@ -34,7 +34,10 @@ class Lookup:
         return self._shown(found, self._inventory.names().get(found.id, [])) if found else None
 
     def stored(self, text: str) -> StoredImage | None:
-        """Return the image with an ID, an ID prefix, a tag or a digest. InvalidArgument for other texts."""
+        """Return the image with an ID, tag, digest, or unique prefix of an ID; None if there is none.
+
+        InvalidArgument for a prefix of several IDs, and for text that can be none of these.
+        """
         if identifier := image_id(text):
             return self._inventory.image(identifier)
         prefix = _ID_PREFIX.fullmatch(text)

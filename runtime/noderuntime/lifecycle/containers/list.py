@@ -15,7 +15,7 @@ from noderuntime.lifecycle.parts import Parts
 def list_containers(parts: Parts, wanted: api_pb2.ContainerFilter) -> list[api_pb2.Container]:
     """List the containers that pass every filter that is set (CRI ListContainers).
 
-    IDs in the filter may be unique prefixes.
+    IDs in the filter may be unique prefixes. InvalidArgument if one is ambiguous.
     """
     return [_summary(container) for container in select_containers(parts, wanted)]
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 from typing import Any, Generic
 
 from noderuntime.core import log
-from noderuntime.core.errors import AlreadyExists, NotFound
+from noderuntime.core.errors import AlreadyExists, InvalidArgument, NotFound
 from noderuntime.core.ids import check_id
 from noderuntime.lifecycle.ledger.codec import Codec, R
 
@@ -105,13 +105,18 @@ class Table(Generic[R]):
         self._forget(record)
 
     def find(self, identifier: str) -> R | None:
-        """Return the record with this ID or the only one whose ID begins so; None if there is none."""
+        """Return the record with this ID, or the only one whose ID has this prefix; None if no ID has it.
+
+        InvalidArgument if several have it.
+        """
         record = self._records.get(identifier)
         if record is not None or not identifier:
             return record
         at = bisect_left(self._sorted, identifier)
         matches = [known for known in self._sorted[at : at + 2] if known.startswith(identifier)]
-        return self._records[matches[0]] if len(matches) == 1 else None
+        if len(matches) > 1:
+            raise InvalidArgument(f"{self._noun} ID prefix {identifier} is ambiguous: use a longer one")
+        return self._records[matches[0]] if matches else None
 
     def get(self, identifier: str) -> R:
         """Return the record as :meth:`find` does; NotFound if there is none or it is not visible yet."""

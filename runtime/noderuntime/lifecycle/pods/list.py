@@ -15,7 +15,7 @@ from noderuntime.lifecycle.pods.state import state_of
 def list_pod_sandboxes(parts: Parts, wanted: api_pb2.PodSandboxFilter) -> list[api_pb2.PodSandbox]:
     """List the sandboxes that pass every filter that is set (CRI ListPodSandbox).
 
-    The ID in the filter may be a unique prefix.
+    The ID in the filter may be a unique prefix. InvalidArgument if it is ambiguous.
     """
     return [_summary(sandbox) for sandbox in select_pod_sandboxes(parts, wanted)]
 

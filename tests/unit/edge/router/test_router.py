@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import grpc
 import pytest
 
 from noderuntime.core.errors import InvalidArgument
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.edge.router.router import Router
-from noderuntime.edge.router.routes import Route, methods
-from noderuntime.edge.router.upstream import Reply
+from noderuntime.edge.router.routes import Method, Route, methods
+from noderuntime.edge.router.upstream import Reply, UpstreamStatus
 
 METHODS = {method.name: method for method in methods()}
 
@@ -26,24 +27,33 @@ class Table:
 
     def find(self, identifier: str) -> Record | None:
         matches = [known for known in self._ids if known.startswith(identifier)]
-        return Record(matches[0]) if len(matches) == 1 else None
+        if len(matches) > 1:
+            raise InvalidArgument(f"{identifier} is ambiguous")
+        return Record(matches[0]) if matches else None
 
 
 class FakeUpstream:
-    """Has some handlers and counts its calls."""
+    """Knows some handlers; counts how often it was asked. ``found``: its answer about an object's status."""
 
-    def __init__(self, *handlers: str) -> None:
+    def __init__(self, *handlers: str, found: grpc.StatusCode = grpc.StatusCode.NOT_FOUND) -> None:
         self._handlers = handlers
+        self._found = found
         self.asked = 0
+        self._path = ""
 
     def unary(self, path: str, request: bytes, *, timeout: float) -> FakeUpstream:
-        assert path == "/runtime.v1.RuntimeService/Status"
         self.asked += 1
+        self._path = path.rpartition("/")[2]
         return self
 
     async def reply(self) -> Reply:
-        known = [api_pb2.RuntimeHandler(name=name) for name in self._handlers]
-        return Reply(api_pb2.StatusResponse(runtime_handlers=known).SerializeToString(), (), ())
+        if self._path == "Status":
+            known = [api_pb2.RuntimeHandler(name=name) for name in self._handlers]
+            return Reply(api_pb2.StatusResponse(runtime_handlers=known).SerializeToString(), (), ())
+        assert self._path in ("PodSandboxStatus", "ContainerStatus")
+        if self._found is not grpc.StatusCode.OK:
+            raise UpstreamStatus(self._found, "its words")
+        return Reply(b"", (), ())
 
 
 def _router(upstream: FakeUpstream | None) -> Router:
@@ -56,11 +66,46 @@ async def test_a_prefix_of_our_sandbox_is_completed() -> None:
     assert request.pod_sandbox_id == "aa11"
 
 
-@pytest.mark.parametrize("identifier", ["cc", "dd"], ids=["two fit", "none fits"])
-async def test_other_containers_are_routed_to_the_upstream(identifier: str) -> None:
-    request = api_pb2.ContainerStatusRequest(container_id=identifier)
-    assert not await _router(FakeUpstream()).is_ours(METHODS["ContainerStatus"], request)
-    assert request.container_id == identifier
+async def test_other_containers_are_routed_to_the_upstream() -> None:
+    request = api_pb2.ContainerStatusRequest(container_id="dd")
+    upstream = FakeUpstream()
+    assert not await _router(upstream).is_ours(METHODS["ContainerStatus"], request)
+    assert (request.container_id, upstream.asked) == ("dd", 0)
+
+
+BY_ID = [method for method in METHODS.values() if method.id_field]
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["delegate", "alone"])
+@pytest.mark.parametrize("method", BY_ID, ids=[method.name for method in BY_ID])
+async def test_ambiguous_prefix_is_refused_on_every_verb(method: Method, alone: bool) -> None:
+    router = Router(
+        Table("aa11", "aa22"), Table("aa33", "aa44"), ("runc",), None if alone else FakeUpstream()
+    )  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match="aa is ambiguous"):
+        await router.is_ours(method, method.request(**{str(method.id_field): "aa"}))
+
+
+@pytest.mark.parametrize("method", BY_ID, ids=[method.name for method in BY_ID])
+@pytest.mark.parametrize("found", [grpc.StatusCode.OK, grpc.StatusCode.UNKNOWN])
+async def test_prefix_of_both_sides_is_refused_on_every_verb(method: Method, found: grpc.StatusCode) -> None:
+    """containerd answers UNKNOWN for a prefix of several IDs."""
+    router = _router(FakeUpstream(found=found))
+    prefix = "aa" if method.route is Route.SANDBOX else "cc1"
+    with pytest.raises(InvalidArgument, match=f"{prefix} is ambiguous: the upstream has such an ID too"):
+        await router.is_ours(method, method.request(**{str(method.id_field): prefix}))
+
+
+async def test_prefix_is_not_resolved_while_the_upstream_is_away() -> None:
+    upstream = FakeUpstream(found=grpc.StatusCode.UNAVAILABLE)
+    with pytest.raises(UpstreamStatus):
+        await _router(upstream).is_ours(
+            METHODS["StopContainer"], api_pb2.StopContainerRequest(container_id="cc1")
+        )
+    upstream = FakeUpstream(found=grpc.StatusCode.UNAVAILABLE)
+    full = api_pb2.StopContainerRequest(container_id="cc11")
+    assert await _router(upstream).is_ours(METHODS["StopContainer"], full)
+    assert upstream.asked == 0, "a full ID needs no upstream"
 
 
 async def test_without_an_upstream_unknown_ids_are_ours() -> None:

@@ -273,7 +273,7 @@ async def test_our_events_and_the_upstreams_share_a_stream_which_ends_with_the_u
 
 async def test_our_verbs_speak_for_our_ids_only(node: Node) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await node.runtime.StopPodSandbox(api_pb2.StopPodSandboxRequest(pod_sandbox_id="ours"))
+        await node.runtime.StopPodSandbox(api_pb2.StopPodSandboxRequest(pod_sandbox_id="ours1"))
     assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.NOT_FOUND, "no sandbox ours1")
     await node.runtime.StopPodSandbox(api_pb2.StopPodSandboxRequest(pod_sandbox_id="theirs"))
     assert len(node.upstream.seen) == 1

@@ -1,6 +1,7 @@
 """The native backend with a real directory and fake mounts; tests/contract has real mounts."""
 
 import asyncio
+import dataclasses
 import os
 import sqlite3
 import time
@@ -74,6 +75,20 @@ async def test_an_id_prefix_must_be_unique(site):
         length = next(size for size in range(7, 71) if sum(other[:size] == one[:size] for other in ids) == 1)
         assert site.backend.status(one[7 : max(length, 11)]).id == one
     assert site.backend.list_images(ids[3])[0].id == ids[3]
+
+
+async def test_ambiguous_prefix_of_an_id_is_refused_by_every_verb(site):
+    built = await pulled(site)
+    twin = dataclasses.replace(site.store.catalog.image(built.id), id=f"{built.id[:11]}{'f' * 60}")
+    await site.store.catalog.add_image(twin, [])
+    for text in (built.id[:11], built.id[7:11]):
+        for verb in (site.backend.status, site.backend.list_images):
+            with pytest.raises(InvalidArgument, match=f"prefix {built.id[7:11]} is ambiguous"):
+                verb(text)
+        for call in (site.backend.remove, site.backend.image):
+            with pytest.raises(InvalidArgument, match="is ambiguous"):
+                await call(text)
+    assert len(site.backend.list_images()) == 2
 
 
 async def test_removing_an_image_removes_its_names_and_files(site):

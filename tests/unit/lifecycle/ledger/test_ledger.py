@@ -103,7 +103,8 @@ async def test_records_are_found_by_id_prefix_name_and_owner(node):
     for identifier, name in ((A, "one"), (B, "two")):
         await table.add(full_sandbox(identifier, name))
     await node.parts.ledger.containers.add(full_container())
-    assert table.find("a") is None, "two begin with it"
+    with pytest.raises(InvalidArgument, match="sandbox ID prefix a is ambiguous"):
+        table.find("a")
     assert table.find("") is None
     assert table.get("a1").id == A
     assert table.named(("two", "default", "uid-two", 0)).id == B

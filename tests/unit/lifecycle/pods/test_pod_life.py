@@ -8,7 +8,9 @@ from fakes import container_config, pod_config
 from noderuntime.core.errors import AlreadyExists, Internal, InvalidArgument, NotFound
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.containers.create import create_container
+from noderuntime.lifecycle.containers.list import list_containers
 from noderuntime.lifecycle.containers.start import start_container
+from noderuntime.lifecycle.containers.stats import list_container_stats
 from noderuntime.lifecycle.pods.container_events import container_events
 from noderuntime.lifecycle.pods.list import list_pod_sandboxes
 from noderuntime.lifecycle.pods.remove import remove_pod_sandbox
@@ -295,6 +297,18 @@ async def test_filters(node):
     ready = api_pb2.PodSandboxStateValue(state=api_pb2.SANDBOX_READY)
     assert ids(state=ready) == {one}
     assert ids(state=ready, label_selector={"n": "2"}) == set()
+
+
+async def test_ambiguous_prefix_in_a_filter_is_refused(node):
+    made = [await run_pod_sandbox(node.parts, pod_config(f"pod{number}"), "runc") for number in range(17)]
+    first = [sandbox[0] for sandbox in made]
+    prefix = next(digit for digit in first if first.count(digit) > 1)
+    with pytest.raises(InvalidArgument, match=f"sandbox ID prefix {prefix} is ambiguous"):
+        list_pod_sandboxes(node.parts, api_pb2.PodSandboxFilter(id=prefix))
+    with pytest.raises(InvalidArgument, match="is ambiguous"):
+        await list_container_stats(node.parts, api_pb2.ContainerStatsFilter(pod_sandbox_id=prefix))
+    with pytest.raises(InvalidArgument, match="is ambiguous"):
+        list_containers(node.parts, api_pb2.ContainerFilter(pod_sandbox_id=prefix))
 
 
 async def test_a_sandbox_whose_process_ends_is_not_ready(node):
