@@ -1,18 +1,18 @@
-"""SIGHUP: the configuration is read anew, and what can change in a running daemon does.
+"""SIGHUP: read the configuration again and apply the settings that can change in a running daemon.
 
-    live            log.level; images: where registries are described, credentials, search, pinned;
-                    handlers: added, changed, removed when no pod uses them
+    live            log.level; images: directories of registries, credentials, search, pinned;
+                    handlers: added, changed, and removed if no pod uses them
     at a restart    everything else, which the log names
 
-All or nothing: a file that is not valid, or takes away a handler that pods use, changes
-nothing, and one line of the log says why. Handlers are taken by verbs when they need them,
-so a changed path counts from the next call on, for running pods too.
+A reload applies completely or not at all. If the files are invalid, a handler that pods use would be
+removed, or the ledger cannot be written, nothing changes and one line of the log says why. Verbs look up
+their handler when they need it, so a changed path takes effect from the next call on, also for running pods.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import FailedPrecondition, NoderuntimeError
 from noderuntime.lifecycle.parts import Parts
 from noderuntime.lifecycle.used_handlers import remember
+from noderuntime.node.executor.base import Executor
 from noderuntime.node.executor.handlers import executors
 
 _log = log.get(__name__)
@@ -37,44 +38,60 @@ async def reload_on(hangup: asyncio.Event, parts: Parts, path: Path) -> None:
     while True:
         await hangup.wait()
         hangup.clear()
-        applied = False
         try:
-            reload(parts, await FILES.run(config.load, path))
-            await remember(parts.config, parts.ledger)
+            await reload(parts, await FILES.run(config.load, path))
             applied = True
         except NoderuntimeError as error:
             _log.error("the configuration stays as it is", error=error)
-        except Exception:  # pods go on, whatever it was
-            _log.exception("the configuration stays as it is, for an unforeseen reason")
+            applied = False
+        except Exception:  # pods run on
+            _log.exception("the configuration stays as it is after an unexpected error")
+            applied = False
         parts.metrics.reloaded(applied=applied)
 
 
-def reload(parts: Parts, wanted: Config) -> None:
-    """Put what can change live into force; FailedPrecondition or InvalidArgument leave everything as it is.
+async def reload(parts: Parts, wanted: Config) -> None:
+    """Apply the live settings of a configuration. After any error, nothing has changed.
 
-    Awaits nothing: no call sees half of it.
+    FailedPrecondition if pods use a handler that would be removed or get another type.
     """
-    _check_handlers(parts, wanted)
-    before = parts.config
+    before, in_force = parts.config, _in_force(parts.config, wanted)
+    waiting = [key for key in _changes(before.model_dump(), wanted.model_dump()) if not _is_live(key)]
+    _check_handlers(parts, in_force)
+    made = executors(in_force, parts.host, systemd_cgroup=parts.cgroup_driver == "systemd")
+    await remember(in_force, parts.ledger)  # before pods use them
+    try:
+        _check_handlers(parts, in_force)  # a pod may have begun meanwhile
+        parts.configure_images(in_force.images)
+    except Exception:
+        await remember(before, parts.ledger)
+        raise
+    _switch(parts, in_force, made)
+    _report(before, in_force, waiting)
+
+
+def _in_force(before: Config, wanted: Config) -> Config:
+    """Return the configuration with the live settings of another."""
     images = before.images.model_copy(update={key: getattr(wanted.images, key) for key in _LIVE_OF_IMAGES})
     live = {table: getattr(wanted, table) for table in _LIVE}
-    in_force = before.model_copy(update={**live, "images": images})
-    parts.configure_images(images)
-    made = executors(in_force, parts.host, systemd_cgroup=parts.cgroup_driver == "systemd")
+    return before.model_copy(update={**live, "images": images})
+
+
+def _switch(parts: Parts, in_force: Config, made: Mapping[str, Executor]) -> None:
+    """Put a configuration into force. Cannot fail, and awaits nothing: no call sees half of it."""
     kept = {
         name: parts.executors[name]
         for name, handler in in_force.handlers.items()
-        if before.handlers.get(name) == handler
+        if parts.config.handlers.get(name) == handler
     }
     parts.executors.clear()
     parts.executors.update({**made, **kept})
     parts.config = in_force
     log.set_level(in_force.log.level)
-    _tell(before, wanted)
 
 
 def _check_handlers(parts: Parts, wanted: Config) -> None:
-    """Refuse to take a handler from under its pods, or to make another kind of it."""
+    """Refuse to remove a handler that pods use, or to change its type."""
     used = {sandbox.handler for sandbox in parts.ledger.sandboxes}
     for name, handler in parts.config.handlers.items():
         if name not in used:
@@ -85,16 +102,15 @@ def _check_handlers(parts: Parts, wanted: Config) -> None:
             raise FailedPrecondition(f"handler {name} cannot change its type: pods use it; delete them first")
 
 
-def _tell(before: Config, wanted: Config) -> None:
-    old, new = before.handlers, wanted.handlers
+def _report(before: Config, in_force: Config, waiting: Sequence[str]) -> None:
+    old, new = before.handlers, in_force.handlers
     _log.info(
         "configuration reloaded",
-        log_level=wanted.log.level,
+        log_level=in_force.log.level,
         added=",".join(name for name in new if name not in old),
         changed=",".join(name for name in new if name in old and new[name] != old[name]),
         removed=",".join(name for name in old if name not in new),
     )
-    waiting = [key for key in _changes(before.model_dump(), wanted.model_dump()) if not _is_live(key)]
     if waiting:
         _log.warning("some changes of the configuration need a restart", keys=",".join(waiting))
 
@@ -105,7 +121,7 @@ def _is_live(key: str) -> bool:
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
-    """Name the keys that differ, as ``table.key``; a table that came or went as a whole by its name."""
+    """Yield the keys that differ, as ``table.key``; the table's name if only one side has the table."""
     for key in {**before, **after}:
         old, new = before.get(key), after.get(key)
         if isinstance(old, dict) and isinstance(new, dict):

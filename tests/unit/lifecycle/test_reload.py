@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from fakes import Node, pod_config
+from fakeworld import FakeHost
 
 from noderuntime.config import Config, ImagesConfig
 from noderuntime.core import log
-from noderuntime.core.errors import FailedPrecondition, InvalidArgument
+from noderuntime.core.errors import FailedPrecondition, HostError, InvalidArgument
+from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.pods.remove import remove_pod_sandbox
 from noderuntime.lifecycle.pods.run import run_pod_sandbox
 from noderuntime.lifecycle.reload import reload, reload_on
+from noderuntime.lifecycle.used_handlers import remember
 from noderuntime.node.executor.gvisor import GvisorExecutor
 from noderuntime.node.executor.runc import RuncExecutor
 
@@ -46,7 +52,8 @@ async def test_a_new_handler_is_there_and_the_others_are_the_same(
 ) -> None:
     log.configure("info")
     before = dict(node.parts.executors)
-    reload(node.parts, _wanted(node, handlers=_handlers(node, next={"type": "runc", "path": "/opt/next"})))
+    handlers = _handlers(node, next={"type": "runc", "path": "/opt/next"})
+    await reload(node.parts, _wanted(node, handlers=handlers))
     assert list(node.parts.executors) == ["runc", "gvisor", "next"]
     assert {name: node.parts.executors[name] for name in before} == before
     assert isinstance(node.parts.executor("next"), RuncExecutor)
@@ -57,14 +64,15 @@ async def test_a_new_handler_is_there_and_the_others_are_the_same(
 
 async def test_a_new_handler_works_where_the_daemon_does_now(node: Node) -> None:
     handlers = _handlers(node, next={"type": "runc", "path": "/opt/next"})
-    reload(node.parts, _wanted(node, handlers=handlers, server={"run_dir": "/run/after/a/restart"}))
+    await reload(node.parts, _wanted(node, handlers=handlers, server={"run_dir": "/run/after/a/restart"}))
     flags = node.parts.executor("next").monitor_runtime("c", "s", is_root=False).flags
     assert str(node.parts.config.server.run_dir / "runc") in flags
 
 
 async def test_a_changed_path_counts_for_pods_that_run(node: Node) -> None:
     await run_pod_sandbox(node.parts, pod_config(), "gvisor")
-    reload(node.parts, _wanted(node, handlers=_handlers(node, gvisor={"type": "gvisor", "path": "/opt/new"})))
+    handlers = _handlers(node, gvisor={"type": "gvisor", "path": "/opt/new"})
+    await reload(node.parts, _wanted(node, handlers=handlers))
     changed = node.parts.executor("gvisor")
     assert isinstance(changed, GvisorExecutor)
     assert changed.monitor_runtime("c", "s", is_root=True).path == Path("/opt/new")
@@ -76,22 +84,31 @@ async def test_a_handler_that_pods_use_stays(node: Node, change: dict[str, str] 
     before, executors = node.parts.config, dict(node.parts.executors)
     wanted = _wanted(node, handlers=_handlers(node, runc=change), log={"level": "debug"})
     with pytest.raises(FailedPrecondition, match=r"handler runc .* pods use it"):
-        reload(node.parts, wanted)
+        await reload(node.parts, wanted)
     assert node.parts.config is before, "nothing changes, not even the level"
     assert node.parts.executors == executors
     await remove_pod_sandbox(node.parts, pod)
-    reload(node.parts, wanted)
+    await reload(node.parts, wanted)
     assert ("runc" in node.parts.executors) == (change is not None)
 
 
-@pytest.mark.parametrize("steps", range(4))
-async def test_a_handler_goes_before_a_pod_begins_with_it_or_not_at_all(node: Node, steps: int) -> None:
+@pytest.mark.parametrize("own_users", [False, True], ids=["node's users", "own users"])
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_handler_goes_before_a_pod_begins_with_it_or_not_at_all(
+    node: Node, steps: int, own_users: bool
+) -> None:
     """A record whose handler is gone could never be undone, at whatever point of a call that happens."""
-    running = asyncio.create_task(run_pod_sandbox(node.parts, pod_config(), "runc"))
+    config = pod_config()
+    if own_users:
+        users = config.linux.security_context.namespace_options.userns_options
+        users.mode = api_pb2.POD
+        users.uids.add(host_id=os.getuid(), length=1000)
+        users.gids.add(host_id=os.getgid(), length=1000)
+    running = asyncio.create_task(run_pod_sandbox(node.parts, config, "runc"))
     for _ in range(steps):
         await asyncio.sleep(0)
     try:
-        reload(node.parts, _wanted(node, handlers=_handlers(node, runc=None)))
+        await reload(node.parts, _wanted(node, handlers=_handlers(node, runc=None)))
     except FailedPrecondition:
         await remove_pod_sandbox(node.parts, await running)
     else:
@@ -111,13 +128,13 @@ async def test_the_level_changes_and_the_rest_needs_a_restart(
         upstream={"socket": "/run/up.sock"},
         network={"conf_dir": "/elsewhere"},
     )
-    reload(node.parts, wanted)
+    await reload(node.parts, wanted)
     assert logging.getLogger().level == logging.WARNING
     assert (node.parts.config.network, node.parts.config.upstream) == (before.network, before.upstream)
     (line,) = capsys.readouterr().err.splitlines()
     assert "need a restart" in line
     assert "keys=upstream,network.conf_dir" in line
-    reload(node.parts, wanted)
+    await reload(node.parts, wanted)
     assert "need a restart" in capsys.readouterr().err, "as long as they wait"
 
 
@@ -126,7 +143,7 @@ async def test_what_is_said_of_registries_changes(node: Node, capsys: pytest.Cap
     taken: list[ImagesConfig] = []
     node.parts.configure_images = taken.append
     live = {"certs_dirs": ["/c"], "credentials": "/auths", "search": ["own.example"], "pinned": ["pause"]}
-    reload(node.parts, _wanted(node, images={**live, "namespace": "elsewhere"}))
+    await reload(node.parts, _wanted(node, images={**live, "namespace": "elsewhere"}))
     (images,) = taken
     assert images == node.parts.config.images
     assert images == ImagesConfig.model_validate(live), "and nothing else"
@@ -141,7 +158,7 @@ async def test_names_that_are_none_change_nothing(node: Node) -> None:
     node.parts.configure_images = refuse
     handlers = _handlers(node, next={"type": "runc", "path": "/opt/next"})
     with pytest.raises(InvalidArgument, match="no such name"):
-        reload(node.parts, _wanted(node, handlers=handlers, images={"pinned": ["%"]}))
+        await reload(node.parts, _wanted(node, handlers=handlers, images={"pinned": ["%"]}))
     assert (node.parts.config, node.parts.executors) == (before, executors)
 
 
@@ -172,6 +189,111 @@ async def test_a_signal_reads_the_file_anew_and_a_bad_file_changes_nothing(
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def _break_ledger(node: Node) -> None:
+    with closing(sqlite3.connect(node.directory / "state/ledger.db")) as other:
+        other.execute("ALTER TABLE meta RENAME TO lost")
+
+
+def _repair_ledger(node: Node) -> None:
+    with closing(sqlite3.connect(node.directory / "state/ledger.db")) as other:
+        other.execute("ALTER TABLE lost RENAME TO meta")
+
+
+def _break_images(node: Node, error: Exception) -> None:
+    def refuse(_: ImagesConfig) -> None:
+        raise error
+
+    node.parts.configure_images = refuse
+
+
+class _NoCgroups(FakeHost):
+    """A host whose cgroups cannot be read, which the executor of gVisor does with systemd's driver."""
+
+    def cgroup_version(self) -> Literal[1, 2]:
+        raise HostError("read /sys/fs/cgroup", 5, "Input/output error")
+
+
+def _break_executors(node: Node) -> None:
+    node.parts.cgroup_driver = "systemd"
+    node.parts.host = _NoCgroups(node.world)  # type: ignore[assignment]
+
+
+_BREAKS: dict[str, tuple[Callable[[Node], None], str]] = {
+    "executors": (_break_executors, "read /sys/fs/cgroup: Input/output error"),
+    "ledger": (_break_ledger, "writing the ledger: no such table: meta"),
+    "images": (lambda node: _break_images(node, InvalidArgument("no such name")), "no such name"),
+    "bug": (lambda node: _break_images(node, RuntimeError("oops")), "RuntimeError: oops"),
+}
+
+
+@pytest.mark.parametrize("step", _BREAKS)
+async def test_reload_that_fails_at_any_step_changes_nothing(
+    node: Node, step: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.configure("info")
+    parts, path = node.parts, tmp_path / "config.toml"
+    path.write_text(
+        "[log]\nlevel='debug'\n[images]\npinned=['x']\n[handlers.gvisor]\ntype='gvisor'\npath='/new'\n"
+    )
+    await remember(parts.config, parts.ledger)
+    taken: list[ImagesConfig] = []
+    parts.configure_images = taken.append
+    before, executors, known = parts.config, dict(parts.executors), await parts.ledger.meta("handlers")
+    break_step, why = _BREAKS[step]
+    break_step(node)
+    hangup = asyncio.Event()
+    hangup.set()
+    task = asyncio.create_task(reload_on(hangup, parts, path))
+    try:
+        await _told(node, "refused")
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    if step == "ledger":
+        _repair_ledger(node)
+    assert (parts.config, parts.executors, taken) == (before, executors, [])
+    assert await parts.ledger.meta("handlers") == known
+    assert logging.getLogger().level == logging.INFO
+    (line,) = capsys.readouterr().err.splitlines()
+    assert 'msg="the configuration stays as it is' in line
+    assert why in line
+
+
+async def test_reload_is_refused_if_a_pod_begins_while_it_is_recorded(node: Node) -> None:
+    parts = node.parts
+    await remember(parts.config, parts.ledger)
+    before, known = parts.config, await parts.ledger.meta("handlers")
+    reloading = asyncio.create_task(reload(parts, _wanted(node, handlers=_handlers(node, runc=None))))
+    pod = asyncio.create_task(run_pod_sandbox(parts, pod_config(), "runc"))
+    with pytest.raises(FailedPrecondition, match="handler runc cannot be removed"):
+        await reloading
+    assert parts.config is before
+    assert await parts.ledger.meta("handlers") == known
+    await remove_pod_sandbox(parts, await pod)
+
+
+async def test_reload_that_applied_is_not_reported_as_refused(
+    node: Node, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.configure("info")
+    path = tmp_path / "config.toml"
+    path.write_text("[handlers.runc]\ntype='runc'\npath='/new'\n")
+    hangup = asyncio.Event()
+    hangup.set()
+    task = asyncio.create_task(reload_on(hangup, node.parts, path))
+    try:
+        await _told(node, "applied")
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert list(node.parts.executors) == ["runc"]
+    assert list(json.loads(await node.parts.ledger.meta("handlers") or "")) == ["runc"]
+    lines = capsys.readouterr().err
+    assert 'msg="configuration reloaded"' in lines
+    assert "stays as it is" not in lines
+    assert b'outcome="refused"' not in node.parts.metrics.text()
 
 
 async def _told(node: Node, outcome: str) -> None:

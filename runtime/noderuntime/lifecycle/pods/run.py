@@ -77,6 +77,7 @@ async def _run(parts: Parts, config: api_pb2.PodSandboxConfig, handler: str) -> 
     cgroup_of(parts, sandbox)
     if user_of(parts, sandbox) and not (await parts.probes.features(handler)).user_namespaces:
         raise InvalidArgument(f"handler {handler} offers no user namespaces on this node (hostUsers: false)")
+    parts.executor(handler)  # a reload may have removed it meanwhile
     bind_sandbox(sandbox)
     async with Undo(f"run sandbox {sandbox.id}") as undo:
         undo.add("record", lambda: _close_record(parts, sandbox, undo))

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 
-from noderuntime.core.errors import DeadlineExceeded, NoderuntimeError
+from noderuntime.core.errors import DeadlineExceeded, InvalidArgument, NoderuntimeError
 from noderuntime.core.last_answer import LastAnswer
 from noderuntime.node.executor.base import Executor, Features
 
@@ -50,8 +50,14 @@ class Probes:
         return {name: answer for (name, _), answer in zip(handlers, answers, strict=True)}
 
     async def features(self, handler: str) -> Features:
-        """Return the features of a handler on this node. Raises the error of its probe."""
-        answer = await self._answer(handler, self._executors[handler])
+        """Return the features of a handler on this node. Raises the error of its probe.
+
+        InvalidArgument if there is no such handler: a reload may have removed it.
+        """
+        executor = self._executors.get(handler)
+        if executor is None:
+            raise InvalidArgument(f"no runtime handler {handler[:80]!r} on this node")
+        answer = await self._answer(handler, executor)
         if isinstance(answer, NoderuntimeError):
             raise answer
         return answer
