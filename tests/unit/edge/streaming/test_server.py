@@ -43,7 +43,7 @@ async def test_a_url_is_valid_once(server: StreamingServer) -> None:
     assert url.startswith("http://127.0.0.1:")
     await hears_hello(await spdy(url))
     again = await ask(url, SPDY)
-    assert (again.status, again.body) == (404, b"there is the session does not exist, or no more\n")
+    assert (again.status, again.body) == (404, b"the session does not exist or has expired\n")
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_waiting_sessions_are_limited_and_expire() -> None:
     made = {tokens.put(session()) for _ in range(MOST)}
     assert len(made) == MOST
     assert min(map(len, made)) >= 43  # 32 random bytes
-    with pytest.raises(ResourceExhausted, match="1000 sessions wait"):
+    with pytest.raises(ResourceExhausted, match="1000 sessions already wait"):
         tokens.put(session())
     tokens.take(made.pop())
     tokens.put(session())
