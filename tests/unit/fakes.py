@@ -1,7 +1,7 @@
-"""A node that exists in memory only: fakes of every part that pods and containers stand on.
+"""An in-memory node: fakes of all parts that pods and containers depend on.
 
-All of them share one :class:`fakeworld.World`. It counts what was made, lets a test fail or hold any
-step by its name, and tells what is left. Files below the run directory are real (tmp_path).
+They share one :class:`fakeworld.World`. It records created objects, lets a test fail or block any step by
+its name, and returns the remaining objects. Files below the run directory are real (tmp_path).
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ class FakeNetwork:
 
 
 class FakeStats:
-    """See noderuntime.lifecycle.stats.collect.StatsCollector; nothing is ever used."""
+    """See noderuntime.lifecycle.stats.collect.StatsCollector. All usage is empty."""
 
     async def containers(self, pods: Sequence[Any]) -> list[api_pb2.ContainerStats]:
         return []
@@ -272,7 +272,7 @@ class Pauses:
 
 
 class Node:
-    """A fake node with a daemon on it that can be started anew."""
+    """A fake node with a daemon that can be restarted."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -297,7 +297,7 @@ class Node:
             ),
             paths=Paths(run, netns_dir=run / "netns"),
             ledger=Ledger(self.directory / "state"),
-            host=FakeHost(world),  # type: ignore[arg-type] # runs and launches no programs
+            host=FakeHost(world),  # type: ignore[arg-type] # cannot run or launch programs
             executors=executors,
             probes=Probes(executors, user_namespaces=True),
             facts=read_facts(seccomp_profile=None),
@@ -311,13 +311,13 @@ class Node:
         )
 
     async def restart(self) -> Parts:
-        """Be a daemon that was killed and has been started anew, before its recovery."""
+        """Start the daemon again after a kill, before its recovery."""
         await self.parts.ledger.close()
         self.parts = self._build()
         return self.parts
 
     def left(self) -> dict[str, object]:
-        """Tell what is on the node; empty when nothing is."""
+        """Return the objects on the node; empty if there are none."""
         left = self.world.left()
         for place in (self.parts.paths.sandboxes, self.parts.paths.containers):
             names = [entry.name for entry in place.iterdir()] if place.is_dir() else []
@@ -329,7 +329,7 @@ class Node:
 
 
 def pod_config(name: str = "web", **fields: Any) -> api_pb2.PodSandboxConfig:
-    """Make a pod as the kubelet asks for it: a network of its own, processes not shared."""
+    """Return a pod as the kubelet requests it: own network namespace, no shared PID namespace."""
     config = api_pb2.PodSandboxConfig(
         metadata=api_pb2.PodSandboxMetadata(name=name, namespace="default", uid=f"uid-{name}"), **fields
     )
@@ -339,7 +339,7 @@ def pod_config(name: str = "web", **fields: Any) -> api_pb2.PodSandboxConfig:
 
 
 def container_config(name: str = "app", image: str = "app", **fields: Any) -> api_pb2.ContainerConfig:
-    """Make an ordinary container."""
+    """Return the config of an ordinary container."""
     return api_pb2.ContainerConfig(
         metadata=api_pb2.ContainerMetadata(name=name),
         image=api_pb2.ImageSpec(image=image, user_specified_image="app:latest"),

@@ -1,4 +1,4 @@
-"""Both ends of an exec, an attach or a port-forward: what is talked to, and who talks."""
+"""Fakes of both ends of an exec, an attach or a port-forward."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 
 class FakeConversation:
-    """See noderuntime.node.host.base.Program: answers each word that it hears."""
+    """See noderuntime.node.host.base.Program: answers each input."""
 
     def __init__(self, code: int = 0) -> None:
         self.code = code

@@ -1,1 +1,1 @@
-"""What every floor uses: errors, IDs, logging, paths, tasks, blocking calls and the database."""
+"""The parts that every floor uses: errors, IDs, logging, paths, tasks, blocking calls and the database."""

@@ -1,15 +1,15 @@
 """Calls that may block: the only module that takes them off the event loop.
 
-There are three places for such a call:
+A blocking call has three possible places:
 
-* **The loop itself**, for what was measured to take far less than a millisecond and touches no disk that
-  can hang: ``/proc``, ``/sys``, pidfds, tmpfs.
-* A :class:`Lane`: a few threads for one purpose, for files that belong to the daemon or the node. One
-  purpose cannot starve another.
-* :func:`apart`: a thread of its own, with a deadline, for a path that a pod, a volume or an image controls,
-  and for calls that change the thread they run in (``setns``).
+* **The event loop**, for calls that were measured to take far less than a millisecond and access no disk
+  that can hang: ``/proc``, ``/sys``, pidfds, tmpfs.
+* A :class:`Lane`: a few threads for one purpose, for files of the daemon or the node. One purpose cannot
+  starve another.
+* :func:`apart`: a thread of its own, with a deadline, for paths that a pod, a volume or an image controls,
+  and for calls that change the state of their thread (``setns``).
 
-All threads are daemon threads: the daemon's shutdown does not wait for one that hangs.
+All threads are daemon threads: shutdown does not wait for one that hangs.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ APART_SECONDS = 10.0
 
 
 class Load(NamedTuple):
-    """What a lane has to do."""
+    """The load of a lane."""
 
     queued: int
-    """Calls that no thread has begun."""
+    """Calls that no thread has started."""
     oldest: float
-    """Seconds that the oldest running call has run; 0 when none runs."""
+    """Seconds since the start of the oldest running call; 0 if none runs."""
     stalled: float
-    """Seconds since a thread took up a call, while others wait; 0 when none waits."""
+    """Seconds since a thread last started a call, while others wait; 0 if none waits."""
 
 
 class Lane:
-    """At most ``threads`` threads that run blocking calls in the order in which they were requested."""
+    """At most ``threads`` threads that run blocking calls in the order of the requests."""
 
     def __init__(self, name: str, threads: int) -> None:
         self.name = name
@@ -55,30 +55,30 @@ class Lane:
         self._started = 0
         self._idle = threading.Semaphore(0)
         self._queue: SimpleQueue[_Call | None] = SimpleQueue()
-        self._began: dict[int, float] = {}
+        self._started_at: dict[int, float] = {}
         _lanes.add(self)
 
     async def run(self, call: Callable[..., T], *arguments: Any) -> T:
-        """Return what the call returned or raise what it raised.
+        """Run the call and return its result or raise its error.
 
-        If the caller is cancelled, a call that has not begun is dropped, and the end of one that has
-        begun is awaited: what the caller does next must not meet a call that still runs.
+        If the caller is cancelled, a call that has not started is dropped, and a call that has started is
+        awaited: the caller's next steps must not overlap with it.
         """
         return await _end_of(self._put(call, arguments), math.inf)
 
     def begin(self, call: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
-        """Request a call and return its outcome, which the caller awaits later."""
+        """Queue a call and return a future of its result."""
         return asyncio.wrap_future(self._put(call, arguments))
 
     def load(self) -> Load:
-        """Return what the lane has to do now."""
-        queued, began, now = self._queue.qsize(), tuple(self._began.values()), time.monotonic()
-        if not began:
+        """Return the current load."""
+        queued, started, now = self._queue.qsize(), tuple(self._started_at.values()), time.monotonic()
+        if not started:
             return Load(queued, 0.0, 0.0)
-        return Load(queued, now - min(began), now - max(began) if queued else 0.0)
+        return Load(queued, now - min(started), now - max(started) if queued else 0.0)
 
     def close(self) -> None:
-        """End the threads after the calls that were requested; none may be requested afterwards."""
+        """End the threads after the queued calls. No call may be queued afterwards."""
         for _ in range(self._started):
             self._queue.put(None)
 
@@ -93,24 +93,24 @@ class Lane:
     def _work(self) -> None:
         thread = threading.get_ident()
         while (wanted := self._queue.get()) is not None:
-            self._began[thread] = time.monotonic()
+            self._started_at[thread] = time.monotonic()
             wanted.run()
-            del self._began[thread], wanted
+            del self._started_at[thread], wanted
             self._idle.release()
 
 
 _lanes: WeakSet[Lane] = WeakSet()
 
 FILES = Lane("files", 4)
-"""Files of the daemon and of the node: state, run directory, configuration, logs' directories."""
+"""Files of the daemon and of the node: state, run directory, configuration, log directories."""
 CGROUPS = Lane("cgroups", 2)
-"""Cgroups: a write can take 20 ms."""
+"""Cgroups. A write can take 20 ms."""
 IMAGES = Lane("images", 4)
 """Content and layers: hashing, writing, certificates."""
 
 
 def lanes() -> dict[str, Load]:
-    """Return what each lane has to do, by its name."""
+    """Return the load of each lane by its name."""
     return {lane.name: lane.load() for lane in sorted(_lanes, key=lambda lane: lane.name)}
 
 
@@ -122,36 +122,38 @@ async def apart(
     subject: str = "",
     abandon: bool = False,
 ) -> T:
-    """Run the call in a new thread and return what it returned or raise what it raised.
+    """Run the call in a new thread and return its result or raise its error.
 
-    ``what`` says in errors what the call was for. DeadlineExceeded when it has not ended after
-    ``seconds``; its thread stays until the kernel lets go of it. While a call on the same ``subject`` hangs
-    past its deadline, further ones fail at once, so that retries do not pile up threads.
+    ``what`` names the call in errors. DeadlineExceeded if it has not ended after ``seconds``; its thread
+    exists until the kernel returns. While a call on the same ``subject`` hangs past its deadline, further
+    calls fail at once, so that retries do not accumulate threads.
 
-    A cancelled caller first waits for the call's end or its deadline; with ``abandon`` (calls that
-    only read) it leaves at once.
+    A cancelled caller first waits for the end of the call or its deadline. With ``abandon`` (calls that
+    only read) it does not wait.
     """
     hung = _hung.get(subject)
     if hung is not None:
-        raise DeadlineExceeded(f"{what}: an earlier call hangs, for {time.monotonic() - hung:.0f} s now")
+        raise DeadlineExceeded(
+            f"{what}: an earlier call has been hanging for {time.monotonic() - hung:.0f} s"
+        )
     outcome: Future[T] = Future()
-    began = time.monotonic()
+    started = time.monotonic()
     wanted = _Call(outcome, contextvars.copy_context(), call, ())
-    arguments = (wanted, what, began)
+    arguments = (wanted, what, started)
     threading.Thread(target=_run_apart, args=arguments, name="noderuntime-apart", daemon=True).start()
     try:
         return await _end_of(outcome, seconds, abandon=abandon)
     except _Late:
         if subject:
-            _hung[subject] = began
+            _hung[subject] = started
             outcome.add_done_callback(lambda _: _hung.pop(subject, None))
         raise DeadlineExceeded(f"{what} did not finish within {seconds:g} s") from None
 
 
 async def on_files(action: str, call: Callable[[], T], *, abandon: bool = False) -> T:
-    """Run work on files of ours that takes as long as it takes; ``action`` says in errors what it was for.
+    """Run a call on the daemon's own files without a deadline. ``action`` names it in errors.
 
-    ResourceExhausted when the disk is full, HostError for other system calls that failed.
+    ResourceExhausted if the disk is full, HostError for other failed system calls.
     """
     with os_errors(action, file_error):
         return await apart(call, what=action, seconds=math.inf, abandon=abandon)
@@ -159,18 +161,18 @@ async def on_files(action: str, call: Callable[[], T], *, abandon: bool = False)
 
 _apart: dict[int, tuple[str, float]] = {}
 _hung: dict[str, float] = {}
-"""Subjects whose call has not ended at its deadline, with the time (monotonic) at which it began."""
+"""Subjects whose call has not ended at its deadline, with the time (monotonic) of its start."""
 
 
 def calls_apart() -> list[tuple[str, float]]:
-    """Return what each call of :func:`apart` is for and how many seconds it has run."""
+    """Return the name of each running call of :func:`apart` and the seconds since its start."""
     now = time.monotonic()
-    return [(what, now - began) for what, began in tuple(_apart.values())]
+    return [(what, now - started) for what, started in tuple(_apart.values())]
 
 
-def _run_apart(wanted: _Call, what: str, began: float) -> None:
+def _run_apart(wanted: _Call, what: str, started: float) -> None:
     thread = threading.get_ident()
-    _apart[thread] = what, began
+    _apart[thread] = what, started
     try:
         wanted.run()
     finally:
@@ -200,12 +202,12 @@ class _Late(Exception):
 
 
 async def _end_of(outcome: Future[T], seconds: float, *, abandon: bool = False) -> T:
-    """Wait for a call's end; _Late at the deadline. A cancelled caller waits as well, unless ``abandon``."""
+    """Return the call's result. _Late at the deadline. A cancelled caller waits too, unless ``abandon``."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
 
     def wake(_: Future[T]) -> None:
-        with suppress(RuntimeError):  # the loop is closed: the call outlived the daemon's
+        with suppress(RuntimeError):  # the loop is closed: the call has outlived it
             loop.call_soon_threadsafe(ended.set)
 
     outcome.add_done_callback(wake)

@@ -1,4 +1,4 @@
-"""Our errors and gRPC's status codes, which have the same names: one table for both directions."""
+"""The table of our errors and gRPC's status codes, for both directions."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _CODES: tuple[tuple[type[errors.NoderuntimeError], grpc.StatusCode], ...] = (
 
 
 def code_of(error: Exception) -> grpc.StatusCode:
-    """Return what an error of ours is on the wire; INTERNAL for everything else."""
+    """Return the status code of an error; INTERNAL for errors that are not ours."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
 
 
 def error_of(code: grpc.StatusCode) -> type[errors.NoderuntimeError]:
-    """Return what a code on the wire is here; Internal for one that we do not send."""
+    """Return the error class of a status code; Internal for codes that we do not send."""
     return next((kind for kind, known in _CODES if known is code), errors.Internal)

@@ -1,9 +1,9 @@
-"""One SQLite file of one daemon: opened once, read into memory at the start, written through.
+"""The SQLite file of one daemon: opened once, read into memory at start, written through.
 
-A lock file keeps a second daemon out. All writes happen in one thread, in the order in which
-they were asked for, and are durable against the death of the daemon when their call returns
-(WAL with ``synchronous=NORMAL``). A power cut can lose those after the last :meth:`Database.sync`, which
-must be treated at the next start like any other difference between the database and the node.
+A lock file excludes a second daemon. All writes happen in one thread in the order of the calls, and are
+durable against the death of the daemon when their call returns (WAL with ``synchronous=NORMAL``). A power
+cut can lose those after the last :meth:`Database.sync`; the next start must treat that like any other
+difference between the database and the node.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from noderuntime.core.blocking import FILES, Lane
 from noderuntime.core.errors import FailedPrecondition, HostError, ResourceExhausted, os_errors
 
 Statement = tuple[str, Sequence[Any]]
-"""SQL and the values for its marks."""
+"""SQL and the values of its placeholders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +30,13 @@ class Schema:
 
     version: int
     oldest_reader: int
-    """A daemon can use the database if it knows this schema. 0: every daemon can."""
+    """A daemon can use the database if it supports this schema. 0: every daemon can."""
 
 
 def copy(source: Path, target: Path) -> Schema:
-    """Copy a database, also one in use, durably; return its schema. The target must not exist. Blocks.
+    """Copy a database durably, even while it is in use, and return its schema. Blocks.
 
-    Raises sqlite3.Error when the source is damaged or the disk is full.
+    The target must not exist. sqlite3.Error if the source is damaged or the disk is full.
     """
     with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
         old.backup(new)
@@ -44,34 +44,34 @@ def copy(source: Path, target: Path) -> Schema:
 
 
 def migrate(path: Path, noun: str, steps: Sequence[str]) -> None:
-    """Bring a database that no daemon has open to the newest schema. Blocks.
+    """Migrate a database that no daemon has open to the newest schema. Blocks.
 
-    Raises FailedPrecondition if only a newer daemon can use it, sqlite3.Error if it is damaged.
+    FailedPrecondition if only a newer daemon can use it, sqlite3.Error if it is damaged.
     """
     _open(path, noun, steps, lambda _: None).close()
 
 
 def schema_of(path: Path) -> Schema:
-    """Return the schema of a database that no daemon has open. Blocks. sqlite3.Error when it is damaged."""
+    """Return the schema of a database that no daemon has open. Blocks. sqlite3.Error if it is damaged."""
     with closing(sqlite3.connect(path)) as connection:
         return _schema(connection)
 
 
 class Database:
-    """An open database; ``noun`` names it in errors, ``steps`` are its migrations.
+    """An open database. ``noun`` names it in errors, ``steps`` are its migrations.
 
-    Step N takes a database from ``user_version`` N to N + 1. Steps are only ever added, and most add columns
-    with a default, or tables: an older daemon, to which a node may return, reads and writes such a database
-    without them. Statements therefore name their columns and never replace a whole row. A step with which
-    an older daemon cannot work sets ``PRAGMA application_id`` to the ``user_version`` that it leads to.
+    Step N migrates from ``user_version`` N to N + 1. Steps are only appended, and most add columns with a
+    default, or tables: after a rollback an older daemon can read and write such a database without them.
+    Statements therefore name their columns and never replace a whole row. A step that is incompatible with
+    older daemons sets ``PRAGMA application_id`` to the ``user_version`` after it.
     """
 
     def __init__(
         self, path: Path, noun: str, steps: Sequence[str], load: Callable[[sqlite3.Connection], None]
     ) -> None:
-        """Open the file, whose directory is made if missing, and ``load`` it. Blocks; used at start only.
+        """Open the file, whose directory is created if needed, and ``load`` it. Blocks: for the start only.
 
-        Raises FailedPrecondition when another daemon has it, when it needs a newer one, or it is damaged.
+        FailedPrecondition if another daemon has it open, it needs a newer daemon, or it is damaged.
         """
         self._noun = noun
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -90,11 +90,11 @@ class Database:
             ) from error
 
     async def write(self, *statements: Statement) -> None:
-        """Execute all statements or none; ResourceExhausted when the disk is full."""
+        """Execute all statements or none. ResourceExhausted if the disk is full."""
         await self._writer.run(self._write, statements)
 
     async def sync(self) -> None:
-        """Make all writes that have returned durable against a power cut as well; HostError if that fails."""
+        """Make all completed writes durable against a power cut. HostError if that fails."""
         with os_errors(f"flush the {self._noun}"):
             await FILES.run(_flush, self._log)
 
@@ -107,7 +107,7 @@ class Database:
         return await self._writer.run(rows)
 
     async def close(self) -> None:
-        """Finish the writes under way and let go of the lock."""
+        """Finish pending writes and release the lock."""
         await self._writer.run(self._connection.close)
         self._release()
 
@@ -132,7 +132,7 @@ class Database:
 
 
 def _flush(path: Path) -> None:
-    """Flush a file to the disk. Of SQLite's files, the log is the one that carries no lock of its own."""
+    """Flush a file to disk. Among SQLite's files, only the WAL has no POSIX locks that a close would drop."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fdatasync(fd)
@@ -141,7 +141,7 @@ def _flush(path: Path) -> None:
 
 
 def _lock(path: Path) -> int:
-    """Take the lock file; FailedPrecondition if another daemon has it."""
+    """Acquire the lock file and return its descriptor. FailedPrecondition if another daemon holds it."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -154,7 +154,7 @@ def _lock(path: Path) -> int:
 def _open(
     path: Path, noun: str, steps: Sequence[str], load: Callable[[sqlite3.Connection], None]
 ) -> sqlite3.Connection:
-    """Open the database in autocommit mode, with the schema of today."""
+    """Open the database in autocommit mode and migrate it to the newest schema."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -171,12 +171,12 @@ def _open(
 
 
 def _migrate(connection: sqlite3.Connection, noun: str, steps: Sequence[str]) -> None:
-    """Bring the database to the newest schema; FailedPrecondition if only a newer daemon can use it."""
+    """Migrate the database to the newest schema. FailedPrecondition if only a newer daemon can use it."""
     found = _schema(connection)
     if found.oldest_reader > len(steps):
         raise FailedPrecondition(
-            f"the {noun} has schema {found.version}, which a daemon can use that knows schema"
-            f" {found.oldest_reader}; this daemon knows {len(steps)}: install a newer noderuntime"
+            f"the {noun} has schema {found.version}, which requires support for schema {found.oldest_reader};"
+            f" this daemon supports {len(steps)}: install a newer noderuntime"
         )
     for number, step in enumerate(steps[found.version :], found.version + 1):
         connection.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")

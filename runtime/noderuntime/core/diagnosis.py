@@ -1,4 +1,4 @@
-"""What the daemon does right now, as text: tasks, locks, lanes and calls apart."""
+"""A report of the daemon's current tasks, locks, lanes and calls apart, for the log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DEPTH = 40
 
 
 def report() -> None:
-    """Log every task with its stack, the locks that are held and by which task, and the lanes' queues."""
+    """Log every task with its stack, every held lock with its holder, and the load of every lane."""
     for task in asyncio.all_tasks():
         _log.info("task", task=task.get_name(), stack=stack(task))
     for lock, holder in tasks.held_locks().items():
@@ -27,12 +27,12 @@ def report() -> None:
 
 
 def stack(task: asyncio.Task[Any]) -> str:
-    """Return where a task waits: its coroutines as ``function file:line``, the innermost last."""
+    """Return the await stack of a task as ``function file:line``, innermost last."""
     return " > ".join(_places(task.get_coro()))
 
 
 def _places(awaited: Any) -> Iterator[str]:
-    """Follow what a coroutine awaits; ``Task.get_stack`` knows only the outermost frame."""
+    """Yield the frames of a chain of awaits. ``Task.get_stack`` returns the outermost frame only."""
     for _ in range(_DEPTH):
         frame = _first(awaited, "cr_frame", "gi_frame", "ag_frame")
         if not isinstance(frame, FrameType):

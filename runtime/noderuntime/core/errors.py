@@ -1,21 +1,21 @@
-"""Everything that can go wrong, as one tree; the server maps it to gRPC status in one place.
+"""The tree of all errors. The server maps it to gRPC status codes in one place.
 
 NoderuntimeError
-├── InvalidArgument      the caller sent something that can never work
+├── InvalidArgument      the request can never succeed as it is
 ├── NotFound             no such sandbox, container, image or handler
-├── AlreadyExists        the name is taken by another object
-├── FailedPrecondition   right call, wrong state (exec into a stopped container)
-├── Unavailable          a part we depend on is away; the same call may work later
-├── DeadlineExceeded     a part did not answer in time
+├── AlreadyExists        the name belongs to another object
+├── FailedPrecondition   the object's state does not allow the call (exec into a stopped container)
+├── Unavailable          a dependency is not available; a retry can succeed
+├── DeadlineExceeded     a dependency did not respond in time
 ├── ResourceExhausted    a limit of ours or the node's (disk full, message too large)
-├── PermissionDenied     a registry wants credentials, or does not accept these
-├── DataLoss             what came is not what was promised (wrong digest, cut short)
-├── Unimplemented        CRI knows it, we do not offer it (yet)
-└── Internal             a tool or the kernel refused something it should not have
-    ├── ToolError        runc, runsc, conmon or a CNI plugin failed; carries its own words
-    └── HostError        a system call failed; carries errno
+├── PermissionDenied     a registry requires credentials, or does not accept these
+├── DataLoss             content does not match its descriptor (wrong digest, truncated)
+├── Unimplemented        CRI defines it, this runtime does not support it
+└── Internal             a tool or the kernel failed unexpectedly
+    ├── ToolError        runc, runsc, conmon or a CNI plugin failed; contains its output
+    └── HostError        a system call failed; contains errno
 
-Messages are one line, say what failed and, where it helps, what to do.
+Messages are one line: what failed and, where it helps, what to do.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 
 class NoderuntimeError(Exception):
-    """Base of all errors that a caller may see."""
+    """The base of all errors that a caller can receive."""
 
 
 class InvalidArgument(NoderuntimeError):
-    """The request can never work as it is."""
+    """The request can never succeed as it is."""
 
 
 class NotFound(NoderuntimeError):
@@ -46,15 +46,15 @@ class AlreadyExists(NoderuntimeError):
 
 
 class FailedPrecondition(NoderuntimeError):
-    """The object is not in a state that allows the call."""
+    """The object's state does not allow the call."""
 
 
 class Unavailable(NoderuntimeError):
-    """Something we depend on is away; the call may be repeated."""
+    """A dependency is not available. A retry can succeed."""
 
 
 class DeadlineExceeded(NoderuntimeError):
-    """Something did not answer in time."""
+    """A dependency did not respond in time."""
 
 
 class ResourceExhausted(NoderuntimeError):
@@ -62,32 +62,30 @@ class ResourceExhausted(NoderuntimeError):
 
 
 class PermissionDenied(NoderuntimeError):
-    """Somebody else does not let us."""
+    """A registry requires credentials, or does not accept these."""
 
 
 class DataLoss(NoderuntimeError):
-    """Data is not what it was promised to be."""
+    """Content does not match its descriptor."""
 
 
 class Unimplemented(NoderuntimeError):
-    """CRI defines it, this runtime does not offer it."""
+    """CRI defines it, this runtime does not support it."""
 
 
 class Internal(NoderuntimeError):
-    """Something failed that should not have."""
+    """Something failed unexpectedly."""
 
 
 class ToolError(Internal):
-    """A tool that we run failed."""
+    """A program that we run failed."""
 
-    def __init__(self, tool: str, action: str, returncode: int, words: str) -> None:
+    def __init__(self, tool: str, action: str, returncode: int, output: str) -> None:
         self.tool = tool
         self.action = action
         self.returncode = returncode
-        self.words = words
-        super().__init__(
-            f"{tool} {action} failed with exit status {returncode}: {words or 'it said nothing'}"
-        )
+        self.output = output
+        super().__init__(f"{tool} {action} failed with exit status {returncode}: {output or 'no output'}")
 
 
 class HostError(Internal):
@@ -101,25 +99,25 @@ class HostError(Internal):
 
 
 def host_error(action: str, error: OSError) -> HostError:
-    """Return the HostError for a failed system call; ``action`` says what it was for."""
+    """Return the HostError for a failed system call. ``action`` names the operation in the message."""
     return HostError(action, error.errno or 0, error.strerror or str(error))
 
 
 def file_error(action: str, error: OSError) -> HostError | ResourceExhausted:
-    """Return ResourceExhausted for a full disk or quota, HostError for everything else."""
+    """Return ResourceExhausted for a full disk or quota, HostError for other errors."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ResourceExhausted(f"{action}: the disk is full ({error.strerror})")
     return host_error(action, error)
 
 
 def invalid_argument(subject: str, error: OSError) -> InvalidArgument:
-    """Return InvalidArgument for what a caller named and the kernel refused."""
+    """Return InvalidArgument for a system call that failed on a caller's input."""
     return InvalidArgument(f"{subject}: {error.strerror or error}")
 
 
 @contextmanager
 def os_errors(action: str, make: Callable[[str, OSError], NoderuntimeError] = host_error) -> Iterator[None]:
-    """Raise each OSError of the block as an error of ours, made by one of the functions above."""
+    """Raise each OSError of the block as the error that ``make``, a function above, returns."""
     try:
         yield
     except OSError as error:
@@ -127,7 +125,7 @@ def os_errors(action: str, make: Callable[[str, OSError], NoderuntimeError] = ho
 
 
 def first_problem(error: ValidationError) -> str:
-    """Return the first problem that pydantic found, as ``field.path: message`` of at most 400 characters."""
+    """Return pydantic's first error as ``field.path: message`` of at most 400 characters."""
     problem = error.errors(include_url=False)[0]
     where = ".".join(str(part)[:40] for part in problem["loc"])[:200]
     return f"{where}: {problem['msg'][:200]}" if where else problem["msg"][:200]

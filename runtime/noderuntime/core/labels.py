@@ -6,5 +6,5 @@ from collections.abc import Mapping
 
 
 def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """Tell whether every label of the selector is there with that value; an empty selector takes all."""
+    """Return whether the labels contain every pair of the selector. An empty selector matches all."""
     return all(labels.get(key) == value for key, value in selector.items())

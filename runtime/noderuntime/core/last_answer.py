@@ -1,4 +1,4 @@
-"""The last known answer of something outside that can hang, asked again in the background."""
+"""Caches the last result of a probe that can hang, and renews it in the background."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 class LastAnswer(Generic[T]):
-    """What ``ask`` last returned or raised. It runs at most once at a time. For use on one event loop."""
+    """The last result or error of ``ask``, which runs at most once at a time. Use it on one event loop."""
 
     def __init__(self, name: str, ask: Callable[[], Coroutine[Any, Any, T]]) -> None:
-        """``name`` is that of the asked, for errors and the log."""
+        """``name`` is the name of what is probed, for errors and the log."""
         self._name = name
         self._ask = ask
         self._known: T | NoderuntimeError | None = None
@@ -28,10 +28,10 @@ class LastAnswer(Generic[T]):
         self._running: asyncio.Task[None] | None = None
 
     async def get(self, *, seconds: float, renew: float, retry: float) -> T | NoderuntimeError:
-        """Return the last known answer, and wait only if there is none.
+        """Return the last result or error, and wait only if there is none.
 
-        An answer is renewed in the background after ``renew`` seconds, an error after ``retry`` seconds. The
-        answer is DeadlineExceeded if the asked takes longer than ``seconds``, even if it cannot be killed.
+        A result is renewed in the background after ``renew`` seconds, an error after ``retry`` seconds.
+        DeadlineExceeded is returned if the probe takes longer than ``seconds``, even if it cannot be killed.
         """
         known = self._known
         lifetime = retry if isinstance(known, NoderuntimeError) else renew
@@ -58,10 +58,10 @@ class LastAnswer(Generic[T]):
             return await self._ask()
         except NoderuntimeError as error:
             return error
-        except Exception as error:  # what one of them prints must not fail the status of the node
+        except Exception as error:  # unexpected output of one probe must not fail the node's status
             _log.exception("probe failed unexpectedly", of=self._name)
             return Internal(f"{self._name} failed: {type(error).__name__}: {error}")
 
     def _age(self) -> float:
-        """Return the seconds since it was last asked."""
+        """Return the seconds since the last probe started."""
         return time.monotonic() - self._began

@@ -1,16 +1,16 @@
-"""Structured logs: a constant message, and values that travel as keys.
+"""Structured logs: a constant message, and values as keys.
 
     _log = log.get(__name__)
     _log.info("sandbox runs", sandbox=sandbox_id, handler="runc", ms=41)
 
-prints ``level=info logger=pods.run msg="sandbox runs" sandbox=… handler=runc ms=41``
-to stderr, one line per event, which systemd hands to the journal. Under systemd
-each line starts with its priority (sd-daemon(3)), so ``journalctl -p`` works.
-Values may come from hostile input: line breaks and control characters are escaped.
+prints ``level=info logger=pods.run msg="sandbox runs" sandbox=… handler=runc ms=41`` to stderr, one line
+per event, which systemd writes to the journal. Under systemd each line starts with its priority
+(sd-daemon(3)), so ``journalctl -p`` works. Values can be hostile input: line breaks and control
+characters are escaped.
 
-Lines that concern a pod carry the keys ``pod`` (namespace/name), ``sandbox`` and, where it
-is about one, ``container`` and ``container_name``, whichever layer writes them: whoever
-takes up work on a pod says so once with :func:`bind`.
+Lines about a pod have the keys ``pod`` (namespace/name), ``sandbox`` and, if they are about a container,
+``container`` and ``container_name``, in every layer: the code that starts work on a pod sets them once
+with :func:`bind`.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ _subject: ContextVar[Mapping[str, object]] = ContextVar("subject", default=Mappi
 
 
 class Logger:
-    """A named logger whose values are keyword arguments."""
+    """A named logger that accepts values as keyword arguments."""
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
 
     def debug(self, message: str, /, **values: object) -> None:
-        """Say what only a developer wants to know."""
+        """Log an event for developers."""
         self._log(logging.DEBUG, message, values)
 
     def info(self, message: str, /, **values: object) -> None:
-        """Say that something happened which an administrator may look for."""
+        """Log an event that an administrator can look for."""
         self._log(logging.INFO, message, values)
 
     def warning(self, message: str, /, **values: object) -> None:
-        """Say that something is wrong which we got around."""
+        """Log a problem that was handled."""
         self._log(logging.WARNING, message, values)
 
     def error(self, message: str, /, **values: object) -> None:
-        """Say that something failed."""
+        """Log a failure."""
         self._log(logging.ERROR, message, values)
 
     def exception(self, message: str, /, **values: object) -> None:
-        """Say that something failed that should not have, with the traceback of the current exception."""
+        """Log an unexpected failure with the traceback of the current exception."""
         self._log(logging.ERROR, message, {**values, "traceback": traceback.format_exc()})
 
     def _log(self, level: int, message: str, values: dict[str, object]) -> None:
@@ -68,24 +68,24 @@ def get(name: str) -> Logger:
 
 
 def bind(**subject: object) -> None:
-    """Say what all further lines of this task, and of tasks and threads that it starts, are about."""
+    """Set the keys of all further lines of this task, and of tasks and threads that it starts."""
     _subject.set(subject)
 
 
 def set_level(level: str) -> None:
-    """Log that level and above from now on."""
+    """Log messages of this level and above from now on."""
     logging.getLogger().setLevel(level.upper())
 
 
 def configure(level: str) -> None:
-    """Send everything of that level and above to stderr; called once, by the command line."""
+    """Log messages of this level and above to stderr. The command line calls it once."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_LineFormatter(with_priority="JOURNAL_STREAM" in os.environ))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
 class _LineFormatter(logging.Formatter):
-    """One record, one line of ``key=value``; also for the records of libraries."""
+    """Formats a record as one line of ``key=value`` pairs, including records of libraries."""
 
     def __init__(self, *, with_priority: bool) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class _LineFormatter(logging.Formatter):
 
 
 def _show(value: object) -> str:
-    """Write a value so that it stays on the line and reads back unambiguously."""
+    """Return a value on one line, quoted if needed."""
     text = str(value)
     if len(text) > _VALUE_LIMIT:
         text = f"{text[:_VALUE_LIMIT]}... ({len(text)} characters)"

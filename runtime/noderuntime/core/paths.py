@@ -1,4 +1,4 @@
-"""Where everything of a sandbox and a container lies under the run directory. Pure."""
+"""The paths of sandboxes and containers below the run directory. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class SandboxPaths:
 
     dir: Path
     netns: Path
-    """Pin of the network namespace; in the directory that ``ip netns`` looks at."""
+    """Pin of the network namespace, in the directory that ``ip netns`` uses."""
 
     @property
     def ipc(self) -> Path:
@@ -33,22 +33,22 @@ class SandboxPaths:
 
     @property
     def pins(self) -> tuple[Path, ...]:
-        """All pins that there may be."""
+        """All pins that a sandbox can have."""
         return self.netns, self.ipc, self.uts, self.user
 
     @property
     def resolv_conf(self) -> Path:
-        """What containers see as ``/etc/resolv.conf``."""
+        """The containers' ``/etc/resolv.conf``."""
         return self.dir / "resolv.conf"
 
     @property
     def hostname(self) -> Path:
-        """What containers see as ``/etc/hostname``."""
+        """The containers' ``/etc/hostname``."""
         return self.dir / "hostname"
 
     @property
     def shm(self) -> Path:
-        """What containers see as ``/dev/shm``: a tmpfs."""
+        """The containers' ``/dev/shm``: a tmpfs."""
         return self.dir / "shm"
 
 
@@ -65,7 +65,7 @@ class ContainerPaths:
 
     @property
     def volumes(self) -> Path:
-        """Holds the mount points of images that the container has as volumes."""
+        """The directory of the mount points of the container's image volumes."""
         return self.bundle / "volumes"
 
     @property
@@ -83,18 +83,18 @@ class Paths:
 
     @property
     def sandboxes(self) -> Path:
-        """Holds a directory for each sandbox."""
+        """The directory with a directory for each sandbox."""
         return self.run_dir / "sandboxes"
 
     @property
     def containers(self) -> Path:
-        """Holds a bundle for each container and root container."""
+        """The directory with a bundle for each container and root container."""
         return self.run_dir / "containers"
 
     def sandbox(self, sandbox_id: str) -> SandboxPaths:
-        """Return the places of a sandbox."""
+        """Return the paths of a sandbox."""
         return SandboxPaths(self.sandboxes / sandbox_id, self.netns_dir / f"{_NETNS_PREFIX}{sandbox_id[:32]}")
 
     def container(self, container_id: str) -> ContainerPaths:
-        """Return the places of a container."""
+        """Return the paths of a container."""
         return ContainerPaths(self.containers / container_id)

@@ -1,7 +1,7 @@
-"""Sessions: what the calls Exec, Attach and PortForward promise, kept when a client comes for it.
+"""Sessions: what Exec, Attach and PortForward offer to a client, until the client connects.
 
-The call is checked at once and answered with a URL. Whoever has the URL may have the session, once; what
-the client then speaks is not known here. A client that leaves cancels what it was given.
+The call is checked at once and returns a URL. The client with the URL can start the session once; its
+protocol is not known here. If it disconnects, the session is cancelled.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from noderuntime.cri.v1 import api_pb2
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """What of its stdio a client wants to hold."""
+    """The streams that a client requests."""
 
     stdin: bool
     stdout: bool
@@ -25,40 +25,40 @@ class Streams:
 
 
 class Stdio(Protocol):
-    """The client's ends of the streams."""
+    """The client's end of the streams."""
 
     async def read(self) -> bytes:
-        """Return what the client typed next; no bytes when there will be no more."""
+        """Return the client's next input; b"" at its end."""
 
     async def write(self, stream: int, data: bytes) -> None:
-        """Give the client what was said on STDOUT or STDERR, as slowly as it takes it.
+        """Send output to the client, and wait while it is slow. ``stream`` is STDOUT or STDERR.
 
-        What it does not want is dropped.
+        Output that the client did not request is dropped.
         """
 
     def sizes(self) -> AsyncIterator[tuple[int, int]]:
-        """Yield (rows, columns) whenever the client's terminal has changed; only the last of several."""
+        """Yield (rows, columns) after changes of the client's terminal, only the last of several."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Something that runs and whose stdio a client gets (Exec, Attach)."""
+    """A process whose stdio a client gets (Exec, Attach)."""
 
     name: Literal["exec", "attach"]
     streams: Streams
     run: Callable[[Stdio], Awaitable[int]]
-    """Serve the client until the end, and return the exit status."""
+    """Serve the client until the end and return the exit status."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """A pod into which a client may connect (PortForward)."""
+    """A pod that a client can connect to (PortForward)."""
 
     sandbox_id: str
     ports: tuple[int, ...]
-    """The ones named beforehand, as only the oldest kind of client does."""
+    """The ports of the CRI request, which only the oldest clients need."""
     serve: Callable[[int, Stdio], Awaitable[None]]
-    """Serve one connection to a TCP port of the pod's localhost, to its end."""
+    """Serve one connection to a TCP port of the pod's localhost until its end."""
     name: Literal["portforward"] = "portforward"
 
 
@@ -66,17 +66,17 @@ Session = Command | Forward
 
 
 class Offers(Protocol):
-    """Where sessions wait for their client."""
+    """A store of sessions that wait for their client."""
 
     def offer(self, session: Session) -> str:
-        """Return the URL under which one client may have the session, once and soon.
+        """Return the URL at which one client can start the session, once and for a limited time.
 
-        ResourceExhausted when too many wait.
+        ResourceExhausted if too many sessions wait.
         """
 
 
 def wanted_streams(request: api_pb2.ExecRequest | api_pb2.AttachRequest) -> Streams:
-    """Return the streams of a request; InvalidArgument when they make no sense together."""
+    """Return the streams of a request. InvalidArgument for an invalid combination."""
     if request.tty and request.stderr:
         raise InvalidArgument("tty and stderr cannot both be true: a terminal has one output")
     if not (request.stdin or request.stdout or request.stderr):

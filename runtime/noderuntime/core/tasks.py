@@ -1,6 +1,6 @@
 """Tasks of the event loop: the only module that starts one.
 
-Every task has a name, which a dump of the daemon shows, and a failure that reaches no caller is logged.
+Every task has a name, which the daemon's report shows, and a failure that reaches no caller is logged.
 
 =====================  ============================================================================
 :func:`start`          a task that its owner awaits or cancels
@@ -66,7 +66,7 @@ async def finish(work: Coroutine[Any, Any, T], *, name: str) -> T:
 
 
 async def settle(*tasks: asyncio.Future[Any]) -> None:
-    """Wait until all tasks have ended, whatever their outcome; a cancellation is raised after that."""
+    """Wait until all tasks have ended, whatever their outcome. A cancellation is raised after that."""
     cancelled: asyncio.CancelledError | None = None
     while waiting := [task for task in tasks if not task.done()]:
         try:
@@ -78,14 +78,14 @@ async def settle(*tasks: asyncio.Future[Any]) -> None:
 
 
 async def first(*tasks: asyncio.Task[Any], timeout: float | None = None) -> None:
-    """Wait until one of the tasks has ended, or until the timeout (seconds). None is cancelled."""
+    """Wait until one of the tasks has ended, or until the timeout (seconds). No task is cancelled."""
     await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
 
 class Scope:
-    """Tasks that end with an ``async with`` block: those that still run are cancelled and awaited.
+    """Tasks that end with an ``async with`` block: running ones are cancelled and awaited.
 
-    Their outcome is the block's business: it reads ``task.result()`` where a failure matters.
+    The block reads ``task.result()`` where a failure matters.
     """
 
     def __init__(self) -> None:
@@ -119,7 +119,7 @@ class Group(asyncio.TaskGroup):
 
 
 async def concurrently(*work: Coroutine[Any, Any, T], name: str) -> list[T]:
-    """Return all results; when one coroutine fails, cancel the others, wait for them, and raise its error."""
+    """Return all results. If a coroutine fails, cancel the others, wait for them, and raise its error."""
     try:
         async with Group() as group:
             tasks = [group.start(part, name=name) for part in work]
@@ -130,7 +130,7 @@ async def concurrently(*work: Coroutine[Any, Any, T], name: str) -> list[T]:
 
 
 async def together(*work: Coroutine[Any, Any, None], name: str) -> None:
-    """Wait for all coroutines to end, then raise the error of the first of them that failed.
+    """Wait for all coroutines to end, then raise the error of the first one, in order, that failed.
 
     A cancelled caller cancels them.
     """
@@ -143,7 +143,7 @@ async def together(*work: Coroutine[Any, Any, None], name: str) -> None:
 
 
 class Joint(Generic[T]):
-    """Work that several callers want at the same time: done once. For use on one event loop."""
+    """Work that concurrent callers share, so that it runs once. Use it on one event loop."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -153,10 +153,10 @@ class Joint(Generic[T]):
         return self._find(key) is not None
 
     async def do(self, key: Hashable, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Return the result of the work under a key, which ``make`` begins unless it is under way.
+        """Return the result of the work under a key. ``make`` starts it unless it is running.
 
-        All callers get the same result or error. A cancelled caller only leaves; the last
-        one cancels the work and waits for its end.
+        All callers get the same result or error. A cancelled caller stops waiting; the last one cancels
+        the work and waits for its end.
         """
         job = self._find(key)
         if job is None:
@@ -183,7 +183,7 @@ class Joint(Generic[T]):
 
 
 class Lock(asyncio.Lock):
-    """A lock that knows which task holds it, and for which a bounded number of tasks waits."""
+    """A lock that records the task that holds it, and limits the number of waiting tasks."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -192,10 +192,10 @@ class Lock(asyncio.Lock):
         self._waiting = 0
 
     async def acquire(self) -> Literal[True]:
-        """Wait for the lock. ResourceExhausted when :data:`MOST_WAITING` tasks wait: the holder hangs."""
+        """Acquire the lock. ResourceExhausted if :data:`MOST_WAITING` tasks wait: the holder hangs."""
         if self._waiting >= MOST_WAITING:
             raise ResourceExhausted(
-                f"{MOST_WAITING} calls wait for {self._name}, which is held by: {self.holder}"
+                f"{MOST_WAITING} calls wait for {self._name}, whose lock is held by: {self.holder}"
             )
         self._waiting += 1
         try:
@@ -207,17 +207,17 @@ class Lock(asyncio.Lock):
         return True
 
     def release(self) -> None:
-        """Let the next task have the lock."""
+        """Release the lock to the next task."""
         self.holder = ""
         super().release()
 
 
 class Work:
-    """The daemon's locks per object, and verbs that outlive the call that asked for them.
+    """The daemon's locks per object, and verbs that continue after their caller is cancelled.
 
-    A kubelet gives up on a call at its deadline and repeats it. Half a sandbox would be the
-    worst outcome, so a verb runs in a task of its own and a cancelled call only stops waiting.
-    For use on one event loop.
+    A kubelet gives up on a call at its deadline and repeats it. A partly created sandbox would be the
+    worst outcome, so a verb runs in its own task and a cancelled caller only stops waiting.
+    Use it on one event loop.
     """
 
     def __init__(self) -> None:
@@ -227,14 +227,14 @@ class Work:
         _works.add(self)
 
     def lock(self, object_id: str) -> Lock:
-        """Return the lock that orders all work on one object."""
+        """Return the lock that serializes all work on one object."""
         lock = self._locks.get(object_id)
         if lock is None:
             lock = self._locks[object_id] = Lock(object_id)
         return lock
 
     def locks(self) -> list[tuple[str, Lock]]:
-        """Return the locks that are in use, with their names."""
+        """Return the locks in use with their names."""
         return list(self._locks.items())
 
     async def finish(self, work: Coroutine[Any, Any, T], *, name: str) -> T:
@@ -242,34 +242,34 @@ class Work:
         return await _wait_for(self._start(work, name))
 
     async def once(
-        self, key: Hashable, asked: Hashable, make: Callable[[], Coroutine[Any, Any, T]], *, name: str
+        self, key: Hashable, request: Hashable, make: Callable[[], Coroutine[Any, Any, T]], *, name: str
     ) -> T:
         """Like :meth:`finish`, but at most one such work runs under a key at a time.
 
-        A call that asks for the same thing joins work under way and receives a result that no caller
-        received yet; results are kept for :data:`KEEP_SECONDS`, failures are not kept. A call that asks
-        for something else waits for the end of what runs, and then does its own work.
+        A call with an equal ``request`` joins running work, or receives a result that no caller has
+        received; results are kept for :data:`KEEP_SECONDS`, failures are not kept. A call with another
+        request waits until the running work ends, and then does its own.
         """
-        while (kept := self._kept.get(key)) is not None and kept.asked != asked:
+        while (kept := self._kept.get(key)) is not None and kept.request != request:
             if kept.task.done():
                 self.forget(key)
             else:
                 await asyncio.wait([kept.task])
         if kept is None:
-            kept = self._kept[key] = _Kept(asked, self._start(make(), name))
+            kept = self._kept[key] = _Kept(request, self._start(make(), name))
             kept.task.add_done_callback(lambda _: self._keep(key, kept))
-        result: T = await _wait_for(kept.task)  # a cancellation at the moment of the result leaves it kept
+        result: T = await _wait_for(kept.task)  # if cancelled at this moment, the result stays kept
         self._drop(key, kept)
         return result
 
     def forget(self, key: Hashable) -> None:
-        """Drop a kept result: what it names is being removed."""
+        """Drop a kept result because its object is being removed."""
         kept = self._kept.get(key)
         if kept is not None and kept.task.done():
             del self._kept[key]
 
     def kept(self) -> int:
-        """Count the verbs under way and the results that wait for a retry."""
+        """Return the number of running verbs and results kept for a retry."""
         return len(self._kept)
 
     def background(self, work: Coroutine[Any, Any, T], *, name: str) -> None:
@@ -277,7 +277,7 @@ class Work:
         self._start(work, name).add_done_callback(_report)
 
     async def drain(self, seconds: float) -> None:
-        """Wait for the work under way, at most that long; the next recovery undoes what is left."""
+        """Wait for running work, at most this long. The next recovery undoes the rest."""
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=seconds)
 
@@ -302,14 +302,14 @@ _works: WeakSet[Work] = WeakSet()
 
 
 def held_locks() -> dict[str, str]:
-    """Return the names of the locks that are held, each with the name of the task that holds it."""
+    """Return the names of the held locks, each with the name of the task that holds it."""
     locks = [(name, lock) for work in _works for name, lock in work.locks()]
     return {name: lock.holder for name, lock in sorted(locks, key=lambda named: named[0]) if lock.locked()}
 
 
 @dataclass(eq=False, slots=True)
 class _Kept:
-    asked: Hashable
+    request: Hashable
     task: asyncio.Task[Any]
 
 
@@ -331,12 +331,12 @@ async def _wait_for(task: asyncio.Task[T]) -> T:
 def _report(task: asyncio.Task[Any]) -> None:
     error = _retrieve(task)
     if isinstance(error, NoderuntimeError):
-        _log.warning("work failed after its caller had left", work=task.get_name(), error=error)
+        _log.warning("work failed after its caller was cancelled", work=task.get_name(), error=error)
     elif error is not None:
         text = "".join(traceback.format_exception(error))
         _log.error("work failed unexpectedly", work=task.get_name(), error=text)
 
 
 def _retrieve(task: asyncio.Task[Any]) -> BaseException | None:
-    """Return the failure of an ended task, so that asyncio does not report it; None for a cancelled one."""
+    """Return an ended task's failure and mark it as retrieved; None for a cancelled task."""
     return None if task.cancelled() else task.exception()

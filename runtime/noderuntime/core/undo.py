@@ -1,4 +1,4 @@
-"""Undoing, step by step, what a failed verb had done: a last-in, first-out list of described steps."""
+"""Rollback of a failed verb: a last-in, first-out list of described steps."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _log = log.get(__name__)
 
 
 class Undo:
-    """Collects how to undo each step before it is taken; undoes them all if the block fails.
+    """Collects the rollback of each step before the step; runs all rollbacks if the block fails.
 
-    A step may be undone that was never quite taken, so all of them are idempotent. One that
-    fails is logged and remembered in :attr:`complete`, and the others are undone nevertheless.
+    A rollback can run for a step that was not completed, so all of them are idempotent. A rollback that
+    fails is logged and recorded in :attr:`complete`, and the others run nevertheless.
     """
 
     def __init__(self, what: str) -> None:
@@ -23,7 +23,7 @@ class Undo:
         self._steps: list[tuple[str, Callable[[], Awaitable[None]]]] = []
 
     def add(self, step: str, undo: Callable[[], Awaitable[None]]) -> None:
-        """Say how the next step is undone."""
+        """Register the rollback of the next step."""
         self._steps.append((step, undo))
 
     async def __aenter__(self) -> Undo:
@@ -39,4 +39,4 @@ class Undo:
                 await undo()
             except Exception as failure:
                 self.complete = False
-                _log.error("an undo step failed", of=self._what, step=step, error=str(failure))
+                _log.error("rollback step failed", of=self._what, step=step, error=str(failure))

@@ -10,7 +10,7 @@ STEPS = ("CREATE TABLE things (name TEXT PRIMARY KEY) STRICT;",)
 PUT = "INSERT INTO things VALUES (?)"
 
 
-async def test_all_statements_are_carried_out_or_none(tmp_path):
+async def test_write_executes_all_statements_or_none(tmp_path):
     database = Database(tmp_path / "things.db", "list of things", STEPS, lambda _: None)
     await database.write((PUT, ["a"]), (PUT, ["b"]))
     with pytest.raises(HostError, match="writing the list of things: UNIQUE constraint"):
@@ -28,14 +28,14 @@ async def test_all_statements_are_carried_out_or_none(tmp_path):
     await database.close()
 
 
-async def test_two_databases_of_one_directory_have_locks_of_their_own(tmp_path):
+async def test_databases_in_one_directory_have_separate_locks(tmp_path):
     one = Database(tmp_path / "one.db", "first", STEPS, lambda _: None)
     other = Database(tmp_path / "other.db", "second", STEPS, lambda _: None)
     await one.close()
     await other.close()
 
 
-async def test_sync_flushes_the_log_of_all_writes(tmp_path, monkeypatch):
+async def test_sync_flushes_the_wal(tmp_path, monkeypatch):
     flushed = []
     monkeypatch.setattr(os, "fdatasync", lambda fd: flushed.append(os.readlink(f"/proc/self/fd/{fd}")))
     database = Database(tmp_path / "things.db", "list of things", STEPS, lambda _: None)
@@ -45,7 +45,7 @@ async def test_sync_flushes_the_log_of_all_writes(tmp_path, monkeypatch):
     await database.close()
 
 
-async def test_sync_that_the_disk_refuses_is_an_error(tmp_path, monkeypatch):
+async def test_sync_raises_when_the_disk_fails(tmp_path, monkeypatch):
     def refuse(_):
         raise OSError(errno.EIO, "Input/output error")
 

@@ -9,7 +9,7 @@ PATIENT = {"seconds": 60.0, "renew": 60.0, "retry": 60.0}
 
 
 class Asked:
-    """Something that returns or raises what a test sets, when the test lets it."""
+    """A probe that returns or raises what the test sets, when the test releases it."""
 
     def __init__(self):
         self.asked = 0
@@ -26,13 +26,13 @@ class Asked:
         return self.answer
 
     async def new(self, answer):
-        """Wait until this is the known answer."""
+        """Wait until this is the last result."""
         async with asyncio.timeout(5):
             while str(await self.last.get(**PATIENT)) != answer:
                 await asyncio.sleep(0)
 
 
-async def test_an_old_answer_is_served_while_it_is_renewed():
+async def test_get_serves_an_old_result_while_renewing():
     asked = Asked()
     assert await asked.last.get(**PATIENT) == "first"
     asked.free.clear()
@@ -43,7 +43,7 @@ async def test_an_old_answer_is_served_while_it_is_renewed():
     assert asked.asked == 2
 
 
-async def test_an_error_is_kept_for_the_time_of_a_retry():
+async def test_get_keeps_an_error_until_the_retry():
     asked = Asked()
     asked.answer = Unavailable("agent is away")
     assert str(await asked.last.get(**PATIENT)) == "agent is away"
@@ -53,7 +53,7 @@ async def test_an_error_is_kept_for_the_time_of_a_retry():
     await asked.new("well")
 
 
-async def test_an_unforeseen_failure_is_an_error_with_its_text():
+async def test_get_returns_an_unexpected_failure_as_internal():
     asked = Asked()
     asked.answer = KeyError("ips")
     error = await asked.last.get(**PATIENT)
@@ -62,7 +62,7 @@ async def test_an_unforeseen_failure_is_an_error_with_its_text():
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["at first", "later"])
-async def test_what_hangs_fails_at_its_deadline_and_is_asked_once(known):
+async def test_a_hung_probe_fails_at_its_deadline_and_runs_once(known):
     asked = Asked()
     if known:
         await asked.last.get(**PATIENT)

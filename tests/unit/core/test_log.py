@@ -14,7 +14,7 @@ def _restore_root_logger():
     root.handlers[:], root.level = handlers, level
 
 
-def test_an_event_is_one_line_of_keys(capsys, monkeypatch):
+def test_an_event_is_one_line_of_key_value_pairs(capsys, monkeypatch):
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
     log.configure("info")
     log.get("noderuntime.lifecycle.pods.run").info("sandbox runs", sandbox="ab12", ms=4)
@@ -33,7 +33,7 @@ def test_hostile_values_stay_on_their_line(capsys, hostile):
     assert len(written) < 3000
 
 
-def test_journald_gets_priorities(capsys, monkeypatch):
+def test_lines_have_priorities_under_systemd(capsys, monkeypatch):
     monkeypatch.setenv("JOURNAL_STREAM", "8:1")
     log.configure("info")
     log.get("noderuntime.x").error("broken")
@@ -57,7 +57,7 @@ def test_an_exception_carries_its_traceback(capsys):
     assert written.count("\n") == 1
 
 
-async def test_what_a_task_is_about_is_on_every_line_of_it_and_of_what_it_starts(capsys, monkeypatch):
+async def test_bound_keys_are_inherited_by_tasks_and_threads(capsys, monkeypatch):
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
     log.configure("info")
     logger = log.get("noderuntime.x")
@@ -84,7 +84,7 @@ async def test_what_a_task_is_about_is_on_every_line_of_it_and_of_what_it_starts
     ]
 
 
-def test_the_level_can_change(capsys):
+def test_set_level_applies_at_once(capsys):
     log.configure("warning")
     log.set_level("debug")
     log.get("noderuntime.x").debug("said")

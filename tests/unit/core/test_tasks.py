@@ -9,7 +9,7 @@ from noderuntime.core.tasks import Scope, Work, background, finish, settle, star
 
 
 class Verb:
-    """Work that ends when the test says so."""
+    """Work that ends when the test releases it."""
 
     def __init__(self, result="id", error=None):
         self.result, self.error = result, error
@@ -31,7 +31,7 @@ async def turns(count=5):
 
 @pytest.fixture
 def logged(caplog):
-    """Return what was logged, with its values."""
+    """Return the log records with their values."""
     return lambda: "\n".join(str(record.noderuntime_values) for record in caplog.records)
 
 
@@ -62,7 +62,7 @@ async def test_background_failure_is_logged(logged):
     assert "KeyError" in line
 
 
-async def test_failure_is_logged_when_the_caller_has_left(logged):
+async def test_failure_is_logged_when_the_caller_was_cancelled(logged):
     verb = Verb(error=Unavailable("the plugin is away"))
     caller = start(finish(verb(), name="StopPodSandbox x"), name="caller")
     await turns()
@@ -109,7 +109,7 @@ async def test_settle_raises_the_cancel_after_the_end():
     assert work.result() == "id"
 
 
-async def test_scope_cancels_and_awaits_what_still_runs():
+async def test_scope_cancels_and_awaits_running_tasks():
     ended = []
 
     async def work():
@@ -131,7 +131,7 @@ async def test_scope_cancels_and_awaits_what_still_runs():
     assert ended == [True, True]
 
 
-async def test_together_cuts_no_step_off_and_raises_the_first():
+async def test_together_completes_all_and_raises_the_first_error():
     done = []
 
     async def step(name, error=None):
@@ -145,7 +145,7 @@ async def test_together_cuts_no_step_off_and_raises_the_first():
     assert sorted(done) == ["a", "b", "c"]
 
 
-async def test_once_joins_work_that_asks_for_the_same():
+async def test_once_joins_work_of_an_equal_request():
     work, verb = Work(), Verb()
     calls = [start(work.once("pod", b"spec", verb, name="run"), name="call") for _ in range(3)]
     await turns()
@@ -168,7 +168,7 @@ async def test_once_keeps_the_result_for_the_retry():
 
 
 @pytest.mark.parametrize("turns_before", range(6))
-async def test_once_keeps_a_result_that_met_the_cancel(turns_before):
+async def test_once_keeps_a_result_that_coincides_with_a_cancel(turns_before):
     work, verb = Work(), Verb()
     call = start(work.once("pod", b"spec", verb, name="run"), name="call")
     await turns()
@@ -236,7 +236,7 @@ async def test_lock_names_its_holder():
     assert tasks.held_locks() == {}
 
 
-async def test_retries_do_not_pile_up_behind_a_hung_object():
+async def test_lock_limits_the_tasks_that_wait():
     work, gate = Work(), asyncio.Event()
 
     async def hold():
@@ -245,14 +245,16 @@ async def test_retries_do_not_pile_up_behind_a_hung_object():
 
     waiting = [start(hold(), name=f"StopPodSandbox {number}") for number in range(1 + tasks.MOST_WAITING)]
     await turns()
-    with pytest.raises(ResourceExhausted, match="32 calls wait for ab12, which is held by: StopPodSandbox 0"):
+    with pytest.raises(
+        ResourceExhausted, match="32 calls wait for ab12, whose lock is held by: StopPodSandbox 0"
+    ):
         await work.lock("ab12").acquire()
     assert await asyncio.wait_for(work.lock("cd34").acquire(), 1)
     gate.set()
     await asyncio.gather(*waiting)
 
 
-async def test_drain_waits_for_work_whose_caller_left():
+async def test_drain_waits_for_work_of_cancelled_callers():
     work, verb = Work(), Verb()
     call = start(work.finish(verb(), name="verb"), name="call")
     await turns()

@@ -7,7 +7,7 @@ from noderuntime.core.tasks import Joint, concurrently
 
 
 class Work:
-    """Counts how often it was begun, and how it ended."""
+    """Counts how often it was started and how it ended."""
 
     def __init__(self):
         self.begun, self.cancelled = 0, 0
@@ -30,7 +30,7 @@ async def waiting(joint, work, count):
     return tasks
 
 
-async def test_all_get_what_was_done_once():
+async def test_joint_callers_share_one_result():
     joint, work = Joint("work"), Work()
     tasks = await waiting(joint, work, 3)
     assert "key" in joint
@@ -40,7 +40,7 @@ async def test_all_get_what_was_done_once():
     assert await joint.do("key", work.run) == 2
 
 
-async def test_the_last_one_to_go_ends_it():
+async def test_joint_work_is_cancelled_with_its_last_caller():
     joint, work = Joint("work"), Work()
     first, second = await waiting(joint, work, 2)
     first.cancel()
@@ -52,8 +52,8 @@ async def test_the_last_one_to_go_ends_it():
     assert "key" not in joint
 
 
-async def test_work_that_ended_is_begun_anew_by_whoever_comes_before_it_is_forgotten():
-    """Between its end and the loop's next turn it must not be taken for work under way."""
+async def test_joint_work_that_has_ended_is_started_again():
+    """Between its end and the loop's next iteration it must not count as running."""
     joint, ending = Joint("work"), asyncio.Event()
 
     async def fail():
@@ -74,7 +74,7 @@ async def test_work_that_ended_is_begun_anew_by_whoever_comes_before_it_is_forgo
     assert await late == "fine"
 
 
-async def test_one_that_fails_takes_the_others_along():
+async def test_concurrently_cancels_the_others_after_a_failure():
     work = Work()
 
     async def fail():
@@ -86,7 +86,7 @@ async def test_one_that_fails_takes_the_others_along():
     assert work.cancelled == 1
 
 
-async def test_results_come_in_order():
+async def test_concurrently_returns_results_in_order():
     async def give(value):
         return value
 

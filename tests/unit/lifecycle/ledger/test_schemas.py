@@ -98,7 +98,7 @@ async def test_ledger_that_needs_a_newer_daemon_is_refused(tmp_path: Path) -> No
     await Ledger(tmp_path).close()
     execute(tmp_path / "ledger.db", "PRAGMA user_version = 99; PRAGMA application_id = 98;")
     before = (tmp_path / "ledger.db").read_bytes()
-    with pytest.raises(FailedPrecondition, match=r"has schema 99.*knows schema 98.*install a newer"):
+    with pytest.raises(FailedPrecondition, match=r"has schema 99.*support for schema 98.*install a newer"):
         Ledger(tmp_path)
     assert (tmp_path / "ledger.db").read_bytes() == before
 

@@ -98,7 +98,7 @@ async def test_ready_reports_a_directory_that_hangs(network, conf_dir, monkeypat
     async with asyncio.timeout(0.09):
         ready, reason = await network.ready()
     assert not ready
-    assert "read of the CNI configuration: an earlier call hangs" in reason
+    assert "read of the CNI configuration: an earlier call has been hanging" in reason
     assert FILES.load().queued == 0
     with file.open("w", encoding="ascii") as fifo:
         file.unlink()
