@@ -105,6 +105,12 @@ async def test_exec_gives_streams_and_status(bench: Bench) -> None:
     assert await bench.exec(container, "sh", "-c", "cat; echo o; echo e >&2; exit 7") == (7, b"o\n", b"e\n")
 
 
+@pytest.mark.parametrize("signo", [signal.SIGTERM, signal.SIGKILL])
+async def test_exec_code_of_a_signal_is_128_and_its_number(bench: Bench, signo: int) -> None:
+    container = await bench.launch("sleep", "1000")
+    assert await bench.exec(container, "sh", "-c", f"kill -{signo} $$") == (128 + signo, b"", b"")
+
+
 async def test_exec_cuts_streams_at_16_mib(bench: Bench) -> None:
     container = await bench.launch("sleep", "1000")
     code, out, _ = await bench.exec(container, "sh", "-c", "head -c 20000000 /dev/zero")

@@ -9,6 +9,7 @@ from noderuntime.lifecycle.containers.build import check_command, exec_process
 from noderuntime.lifecycle.containers.state import must_run
 from noderuntime.lifecycle.containers.stdio_relay import relay
 from noderuntime.lifecycle.parts import Parts
+from noderuntime.node.host.base import shell_status
 
 _log = log.get(__name__)
 
@@ -33,7 +34,6 @@ async def _run(parts: Parts, request: api_pb2.ExecRequest, stdio: Stdio) -> int:
     _log.debug("exec started", container=container.id, tty=request.tty)
     try:
         await relay(program, stdio, stdin=request.stdin)
-        status = await program.wait()
-        return status if status >= 0 else 128 - status  # somebody killed the runtime itself
+        return shell_status(await program.wait())  # negative: a signal killed the runtime itself
     finally:
         await program.close()

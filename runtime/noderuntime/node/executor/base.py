@@ -55,6 +55,7 @@ class ExecResult:
     """What an ExecSync process left."""
 
     exit_code: int
+    """The command's own; 128 + the signal's number when a signal ended it."""
     stdout: bytes
     stderr: bytes
 

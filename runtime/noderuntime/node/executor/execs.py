@@ -23,7 +23,7 @@ from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import DeadlineExceeded, os_errors
 from noderuntime.node.executor.base import ExecResult
 from noderuntime.node.executor.command import TIMEOUT, OciCommand
-from noderuntime.node.host.base import Completed, Program
+from noderuntime.node.host.base import Completed, Program, shell_status
 from noderuntime.node.host.inotify import CLOSE_WRITE, MOVED_TO, DirectoryWatch
 from noderuntime.node.host.process import read_pid
 
@@ -86,7 +86,7 @@ class Execs:
                     await tasks.finish(_end(target, running, identified, pidfile), name="end an exec")
             if await FILES.run(read_pid, pidfile) is None:  # the output is about the runtime itself
                 raise self._runtime.failure("exec", done)
-        return ExecResult(done.returncode, done.stdout, done.stderr)
+        return ExecResult(shell_status(done.returncode), done.stdout, done.stderr)
 
     async def start(self, target: Target, process: Mapping[str, Any], *, stdin: bool) -> Started:
         """Return the process when it runs, with its stdio held (CRI Exec). ToolError when it never ran."""

@@ -27,6 +27,11 @@ class Completed:
     stderr: bytes
 
 
+def shell_status(status: int) -> int:
+    """Return an exit status as a shell reports it: 128 + the signal's number for a program that it killed."""
+    return status if status >= 0 else 128 - status
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessRef:
     """A process that cannot be mistaken for a later one with the same PID.
