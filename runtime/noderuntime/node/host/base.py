@@ -233,6 +233,9 @@ class Host(Protocol):
     def watch(self, process: ProcessRef, on_end: Callable[[], None]) -> Watching:
         """Call ``on_end`` once, on the event loop, when that very process has ended (or is gone already)."""
 
+    async def stuck(self, process: ProcessRef) -> str:
+        """Describe a process that does not end: its state, and the kernel's function that it sleeps in."""
+
     async def give_stdio(self, process: ProcessRef, uid: int) -> None:
         """Make the pipes that are a process's standard streams somebody's; gone is no error."""
 
@@ -263,8 +266,26 @@ class Host(Protocol):
     async def cgroup_pids(self, path: str) -> list[int]:
         """List all processes in the cgroup and below it; a missing cgroup has none."""
 
+    async def kill_cgroup(self, path: str) -> None:
+        """SIGKILL every process in the cgroup and below it, frozen or not; a missing cgroup has none.
+
+        A process that was forked meanwhile can be left; :meth:`empty_cgroup` leaves none.
+        """
+
+    async def empty_cgroup(self, path: str, *, timeout: float) -> None:
+        """Kill as above until the cgroup has no process, and wait for their ends.
+
+        DeadlineExceeded says what a process does that has not ended after ``timeout`` seconds.
+        """
+
+    async def thaw_cgroup(self, path: str) -> None:
+        """Let the processes in the cgroup and below it run that were frozen; a missing cgroup has none."""
+
     async def cgroup_oom_kills(self, path: str) -> int:
         """Count the cgroup's processes that were killed for want of memory; a missing cgroup has none."""
 
     async def remove_cgroup(self, path: str) -> None:
-        """Remove the cgroup and everything below it, in all hierarchies; missing is no error."""
+        """Remove the cgroup and everything below it, in all hierarchies; missing is no error.
+
+        HostError (EBUSY) says what a process in it does that has not ended within some seconds.
+        """

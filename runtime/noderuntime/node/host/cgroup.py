@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from signal import SIGKILL
 from typing import Literal
 
 from noderuntime.core.blocking import CGROUPS
-from noderuntime.core.errors import HostError, host_error
-from noderuntime.node.host.process import identify, wait
+from noderuntime.core.errors import DeadlineExceeded, HostError, host_error
+from noderuntime.node.host import cgroup_files as files
+from noderuntime.node.host.base import ProcessRef
+from noderuntime.node.host.process import identify, signal, stuck, wait
 
 ROOT = Path("/sys/fs/cgroup")
 _LISTED_IN = ("memory", "pids", "systemd")
@@ -67,13 +69,47 @@ class Cgroups:
         """Make the cgroup where it is missing and move a process in."""
         self.make(path)
         for hierarchy in self.hierarchies:
-            _write(_below(hierarchy, path) / "cgroup.procs", str(pid))
+            files.join(_below(hierarchy, path), pid)
 
     def pids(self, path: str) -> list[int]:
         """List the processes in the cgroup and below it."""
         preferred = [self._root / name for name in _LISTED_IN]
         hierarchy = next((one for one in preferred if one in self.hierarchies), self.hierarchies[0])
-        return [pid for group in _tree(_below(hierarchy, path)) for pid in _pids(group)]
+        return _listed([_below(hierarchy, path)])
+
+    def kill(self, path: str) -> list[ProcessRef]:
+        """SIGKILL every process in the cgroup and below it, in any hierarchy; return them, none when empty.
+
+        One that was forked meanwhile can be left, so the caller repeats the call until it returns none.
+        """
+        if not path.strip("/"):
+            raise HostError(f"kill cgroup {path!r}", errno.EPERM, "it holds every process of the node")
+        groups = [_below(hierarchy, path) for hierarchy in self.hierarchies]
+        members = _members(groups)
+        if not members:
+            return []
+        self.thaw(path)  # what v1 has frozen does not end before it is thawed
+        if not all(files.kill(group) for group in groups):
+            for process in members:
+                signal(process, SIGKILL)
+        return members
+
+    def thaw(self, path: str) -> None:
+        """Let all processes in the cgroup and below it run that were frozen; a missing cgroup has none."""
+        for hierarchy in self.hierarchies:
+            for group in files.tree(_below(hierarchy, path)):
+                files.thaw(group)
+
+    async def empty(self, path: str, timeout: float) -> None:
+        """Kill until no process is left in the cgroup or below it, and wait for their ends.
+
+        DeadlineExceeded names a process that has not ended after ``timeout`` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while killed := await CGROUPS.run(self.kill, path):
+            for process in killed:
+                if not await wait(process, max(0.0, deadline - time.monotonic())):
+                    raise DeadlineExceeded(f"{stuck(process)} {timeout:g} s after SIGKILL")
 
     def oom_kills(self, path: str) -> int:
         """Count the cgroup's processes that were killed for want of memory; a missing cgroup has none."""
@@ -92,13 +128,13 @@ class Cgroups:
         while busy := await CGROUPS.run(_remove_all, groups):
             left = deadline - time.monotonic()
             if left <= 0:
-                raise HostError(f"remove cgroup {busy}", errno.EBUSY, "processes in it do not end")
+                raise HostError(f"remove cgroup {busy}", errno.EBUSY, _user_of(busy))
             await _emptied(busy, left)
 
 
 def _remove_all(groups: Sequence[Path]) -> Path | None:
     """Remove trees of groups; return the first that is still in use, None when all are gone."""
-    for group in (member for top in groups for member in _tree(top)):
+    for group in (member for top in groups for member in files.tree(top)):
         try:
             group.rmdir()
         except FileNotFoundError:
@@ -112,11 +148,33 @@ def _remove_all(groups: Sequence[Path]) -> Path | None:
 
 async def _emptied(group: Path, timeout: float) -> None:
     """Wait for the processes in the group, or, when there are none, a moment for the kernel to let go."""
-    running = [process for pid in _pids(group) if (process := identify(pid))]
+    running = _members([group])
     for process in running:
         await wait(process, timeout)
     if not running:
         await asyncio.sleep(_SETTLE)  # it is being taken apart, and no event tells when that is done
+
+
+def _user_of(group: Path) -> str:
+    """Say what keeps a group that cannot be removed."""
+    return next((stuck(process) for process in _members([group])), "the kernel still uses it")
+
+
+def _listed(groups: Iterable[Path]) -> list[int]:
+    """List the processes in trees of groups, each once."""
+    members = (pid for top in groups for group in files.tree(top) for pid in files.pids(group))
+    return list(dict.fromkeys(members))
+
+
+def _members(groups: Sequence[Path]) -> list[ProcessRef]:
+    """Identify the processes in trees of groups.
+
+    A listed PID can go to a process elsewhere before it is identified: only one that is listed
+    afterwards as well belongs to a member.
+    """
+    found = [process for pid in _listed(groups) if (process := identify(pid))]
+    listed = _listed(groups) if found else ()
+    return [process for process in found if process.pid in listed]
 
 
 def _v1_hierarchies(root: Path) -> Iterator[Path]:
@@ -144,29 +202,3 @@ def _make(hierarchy: Path, group: Path) -> None:
                 ours.write_bytes((group.parent / name).read_bytes())
     except OSError as error:
         raise host_error(f"make cgroup {group}", error) from error
-
-
-def _tree(group: Path) -> Iterator[Path]:
-    """Yield the groups below and then the group itself."""
-    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(group) as entries:
-        for entry in list(entries):
-            if entry.is_dir(follow_symlinks=False):
-                yield from _tree(Path(entry.path))
-    yield group
-
-
-def _pids(group: Path) -> list[int]:
-    try:
-        return [int(pid) for pid in (group / "cgroup.procs").read_bytes().split()]
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENODEV):
-            return []
-        raise host_error(f"list cgroup {group}", error) from error
-
-
-def _write(file: Path, value: str) -> None:
-    try:
-        with file.open("w", encoding="ascii") as handle:
-            handle.write(value)
-    except OSError as error:
-        raise host_error(f"write {value} to {file}", error) from error

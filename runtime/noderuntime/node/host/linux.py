@@ -130,6 +130,10 @@ class LinuxHost:
         """Report the end of a process."""
         return Watch(process, on_end)
 
+    async def stuck(self, process: ProcessRef) -> str:
+        """Describe a process that does not end."""
+        return processes.stuck(process)
+
     async def give_stdio(self, process: ProcessRef, uid: int) -> None:
         """Make pipes somebody's."""
         stdio.give_stdio(process, uid)
@@ -168,6 +172,18 @@ class LinuxHost:
     async def cgroup_pids(self, path: str) -> list[int]:
         """List the processes in a cgroup and below."""
         return await CGROUPS.run(self._cgroups.pids, path)
+
+    async def kill_cgroup(self, path: str) -> None:
+        """SIGKILL the processes in a cgroup and below."""
+        await CGROUPS.run(self._cgroups.kill, path)
+
+    async def empty_cgroup(self, path: str, *, timeout: float) -> None:
+        """Kill until a cgroup has no process."""
+        await self._cgroups.empty(path, timeout)
+
+    async def thaw_cgroup(self, path: str) -> None:
+        """Let frozen processes run."""
+        await CGROUPS.run(self._cgroups.thaw, path)
 
     async def cgroup_oom_kills(self, path: str) -> int:
         """Count kills for want of memory."""

@@ -83,6 +83,28 @@ async def wait(process: ProcessRef, timeout: float) -> bool:
         return True
 
 
+def stuck(process: ProcessRef) -> str:
+    """Describe a process that does not end: ``process 7 is in state D, in nfs_wait_bit_killable``.
+
+    Of several threads, one in uninterruptible sleep (D) is described, because the others wait for it.
+    """
+    threads = [_thread(task) for task in Path(f"/proc/{process.pid}/task").glob("*")]
+    known = [(state, wchan) for state, wchan in threads if state]
+    if not known:
+        return f"process {process.pid} is ending"
+    state, wchan = next((thread for thread in known if thread[0] == "D"), known[0])
+    return f"process {process.pid} is in state {state}" + (f", in {wchan}" if wchan else "")
+
+
+def _thread(task: Path) -> tuple[str, str]:
+    """Return a thread's state and the kernel's function that it sleeps in; empty where it has ended."""
+    try:
+        stat, wchan = (task / "stat").read_bytes(), (task / "wchan").read_text(encoding="ascii")
+    except (FileNotFoundError, ProcessLookupError):
+        return "", ""
+    return chr(stat[stat.rindex(b")") + 2]), "" if wchan == "0" else wchan
+
+
 async def readable(*fds: int, until: asyncio.Future[Any] | None = None) -> None:
     """Wait until one of the descriptors can be read, or ``until`` is done.
 
