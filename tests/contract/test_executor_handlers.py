@@ -54,7 +54,7 @@ async def test_what_runs_or_has_ended_is_not_started_again(bench: Bench) -> None
     container = await bench.launch("sleep", "1000")
     with pytest.raises((ToolError, FailedPrecondition)):
         await bench.start(container)
-    await bench.executor.kill(container, bench.sandbox, signal.SIGKILL, everything=True)
+    await bench.executor.kill(container, bench.sandbox, signal.SIGKILL)
     assert (await bench.ended(container)).exit_code == 137
     with pytest.raises((ToolError, FailedPrecondition)):
         await bench.start(container)
@@ -70,7 +70,7 @@ async def test_what_ended_before_its_start_is_not_started(bench: Bench) -> None:
 
 async def test_a_container_that_was_never_started_can_be_killed_and_deleted(bench: Bench) -> None:
     container = await bench.create("sleep", "1000")
-    await bench.executor.kill(container, bench.sandbox, signal.SIGKILL, everything=True)
+    await bench.executor.kill(container, bench.sandbox, signal.SIGKILL)
     assert (await bench.ended(container)).exit_code == 137
     await bench.executor.delete(container, bench.sandbox)
 
@@ -80,7 +80,7 @@ async def test_the_stop_signal_reaches_the_first_process(bench: Bench) -> None:
         "sh", "-c", "trap 'echo stopping; exit 9' TERM; echo up; while :; do sleep 0.1; done"
     )
     await until(lambda: bench.log(container) == ["up"])
-    await bench.executor.kill(container, bench.sandbox, signal.SIGTERM, everything=False)
+    await bench.executor.kill(container, bench.sandbox, signal.SIGTERM)
     assert (await bench.ended(container)).exit_code == 9
     assert bench.log(container) == ["up", "stopping"]
 
@@ -88,9 +88,9 @@ async def test_the_stop_signal_reaches_the_first_process(bench: Bench) -> None:
 async def test_kill_and_delete_of_what_is_gone_are_no_errors(bench: Bench) -> None:
     container = await bench.launch("sh", "-c", "exit 0")
     await bench.ended(container)
-    await bench.executor.kill(container, bench.sandbox, signal.SIGKILL, everything=True)
+    await bench.executor.kill(container, bench.sandbox, signal.SIGKILL)
     await bench.executor.delete(container, bench.sandbox)
-    await bench.executor.kill(container, bench.sandbox, signal.SIGKILL, everything=True)
+    await bench.executor.kill(container, bench.sandbox, signal.SIGKILL)
     await bench.executor.delete(container, bench.sandbox)
 
 

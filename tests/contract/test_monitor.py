@@ -48,7 +48,7 @@ async def test_a_reopened_log_goes_on_in_a_new_file(bench: Bench) -> None:
     old = log.rename(log.with_suffix(".1"))
     await bench.monitor.reopen_log(bench.run / "containers" / container, log)
     assert log.exists()
-    await bench.executor.kill(container, bench.sandbox, signal.SIGTERM, everything=False)
+    await bench.executor.kill(container, bench.sandbox, signal.SIGTERM)
     await bench.ended(container)
     assert bench.log(container) == ["after"]
     assert "before" in old.read_text()

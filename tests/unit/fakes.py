@@ -16,7 +16,7 @@ from fakesessions import FakeConversation
 from fakeworld import FakeHost, Running, World
 
 from noderuntime.config import Config, HandlerConfig, ServerConfig
-from noderuntime.core.errors import NotFound
+from noderuntime.core.errors import Internal, NotFound
 from noderuntime.core.paths import Paths
 from noderuntime.core.retries import Retries
 from noderuntime.cri.v1 import api_pb2
@@ -28,7 +28,7 @@ from noderuntime.node.executor.base import ExecResult, Executor, Features, Runti
 from noderuntime.node.executor.gvisor import GvisorExecutor
 from noderuntime.node.executor.oci import OciExecutor
 from noderuntime.node.executor.probes import Probes
-from noderuntime.node.host.base import UserNamespace
+from noderuntime.node.host.base import ProcessRef, UserNamespace
 from noderuntime.node.monitor.base import Exit, Monitored, MonitorRequest
 from noderuntime.node.network.base import Attachment
 from noderuntime.node.spec.cdi.catalog import Catalog
@@ -49,12 +49,15 @@ class FakeExecutor:
         self.program = FakeConversation()
         self.execs: list[Mapping[str, Any]] = []
         self.connections: list[tuple[Path | None, int]] = []
+        self.inside: dict[str, str] = {}
+        """The sandbox of each container."""
 
     async def probe(self) -> Features:
         runc = self.name == "runc"
         return Features("1", user_namespaces=runc, recursive_read_only_mounts=runc)
 
     def monitor_runtime(self, container_id: str, sandbox_id: str, *, is_root: bool) -> RuntimeCommand:
+        self.inside[container_id] = sandbox_id
         return RuntimeCommand(Path("/bin/fake"), ())
 
     def adapt_spec(self, spec: dict[str, Any], sandbox_id: str, *, is_root: bool) -> None:
@@ -65,13 +68,23 @@ class FakeExecutor:
         self.world.runtime[container_id].started = True
         self.world.after("start", container_id)
 
-    async def kill(self, container_id: str, sandbox_id: str, signo: int, *, everything: bool) -> None:
+    async def kill(
+        self, container_id: str, sandbox_id: str, signo: int, *, process: ProcessRef | None = None
+    ) -> bool:
         await self.world.step("kill", container_id)
         self.world.signals.append((container_id, signo))
-        if container_id not in self.world.runtime:
-            return
+        running = self.world.runtime.get(container_id)
+        if running is None or running.process not in self.world.processes:
+            return False
+        if f"kill {container_id}" in self.world.fail:
+            raise Internal(f"kill {container_id} fails")
         if signo == signal.SIGKILL or container_id not in self.world.stubborn:
             self.world.exit(container_id, 128 + signo)
+        if self.needs_root_container and container_id == sandbox_id:
+            for member in [one for one, sandbox in self.inside.items() if sandbox == sandbox_id]:
+                self.world.exit(member, 137)
+        await self.world.step("killed")
+        return True
 
     async def holds(self, container_id: str) -> bool:
         return container_id in self.world.runtime

@@ -68,6 +68,8 @@ class World:
     signals: list[tuple[str, int]] = field(default_factory=list)
     stubborn: set[str] = field(default_factory=set)
     """Containers that take no notice of any signal but SIGKILL."""
+    stuck: set[ProcessRef] = field(default_factory=set)
+    """Processes that no container's signal ends; a wait for one is over at once."""
     trace: list[str] = field(default_factory=list)
     fail: set[str] = field(default_factory=set)
     """Steps that raise; ``step!`` fails after it has taken effect."""
@@ -118,13 +120,15 @@ class World:
 
     def exit(self, container_id: str, code: int = 0, *, seen: bool = True) -> None:
         """Let a container's process end; its monitor writes that down, unless it dies too (not ``seen``)."""
-        running = self.runtime[container_id]
-        if running.process not in self.processes:
+        running = self.runtime.get(container_id)
+        if running is None or running.process not in self.processes or running.process in self.stuck:
             return
-        if seen and running.monitor in self.processes:
+        hangs = running.monitor in self.stuck
+        if seen and running.monitor in self.processes and not hangs:
             self.exits[container_id] = Exit(container_id, code, time.time_ns())
         self.end(running.process)
-        self.end(running.monitor)
+        if not hangs:
+            self.end(running.monitor)
 
     def power_cut(self) -> None:
         """Reboot: only what is on disk stays."""
@@ -185,6 +189,8 @@ class FakeHost:
         ended = self.world.processes.get(process)
         if ended is None:
             return True
+        if process in self.world.stuck:
+            return False
         try:
             await asyncio.wait_for(ended.wait(), timeout)
         except TimeoutError:
@@ -201,6 +207,9 @@ class FakeHost:
     async def give_stdio(self, process: ProcessRef, uid: int) -> None:
         self.world.trace.append(f"give stdio to {uid}")
 
+    async def stuck(self, process: ProcessRef) -> str:
+        return f"process {process.pid} is in state D, in nfs_wait"
+
     async def kill_tree(self, process: ProcessRef) -> None:
         self.world.end(process)
 
@@ -214,6 +223,12 @@ class FakeHost:
 
     async def cgroup_pids(self, path: str) -> list[int]:
         return []
+
+    async def kill_cgroup(self, path: str) -> None:
+        await self.world.step("kill_cgroup")
+
+    async def empty_cgroup(self, path: str, *, timeout: float) -> None:
+        await self.world.step("empty_cgroup")
 
     async def cgroup_oom_kills(self, path: str) -> int:
         return self.world.oom_kills.get(path, 0)

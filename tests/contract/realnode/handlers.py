@@ -84,7 +84,7 @@ class Bench:
     async def close(self) -> list[str]:
         """Take everything away and list what should have gone by itself."""
         for container in reversed(tuple(self.made)):
-            await self.executor.kill(container, self.sandbox, signal.SIGKILL, everything=True)
+            await self.executor.kill(container, self.sandbox, signal.SIGKILL)
             await self.ended(container)
             await self.executor.delete(container, self.sandbox)
             await self.monitor.forget(container)

@@ -1,6 +1,7 @@
 """The daemon dies at some moment; what its successor makes of it."""
 
 import asyncio
+import signal
 
 import pytest
 from fakes import FakeExecutor, container_config, pod_config
@@ -15,6 +16,7 @@ from noderuntime.lifecycle.containers.create import create_container
 from noderuntime.lifecycle.containers.remove import remove_container
 from noderuntime.lifecycle.containers.start import start_container
 from noderuntime.lifecycle.containers.status import container_status
+from noderuntime.lifecycle.containers.stop import stop_container
 from noderuntime.lifecycle.pods.list import list_pod_sandboxes
 from noderuntime.lifecycle.pods.remove import remove_pod_sandbox
 from noderuntime.lifecycle.pods.run import run_pod_sandbox
@@ -190,6 +192,18 @@ async def test_a_stop_that_was_cut_off_can_be_repeated(node, step):
     assert is_dead(call)
     await remove_pod_sandbox(node.parts, sandbox)
     assert not node.left()
+
+
+async def test_stop_cut_off_before_its_signal_sends_it_again(node):
+    _, container = await pod_with_container(node)
+    node.world.hold["kill"] = asyncio.Event()
+    call = asyncio.create_task(stop_container(node.parts, container, 10))
+    await node.world.held.wait()
+    await die_and_recover(node)
+    assert is_dead(call)
+    assert node.world.signals == []
+    await stop_container(node.parts, container, 10)
+    assert node.world.signals == [(container, signal.SIGTERM)]
 
 
 async def test_a_sandbox_whose_process_ended_in_between_is_not_ready(node):

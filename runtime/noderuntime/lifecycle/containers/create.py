@@ -24,6 +24,7 @@ from noderuntime.lifecycle.containers.build import (
     write_spec,
 )
 from noderuntime.lifecycle.containers.intents import free_name, keep_undone
+from noderuntime.lifecycle.containers.kill import erase
 from noderuntime.lifecycle.containers.oom import note_kills
 from noderuntime.lifecycle.containers.pod import cgroup_of, pod_of, user_of
 from noderuntime.lifecycle.containers.signals import stop_signal
@@ -161,7 +162,7 @@ async def _run_monitor(parts: Parts, sandbox: Sandbox, container: Container, und
     runtime = executor.monitor_runtime(container.id, sandbox.id, is_root=False)
     undo.add("log", lambda: remove_unused_log(container.log_path))
     undo.add("monitor's files", lambda: parts.monitor.forget(container.id))
-    undo.add("runtime's container", lambda: executor.delete(container.id, sandbox.id))
+    undo.add("runtime's container", lambda: erase(parts, sandbox, container.id))
     request = MonitorRequest(
         container_id=container.id,
         name=container.config.metadata.name,

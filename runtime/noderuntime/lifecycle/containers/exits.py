@@ -7,18 +7,14 @@ import time
 from noderuntime.core import log
 from noderuntime.core.errors import NoderuntimeError
 from noderuntime.cri.v1 import api_pb2
+from noderuntime.lifecycle.containers.kill import LAST_WORDS, erase
 from noderuntime.lifecycle.containers.oom import oom_killed
-from noderuntime.lifecycle.containers.pod import cgroup_of
 from noderuntime.lifecycle.containers.state import LOST_CODE
-from noderuntime.lifecycle.ledger.records import Container, Sandbox
+from noderuntime.lifecycle.ledger.records import Container
 from noderuntime.lifecycle.parts import Parts
 from noderuntime.node.host.base import ProcessRef
-from noderuntime.node.host.cgroup_names import container_cgroup
 
 _log = log.get(__name__)
-
-_LAST_WORDS = 10.0
-"""Seconds that a monitor may take to write the exit file after its container ended."""
 
 
 async def record_end(parts: Parts, container: Container) -> None:
@@ -39,8 +35,7 @@ async def settle(parts: Parts, container: Container) -> None:
         if not container.released_at:
             sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
             with parts.metrics.phase("delete", sandbox.handler):
-                await parts.executor(sandbox.handler).delete(container.id, sandbox.id)
-            await _remove_cgroup(parts, sandbox, container)
+                await erase(parts, sandbox, container.id)
             await parts.monitor.forget(container.id)
             container.released_at = time.time_ns()
             await parts.ledger.containers.save(container)
@@ -51,14 +46,8 @@ async def ended(parts: Parts, container: Container, seconds: float) -> bool:
     if container.process is not None and not await parts.host.wait(container.process, timeout=seconds):
         return False
     if container.monitor is not None:
-        await parts.host.wait(container.monitor, timeout=_LAST_WORDS)
+        await parts.host.wait(container.monitor, timeout=LAST_WORDS)
     return True
-
-
-async def _remove_cgroup(parts: Parts, sandbox: Sandbox, container: Container) -> None:
-    """Remove what the runtime may leave: runsc does not wait until a cgroup can be removed."""
-    path = container_cgroup(cgroup_of(parts, sandbox), container.id, parts.cgroup_driver)
-    await parts.host.remove_cgroup(path)
 
 
 async def _record_end(parts: Parts, container: Container) -> bool:

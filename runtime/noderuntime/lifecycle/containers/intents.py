@@ -13,6 +13,7 @@ from pathlib import Path
 from noderuntime.core.blocking import FILES
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.containers.build import remove_unused_log
+from noderuntime.lifecycle.containers.kill import erase
 from noderuntime.lifecycle.containers.pod import cgroup_of
 from noderuntime.lifecycle.containers.state import START_ERROR_CODE
 from noderuntime.lifecycle.ledger.ledger import container_name
@@ -70,7 +71,7 @@ async def monitor_pids(parts: Parts, sandbox: Sandbox) -> list[int]:
 async def _undo(parts: Parts, sandbox: Sandbox, container: Container) -> None:
     paths = parts.paths.container(container.id)
     await end_monitor(parts, container.id, await monitor_pids(parts, sandbox))
-    await parts.executor(sandbox.handler).delete(container.id, sandbox.id)
+    await erase(parts, sandbox, container.id)
     await parts.monitor.forget(container.id)
     await remove_unused_log(container.log_path)
     await parts.images.release(container.id, paths.rootfs)

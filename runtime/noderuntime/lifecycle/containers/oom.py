@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 
+from noderuntime.lifecycle.containers.kill import killing
 from noderuntime.lifecycle.containers.pod import cgroup_of
 from noderuntime.lifecycle.ledger.records import Container, Sandbox
 from noderuntime.lifecycle.parts import Parts
@@ -33,6 +34,7 @@ async def oom_killed(parts: Parts, container: Container) -> bool:
     for owner in owners:
         if await parts.host.cgroup_oom_kills(container_cgroup(pod, owner, parts.cgroup_driver)):
             return True
-    if container.exit_code != _KILLED or container.stopping_at:  # not killed, or by us
+    if container.exit_code != _KILLED or await parts.host.cgroup_oom_kills(pod) <= container.pod_oom_kills:
         return False
-    return await parts.host.cgroup_oom_kills(pod) > container.pod_oom_kills
+    async with killing(parts, container):  # a SIGKILL that is being sent may be what ended it
+        return not container.killed_at

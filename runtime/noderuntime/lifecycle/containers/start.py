@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import time
 
 from noderuntime.core import log
 from noderuntime.core.errors import FailedPrecondition, NoderuntimeError
 from noderuntime.cri.v1 import api_pb2
+from noderuntime.lifecycle.containers.kill import kill
 from noderuntime.lifecycle.containers.state import START_ERROR_CODE, state_of
 from noderuntime.lifecycle.ledger.records import Container
 from noderuntime.lifecycle.parts import Parts
@@ -32,6 +32,8 @@ async def _start(parts: Parts, container: Container) -> None:
         if state_of(container) != api_pb2.CONTAINER_CREATED:
             state = api_pb2.ContainerState.Name(state_of(container))
             raise FailedPrecondition(f"container {container.id} is in state {state}, not CONTAINER_CREATED")
+        if container.stopping_at:
+            raise FailedPrecondition(f"container {container.id} is being stopped")
         if not sandbox.ready:
             raise FailedPrecondition(f"sandbox {sandbox.id} of container {container.id} is not ready")
         container.starting = True
@@ -52,12 +54,10 @@ async def _start(parts: Parts, container: Container) -> None:
 async def fail_start(parts: Parts, container: Container, why: str) -> None:
     """Record that a container never ran, and end what there is of it."""
     await record_start_failure(parts, container, why)
-    sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
-    executor = parts.executor(sandbox.handler)
     try:
-        await executor.kill(container.id, sandbox.id, signal.SIGKILL, everything=True)
-    except NoderuntimeError as error:
-        _log.warning("cannot kill what did not start", container=container.id, error=error)
+        await kill(parts, container)
+    except NoderuntimeError as error:  # the next stop or removal tries again
+        _log.warning("container that did not start was not killed", container=container.id, error=error)
 
 
 async def record_start_failure(parts: Parts, container: Container, why: str) -> None:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import signal
 import time
 
 from noderuntime.core.errors import DeadlineExceeded
 from noderuntime.core.ids import check_id
-from noderuntime.lifecycle.containers.exits import ended, settle
-from noderuntime.lifecycle.ledger.records import Container
+from noderuntime.lifecycle.containers.exits import ended, runs, settle
+from noderuntime.lifecycle.containers.kill import KILL_PATIENCE, finish_monitor, kill, note
+from noderuntime.lifecycle.ledger.records import Container, Sandbox
 from noderuntime.lifecycle.parts import Parts
-
-_KILL_PATIENCE = 30.0
-"""Seconds that the kernel may take to end what was sent SIGKILL."""
+from noderuntime.node.host.base import ProcessRef
 
 
 async def stop_container(parts: Parts, container_id: str, timeout: float) -> None:
-    """Stop a container, giving it ``timeout`` seconds to go by itself (CRI StopContainer).
+    """Stop a container, giving it ``timeout`` seconds to end by itself (CRI StopContainer).
 
-    0 kills at once. Nothing to stop is no error. Calls at the same time share the one stop
-    signal; each sees to its own timeout. Raises DeadlineExceeded when SIGKILL has no effect.
+    0 kills at once. A container that is missing or has ended is no error. Each call sends the stop
+    signal and kills after its own timeout, so a shorter later one wins. DeadlineExceeded says what
+    the process does that does not end after SIGKILL; the next call tries again.
     """
     container = parts.ledger.containers.find(check_id(container_id, "container ID"))
     if container is not None and container.visible:
@@ -27,28 +26,41 @@ async def stop_container(parts: Parts, container_id: str, timeout: float) -> Non
 
 
 async def halt(parts: Parts, container: Container, timeout: float) -> None:
-    """End a container and record how it ended; without effect on one that has ended."""
-    if container.finished_at:
+    """End a container and record how it ended; without effect on one that has ended.
+
+    One that is recorded as ended because its start failed can still run: it is killed.
+    """
+    if container.finished_at and not await runs(parts, container.process):
         return
+    container.stopping_at = container.stopping_at or time.time_ns()
     if not (container.running and timeout > 0 and await _ask(parts, container, timeout)):
         await _kill(parts, container)
     await settle(parts, container)
+    if not container.finished_at:  # its monitor does not record the end
+        await finish_monitor(parts, container.monitor)
+        await settle(parts, container)
 
 
 async def _ask(parts: Parts, container: Container, timeout: float) -> bool:
-    """Send the stop signal, once in its life, and wait; tell whether it ended in time."""
-    if not container.stopping_at:
-        container.stopping_at = time.time_ns()
-        await parts.ledger.containers.save(container)
-        sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
-        executor = parts.executor(sandbox.handler)
-        await executor.kill(container.id, sandbox.id, container.stop_signal, everything=False)
+    """Send the stop signal and wait; tell whether the container ended in time."""
+    await note(parts, container)
+    sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
+    executor = parts.executor(sandbox.handler)
+    await executor.kill(container.id, sandbox.id, container.stop_signal, process=container.process)
     return await ended(parts, container, timeout)
 
 
 async def _kill(parts: Parts, container: Container) -> None:
-    sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
-    executor = parts.executor(sandbox.handler)
-    await executor.kill(container.id, sandbox.id, signal.SIGKILL, everything=True)
-    if not await ended(parts, container, _KILL_PATIENCE):
-        raise DeadlineExceeded(f"container {container.id} did not end {_KILL_PATIENCE:g} s after SIGKILL")
+    await kill(parts, container)
+    if not await ended(parts, container, KILL_PATIENCE):
+        sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
+        state = "; ".join([await parts.host.stuck(one) for one in _processes(parts, sandbox, container)])
+        raise DeadlineExceeded(
+            f"container {container.id} did not end {KILL_PATIENCE:g} s after SIGKILL: {state}"
+        )
+
+
+def _processes(parts: Parts, sandbox: Sandbox, container: Container) -> list[ProcessRef]:
+    """Return the processes that a container's end depends on."""
+    inside = parts.executor(sandbox.handler).needs_root_container
+    return [one for one in (container.process, sandbox.root if inside else None) if one is not None]

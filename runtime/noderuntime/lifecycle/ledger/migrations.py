@@ -29,4 +29,5 @@ STEPS = (
     ALTER TABLE containers ADD COLUMN volume_refs TEXT NOT NULL DEFAULT '[]';
     UPDATE containers SET image_ref = image_id, volume_refs = volume_images;
     """,
+    "ALTER TABLE containers ADD COLUMN killed_at INTEGER NOT NULL DEFAULT 0;",
 )

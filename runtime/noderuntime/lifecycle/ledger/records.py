@@ -81,7 +81,9 @@ class Container:
     """Whether the runtime was asked to start it and nobody knows yet what came of it."""
     started_at: int = 0
     stopping_at: int = 0
-    """When it was sent its stop signal; it gets that only once."""
+    """When a stop was first requested: an intent, not a signal that was sent. It is not started any more."""
+    killed_at: int = 0
+    """When SIGKILL was sent: only then is exit code 137 ours and not the kernel's OOM kill."""
     finished_at: int = 0
     released_at: int = 0
     """When the runtime's own state of the ended container was deleted."""

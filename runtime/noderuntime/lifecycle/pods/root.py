@@ -13,6 +13,7 @@ from noderuntime.core.paths import ContainerPaths
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.containers.build import write_spec
 from noderuntime.lifecycle.containers.exits import runs
+from noderuntime.lifecycle.containers.kill import KILL_PATIENCE, finish_monitor, erase
 from noderuntime.lifecycle.containers.pod import cgroup_of, pod_of, shares_pids
 from noderuntime.lifecycle.ledger.records import Sandbox
 from noderuntime.lifecycle.parts import Parts
@@ -23,8 +24,6 @@ from noderuntime.node.spec import builder
 _log = log.get(__name__)
 
 _PAUSE = ("/pause", "-P")
-_KILL_PATIENCE = 30.0
-_LAST_WORDS = 10.0
 
 
 def needs_root(parts: Parts, sandbox: Sandbox) -> bool:
@@ -66,15 +65,20 @@ async def check_root(parts: Parts, sandbox: Sandbox) -> None:
         raise Internal(f"the process of sandbox {sandbox.id} ended while the sandbox was being set up")
 
 
+async def kill_root(parts: Parts, sandbox: Sandbox) -> None:
+    """End the process of the root container; DeadlineExceeded says what it does if it does not end."""
+    executor = parts.executor(sandbox.handler)
+    await executor.kill(sandbox.id, sandbox.id, signal.SIGKILL, process=sandbox.root)
+    if sandbox.root is not None and not await parts.host.wait(sandbox.root, timeout=KILL_PATIENCE):
+        state = await parts.host.stuck(sandbox.root)
+        raise DeadlineExceeded(f"sandbox {sandbox.id} did not end {KILL_PATIENCE:g} s after SIGKILL: {state}")
+
+
 async def remove_root(parts: Parts, sandbox: Sandbox) -> None:
     """End the root container and give back everything of it; idempotent, also where there is none."""
-    executor = parts.executor(sandbox.handler)
-    await executor.kill(sandbox.id, sandbox.id, signal.SIGKILL, everything=True)
-    if sandbox.root is not None and not await parts.host.wait(sandbox.root, timeout=_KILL_PATIENCE):
-        raise DeadlineExceeded(f"the process of sandbox {sandbox.id} did not end after SIGKILL")
-    if sandbox.monitor is not None:
-        await parts.host.wait(sandbox.monitor, timeout=_LAST_WORDS)
-    await executor.delete(sandbox.id, sandbox.id)
+    await kill_root(parts, sandbox)
+    await finish_monitor(parts, sandbox.monitor)
+    await erase(parts, sandbox, sandbox.id)
     await parts.monitor.forget(sandbox.id)
     await parts.host.remove_tree(parts.paths.container(sandbox.id).bundle)
 

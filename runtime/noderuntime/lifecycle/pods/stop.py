@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 
 from noderuntime.core import log
+from noderuntime.core.errors import NoderuntimeError
 from noderuntime.core.ids import check_id
 from noderuntime.core.tasks import together
 from noderuntime.lifecycle.containers.intents import undo_intent
+from noderuntime.lifecycle.containers.kill import finish_monitor
 from noderuntime.lifecycle.containers.stop import halt
 from noderuntime.lifecycle.ledger.ledger import sandbox_name
 from noderuntime.lifecycle.ledger.records import Container, Sandbox
 from noderuntime.lifecycle.parts import Parts
 from noderuntime.lifecycle.pods import release
-from noderuntime.lifecycle.pods.root import record_end
+from noderuntime.lifecycle.pods.root import kill_root, record_end
 
 _log = log.get(__name__)
 
@@ -40,16 +42,32 @@ async def give_back(parts: Parts, sandbox: Sandbox) -> None:
     if not sandbox.stopped_at:
         await record_end(parts, sandbox)
     parts.work.forget(sandbox_name(sandbox.config.metadata))
-    await together(
-        *(_end(parts, sandbox, container) for container in parts.ledger.containers.of(sandbox.id)),
-        name="stop a container",
-    )
+    await _end_containers(parts, sandbox)
     await together(release.root(parts, sandbox), release.detach(parts, sandbox), name="release a sandbox")
     await release.unpin(parts, sandbox)
     await release.remove_cgroups(parts, sandbox)
     sandbox.released_at = time.time_ns()
     await parts.ledger.sandboxes.save(sandbox)
     _log.info("sandbox stopped", sandbox=sandbox.id)
+
+
+async def _end_containers(parts: Parts, sandbox: Sandbox) -> None:
+    """End the containers of a sandbox and their monitors."""
+    try:
+        await _end_all(parts, sandbox)
+    except NoderuntimeError as error:
+        if not parts.executor(sandbox.handler).traits.root_container:
+            raise
+        _log.warning("containers are ended with their sandbox", sandbox=sandbox.id, error=error)
+        await kill_root(parts, sandbox)
+        await _end_all(parts, sandbox)
+    for container in parts.ledger.containers.of(sandbox.id):
+        await finish_monitor(parts, container.monitor)
+
+
+async def _end_all(parts: Parts, sandbox: Sandbox) -> None:
+    ends = (_end(parts, sandbox, container) for container in parts.ledger.containers.of(sandbox.id))
+    await together(*ends, name="stop a container")
 
 
 async def _end(parts: Parts, sandbox: Sandbox, container: Container) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from noderuntime.node.host.base import Conversation, Program
+from noderuntime.node.host.base import Conversation, ProcessRef, Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +102,23 @@ class Executor(Interactive, Protocol):
     async def start(self, container_id: str, sandbox_id: str, *, is_root: bool) -> None:
         """Start what ``create`` prepared."""
 
-    async def kill(self, container_id: str, sandbox_id: str, signo: int, *, everything: bool) -> None:
-        """Signal the first process, or all of them; a container that is gone is no error."""
+    async def kill(
+        self, container_id: str, sandbox_id: str, signo: int, *, process: ProcessRef | None = None
+    ) -> bool:
+        """Signal a container's first process; SIGKILL ends a container of a sandbox's kernel with all it has.
+
+        ``process`` is the first process as the ledger knows it, which needs no state of the runtime's.
+        True when the signal is sent, whatever its effect; False for a container that has ended or is missing.
+        """
 
     async def holds(self, container_id: str) -> bool:
         """Tell whether the runtime's directory has state of a container; the runtime itself is not called."""
 
     async def delete(self, container_id: str, sandbox_id: str) -> None:
-        """Remove the runtime's state of a container that has ended; missing is no error."""
+        """Remove the runtime's state of a container, after killing what still runs; missing is no error.
+
+        DeadlineExceeded says what a process does that does not end after SIGKILL.
+        """
 
     async def exec_sync(
         self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, timeout: float | None

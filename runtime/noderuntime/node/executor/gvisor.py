@@ -9,11 +9,11 @@ Every call of a sandbox needs the same global flags, and the state of all lies i
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
 import os
 import shutil
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,13 @@ from noderuntime.core.errors import (
     Unimplemented,
     host_error,
 )
+from noderuntime.core.tasks import Scope, first
 from noderuntime.node.executor.base import ExecResult, Features, RuntimeCommand, Traits
 from noderuntime.node.executor.command import TIMEOUT, OciCommand
 from noderuntime.node.executor.execs import Execs, Kill, Target
 from noderuntime.node.executor.gvisor_port import SandboxConnection, connecting_process
 from noderuntime.node.executor.gvisor_spec import translate
-from noderuntime.node.host.base import Conversation, Host, Program
+from noderuntime.node.host.base import Conversation, Host, ProcessRef, Program
 from noderuntime.node.host.cgroup_names import scope_path
 from noderuntime.node.host.inotify import CLOSE_WRITE, DirectoryWatch
 from noderuntime.node.host.words import one_line
@@ -39,9 +40,10 @@ from noderuntime.node.host.words import one_line
 _STAND_IN = Path(__file__).with_name("gvisor_stand_in.sh")
 _TYPE = "io.kubernetes.cri.container-type"
 _SANDBOX = "io.kubernetes.cri.sandbox-id"
-_START, _GIVE_UP = b"start\n", b"stop\n"
+_START = b"start\n"
+_KILL_TIMEOUT = 10.0
 _ENDING = 2.0
-"""Seconds that a container may be on its way out when a signal no longer reaches it."""
+"""Seconds that a container can take to end when a signal no longer reaches it."""
 
 
 class GvisorExecutor:
@@ -109,26 +111,30 @@ class GvisorExecutor:
             return
         bundle = self._bundles / container_id
         with DirectoryWatch(bundle, CLOSE_WRITE) as watch:
-            if not _tell(bundle / "gate", _START):
+            stand_in = await self._stand_in(container_id)
+            if stand_in is None or not _open_gate(bundle / "gate"):
                 raise FailedPrecondition(f"the monitor of container {container_id} has ended")
-            try:
-                async with asyncio.timeout(TIMEOUT):
-                    while (code := _read_number(bundle / "started")) is None:
-                        await watch.changes()
-            except TimeoutError:
-                raise DeadlineExceeded(f"runsc start did not finish within {TIMEOUT:g} s") from None
+            async with Scope() as scope:
+                started = scope.start(_started(bundle, watch), name="await the start of a container")
+                ended = scope.start(self._host.wait(stand_in, timeout=TIMEOUT), name="await a stand-in's end")
+                await first(started, ended, timeout=TIMEOUT)
+        code = _read_number(bundle / "started")
+        if code is None and await self._host.process(stand_in.pid) != stand_in:
+            raise FailedPrecondition(f"container {container_id} was killed while it was being started")
+        if code is None:
+            raise DeadlineExceeded(f"runsc start did not finish within {TIMEOUT:g} s")
         if code:
             raise ToolError("runsc", "start", code, _logged(bundle / "start.log"))
 
-    async def kill(self, container_id: str, sandbox_id: str, signo: int, *, everything: bool) -> None:
-        """Signal through runsc; a container that was never started is given up by its stand-in."""
-        bundle = self._bundles / container_id
-        if not (bundle / "started").exists() and _tell(bundle / "gate", _GIVE_UP):
-            return
-        scope = ["--all"] if everything else []
-        done = await self._runsc.run("kill", *scope, container_id, str(signo))
-        if done.returncode != 0 and not await self._ended(bundle / "pidfile"):
-            raise self._runsc.failure("kill", done)
+    async def kill(
+        self, container_id: str, sandbox_id: str, signo: int, *, process: ProcessRef | None = None
+    ) -> bool:
+        """Signal the sandbox by its process, a container through runsc; one that has not started is ended."""
+        if container_id == sandbox_id and process is not None:
+            return await self._host.signal(process, signo)
+        return await self._end_unstarted(container_id, process) or await self._kill_inside(
+            container_id, signo, process
+        )
 
     async def holds(self, container_id: str) -> bool:
         """Look for the container's state file."""
@@ -136,7 +142,7 @@ class GvisorExecutor:
 
     async def delete(self, container_id: str, sandbox_id: str) -> None:
         """Remove a container, or with its root container the sandbox; what still runs is killed."""
-        _tell(self._bundles / container_id / "gate", _GIVE_UP)
+        await self._end_unstarted(container_id)
         if await self.holds(container_id):
             await self._runsc.call("delete", "--force", container_id)
         await FILES.run(self._remove_locks, sandbox_id)
@@ -194,11 +200,34 @@ class GvisorExecutor:
             identify=identify,
         )
 
-    async def _ended(self, pidfile: Path) -> bool:
-        """Tell whether the process that stands for a container is gone, or goes in a moment."""
-        pid = _read_number(pidfile)
-        process = None if pid is None else await self._host.process(pid)
-        return process is None or await self._host.wait(process, timeout=_ENDING)
+    async def _kill_inside(self, container_id: str, signo: int, process: ProcessRef | None) -> bool:
+        """Signal a container of a sandbox; False for one whose stand-in ends by itself."""
+        scope = ["--all"] if signo == signal.SIGKILL else []
+        done = await self._runsc.run("kill", *scope, container_id, str(signo), timeout=_KILL_TIMEOUT)
+        if done.returncode == 0:
+            return True
+        stand_in = process or await self._stand_in(container_id)
+        if stand_in is not None and not await self._host.wait(stand_in, timeout=_ENDING):
+            raise self._runsc.failure("kill", done)
+        return False
+
+    async def _end_unstarted(self, container_id: str, process: ProcessRef | None = None) -> bool:
+        """End a container that has not started, with a start under way; False when it has started.
+
+        What that start has made in the sandbox is removed by :meth:`delete`.
+        """
+        bundle = self._bundles / container_id
+        if (bundle / "started").exists() or not (bundle / "gate").exists():
+            return False
+        stand_in = process or await self._stand_in(container_id)
+        if stand_in is not None:
+            await self._host.kill_tree(stand_in)
+        return True
+
+    async def _stand_in(self, container_id: str) -> ProcessRef | None:
+        """Return the process that stands for a container, None when it has ended."""
+        pid = _read_number(self._bundles / container_id / "pidfile")
+        return None if pid is None else await self._host.process(pid)
 
     def _known(self, container_id: str) -> bool:
         """Look for a state file (``*``: any), whose name is ``<container>_sandbox:<sandbox>.state``."""
@@ -214,8 +243,8 @@ class GvisorExecutor:
                 lock.unlink(missing_ok=True)
 
 
-def _tell(gate: Path, order: bytes) -> bool:
-    """Write to the stand-in that waits at the fifo; False when none does."""
+def _open_gate(gate: Path) -> bool:
+    """Let the stand-in that waits at the gate start its container; False when none waits."""
     try:
         fd = os.open(gate, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -223,10 +252,15 @@ def _tell(gate: Path, order: bytes) -> bool:
             return False
         raise host_error(f"open {gate}", error) from error
     try:
-        os.write(fd, order)
+        os.write(fd, _START)
     finally:
         os.close(fd)
     return True
+
+
+async def _started(bundle: Path, watch: DirectoryWatch) -> None:
+    while _read_number(bundle / "started") is None:
+        await watch.changes()
 
 
 def _read_number(file: Path) -> int | None:

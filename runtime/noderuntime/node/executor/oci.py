@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from noderuntime.core.blocking import FILES
-from noderuntime.core.errors import FailedPrecondition, Internal, NoderuntimeError, ToolError
+from noderuntime.core.errors import (
+    DataLoss,
+    DeadlineExceeded,
+    FailedPrecondition,
+    NoderuntimeError,
+    ToolError,
+)
 from noderuntime.node.executor.base import ExecResult, Features, RuntimeCommand, Traits
 from noderuntime.node.executor.command import OciCommand
 from noderuntime.node.executor.execs import Execs, Kill, Target
@@ -25,8 +31,6 @@ from noderuntime.node.host.base import Conversation, Host, ProcessRef, Program
 from noderuntime.node.host.cgroup_names import scope_path
 
 _KILL_TIMEOUT = 10.0
-_ROUNDS = 5
-"""How often to look again for processes that were forked while others were killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +42,10 @@ class Known:
     cgroup: str
     """The path of its cgroup, ``/`` where it has none of its own."""
 
-    def own_cgroup(self) -> str:
-        """Return the cgroup; Internal where there is none, for then it is in somebody else's."""
-        if self.cgroup == "/":
-            raise Internal("the container has no cgroup of its own")
-        return self.cgroup
+    @property
+    def own_cgroup(self) -> str | None:
+        """The cgroup, or None: what has no cgroup of its own is in another's."""
+        return None if self.cgroup == "/" else self.cgroup
 
 
 class OciExecutor:
@@ -92,15 +95,14 @@ class OciExecutor:
         """Start what ``create`` prepared."""
         await self._oci.call("start", container_id)
 
-    async def kill(self, container_id: str, sandbox_id: str, signo: int, *, everything: bool) -> None:
-        """Signal the first process, or every process in the container's cgroup."""
-        known = await self._known(container_id)
-        if known is None:
-            return
-        if known.init is not None:
-            await self._host.signal(known.init, signo)
-        if everything:
-            await self._signal_rest(known, signo)
+    async def kill(
+        self, container_id: str, sandbox_id: str, signo: int, *, process: ProcessRef | None = None
+    ) -> bool:
+        """Signal the first process: the ledger's, or the one that the runtime knows."""
+        if process is None:
+            known = await self._known(container_id)
+            process = known.init if known else None
+        return process is not None and await self._host.signal(process, signo)
 
     async def holds(self, container_id: str) -> bool:
         """Look for the container's directory below ``--root``."""
@@ -108,18 +110,14 @@ class OciExecutor:
 
     async def delete(self, container_id: str, sandbox_id: str) -> None:
         """Remove the runtime's state and the cgroup; what still runs is killed and awaited before."""
-        known = await self._known(container_id)
+        try:
+            known = await self._known(container_id)
+        except DataLoss:
+            known = None
         if known is None:
             await self._give_up(container_id)
             return
-        init = known.init
-        if (
-            init is not None
-            and await self._host.signal(init, signal.SIGKILL)
-            and not await self._host.wait(init, timeout=_KILL_TIMEOUT)
-        ):
-            raise Internal(f"process {init.pid} does not end after SIGKILL")
-        await self._signal_rest(known, signal.SIGKILL)
+        await self._end(known)
         await self._oci.call("delete", container_id)
 
     async def exec_sync(
@@ -160,7 +158,8 @@ class OciExecutor:
     async def pids(self, container_id: str, sandbox_id: str) -> Sequence[int]:
         """List the processes of the container's cgroup."""
         known = await self._known(container_id)
-        return [] if known is None else await self._host.cgroup_pids(known.own_cgroup())
+        cgroup = known.own_cgroup if known else None
+        return await self._host.cgroup_pids(cgroup) if cgroup else []
 
     async def _give_up(self, container_id: str) -> None:
         """Remove what the runtime does not know, or cannot say: it was not created to the end, as a rule."""
@@ -168,21 +167,20 @@ class OciExecutor:
             await self._oci.run("delete", "--force", container_id)
             await self._host.remove_tree(self._root / container_id)
 
-    async def _signal_rest(self, known: Known, signo: int) -> None:
-        """Signal what the cgroup holds; SIGKILL is repeated until nothing is left in it."""
-        cgroup = known.own_cgroup()
-        for _ in range(_ROUNDS):
-            found = [await self._host.process(pid) for pid in await self._host.cgroup_pids(cgroup)]
-            running = [process for process in found if process is not None]
-            for process in running:
-                await self._host.signal(process, signo)
-            if signo != signal.SIGKILL or not running:
-                return
-            for process in running:
-                await self._host.wait(process, timeout=_KILL_TIMEOUT)
+    async def _end(self, known: Known) -> None:
+        """Kill what the runtime knows of a container, and wait for its end."""
+        init = known.init
+        if (
+            init is not None
+            and await self._host.signal(init, signal.SIGKILL)
+            and not await self._host.wait(init, timeout=_KILL_TIMEOUT)
+        ):
+            raise DeadlineExceeded(f"{await self._host.stuck(init)} {_KILL_TIMEOUT:g} s after SIGKILL")
+        if known.own_cgroup:
+            await self._host.empty_cgroup(known.own_cgroup, timeout=_KILL_TIMEOUT)
 
     async def _known(self, container_id: str) -> Known | None:
-        """Ask what the runtime knows of a container; None when it knows none."""
+        """Return what the runtime knows of a container, None for an unknown one; DataLoss if damaged."""
         done = await self._oci.run("state", container_id)
         if done.returncode != 0:
             return None
@@ -191,7 +189,7 @@ class OciExecutor:
             spec = json.loads(await FILES.run(Path(state["bundle"], "config.json").read_bytes))
             pid, cgroup = int(state.get("pid") or 0), str(spec["linux"]["cgroupsPath"])
         except (OSError, ValueError, LookupError, TypeError) as error:
-            raise Internal(f"{self.name}'s state of {container_id} is damaged") from error
+            raise DataLoss(f"{self.name}'s state of {container_id} is damaged") from error
         running = pid > 0 and state.get("status") != "stopped"
         path = scope_path(cgroup) if self._systemd_cgroup else cgroup
         return Known(await self._host.process(pid) if running else None, path)

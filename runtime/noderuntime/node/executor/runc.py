@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from noderuntime.core.blocking import FILES
-from noderuntime.core.errors import Internal
+from noderuntime.core.errors import DataLoss
 from noderuntime.node.executor.command import TIMEOUT
 from noderuntime.node.executor.oci import Known, OciExecutor
 from noderuntime.node.host.base import ProcessRef
@@ -36,18 +36,16 @@ class RuncExecutor(OciExecutor):
             await super().start(container_id, sandbox_id, is_root=is_root)
 
     async def _known(self, container_id: str) -> Known | None:
-        """Read what runc keeps of a container; its first process may have ended meanwhile."""
+        """Read what runc keeps of a container, whose first process can have ended; DataLoss if damaged."""
         file = self._root / container_id / "state.json"
         try:
             state = json.loads(await FILES.run(file.read_bytes))
+            pid = int(state.get("init_process_pid") or 0)
+            return Known(ProcessRef(pid, int(state["init_process_start"])), _cgroup(state)) if pid else None
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise Internal(f"runc's state of {container_id} is damaged") from error
-        if not isinstance(state, dict) or not state.get("init_process_pid"):
-            return None
-        init = ProcessRef(int(state["init_process_pid"]), int(state["init_process_start"]))
-        return Known(init, _cgroup(state))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise DataLoss(f"runc's state of {container_id} is damaged") from error
 
 
 def _cgroup(state: Mapping[str, Any]) -> str:

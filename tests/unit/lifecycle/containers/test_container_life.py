@@ -138,24 +138,27 @@ async def test_memory_that_was_wanting_is_told_though_the_monitor_did_not_hear(n
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "code", "asked", "reason"),
+    ("before", "after", "code", "happened", "reason"),
     [
-        (2, 3, 137, False, "OOMKilled"),
-        (2, 2, 137, False, "Error"),
-        (2, 3, 1, False, "Error"),
-        (2, 3, 137, True, "Error"),
-        (2, 0, 137, False, "Error"),
+        (2, 3, 137, "", "OOMKilled"),
+        (2, 2, 137, "", "Error"),
+        (2, 3, 1, "", "Error"),
+        (2, 3, 137, "stopping_at", "OOMKilled"),
+        (2, 3, 137, "killed_at", "Error"),
+        (2, 0, 137, "", "Error"),
     ],
-    ids=["one more", "somebody else, before", "not killed", "we were asked to", "the pod's is gone as well"],
+    ids=["one more", "another, before", "not killed", "asked to stop", "killed by us", "pod's is gone too"],
 )
-async def test_where_a_cgroup_has_gone_its_pod_tells(node, sandbox, before, after, code, asked, reason):
+async def test_where_a_cgroup_has_gone_its_pod_tells(node, sandbox, before, after, code, happened, reason):
     node.world.oom_kills["/kubepods/pod-web"] = before
     container = await create_container(node.parts, sandbox, container_config())
     await start_container(node.parts, container)
+    if happened:
+        record = node.parts.ledger.containers.get(container)
+        setattr(record, happened, 1)
+        await node.parts.ledger.containers.save(record)
     await node.restart()
     node.world.oom_kills["/kubepods/pod-web"] = after
-    if asked:
-        node.parts.ledger.containers.get(container).stopping_at = 1
     node.world.exit(container, code)
     assert (await ended(node, container)).reason == reason
 
@@ -266,18 +269,6 @@ async def test_stop_kills_what_does_not_listen(node, running):
 async def test_stop_without_patience_kills_at_once(node, running):
     await stop_container(node.parts, running, 0)
     assert node.world.signals == [(running, signal.SIGKILL)]
-
-
-async def test_stops_at_the_same_time_share_the_signal_and_keep_their_own_patience(node, running):
-    node.world.stubborn.add(running)
-    patient = asyncio.create_task(stop_container(node.parts, running, 3600))
-    again = asyncio.create_task(stop_container(node.parts, running, 3600))
-    while not node.world.signals:
-        await asyncio.sleep(0)
-    async with asyncio.timeout(5):
-        await stop_container(node.parts, running, 0)
-        await asyncio.gather(patient, again)
-    assert [signo for _, signo in node.world.signals] == [signal.SIGTERM, signal.SIGKILL]
 
 
 async def test_stop_of_a_created_container_ends_it(node, sandbox):

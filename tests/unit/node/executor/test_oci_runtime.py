@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from noderuntime.core.errors import DeadlineExceeded, Internal
+from noderuntime.core.errors import DataLoss, DeadlineExceeded
 from noderuntime.core.ids import new_id
 from noderuntime.node.executor.base import Features
 from noderuntime.node.executor.oci import OciExecutor
@@ -45,8 +45,8 @@ async def test_a_runtime_too_old_to_tell_promises_nothing(tmp_path: Path) -> Non
 @pytest.mark.parametrize("state", ["no JSON", "[]", "{}", '{"bundle": "/nonexistent"}'])
 async def test_a_state_that_makes_no_sense(tmp_path: Path, state: str) -> None:
     container = new_id()
-    with pytest.raises(Internal, match=f"other's state of {container} is damaged"):
-        await executor(tmp_path, f"echo '{state}'").kill(container, "", signal.SIGKILL, everything=True)
+    with pytest.raises(DataLoss, match=f"other's state of {container} is damaged"):
+        await executor(tmp_path, f"echo '{state}'").kill(container, "", signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,72 @@
+"""SIGKILL for a container, and its cgroup when nothing of it may be left."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from noderuntime.core import log
+from noderuntime.core.errors import DeadlineExceeded, NoderuntimeError
+from noderuntime.core.tasks import Lock
+from noderuntime.lifecycle.containers.pod import cgroup_of
+from noderuntime.lifecycle.ledger.records import Container, Sandbox
+from noderuntime.lifecycle.parts import Parts
+from noderuntime.node.host.base import ProcessRef
+from noderuntime.node.host.cgroup_names import container_cgroup
+
+_log = log.get(__name__)
+
+KILL_PATIENCE = 30.0
+"""Seconds that the kernel can take to end what was sent SIGKILL."""
+LAST_WORDS = 10.0
+"""Seconds that a monitor has to record the end of its container, and to pass on the last output."""
+
+
+def killing(parts: Parts, container: Container) -> Lock:
+    """Return the lock that is held from the sending of SIGKILL until ``killed_at`` says so."""
+    return parts.work.lock(f"{container.id}/kill")
+
+
+async def kill(parts: Parts, container: Container) -> None:
+    """Send SIGKILL to all processes of a container and record that; their ends are not awaited."""
+    sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
+    async with killing(parts, container):
+        executor, first = parts.executor(sandbox.handler), container.process
+        if await executor.kill(container.id, sandbox.id, signal.SIGKILL, process=first):
+            container.killed_at = container.killed_at or time.time_ns()
+            await note(parts, container)
+    await parts.host.kill_cgroup(cgroup(parts, sandbox, container.id))
+
+
+async def note(parts: Parts, container: Container) -> None:
+    """Save the record of a stop; a full disk must not keep the container from ending."""
+    try:
+        await parts.ledger.containers.save(container)
+    except NoderuntimeError as error:
+        _log.warning("stop of a container was not recorded", container=container.id, error=error)
+
+
+async def finish_monitor(parts: Parts, monitor: ProcessRef | None) -> None:
+    """Wait for the end of an ended container's monitor, and kill one that stays."""
+    if monitor is None or await parts.host.wait(monitor, timeout=LAST_WORDS):
+        return
+    await parts.host.kill_tree(monitor)
+    if not await parts.host.wait(monitor, timeout=KILL_PATIENCE):
+        state = await parts.host.stuck(monitor)
+        raise DeadlineExceeded(f"a monitor did not end {KILL_PATIENCE:g} s after SIGKILL: {state}")
+
+
+def cgroup(parts: Parts, sandbox: Sandbox, container_id: str) -> str:
+    """Return the path of a container's cgroup, or of the sandbox's own container."""
+    return container_cgroup(cgroup_of(parts, sandbox), container_id, parts.cgroup_driver)
+
+
+async def erase(parts: Parts, sandbox: Sandbox, container_id: str) -> None:
+    """Remove a container from its runtime, and its cgroup with what is left in it; idempotent.
+
+    The runtime may have lost sight of the cgroup, and runsc does not wait until it can be removed.
+    """
+    await parts.executor(sandbox.handler).delete(container_id, sandbox.id)
+    path = cgroup(parts, sandbox, container_id)
+    await parts.host.empty_cgroup(path, timeout=KILL_PATIENCE)
+    await parts.host.remove_cgroup(path)
