@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from realnode.handlers import Bench, make_executor, until
+from realnode.tools import tool
 
 from noderuntime.core.errors import DeadlineExceeded, FailedPrecondition, NotFound, ToolError
 from noderuntime.node.host.linux import LinuxHost
@@ -151,6 +152,39 @@ async def test_ten_starts_at_once(bench: Bench) -> None:
     containers = await asyncio.gather(*(bench.launch("sh", "-c", f"exit {n}") for n in range(10)))
     ends = await asyncio.gather(*(bench.ended(container) for container in containers))
     assert [end.exit_code for end in ends] == list(range(10))
+
+
+@pytest.mark.parametrize("bench", ["gvisor"], indirect=True)
+async def test_kill_during_a_start_ends_the_container(bench: Bench, tmp_path: Path) -> None:
+    runsc = tmp_path / "runsc"
+    runsc.write_text(
+        f'#!/bin/sh\ncase " $* " in *" start "*) touch {tmp_path}/begun; sleep 60;; esac\n'
+        f'exec {tool("runsc")} "$@"\n'
+    )
+    runsc.chmod(0o755)
+    bench.executor = make_executor("gvisor", bench.host, bench.run, runsc)
+    container = await bench.create("sleep", "1000")
+    starting = asyncio.create_task(bench.start(container))
+    await until((tmp_path / "begun").exists)
+    assert await bench.executor.kill(
+        container, bench.sandbox, signal.SIGKILL, process=bench.made[container].process
+    )
+    assert (await bench.ended(container)).exit_code == 137
+    async with asyncio.timeout(5):
+        with pytest.raises(FailedPrecondition, match="was killed while it was being started"):
+            await starting
+    bench.executor = make_executor("gvisor", bench.host, bench.run)
+    await bench.executor.delete(container, bench.sandbox)
+
+
+@pytest.mark.parametrize("bench", ["gvisor"], indirect=True)
+async def test_sandbox_is_killed_without_its_runtime(bench: Bench, tmp_path: Path) -> None:
+    container = await bench.launch("sleep", "1000")
+    process = bench.made[bench.sandbox].process
+    without = make_executor("gvisor", bench.host, bench.run, tmp_path / "missing")
+    assert await without.kill(bench.sandbox, bench.sandbox, signal.SIGKILL, process=process)
+    assert await bench.host.wait(process, timeout=10)
+    assert (await bench.ended(container)).exit_code == 137
 
 
 @pytest.mark.parametrize("bench", ["gvisor"], indirect=True)

@@ -80,7 +80,7 @@ class FakeExecutor:
             raise Internal(f"kill {container_id} fails")
         if signo == signal.SIGKILL or container_id not in self.world.stubborn:
             self.world.exit(container_id, 128 + signo)
-        if self.needs_root_container and container_id == sandbox_id:
+        if self.traits.root_container and container_id == sandbox_id:
             for member in [one for one, sandbox in self.inside.items() if sandbox == sandbox_id]:
                 self.world.exit(member, 137)
         await self.world.step("killed")

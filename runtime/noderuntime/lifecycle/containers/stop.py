@@ -62,5 +62,5 @@ async def _kill(parts: Parts, container: Container) -> None:
 
 def _processes(parts: Parts, sandbox: Sandbox, container: Container) -> list[ProcessRef]:
     """Return the processes that a container's end depends on."""
-    inside = parts.executor(sandbox.handler).needs_root_container
+    inside = parts.executor(sandbox.handler).traits.root_container
     return [one for one in (container.process, sandbox.root if inside else None) if one is not None]

@@ -13,7 +13,7 @@ from noderuntime.core.paths import ContainerPaths
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.containers.build import write_spec
 from noderuntime.lifecycle.containers.exits import runs
-from noderuntime.lifecycle.containers.kill import KILL_PATIENCE, finish_monitor, erase
+from noderuntime.lifecycle.containers.kill import KILL_PATIENCE, erase, finish_monitor
 from noderuntime.lifecycle.containers.pod import cgroup_of, pod_of, shares_pids
 from noderuntime.lifecycle.ledger.records import Sandbox
 from noderuntime.lifecycle.parts import Parts

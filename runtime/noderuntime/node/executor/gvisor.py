@@ -212,7 +212,7 @@ class GvisorExecutor:
         return False
 
     async def _end_unstarted(self, container_id: str, process: ProcessRef | None = None) -> bool:
-        """End a container that has not started, with a start under way; False when it has started.
+        """End a container that has not started, with a start under way; False when it has started or ended.
 
         What that start has made in the sandbox is removed by :meth:`delete`.
         """
@@ -220,8 +220,9 @@ class GvisorExecutor:
         if (bundle / "started").exists() or not (bundle / "gate").exists():
             return False
         stand_in = process or await self._stand_in(container_id)
-        if stand_in is not None:
-            await self._host.kill_tree(stand_in)
+        if stand_in is None:
+            return False
+        await self._host.kill_tree(stand_in)
         return True
 
     async def _stand_in(self, container_id: str) -> ProcessRef | None:

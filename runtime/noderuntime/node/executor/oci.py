@@ -21,6 +21,7 @@ from noderuntime.core.errors import (
     DataLoss,
     DeadlineExceeded,
     FailedPrecondition,
+    Internal,
     NoderuntimeError,
     ToolError,
 )
@@ -42,10 +43,11 @@ class Known:
     cgroup: str
     """The path of its cgroup, ``/`` where it has none of its own."""
 
-    @property
-    def own_cgroup(self) -> str | None:
-        """The cgroup, or None: what has no cgroup of its own is in another's."""
-        return None if self.cgroup == "/" else self.cgroup
+    def own_cgroup(self) -> str:
+        """Return the cgroup; Internal where there is none, for then it is in somebody else's."""
+        if self.cgroup == "/":
+            raise Internal("the container has no cgroup of its own")
+        return self.cgroup
 
 
 class OciExecutor:
@@ -158,8 +160,7 @@ class OciExecutor:
     async def pids(self, container_id: str, sandbox_id: str) -> Sequence[int]:
         """List the processes of the container's cgroup."""
         known = await self._known(container_id)
-        cgroup = known.own_cgroup if known else None
-        return await self._host.cgroup_pids(cgroup) if cgroup else []
+        return [] if known is None else await self._host.cgroup_pids(known.own_cgroup())
 
     async def _give_up(self, container_id: str) -> None:
         """Remove what the runtime does not know, or cannot say: it was not created to the end, as a rule."""
@@ -169,15 +170,13 @@ class OciExecutor:
 
     async def _end(self, known: Known) -> None:
         """Kill what the runtime knows of a container, and wait for its end."""
+        if known.cgroup != "/":
+            await self._host.empty_cgroup(known.own_cgroup(), timeout=_KILL_TIMEOUT)
         init = known.init
-        if (
-            init is not None
-            and await self._host.signal(init, signal.SIGKILL)
-            and not await self._host.wait(init, timeout=_KILL_TIMEOUT)
-        ):
+        if init is None or not await self._host.signal(init, signal.SIGKILL):
+            return
+        if not await self._host.wait(init, timeout=_KILL_TIMEOUT):
             raise DeadlineExceeded(f"{await self._host.stuck(init)} {_KILL_TIMEOUT:g} s after SIGKILL")
-        if known.own_cgroup:
-            await self._host.empty_cgroup(known.own_cgroup, timeout=_KILL_TIMEOUT)
 
     async def _known(self, container_id: str) -> Known | None:
         """Return what the runtime knows of a container, None for an unknown one; DataLoss if damaged."""
