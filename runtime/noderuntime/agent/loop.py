@@ -24,7 +24,7 @@ from noderuntime.core.errors import InvalidArgument, NoderuntimeError, NotFound
 _log = log.get(__name__)
 
 REFRESH_SECONDS = 600.0
-_PROBE_SECONDS = {"Ready": 60.0, "Degraded": 30.0}
+_READY_SECONDS = 60.0
 _UNSETTLED_SECONDS = 10.0
 _BACKOFF_SECONDS = 5.0
 
@@ -85,7 +85,7 @@ class Loop:
             pause = _UNSETTLED_SECONDS
             if self._instance is not None:
                 state = await self._reconcile(self._instance)
-                pause = _PROBE_SECONDS.get(state.phase, _UNSETTLED_SECONDS)
+                pause = pause_after(state.phase)
             self.progressed = time.monotonic()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), _jittered(pause))
@@ -118,6 +118,11 @@ class Loop:
         self._status = body.get("status") or {}
         self._reported = outline
         self._refresh_due = time.monotonic() + _jittered(REFRESH_SECONDS)
+
+
+def pause_after(phase: str) -> float:
+    """Return the seconds until the node is reconciled again: a failure that healed is reported until then."""
+    return _READY_SECONDS if phase == "Ready" else _UNSETTLED_SECONDS
 
 
 def is_alive(loop: Loop, clock: Callable[[], float] = time.monotonic) -> bool:

@@ -88,6 +88,7 @@ class Node:
             reason="Pending",
             handlers=tuple(HandlerState(handler.name) for handler in instance.spec.handlers),
         )
+        state = _with_result(state, load_result(self._layout.result))
         try:
             state = replace(state, digest=bundle.digest_of(self._source))
             if instance.spec.state == "Removed":
@@ -107,7 +108,8 @@ class Node:
         config = await self._write_files(instance)
         result = load_result(self._layout.result)
         if self._is_due(result, config.revision):
-            await report(_with_result(replace(state, phase="Switching", reason="Switching"), result))
+            if not _is_applied(result, config.revision):
+                await report(replace(state, phase="Switching", reason="Switching"))
             result = await self._run_switch(config.revision)
         state = _with_result(state, result)
         if result is None or result.outcome != "Failed":
@@ -220,13 +222,14 @@ class Node:
 
     async def _remove(self, instance: Instance, state: NodeState, report: Report) -> NodeState:
         state = replace(state, handlers=())
+        removed = NodeState(instance.generation, "Removed", "Removed")
         if self._layout.is_empty():
-            return replace(state, digest=None, phase="Removed", reason="Removed")
-        await report(_with_result(replace(state, phase="Removing", reason="Removing"), None))
+            return removed
+        await report(replace(state, phase="Removing", reason="Removing"))
         config = await self._write_files(instance)
         result = await self._run_switch(config.revision)
         if self._layout.is_empty() or result is None:
-            return replace(state, digest=None, phase="Removed", reason="Removed")
+            return removed
         state = _with_result(state, result)
         return replace(state, phase="Removing", reason=result.reason, message=result.message)
 
@@ -235,6 +238,11 @@ def retry_after(failures: int) -> int:
     """Return the seconds to wait after consecutive failures. An attempt can restart the kubelet twice."""
     first, maximum = _RETRY_SECONDS
     return int(min(first * 2 ** min(failures - 1, 10), maximum))
+
+
+def _is_applied(result: Result | None, revision: str) -> bool:
+    """Return whether the node is in the desired state: the switch only checks it then."""
+    return result is not None and result.revision == revision and result.outcome != "Failed"
 
 
 def _with_result(state: NodeState, result: Result | None) -> NodeState:

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from noderuntime.agent.instance import Instance
 from noderuntime.agent.kube_client import Access, InstanceApi
-from noderuntime.agent.loop import Loop
+from noderuntime.agent.loop import Loop, pause_after
 from noderuntime.agent.report import NodeState
 from noderuntime.core.errors import Internal, NotFound, Unavailable
 
@@ -109,6 +109,13 @@ async def test_loop_reconciles_new_specs_and_reports_transitions_once(
     assert node.reconciled.empty()
     assert len(fake.patches) == 1
     assert fake.patches[0]["phase"] == "Ready"
+
+
+@pytest.mark.parametrize("phase", ["Degraded", "Failed"])
+def test_healed_failure_is_reported_within_twelve_seconds(phase: str) -> None:
+    longest_jitter = 1.15
+    assert pause_after(phase) * longest_jitter < 12
+    assert pause_after("Ready") == 60
 
 
 async def test_api_rereads_the_token_every_time(served: tuple[FakeApi, InstanceApi], tmp_path: Path) -> None:

@@ -64,6 +64,28 @@ async def test_reconcile_of_the_desired_state_changes_nothing(node: FakeNode, ag
     assert len(node.host.calls) == calls
 
 
+async def test_restarted_agent_never_reports_the_upstream(
+    node: FakeNode, agent: Node, tmp_path: Path
+) -> None:
+    await reconcile(agent)
+    states: list[NodeState] = []
+
+    async def report(state: NodeState) -> None:
+        states.append(state)
+
+    restarted = Node(node.layout, Systemd(node.host), tmp_path)  # type: ignore[arg-type]
+    state = await restarted.reconcile(Instance(generation=1, spec=SPEC, status={}), report)
+    assert (state.phase, states) == ("Ready", [])
+
+    (tmp_path / "BUNDLE").write_text("f" * 16)
+    upgraded = Node(node.layout, Systemd(node.host), tmp_path)  # type: ignore[arg-type]
+    await upgraded.reconcile(Instance(generation=1, spec=SPEC, status={}), report)
+    assert [(state.phase, state.kubelet) for state in states] == [
+        ("Installing", "Noderuntime"),
+        ("Switching", "Noderuntime"),
+    ]
+
+
 @pytest.mark.parametrize("name", ["noderuntime.service", "noderuntime-switch-revert.timer"])
 async def test_reconcile_restores_a_changed_unit(node: FakeNode, agent: Node, name: str) -> None:
     await reconcile(agent)

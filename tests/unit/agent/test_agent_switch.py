@@ -17,6 +17,7 @@ from noderuntime.core.errors import FailedPrecondition, Unimplemented
 
 STYLES = ("FlagsFile", "ConfigFile", "DropIn", "Unit", "Default")
 REMOVED = SPEC.model_copy(update={"state": "Removed"})
+MANUAL = SPEC.model_copy(update={"kubelet": SPEC.kubelet.model_copy(update={"mode": "Manual"})})
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -171,11 +172,34 @@ async def test_revert_keeps_edits_made_after_the_switch(node: FakeNode) -> None:
 async def test_apply_in_mode_manual_does_not_change_the_kubelet(node: FakeNode) -> None:
     await node.boot("FlagsFile")
     before = node.files()
-    node.install(SPEC.model_copy(update={"kubelet": SPEC.kubelet.model_copy(update={"mode": "Manual"})}))
+    node.install(MANUAL)
     result = await apply(node.context)
     assert result
     assert (result.outcome, result.kubelet) == ("Manual", "Upstream")
     assert node.files() == before
+
+
+async def test_mode_manual_is_refused_while_pods_run(node: FakeNode) -> None:
+    await node.boot("FlagsFile")
+    node.install()
+    await apply(node.context)
+    node.host.daemon.add("web-0")
+    node.install(MANUAL)
+    with pytest.raises(PodsStillRunning, match=r"still run on this node: default/web-0$"):
+        await apply(node.context)
+    assert node.kubelet_is_switched
+    assert json.loads(node.layout.result.read_text())["kubelet"] == "Noderuntime"
+
+
+async def test_mode_manual_reports_a_kubelet_connected_by_hand(node: FakeNode) -> None:
+    await node.boot("FlagsFile")
+    node.install()
+    await apply(node.context)
+    node.layout.journal.unlink()
+    node.install(MANUAL)
+    result = await apply(node.context)
+    assert result
+    assert (result.outcome, result.kubelet) == ("Manual", "Noderuntime")
 
 
 async def test_apply_refuses_mode_replace(node: FakeNode) -> None:

@@ -63,8 +63,11 @@ async def _install(context: Context, config: desired.SwitchConfig) -> Result:
     verification = await daemon.verify(context)
     if config.mode == "Manual":
         if journal:
+            await uninstall.refuse_while_pods_run(context)
             await transaction.roll_back(context, journal)
-        return _result(config, "Manual", verification, None, upstream)
+        result = _result(config, "Manual", verification, None, upstream)
+        by_hand = not journal and observed.endpoint == layout.ENDPOINT
+        return result.model_copy(update={"kubelet": "Noderuntime"}) if by_hand else result
     journal = await _switch(context, config, observed, journal, upstream)
     return _result(config, "Switched", verification, journal, upstream)
 

@@ -38,7 +38,7 @@ class PodsStillRunning(FailedPrecondition):
 
 async def uninstall(context: Context) -> None:
     """Uninstall noderuntime. Raises PodsStillRunning, with their names, before anything is changed."""
-    _refuse_while_pods_run(await _sandboxes(context))
+    await refuse_while_pods_run(context)
     journal = records.load_journal(context.layout.journal)
     if journal:
         await transaction.roll_back(context, journal)
@@ -68,9 +68,12 @@ async def _sandboxes(context: Context) -> list[cri.PodSandbox]:
         return []
 
 
-def _refuse_while_pods_run(sandboxes: list[cri.PodSandbox]) -> None:
+async def refuse_while_pods_run(context: Context) -> None:
+    """Raise PodsStillRunning, with names, if the daemon has pods that the upstream runtime does not know."""
     running = [
-        sandbox for sandbox in sandboxes if sandbox.state == cri.SANDBOX_READY and LABEL not in sandbox.labels
+        sandbox
+        for sandbox in await _sandboxes(context)
+        if sandbox.state == cri.SANDBOX_READY and LABEL not in sandbox.labels
     ]
     if running:
         pods = [sandbox.metadata for sandbox in running[:_MAX_NAMES]]
