@@ -54,9 +54,22 @@ async def _apply_shared(
     """
     for handler in runtime.spec.handlers:
         known = cluster.runtime_classes.get(handler.runtime_class)
-        if known is None or (known.owner, known.handler) == (runtime.name, handler.name):
-            await kube.apply(runtime_class(runtime.name, handler))
+        manifest = runtime_class(runtime.name, handler)
+        if known is None:
+            await _create_if_absent(kube, manifest)
+        elif (known.owner, known.handler) == (runtime.name, handler.name):
+            manifest["metadata"]["uid"] = known.uid
+            await kube.apply(manifest)
     await kube.apply(daemon_set(runtime.name, runtime.spec, agent))
+
+
+async def _create_if_absent(kube: Kube, manifest: Json) -> None:
+    """Create an object. One that exists is not changed: the cache does not show yet who owns it."""
+    try:
+        await kube.create(manifest)
+    except KubeError as error:
+        if error.status != 409:
+            raise
 
 
 async def _write_instances(kube: Kube, cluster: ClusterState, plan: Plan) -> dict[str, int]:

@@ -24,6 +24,10 @@ SETTLED = frozenset({"Ready", "Degraded"})
 """Phases in which an agent has finished: a broken handler does not block the rollout to other nodes."""
 
 
+KNOWN = SETTLED | {"Failed"}
+"""Phases in which an agent's report is about the node's present state."""
+
+
 @dataclass(frozen=True)
 class RuntimeView:
     """One NodeRuntime."""
@@ -85,6 +89,15 @@ class InstanceView:
         return not self.observed or self.status.phase not in done
 
     @property
+    def kubelet_elsewhere(self) -> bool:
+        """Whether the agent reports that the node's kubelet uses another runtime.
+
+        While a node installs or switches, the report can be about an earlier state, so it is not used.
+        """
+        kubelet = self.status.kubelet
+        return self.status.phase in KNOWN and kubelet is not None and kubelet.state == "Upstream"
+
+    @property
     def removed(self) -> bool:
         """Whether noderuntime is removed from the node, or was never installed there."""
         if self.spec.state != "Removed":
@@ -99,6 +112,17 @@ class RuntimeClassView:
     name: str
     handler: str
     owner: str | None
+    uid: str = ""
+    node_selector: frozenset[str] = frozenset()
+    """The keys of scheduling.nodeSelector."""
+
+    @property
+    def is_unbound(self) -> bool:
+        """Whether the class belongs to no NodeRuntime and selects nodes without regard to its handler.
+
+        Its pods run in noderuntime on some nodes and in another runtime on the others.
+        """
+        return self.owner is None and HANDLER_LABEL_PREFIX + self.handler not in self.node_selector
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,14 @@ def instance_view(body: Body) -> InstanceView:
 def runtime_class_view(body: Body) -> RuntimeClassView:
     """Return the view of a RuntimeClass."""
     meta = body["metadata"]
-    return RuntimeClassView(meta["name"], body["handler"], (meta.get("labels") or {}).get(OWNER_LABEL))
+    scheduling = body.get("scheduling") or {}
+    return RuntimeClassView(
+        name=meta["name"],
+        handler=body["handler"],
+        owner=(meta.get("labels") or {}).get(OWNER_LABEL),
+        uid=meta["uid"],
+        node_selector=frozenset(scheduling.get("nodeSelector") or ()),
+    )
 
 
 def daemon_set_view(body: Body) -> DaemonSetView:

@@ -8,8 +8,11 @@ A node goes through these steps; each is derived from the cluster's state, none 
                                   (agent reports Removed)  (no pods use it)     (no pods use it)
 
 Pods are checked twice, before and after the handler labels are removed, so that a pod which was
-scheduled in between is found. At most ``maxUnavailable`` nodes change at a time. A node whose
-switch failed still counts, so a bad change stops at the first nodes that it breaks.
+scheduled in between is found. A change of ``kubelet.mode`` has the same two checks: pods must not live
+in one runtime while the kubelet is connected to another.
+
+At most ``maxUnavailable`` nodes change at a time. A node whose switch failed still counts, so a bad
+change stops at the first nodes that it breaks.
 """
 
 from __future__ import annotations
@@ -43,8 +46,14 @@ class Plan:
     """Selected nodes that belong to another NodeRuntime, and its name."""
     foreign_classes: tuple[str, ...] = ()
     """RuntimeClasses of the required names that this NodeRuntime does not own."""
+    unbound_classes: tuple[str, ...] = ()
+    """RuntimeClasses of other names that use a handler of this NodeRuntime on nodes of any kind."""
     holding: tuple[PodView, ...] = ()
-    """Pods that block the removal of a node, a handler or the NodeRuntime."""
+    """Pods that block a removal (of a node, a handler or the NodeRuntime) or a change of kubelet.mode."""
+    mode_held: frozenset[str] = frozenset()
+    """Nodes that keep their kubelet.mode, because pods use handlers there."""
+    closing: frozenset[str] = frozenset()
+    """Nodes whose handler labels are removed now, so that their kubelet.mode can change next."""
     create: Mapping[str, InstanceSpec] = field(default_factory=dict)
     update: Mapping[str, InstanceSpec] = field(default_factory=dict)
     waiting: frozenset[str] = frozenset()
@@ -64,7 +73,7 @@ def nodes_to_search(runtime: RuntimeView, cluster: ClusterState) -> frozenset[st
     mine = cluster.instances_of(runtime.name)
     if runtime.deleting or _leaving_classes(runtime, cluster) or _leaving_handlers(runtime, mine):
         return frozenset(mine)
-    return frozenset(mine.keys() - _selected(runtime, cluster))
+    return frozenset(mine.keys() - _selected(runtime, cluster)) | _changing_mode(runtime, mine)
 
 
 def plan(runtime: RuntimeView, cluster: ClusterState) -> Plan:
@@ -81,9 +90,15 @@ def plan(runtime: RuntimeView, cluster: ClusterState) -> Plan:
     retained, kept_pods = _retained(runtime, mine, cluster)
     conflicts = _conflicts(runtime.name, selected, cluster)
     wanted = _wanted(runtime, selected - conflicts.keys(), retained)
+    changing_mode = _changing_mode(runtime, mine) & wanted.keys()
+    mode_held = changing_mode & {pod.node for pod in pods}
+    wanted |= {name: _with_mode_of(mine[name], wanted[name]) for name in mode_held}
     wanted |= _removals(mine, leaving, cluster)
     create, update, waiting = _within_budget(runtime, wanted, mine, cluster)
-    staying = {name: instance for name, instance in mine.items() if name not in leaving}
+    changing_mode &= update.keys() - mode_held
+    closing = frozenset(name for name in changing_mode if cluster.nodes[name].handler_labels)
+    update = {name: spec for name, spec in update.items() if name not in closing}
+    staying = {name: instance for name, instance in mine.items() if name not in leaving | changing_mode}
     offers = {h.name for h in runtime.spec.handlers} | {h.name for h in retained}
     labels = _staying_labels(staying, cluster, offers)
     used = {pod.runtime_class for pod in kept_pods}
@@ -91,12 +106,15 @@ def plan(runtime: RuntimeView, cluster: ClusterState) -> Plan:
         selected=selected,
         conflicts=conflicts,
         foreign_classes=_foreign_classes(runtime, cluster),
-        holding=tuple(pod for pod in pods if pod.node in held or pod in kept_pods),
+        unbound_classes=_unbound_classes(runtime, cluster),
+        holding=tuple(pod for pod in pods if pod.node in held | mode_held or pod in kept_pods),
+        mode_held=mode_held,
+        closing=closing,
         create=create,
         update=update,
         waiting=waiting,
         labels=labels
-        | _leaving_labels(mine, leaving, cluster)
+        | _leaving_labels(mine, leaving | closing, cluster)
         | _stale_labels(runtime.name, selected, cluster),
         delete_instances=tuple(sorted(name for name in leaving if mine[name].removed)),
         delete_classes=tuple(name for name in _leaving_classes(runtime, cluster) if name not in used),
@@ -147,6 +165,29 @@ def _foreign_classes(runtime: RuntimeView, cluster: ClusterState) -> tuple[str, 
         return ()
     known = (cluster.runtime_classes.get(handler.runtime_class) for handler in runtime.spec.handlers)
     return tuple(found.name for found in known if found and found.owner != runtime.name)
+
+
+def _unbound_classes(runtime: RuntimeView, cluster: ClusterState) -> tuple[str, ...]:
+    """Return the RuntimeClasses of other names that use a required handler on nodes of any kind."""
+    required = {handler.runtime_class for handler in runtime.spec.handlers}
+    handlers = {handler.name for handler in runtime.spec.handlers}
+    return tuple(
+        known.name
+        for known in cluster.runtime_classes.values()
+        if known.is_unbound and known.handler in handlers and known.name not in required
+    )
+
+
+def _changing_mode(runtime: RuntimeView, mine: Mapping[str, InstanceView]) -> frozenset[str]:
+    """Return the nodes whose kubelet.mode differs from the spec's."""
+    mode = runtime.spec.kubelet.mode
+    return frozenset(name for name, instance in mine.items() if instance.spec.kubelet.mode != mode)
+
+
+def _with_mode_of(instance: InstanceView, wanted: InstanceSpec) -> InstanceSpec:
+    """Return the desired state with the kubelet.mode that the node has."""
+    kubelet = wanted.kubelet.model_copy(update={"mode": instance.spec.kubelet.mode})
+    return wanted.model_copy(update={"kubelet": kubelet})
 
 
 def _retained(
@@ -213,19 +254,25 @@ def _staying_labels(
     """Return the label changes of nodes that stay: the claim, and a label for each handler once proven.
 
     A proven handler keeps its label while it fails: a restarted kubelet checks running pods against
-    the RuntimeClass's node selector again, and would reject them.
+    the RuntimeClass's node selector again, and would reject them. A node whose kubelet uses another
+    runtime offers nothing: that runtime would run the pods, or run those of noderuntime a second time.
     """
-    allowed = set(handlers)
     changes = {}
     for name, instance in instances.items():
         node = cluster.nodes[name]
-        proven = {status.name for status in instance.status.handlers or () if status.state == "Ready"}
-        change = _label_change(node, (node.handler_labels | proven) & allowed)
+        allowed = frozenset() if instance.kubelet_elsewhere else frozenset(handlers)
+        change = _label_change(node, (node.handler_labels | _proven(instance)) & allowed)
         if node.claimed_by != instance.spec.runtime_name:
             change[OWNER_LABEL] = instance.spec.runtime_name
         if change:
             changes[name] = change
     return changes
+
+
+def _proven(instance: InstanceView) -> set[str]:
+    """Return the handlers that the last report proves; one about an older spec proves nothing."""
+    reported = instance.status.handlers or () if instance.observed else ()
+    return {status.name for status in reported if status.state == "Ready"}
 
 
 def _leaving_labels(

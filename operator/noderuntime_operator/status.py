@@ -1,6 +1,6 @@
 """Compute a NodeRuntime's status from a Plan and a ClusterState. Pure: the time is an argument.
 
-Three conditions: Ready (every selected node offers every handler), Progressing (changes are under
+Three conditions: Ready (every selected node does what the spec promises), Progressing (changes are under
 way or wait) and Degraded (something needs a user's attention). A message names at most ten nodes,
 pods or RuntimeClasses.
 """
@@ -49,11 +49,13 @@ def status(
     nodes = sorted(plan.selected)
     failing = [found for name in nodes if (found := _failure(name, plan, cluster, now))]
     broken = {found.name for found in failing} | {name for name in nodes if not cluster.nodes[name].ready}
-    updated = [name for name in nodes if name in mine and mine[name].observed and name not in plan.update]
+    changing = plan.update.keys() | plan.waiting | plan.mode_held | plan.closing
+    updated = [name for name in nodes if name in mine and mine[name].observed and name not in changing]
     ready = [name for name in updated if mine[name].status.phase == "Ready" and name not in broken]
     counts = (len(ready), len(updated), len(nodes))
+    elsewhere = [name for name in ready if mine[name].kubelet_elsewhere]
     verdicts = (
-        _ready(runtime, plan, counts, failing),
+        _ready(runtime, plan, counts, failing, elsewhere),
         _progressing(runtime, plan, mine.values()),
         _degraded(plan, failing, refusal),
     )
@@ -115,19 +117,32 @@ def _failing(name: str, reason: str, message: str) -> FailingNode:
 
 
 def _ready(
-    runtime: RuntimeView, plan: Plan, counts: tuple[int, int, int], failing: Sequence[FailingNode]
+    runtime: RuntimeView,
+    plan: Plan,
+    counts: tuple[int, int, int],
+    failing: Sequence[FailingNode],
+    elsewhere: Sequence[str],
 ) -> Verdict:
-    """Return the condition Ready: whether every selected node offers every handler."""
+    """Return the condition Ready: whether every selected node does what kubelet.mode promises.
+
+    In mode Manual that is to serve the socket. elsewhere names ready nodes whose kubelet does not use it.
+    """
     ready, updated, desired = counts
     summary = f"{ready} of {desired} nodes are ready"
-    if runtime.deleting and plan.holding:
-        reason, message = "PodsStillRunning", _held(plan)
+    if plan.mode_held or (runtime.deleting and plan.holding):
+        reason, message = "PodsStillRunning", _held(runtime, plan)
     elif runtime.deleting:
         reason, message = "Deleting", "noderuntime is being removed from the nodes"
     elif plan.foreign_classes:
         reason, message = "RuntimeClassConflict", _foreign(plan)
     elif not desired:
         reason, message = "NoNodes", "no node matches spec.selector"
+    elif ready == updated == desired and elsewhere:
+        message = (
+            f"{desired} of {desired} nodes serve noderuntime's socket; RuntimeClasses are not offered on"
+            f" {len(elsewhere)} nodes, because their kubelet uses another runtime: {_list(elsewhere)}"
+        )
+        return Verdict("Ready", True, "SocketServed", message)
     elif ready == updated == desired:
         return Verdict("Ready", True, "AllNodesReady", summary)
     elif failing:
@@ -140,8 +155,8 @@ def _ready(
 def _progressing(runtime: RuntimeView, plan: Plan, instances: Iterable[InstanceView]) -> Verdict:
     """Return the condition Progressing: what is changing, or waits to change."""
     if plan.holding:
-        return Verdict("Progressing", True, "PodsStillRunning", _held(plan))
-    written = {*plan.create, *plan.update}
+        return Verdict("Progressing", True, "PodsStillRunning", _held(runtime, plan))
+    written = {*plan.create, *plan.update, *plan.closing}
     moving = sorted(written | {i.name for i in instances if i.moving and i.status.phase != "Failed"})
     if runtime.deleting:
         names = _list([*moving, *sorted(plan.waiting)])
@@ -166,17 +181,33 @@ def _degraded(plan: Plan, failing: Sequence[FailingNode], refusal: str) -> Verdi
     if failing:
         ((reason, _),) = Counter(node.reason for node in failing).most_common(1)
         return Verdict("Degraded", True, reason, _nodes(failing))
+    if plan.unbound_classes:
+        return Verdict("Degraded", True, "RuntimeClassConflict", _unbound(plan))
     return Verdict("Degraded", False, "AsExpected", "no node has failed")
 
 
-def _held(plan: Plan) -> str:
+def _held(runtime: RuntimeView, plan: Plan) -> str:
     pods = sorted(map(str, plan.holding))
-    return f"{len(pods)} pods still use handlers of this NodeRuntime; delete them first: {_list(pods)}"
+    blocked = ""
+    if plan.mode_held:
+        mode, nodes = runtime.spec.kubelet.mode, _list(sorted(plan.mode_held))
+        blocked = f"kubelet.mode {mode} is not applied to nodes with such pods ({nodes}): "
+    text = f"{len(pods)} pods still use handlers of this NodeRuntime; delete them first: {_list(pods)}"
+    return blocked + text
 
 
 def _foreign(plan: Plan) -> str:
     names = _list(sorted(plan.foreign_classes))
     return f"RuntimeClass {names} exists and does not belong to this NodeRuntime; it is not changed"
+
+
+def _unbound(plan: Plan) -> str:
+    names = _list(sorted(plan.unbound_classes))
+    return (
+        f"RuntimeClass {names} uses a handler of this NodeRuntime, but does not select its nodes, so other"
+        ' nodes run such pods in another runtime: add handler.noderuntime.dev/<handler>: "true" to'
+        " scheduling.nodeSelector, or rename the handler"
+    )
 
 
 def _nodes(failing: Sequence[FailingNode]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from control_plane import ControlPlane, eventually, free_port, running, stop
 from release import NAMESPACE, ROOT, Operator, render
+from simulated import Cluster
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +52,11 @@ def operator(installed: ControlPlane, tmp_path_factory: pytest.TempPathFactory) 
         yield running_operator
     finally:
         stop(process)
+
+
+@pytest.fixture
+def cluster(installed: ControlPlane, operator: Operator) -> Iterator[Cluster]:
+    """The cluster that the operator manages; the test's objects are removed at the end."""
+    made = Cluster(installed)
+    yield made
+    made.close()

@@ -3,95 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
 
-import pytest
 from control_plane import ControlPlane, eventually
 from release import NAMESPACE, Operator
-
-API = "noderuntime.dev/v1alpha1"
-RUNTIME_LABEL = "noderuntime.dev/runtime"
-DETERMINED = "2026-01-01T00:00:00Z"
-
-
-class Cluster:
-    """The control plane with Node objects that no kubelet stands behind; close() removes them."""
-
-    def __init__(self, plane: ControlPlane) -> None:
-        self.plane = plane
-        self._nodes: list[str] = []
-        self._runtimes: list[str] = []
-
-    def node(self, name: str, pool: str, ready: bool = True) -> None:
-        labels = {"pool": pool, "kubernetes.io/os": "linux"}
-        self.plane.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}})
-        self._nodes.append(name)
-        self.set_ready(name, ready)
-
-    def set_ready(self, name: str, ready: bool) -> None:
-        condition = {"type": "Ready", "status": str(ready), "reason": "Test", "lastHeartbeatTime": DETERMINED}
-        self.plane.patch_status("node", name, {"conditions": [condition]})
-
-    def runtime(self, name: str, pool: str, handlers: tuple[str, ...] = ("runc",), **spec: Any) -> None:
-        types = {"gvisor": "GVisor"}
-        self.plane.apply(
-            {
-                "apiVersion": API,
-                "kind": "NodeRuntime",
-                "metadata": {"name": name},
-                "spec": {
-                    "selector": {"matchLabels": {"pool": pool}},
-                    "handlers": [{"name": f"{name}-{h}", "type": types.get(h, "Runc")} for h in handlers],
-                    **spec,
-                },
-            }
-        )
-        self._runtimes.append(name)
-
-    def report(self, node: str, phase: str, **handlers: tuple[str, str]) -> None:
-        """Write the instance's status as the node's agent would."""
-        instance = self.plane.get("nri", node)
-        statuses = [
-            {"name": name.replace("_", "-"), "state": state, "reason": "HandlerBroken", "message": message}
-            for name, (state, message) in handlers.items()
-        ]
-        self.plane.patch_status(
-            "nri",
-            node,
-            {"observedGeneration": instance["metadata"]["generation"], "phase": phase, "handlers": statuses},
-        )
-
-    def instance(self, node: str) -> dict[str, Any]:
-        return self.plane.get("nri", node)
-
-    def labels(self, node: str) -> dict[str, str]:
-        return dict(self.plane.get("node", node)["metadata"]["labels"])
-
-    def condition(self, runtime: str, kind: str) -> dict[str, str]:
-        conditions = self.plane.get("nr", runtime).get("status", {}).get("conditions", [])
-        return next((c for c in conditions if c["type"] == kind), {})
-
-    def has(self, runtime: str, kind: str, status: str, reason: str) -> bool:
-        found = self.condition(runtime, kind)
-        return (found.get("status"), found.get("reason")) == (status, reason)
-
-    def close(self) -> None:
-        for name in self._runtimes:
-            self.plane.kubectl("delete", "nr", name, "--ignore-not-found", "--wait=false")
-            self.plane.kubectl(
-                "patch", "nr", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}', check=False
-            )
-        for name in self._nodes:
-            self.plane.kubectl("delete", "node", name, "--ignore-not-found")
-            eventually(lambda name=name: not self.instance(name), f"instance {name} exists without its node")
-
-
-@pytest.fixture
-def cluster(installed: ControlPlane, operator: Operator) -> Iterator[Cluster]:
-    made = Cluster(installed)
-    yield made
-    made.close()
+from simulated import RUNTIME_LABEL, Cluster
 
 
 def test_noderuntime_becomes_ready_as_handlers_are_proven(cluster: Cluster) -> None:
@@ -149,29 +64,13 @@ def test_noderuntime_becomes_ready_as_handlers_are_proven(cluster: Cluster) -> N
     assert cluster.labels("a1")["handler.noderuntime.dev/a-gvisor"] == "true"
 
 
-def pod(cluster: Cluster, name: str, node: str, runtime_class: str) -> None:
-    cluster.plane.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": name, "namespace": "default"},
-            "spec": {
-                "nodeName": node,
-                "runtimeClassName": runtime_class,
-                "terminationGracePeriodSeconds": 0,
-                "containers": [{"name": "c", "image": "example.test/x"}],
-            },
-        }
-    )
-
-
 def test_deletion_waits_for_pods_and_leaves_nothing(cluster: Cluster) -> None:
     cluster.node("d1", "d")
     cluster.runtime("d", "d")
     eventually(lambda: cluster.instance("d1"), "no instance")
     cluster.report("d1", "Ready", d_runc=("Ready", ""))
     eventually(lambda: cluster.labels("d1").get("handler.noderuntime.dev/d-runc"), "no handler label")
-    pod(cluster, "user", "d1", "d-runc")
+    cluster.pod("user", "d1", "d-runc")
 
     cluster.plane.kubectl("delete", "nr", "d", "--wait=false")
     eventually(
@@ -184,7 +83,7 @@ def test_deletion_waits_for_pods_and_leaves_nothing(cluster: Cluster) -> None:
     assert cluster.instance("d1")["spec"]["state"] == "Installed"
     assert cluster.plane.get("runtimeclass", "d-runc")
 
-    cluster.plane.kubectl("delete", "pod", "user", "--grace-period=0", "--force")
+    cluster.delete_pod("user")
     eventually(lambda: cluster.instance("d1")["spec"]["state"] == "Removed", "the state is not Removed")
     assert not cluster.plane.get("runtimeclass", "d-runc")
     assert cluster.labels("d1")[RUNTIME_LABEL] == "d"
@@ -207,12 +106,12 @@ def test_handler_is_removed_after_its_pods(cluster: Cluster) -> None:
     eventually(lambda: cluster.instance("h1"), "no instance")
     cluster.report("h1", "Ready", h_runc=("Ready", ""), h_gvisor=("Ready", ""))
     eventually(lambda: cluster.labels("h1").get("handler.noderuntime.dev/h-gvisor"), "no handler label")
-    pod(cluster, "guest", "h1", "h-gvisor")
+    cluster.pod("guest", "h1", "h-gvisor")
     cluster.runtime("h", "h", ("runc",))
     eventually(lambda: cluster.has("h", "Progressing", "True", "PodsStillRunning"), "pods do not block it")
     assert cluster.plane.get("runtimeclass", "h-gvisor")
     assert len(cluster.instance("h1")["spec"]["handlers"]) == 2
-    cluster.plane.kubectl("delete", "pod", "guest", "--grace-period=0", "--force")
+    cluster.delete_pod("guest")
     eventually(lambda: len(cluster.instance("h1")["spec"]["handlers"]) == 1, "the handler is not removed")
     eventually(lambda: not cluster.plane.get("runtimeclass", "h-gvisor"), "the RuntimeClass is not removed")
     assert "handler.noderuntime.dev/h-gvisor" not in cluster.labels("h1")

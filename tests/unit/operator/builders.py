@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -88,8 +89,10 @@ def world(
     return ClusterState(of(NodeView), of(InstanceView), of(RuntimeClassView), agents, pods)
 
 
-def runtime_class(name: str = "runc", handler: str = "runc", owner: str | None = "rt") -> RuntimeClassView:
-    return RuntimeClassView(name, handler, owner)
+def runtime_class(
+    name: str = "runc", handler: str = "runc", owner: str | None = "rt", selects: Iterable[str] = ()
+) -> RuntimeClassView:
+    return RuntimeClassView(name, handler, owner, f"uid-{name}", frozenset(selects))
 
 
 def pod(name: str = "user", on: str = "n1", of: str = "runc") -> PodView:
