@@ -58,7 +58,7 @@ class World:
     runtime: dict[str, Running] = field(default_factory=dict)
     exits: dict[str, Exit] = field(default_factory=dict)
     oom: set[str] = field(default_factory=set)
-    """Containers whose monitor saw a kill for want of memory."""
+    """Containers whose monitor recorded an OOM kill."""
     oom_kills: dict[str, int] = field(default_factory=dict)
     """What the kernel counted, by path of the cgroup."""
     processes: dict[ProcessRef, asyncio.Event] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What Prometheus reads."""
+"""The daemon's metrics in Prometheus' format."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from noderuntime.lifecycle.pods.stop import stop_pod_sandbox
 
 
 def _read(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """Parse the text as Prometheus would."""
+    """Return the samples of the text, parsed by Prometheus' client."""
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(metrics.text().decode())
@@ -36,7 +36,7 @@ class _Pulls:
     failed: Counter[str] = field(default_factory=Counter)
 
 
-def test_pulls_are_counted_by_how_they_ended() -> None:
+def test_pulls_are_counted_by_outcome() -> None:
     metrics, pulls = Prometheus(), _Pulls()
     metrics.watch_pulls(pulls)
     assert _value(metrics, "noderuntime_image_pulls_total", outcome="OK") == 0
@@ -50,7 +50,7 @@ def _value(metrics: Metrics, name: str, **labels: str) -> float | None:
     return _read(metrics).get((name, frozenset(labels.items())))
 
 
-def test_calls_by_method_and_code() -> None:
+def test_calls_are_counted_by_method_and_code() -> None:
     metrics = Prometheus()
     metrics.called("Version", "OK", 0.002)
     metrics.called("Version", "OK", 2.0)
@@ -63,7 +63,7 @@ def test_calls_by_method_and_code() -> None:
     assert _value(metrics, f"{name}_bucket", method="Version", le="1.0") == 2
 
 
-def test_a_phase_that_fails_is_counted_by_its_reason_and_not_measured() -> None:
+def test_a_failed_phase_is_counted_by_reason_not_measured() -> None:
     metrics = Prometheus()
     with pytest.raises(ToolError), metrics.phase("create", "runc"):
         raise ToolError("runc", "create", 1, "no")
@@ -74,13 +74,13 @@ def test_a_phase_that_fails_is_counted_by_its_reason_and_not_measured() -> None:
     assert _value(metrics, "noderuntime_pod_phase_duration_seconds_count", **labels) == 1
 
 
-def test_the_process_and_the_build_are_told() -> None:
+def test_metrics_include_the_process_and_the_build() -> None:
     names = {name for name, _ in _read(Prometheus())}
     assert {"process_resident_memory_bytes", "noderuntime_build_info"} <= names
     assert not any(name.endswith("_created") for name in names)
 
 
-async def test_a_pods_phases_and_the_ledger(node: Node) -> None:
+async def test_a_pods_phases_and_objects_are_counted(node: Node) -> None:
     parts = node.parts
     parts.metrics.watch(parts.ledger)
     pod = await run_pod_sandbox(parts, pod_config(), "runc")
@@ -98,7 +98,7 @@ async def test_a_pods_phases_and_the_ledger(node: Node) -> None:
     assert _value(parts.metrics, "noderuntime_containers", state="exited") == 1
 
 
-async def test_what_fails_counts_for_its_handler(node: Node) -> None:
+async def test_failures_are_counted_per_handler(node: Node) -> None:
     node.world.fail = {"attach"}
     with pytest.raises(Internal):
         await run_pod_sandbox(node.parts, pod_config(), "gvisor")
@@ -114,7 +114,7 @@ async def test_what_fails_counts_for_its_handler(node: Node) -> None:
     )
 
 
-def test_metrics_without_a_counter_take_every_call_and_raise_errors() -> None:
+def test_disabled_metrics_accept_calls_and_raise_errors() -> None:
     metrics, counted = Metrics(), {*vars(Prometheus), *vars(Traced)}
     assert {name for name in vars(Metrics) if not name.startswith("_")} == {
         name for name in counted if not name.startswith("_")

@@ -1,1 +1,1 @@
-"""What the daemon counts, and how Prometheus gets it."""
+"""The daemon's own metrics and traces."""

@@ -1,7 +1,7 @@
-"""What is told to whoever counts; by itself nobody does.
+"""The interface of the daemon's metrics, without an implementation.
 
-Every label has few values: the calls of the schema, gRPC's codes, the configured
-handlers, the phases named here, the classes of errors.py. Nothing is per pod.
+Every label has few values: the calls of the schema, gRPC's codes, the configured handlers, the phases named
+here, the classes of errors.py. No label is per pod.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ from typing import Protocol
 from noderuntime.lifecycle.ledger.ledger import Ledger
 
 Metadata = Iterable[tuple[str, str | bytes]] | None
-"""What a gRPC caller sent along."""
+"""The metadata of a gRPC call."""
 
 OTHER_METHOD = "other"
-"""Stands for every call that the schema does not know."""
+"""The label of all calls that the schema does not contain."""
 
 
 class Pulls(Protocol):
-    """What all pulls since the start came to."""
+    """The counters of all pulls since the start."""
 
     succeeded: int
     received: int
     """Bytes."""
     seconds: float
     failed: Tally[str]
-    """By the kind of the error."""
+    """By the class of the error."""
 
 
 class Metrics:
-    """The metrics of one daemon; this one is for a daemon that nobody asks for any."""
+    """The metrics of one daemon. This class is for a daemon without metrics: it counts nothing."""
 
     def called(self, method: str, code: str, seconds: float) -> None:
         """Count a CRI call: a method of the schema or OTHER_METHOD, and the name of a gRPC code."""
 
     def call(self, path: str, metadata: Metadata) -> AbstractContextManager[None]:
-        """Trace a CRI call: its gRPC path, and what the caller sent along."""
+        """Trace a CRI call by its gRPC path and metadata."""
         return nullcontext()
 
     def phase(self, phase: str, handler: str) -> AbstractContextManager[None]:
-        """Measure a step in the life of a pod of a configured handler; count it if it fails."""
+        """Measure a phase in the lifecycle of a pod of a configured handler; count its failure."""
         return nullcontext()
 
     def upstream_failed(self, code: str) -> None:
@@ -52,14 +52,14 @@ class Metrics:
         """Count a reload of the configuration."""
 
     def watch(self, ledger: Ledger) -> None:
-        """Tell from now on how many sandboxes and containers the ledger has."""
+        """Report the number of the ledger's sandboxes and containers from now on."""
 
     def watch_pulls(self, pulls: Pulls) -> None:
-        """Tell from now on what pulls into a store of our own came to."""
+        """Report the counters of pulls into the daemon's own store from now on."""
 
     async def close(self) -> None:
-        """Export what is left."""
+        """Export pending data."""
 
     def text(self) -> bytes:
-        """Write everything in Prometheus' text format 0.0.4; some 15 ms of work, in any thread."""
+        """Return all metrics in Prometheus' text format 0.0.4. Takes some 15 ms, in any thread."""
         return b""

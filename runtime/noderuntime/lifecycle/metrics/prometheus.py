@@ -1,4 +1,4 @@
-"""Counting for Prometheus. Its library takes 2 MiB, so that only who has set an address imports this."""
+"""Metrics for Prometheus. Its library takes 2 MiB, so it is imported only if an address is configured."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _PHASE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 6
 _SANDBOX_STATES = ("making", "ready", "notready")
 _CONTAINER_STATES = ("making", "created", "running", "exited")
 
-disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter, which nobody reads
+disable_created_metrics()  # type: ignore[no-untyped-call] # an additional, unused series for each counter
 
 
 class Prometheus(Metrics):
-    """Metrics that are counted; see docs/operations.md for what they mean."""
+    """Metrics in a Prometheus registry. docs/operations.md describes them."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -51,20 +51,20 @@ class Prometheus(Metrics):
         )
         self._phase_seconds = Histogram(
             "noderuntime_pod_phase_duration_seconds",
-            "How long the phases of making and ending pods took, where they succeeded.",
+            "Duration of the phases of creating and removing pods that succeeded.",
             ("handler", "phase"),
             buckets=_PHASE_SECONDS,
             registry=self._registry,
         )
         self._failures = Counter(
             "noderuntime_handler_failures",
-            "What failed in pods of a handler, by phase and kind of error.",
+            "Failures in pods of a handler, by phase and class of the error.",
             ("handler", "phase", "reason"),
             registry=self._registry,
         )
         self._upstream = Counter(
             "noderuntime_upstream_errors",
-            "Calls that the node's own runtime answered with an error, or (UNAVAILABLE) not at all.",
+            "Calls that the node's own runtime answered with an error, or (UNAVAILABLE) did not answer.",
             ("code",),
             registry=self._registry,
         )
@@ -84,7 +84,7 @@ class Prometheus(Metrics):
 
     @contextmanager
     def phase(self, phase: str, handler: str) -> Iterator[None]:
-        """Measure a step in the life of a pod of a configured handler; count it if it fails."""
+        """Measure a phase in the lifecycle of a pod of a configured handler; count its failure."""
         began = time.perf_counter()
         try:
             yield
@@ -102,56 +102,56 @@ class Prometheus(Metrics):
         self._reloads.labels("applied" if applied else "refused").inc()
 
     def watch(self, ledger: Ledger) -> None:
-        """Tell from now on how many sandboxes and containers the ledger has."""
-        self._registry.register(_Census(ledger))
+        """Report the number of the ledger's sandboxes and containers from now on."""
+        self._registry.register(_ObjectCounts(ledger))
 
     def watch_pulls(self, pulls: Pulls) -> None:
-        """Tell from now on what pulls into a store of our own came to."""
+        """Report the counters of pulls into the daemon's own store from now on."""
         self._registry.register(_PullTotals(pulls))
 
     def text(self) -> bytes:
-        """Write everything in Prometheus' text format 0.0.4; some 15 ms of work, in any thread."""
+        """Return all metrics in Prometheus' text format 0.0.4. Takes some 15 ms, in any thread."""
         return generate_latest(self._registry)
 
 
 class _PullTotals(Collector):
-    """Reads the counters of the image store when somebody asks."""
+    """Collects the counters of the image store on each scrape."""
 
     def __init__(self, pulls: Pulls) -> None:
         self._pulls = pulls
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """Tell how many pulls there were, how they ended, and what they took."""
+        """Yield the number of pulls by outcome, their bytes and their time."""
         ended = CounterMetricFamily(
-            "noderuntime_image_pulls", "Pulls that ended: OK, or the kind of the error.", labels=("outcome",)
+            "noderuntime_image_pulls", "Pulls that ended: OK, or the class of the error.", labels=("outcome",)
         )
         for outcome, number in {"OK": self._pulls.succeeded, **self._pulls.failed}.items():
             ended.add_metric((outcome,), number)
         yield ended
         yield CounterMetricFamily(
-            "noderuntime_image_pull_bytes", "Bytes of layers that came.", value=self._pulls.received
+            "noderuntime_image_pull_bytes", "Bytes of layers received.", value=self._pulls.received
         )
         yield CounterMetricFamily(
-            "noderuntime_image_pull_seconds", "Time in pulls, each for itself.", value=self._pulls.seconds
+            "noderuntime_image_pull_seconds", "Sum of the durations of all pulls.", value=self._pulls.seconds
         )
 
 
-class _Census(Collector):
-    """Counts records when somebody asks."""
+class _ObjectCounts(Collector):
+    """Counts the ledger's records on each scrape."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Count sandboxes and containers by state; a state that none is in is 0."""
+        """Yield the number of sandboxes and containers by state, including states with 0."""
         sandboxes = Tally(_sandbox_state(one) for one in self._ledger.sandboxes)
         yield _gauge("sandboxes", "Sandboxes of our handlers.", _SANDBOX_STATES, sandboxes)
         containers = Tally(_container_state(one) for one in self._ledger.containers)
         yield _gauge("containers", "Containers of our handlers.", _CONTAINER_STATES, containers)
 
 
-def _gauge(what: str, words: str, states: tuple[str, ...], numbers: Tally[str]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(f"noderuntime_{what}", words, labels=("state",))
+def _gauge(what: str, description: str, states: tuple[str, ...], numbers: Tally[str]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"noderuntime_{what}", description, labels=("state",))
     for state in states:
         family.add_metric((state,), numbers[state])
     return family

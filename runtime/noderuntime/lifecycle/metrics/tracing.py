@@ -1,4 +1,4 @@
-"""OpenTelemetry spans: one for each CRI call, and one for each phase in the life of a pod, below its call's.
+"""OpenTelemetry spans: one for each CRI call, with a child span for each phase in the lifecycle of a pod.
 
 Imported only when ``[tracing]`` names an endpoint. The kubelet's trace context (W3C ``traceparent`` in the
 call's metadata) makes our spans children of the kubelet's. The SDK's own variables apply
@@ -28,7 +28,7 @@ _CLOSE_SECONDS = 2.0
 
 
 class Traced(Metrics):
-    """Metrics that are counted elsewhere, and spans beside them."""
+    """Adds spans to other metrics."""
 
     def __init__(self, counted: Metrics, endpoint: str) -> None:
         """Export to an OTLP/gRPC endpoint (``http://`` or ``https://``, host and port) in the background."""
@@ -46,7 +46,7 @@ class Traced(Metrics):
         self._propagator = TraceContextTextMapPropagator()
 
     async def close(self) -> None:
-        """Export what is left, for at most two seconds: a collector that is away holds up no shutdown."""
+        """Export pending spans, for at most two seconds: an unavailable collector does not delay shutdown."""
         try:
             await apart(self._provider.shutdown, what="export spans", seconds=_CLOSE_SECONDS, abandon=True)
         except DeadlineExceeded:
@@ -54,7 +54,7 @@ class Traced(Metrics):
 
     @contextmanager
     def call(self, path: str, metadata: Metadata) -> Iterator[None]:
-        """Make a CRI call a span, below the caller's if the metadata has one."""
+        """Trace a CRI call as a span, a child of the caller's span if the metadata has one."""
         service, _, method = path.removeprefix("/").partition("/")
         carrier = {key: value for key, value in metadata or () if isinstance(value, str)}
         with self._tracer.start_as_current_span(
@@ -67,7 +67,7 @@ class Traced(Metrics):
 
     @contextmanager
     def phase(self, phase: str, handler: str) -> Iterator[None]:
-        """Make a phase a span below its call's."""
+        """Trace a phase as a child span of its call."""
         attributes = {"noderuntime.handler": handler}
         with (
             self._tracer.start_as_current_span(phase, attributes=attributes),

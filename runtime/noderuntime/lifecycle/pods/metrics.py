@@ -14,7 +14,7 @@ from noderuntime.lifecycle.containers.stats import pod_target
 from noderuntime.lifecycle.ledger.records import Container, Sandbox
 from noderuntime.lifecycle.parts import Parts
 from noderuntime.lifecycle.pods.list import select_pod_sandboxes
-from noderuntime.lifecycle.stats.metrics.container import Look, dealt, known, look
+from noderuntime.lifecycle.stats.metrics.container import Target, observe, recorded, share_values
 from noderuntime.lifecycle.stats.metrics.interface_values import interfaces
 from noderuntime.lifecycle.stats.metrics.values import LabelKeys, Value, metrics
 from noderuntime.node.host.cgroup_names import container_cgroup
@@ -63,7 +63,7 @@ async def _containers(
     parts: Parts, sandboxes: Sequence[Sandbox], running: Mapping[str, Sequence[Container]]
 ) -> dict[str, list[Value]]:
     """Look at all containers, by their IDs; those that share a cgroup have their part of what it uses."""
-    looks: list[Look] = []
+    looks: list[Target] = []
     shared = []
     for sandbox in sandboxes:
         target = pod_target(parts, sandbox, running[sandbox.id])
@@ -72,12 +72,12 @@ async def _containers(
         for one in running[sandbox.id]:
             group = container_cgroup(cgroup_of(parts, sandbox), one.id, parts.cgroup_driver)
             looks.append(
-                Look(one, parts.paths.container(one.id).rootfs, None if target.in_sandbox else group)
+                Target(one, parts.paths.container(one.id).rootfs, None if target.in_sandbox else group)
             )
     version = parts.host.cgroup_version()
     looked, parts_of_shared, written = await asyncio.gather(
         apart(
-            lambda: {one.container.id: look(version, one) for one in looks},
+            lambda: {one.container.id: observe(version, one) for one in looks},
             what="read metrics of containers",
             abandon=True,
         ),
@@ -85,9 +85,9 @@ async def _containers(
         parts.stats.written([one.container.id for one in looks]),
     )
     for stats in parts_of_shared:
-        looked[stats.attributes.id] += dealt(stats)
+        looked[stats.attributes.id] += share_values(stats)
     return {
-        one.container.id: [*known(one.container, written.get(one.container.id)), *looked[one.container.id]]
+        one.container.id: [*recorded(one.container, written.get(one.container.id)), *looked[one.container.id]]
         for one in looks
     }
 

@@ -1,1 +1,1 @@
-"""What pods use of the node, read from cgroups, network namespaces and the snapshotter."""
+"""Resource usage of pods, read from cgroups, network namespaces and the snapshotter."""

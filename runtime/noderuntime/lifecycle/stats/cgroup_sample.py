@@ -1,6 +1,6 @@
-"""One look at a cgroup, v1 or v2: the counters behind CRI's CPU, memory, swap and process numbers.
+"""Reads a sample of a cgroup, v1 or v2: the counters of CRI's CPU, memory, swap and process statistics.
 
-A counter that the kernel does not offer (no controller, no PSI) is None, never 0.
+A counter that the kernel does not provide (no controller, no PSI) is None, never 0.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 ROOT = Path("/sys/fs/cgroup")
 
 _UNLIMITED = 1 << 62
-"""v1 writes an absent limit as the largest number of pages."""
+"""v1 represents no limit as the largest number of pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +29,15 @@ class Pressure:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A cgroup at one moment; sizes in bytes, times in nanoseconds."""
+    """The counters of a cgroup at one time; sizes in bytes, times in nanoseconds."""
 
     timestamp: int
     """Since the epoch."""
     cpu: int | None = None
-    """CPU time used since the cgroup was made."""
+    """CPU time used since the cgroup was created."""
     memory: int | None = None
     inactive_file: int = 0
-    """Page cache that the kernel would drop first."""
+    """Page cache that the kernel reclaims first."""
     rss: int | None = None
     page_faults: int | None = None
     major_page_faults: int | None = None
@@ -50,14 +50,14 @@ class Sample:
 
 
 class CgroupReader:
-    """Reads the cgroups of one node; every call blocks for a few file reads."""
+    """Reads the cgroups of one node. Every call blocks for a few file reads."""
 
     def __init__(self, version: Literal[1, 2], root: Path = ROOT) -> None:
         self._version = version
         self._root = root
 
     def read(self, path: str) -> Sample | None:
-        """Read a cgroup by its path within the hierarchies; None when it is gone."""
+        """Return a sample of a cgroup by its path in the hierarchies, or None if it does not exist."""
         return self._read_v2(path) if self._version == 2 else self._read_v1(path)
 
     def _read_v1(self, path: str) -> Sample | None:
@@ -107,7 +107,7 @@ class CgroupReader:
 
 
 def text(file: str) -> str:
-    """Read a small file; one that cannot be read is empty."""
+    """Return the content of a small file; empty if it cannot be read."""
     try:
         with open(file, "rb", buffering=0) as handle:
             return handle.read(1 << 16).decode("ascii", "replace")
@@ -116,25 +116,25 @@ def text(file: str) -> str:
 
 
 def number(file: str) -> int | None:
-    """Read a file that holds one number; None where it does not."""
+    """Return the number in a file, or None if it contains no number."""
     content = text(file).strip()
     return int(content) if content.isdecimal() else None
 
 
 def _limit(file: str) -> int | None:
-    """Read a limit; None where there is none ("max", or v1's largest number)."""
+    """Return a limit, or None for no limit ("max", or v1's largest number)."""
     limit = number(file)
     return None if limit is None or limit >= _UNLIMITED else limit
 
 
 def table(file: str) -> dict[str, int]:
-    """Read a file whose lines are a word and a number."""
+    """Return the pairs of a file whose lines are a word and a number."""
     pairs = (line.split() for line in text(file).splitlines())
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
 
 
 def pressure(file: str) -> dict[str, Pressure]:
-    """Read a PSI file: its lines ``some`` and ``full``."""
+    """Return the lines ``some`` and ``full`` of a PSI file."""
     lines: dict[str, Pressure] = {}
     for line in text(file).splitlines():
         kind, *rest = line.split()

@@ -1,12 +1,11 @@
 """CRI's container and pod statistics, for any number of pods in one pass.
 
-One thread reads all cgroups, one more visits all network namespaces; the event
-loop waits for both. Which cgroup speaks for a container:
+One thread reads all cgroups, another one all network namespaces; the event loop waits for both. The cgroup
+that has the numbers of a container:
 
 * runc: the container's own.
-* gVisor: its processes are threads of the sandbox's own process, so only the
-  sandbox's cgroup has numbers, dealt out to the containers by
-  :mod:`noderuntime.lifecycle.stats.shares`.
+* gVisor: the containers' processes are threads of the sandbox's process, so only the sandbox's cgroup
+  has numbers, which :mod:`noderuntime.lifecycle.stats.shares` divides among the containers.
 """
 
 from __future__ import annotations
@@ -32,18 +31,18 @@ _NET_DEV = "/proc/thread-self/net/dev"
 
 @dataclass(frozen=True, slots=True)
 class PodTarget:
-    """A pod to look at, and those of its containers that are wanted."""
+    """A pod to sample, and the containers to report."""
 
     sandbox: Sandbox
     containers: Sequence[Container]
     in_sandbox: bool = False
-    """Whether containers live inside the sandbox's own process (gVisor)."""
+    """Whether the containers run inside the sandbox's process (gVisor)."""
     running: Sequence[str] = ()
-    """IDs of all containers that run in the pod, wanted or not."""
+    """IDs of all running containers of the pod, reported or not."""
 
 
 class StatsCollector:
-    """Looks at pods; keeps the last looks for rates, and what containers wrote."""
+    """Samples pods. Keeps the last samples for rates, and the measurements of writable layers."""
 
     def __init__(self, reader: CgroupReader, driver: CgroupDriver, layers: WritableLayers) -> None:
         self._reader = reader
@@ -53,13 +52,15 @@ class StatsCollector:
         self._shares = Shares()
 
     async def containers(self, pods: Collection[PodTarget]) -> list[api_pb2.ContainerStats]:
-        """Return the statistics of the wanted containers (CRI ContainerStats, ListContainerStats)."""
+        """Return the statistics of the targets' containers (CRI ContainerStats, ListContainerStats)."""
         wanted = [one for pod in pods for one in pod.containers]
-        looks, layers = await asyncio.gather(self._looks(pods), self._layers.of([one.id for one in wanted]))
-        return [self._container(one, looks.get(one.id), layers.get(one.id)) for one in wanted]
+        samples, layers = await asyncio.gather(
+            self._container_samples(pods), self._layers.of([one.id for one in wanted])
+        )
+        return [self._container(one, samples.get(one.id), layers.get(one.id)) for one in wanted]
 
     async def sandboxes(self, pods: Collection[PodTarget]) -> list[api_pb2.PodSandboxStats]:
-        """Return the statistics of pods with their wanted containers (CRI PodSandboxStats and its List)."""
+        """Return the statistics of pods with the targets' containers (CRI PodSandboxStats and its List)."""
         paths = {self._pod_path(pod.sandbox) for pod in pods}
         netns = [Path(pod.sandbox.netns) for pod in pods if pod.sandbox.netns]
         samples, interfaces, containers = await asyncio.gather(
@@ -77,28 +78,28 @@ class StatsCollector:
         ]
 
     async def written(self, container_ids: Collection[str]) -> Mapping[str, Measured]:
-        """Return what is known of containers' writable layers."""
+        """Return the measurements of containers' writable layers."""
         return await self._layers.of(container_ids)
 
-    async def _looks(self, pods: Collection[PodTarget]) -> Mapping[str, Sample]:
-        """Look at the containers that run, by their IDs."""
+    async def _container_samples(self, pods: Collection[PodTarget]) -> Mapping[str, Sample]:
+        """Return samples of the running containers by their IDs."""
         owners = {
             owner: self._path(pod, owner)
             for pod in pods
             for owner in ([pod.sandbox.id] if pod.in_sandbox else pod.running)
         }
-        samples = await self._samples(set(owners.values()))
-        looks = {one: samples[path] for one, path in owners.items() if path in samples}
+        found = await self._samples(set(owners.values()))
+        samples = {one: found[path] for one, path in owners.items() if path in found}
         for pod in pods:
-            if pod.in_sandbox and (whole := looks.pop(pod.sandbox.id, None)):
-                looks |= self._shares.deal(pod.sandbox.id, whole, pod.running)
-        return looks
+            if pod.in_sandbox and (whole := samples.pop(pod.sandbox.id, None)):
+                samples |= self._shares.divide(pod.sandbox.id, whole, pod.running)
+        return samples
 
     async def _samples(self, paths: Collection[str]) -> Mapping[str, Sample]:
-        def look() -> dict[str, Sample]:
+        def read() -> dict[str, Sample]:
             return {path: sample for path in paths if (sample := self._reader.read(path)) is not None}
 
-        return await apart(look, what="read cgroups", abandon=True) if paths else {}
+        return await apart(read, what="read cgroups", abandon=True) if paths else {}
 
     def _pod_path(self, sandbox: Sandbox) -> str:
         return pod_cgroup(sandbox.config.linux.cgroup_parent, sandbox.id, self._driver)

@@ -1,8 +1,7 @@
-"""How much containers have written, measured in the background.
+"""The disk usage of containers' writable layers, measured in the background.
 
-Measuring walks a container's files in the snapshotter. A caller gets what was
-measured last and starts a new round when that is old; only for containers that
-were never measured it waits, and not long.
+Measuring walks a container's files in the snapshotter. A caller gets the last measurement, and starts a
+new one if that is old. It waits only for containers that were never measured, and not long.
 """
 
 from __future__ import annotations
@@ -25,31 +24,31 @@ _FORGET = 600.0
 
 
 class Usage(Protocol):
-    """A measured writable layer."""
+    """The disk usage of a writable layer."""
 
     @property
     def bytes(self) -> int:
-        """Space on disk."""
+        """Disk usage in bytes."""
 
     @property
     def inodes(self) -> int:
-        """Files and directories."""
+        """Number of files and directories."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A writable layer as it was."""
+    """A measurement of a writable layer."""
 
     timestamp: int
     """Nanoseconds since the epoch."""
     filesystem: str
-    """The directory that it counts against (CRI ``fs_id``)."""
+    """The directory that contains it (CRI ``fs_id``)."""
     bytes: int
     inodes: int
 
 
 class WritableLayers:
-    """The last measurement of each container."""
+    """The last measurement of each container's writable layer."""
 
     def __init__(
         self, measure: Callable[[str], Awaitable[Usage]], filesystem: Callable[[], Awaitable[str]]
@@ -61,7 +60,7 @@ class WritableLayers:
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def of(self, container_ids: Collection[str]) -> Mapping[str, Measured]:
-        """Return what is known, after at most half a second; containers that could not be measured lack."""
+        """Return the last measurements, after at most half a second. Containers without one are omitted."""
         now = time.time_ns()
         first = []
         for container_id in container_ids:

@@ -1,7 +1,7 @@
-"""Samples as CRI messages. Pure; a number that is not known is left unset.
+"""Converts samples to CRI messages. Pure; an unknown number is left unset.
 
-The sums are those of the other runtimes, so that the same pod has the same
-numbers whoever runs it: working set is usage without inactive page cache.
+The sums are those of the other runtimes, so that a pod has the same numbers in all of them: the working
+set is the usage without inactive page cache.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _DEFAULT_INTERFACE = "eth0"
 
 
 def value(number: int | None) -> api_pb2.UInt64Value | None:
-    """Wrap a number; None stays unset."""
+    """Return a number as a message; None if it is unknown."""
     return None if number is None else api_pb2.UInt64Value(value=number)
 
 
 def cpu(sample: Sample, nano_cores: int | None) -> api_pb2.CpuUsage:
-    """CPU use: total in nanoseconds of core time, and the present rate."""
+    """Return the CPU usage: the total in nanoseconds of core time, and the current rate."""
     return api_pb2.CpuUsage(
         timestamp=sample.timestamp,
         usage_core_nano_seconds=value(sample.cpu),
@@ -30,7 +30,7 @@ def cpu(sample: Sample, nano_cores: int | None) -> api_pb2.CpuUsage:
 
 
 def memory(sample: Sample) -> api_pb2.MemoryUsage:
-    """Memory use; available is what the limit leaves, 0 where there is no limit."""
+    """Return the memory usage. Available is the limit minus the working set, 0 without a limit."""
     working_set = None if sample.memory is None else max(sample.memory - sample.inactive_file, 0)
     available = None
     if working_set is not None:
@@ -48,7 +48,7 @@ def memory(sample: Sample) -> api_pb2.MemoryUsage:
 
 
 def swap(sample: Sample) -> api_pb2.SwapUsage | None:
-    """Swap use; None where swap is not accounted."""
+    """Return the swap usage; None if swap is not accounted."""
     if sample.swap is None:
         return None
     available = 0 if sample.swap_limit is None else max(sample.swap_limit - sample.swap, 0)
@@ -60,13 +60,13 @@ def swap(sample: Sample) -> api_pb2.SwapUsage | None:
 
 
 def io(sample: Sample) -> api_pb2.IoUsage | None:
-    """Pressure on I/O; None where the kernel does not tell."""
+    """Return the I/O pressure; None if the kernel does not provide it."""
     pressure = _psi(sample, "io")
     return None if pressure is None else api_pb2.IoUsage(timestamp=sample.timestamp, psi=pressure)
 
 
 def network(timestamp: int, table: bytes) -> api_pb2.NetworkUsage:
-    """Read ``/proc/net/dev``: the pod's interface, and the others but ``lo``."""
+    """Return the counters of ``/proc/net/dev``: the pod's interface, and the others but ``lo``."""
     usage = api_pb2.NetworkUsage(timestamp=timestamp)
     for line in table.decode("utf-8", "replace").splitlines():
         name, colon, rest = line.strip().partition(":")

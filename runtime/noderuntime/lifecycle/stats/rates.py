@@ -1,7 +1,7 @@
-"""CPU use as a rate: what changed since an earlier look, in nanocores.
+"""CPU usage as a rate in nanocores: the change between two samples.
 
-Callers come at their own pace, some twice within milliseconds; a rate needs at
-least a second between two looks, so the last one is told again until then.
+Callers sample at any interval, some twice within milliseconds. A rate needs at least a second between two
+samples, so the last rate is returned until then.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ _MAX_AGE = 600_000_000_000
 
 
 @dataclass(slots=True)
-class _Look:
+class _Last:
     timestamp: int
     cpu: int
     rate: int | None
 
 
 class Rates:
-    """Remembers one look for each cgroup; those not looked at for ten minutes are forgotten."""
+    """The last sample of each cgroup; those without a sample for ten minutes are dropped."""
 
     def __init__(self) -> None:
-        self._looks: dict[str, _Look] = {}
+        self._last: dict[str, _Last] = {}
         self._swept_at = 0
 
     def update(self, key: str, timestamp: int, cpu: int) -> int | None:
-        """Return the rate in nanocores; None until there are two looks. Times in nanoseconds."""
+        """Return the rate in nanocores, or None until there are two samples. Times in nanoseconds."""
         self._sweep(timestamp)
-        last = self._looks.get(key)
+        last = self._last.get(key)
         if last is None or cpu < last.cpu:
-            self._looks[key] = _Look(timestamp, cpu, None)
+            self._last[key] = _Last(timestamp, cpu, None)
             return None
         span = timestamp - last.timestamp
         if span >= _MIN_SPAN:
             rate = (cpu - last.cpu) * 1_000_000_000 // span
-            self._looks[key] = _Look(timestamp, cpu, rate)
+            self._last[key] = _Last(timestamp, cpu, rate)
             return rate
         return last.rate
 
@@ -44,4 +44,4 @@ class Rates:
         if now - self._swept_at < _MAX_AGE:
             return
         self._swept_at = now
-        self._looks = {key: look for key, look in self._looks.items() if now - look.timestamp < _MAX_AGE}
+        self._last = {key: last for key, last in self._last.items() if now - last.timestamp < _MAX_AGE}

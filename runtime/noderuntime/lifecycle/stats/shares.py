@@ -1,9 +1,9 @@
-"""Numbers of containers that live inside one sandbox process (gVisor), from the sandbox's cgroup.
+"""Divides the usage of a sandbox among containers inside its process (gVisor), from the sandbox's cgroup.
 
-From outside nobody can tell them apart. Consumers of these numbers (``kubectl top``,
-autoscalers) drop a pod of which one container has none, so they get what gVisor itself
-reports for memory: equal parts, whose sum is right. CPU time is dealt out as it is
-used, so that a container's counter never goes back and a new one starts at nothing.
+The containers cannot be told apart from outside. Consumers of the numbers (``kubectl top``,
+autoscalers) ignore a pod if one of its containers has none, so each gets what gVisor itself reports
+for memory: an equal part, with a correct sum. CPU time is divided as it is used, so that a container's
+counter never decreases and a new one starts at zero.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from dataclasses import dataclass, field, replace
 from noderuntime.lifecycle.stats.cgroup_sample import Sample
 
 _MAX_AGE = 600_000_000_000
-"""Nanoseconds after which a sandbox that nobody asked for is forgotten."""
+"""Nanoseconds without a request after which a sandbox is dropped."""
 
 
 @dataclass(slots=True)
 class _Account:
     total: int = 0
-    looked_at: int = 0
+    sampled_at: int = 0
     parts: dict[str, int] = field(default_factory=dict)
 
 
 class Shares:
-    """Keeps, for each sandbox, how much CPU time each of its containers was dealt."""
+    """The CPU time that was attributed to each container, by sandbox."""
 
     def __init__(self) -> None:
         self._accounts: dict[str, _Account] = {}
 
-    def deal(self, sandbox_id: str, sample: Sample, running: Sequence[str]) -> Mapping[str, Sample]:
-        """Split a look at the sandbox among the containers that run in it."""
+    def divide(self, sandbox_id: str, sample: Sample, running: Sequence[str]) -> Mapping[str, Sample]:
+        """Return the parts of a sandbox's sample for its running containers, by their IDs."""
         if not running:
             return {}
-        self._forget_before(sample.timestamp - _MAX_AGE)
+        self._drop_before(sample.timestamp - _MAX_AGE)
         cpu = self._cpu(sandbox_id, sample, running)
         alone = len(running) == 1
         return {one: _part(sample, len(running), cpu.get(one), alone=alone) for one in running}
@@ -44,12 +44,12 @@ class Shares:
             return {}
         account = self._accounts.setdefault(sandbox_id, _Account())
         used = max(sample.cpu - account.total, 0)
-        account.total, account.looked_at = sample.cpu, sample.timestamp
+        account.total, account.sampled_at = sample.cpu, sample.timestamp
         account.parts = {one: account.parts.get(one, 0) + used // len(running) for one in running}
         return account.parts
 
-    def _forget_before(self, timestamp: int) -> None:
-        self._accounts = {one: kept for one, kept in self._accounts.items() if kept.looked_at >= timestamp}
+    def _drop_before(self, timestamp: int) -> None:
+        self._accounts = {one: kept for one, kept in self._accounts.items() if kept.sampled_at >= timestamp}
 
 
 def _part(sample: Sample, count: int, cpu: int | None, *, alone: bool) -> Sample:

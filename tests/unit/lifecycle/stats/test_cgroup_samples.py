@@ -35,7 +35,7 @@ def write(root, files):
 
 
 @pytest.mark.parametrize(("version", "files", "cpu"), [(1, V1, 123456789), (2, V2, 1234000)])
-def test_both_versions_give_the_same_numbers(tmp_path, version, files, cpu):
+def test_both_cgroup_versions_give_the_same_sample(tmp_path, version, files, cpu):
     write(tmp_path, files)
     sample = CgroupReader(version, tmp_path).read("/kubepods/pod/c")
     assert sample.timestamp > 1_600_000_000_000_000_000
@@ -46,7 +46,7 @@ def test_both_versions_give_the_same_numbers(tmp_path, version, files, cpu):
     assert sample.processes == 5
 
 
-def test_pressure_where_the_kernel_tells_it(tmp_path):
+def test_pressure_is_read_if_the_kernel_provides_it(tmp_path):
     write(tmp_path, V2)
     sample = CgroupReader(2, tmp_path).read("/kubepods/pod/c")
     assert sample.pressure["cpu"]["some"] == Pressure(1.5, 0.1, 0.0, 99)
@@ -54,7 +54,7 @@ def test_pressure_where_the_kernel_tells_it(tmp_path):
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_cgroup_that_is_gone_is_none(tmp_path, version):
+def test_a_missing_cgroup_is_none(tmp_path, version):
     assert CgroupReader(version, tmp_path).read("/kubepods/pod/c") is None
 
 
@@ -65,7 +65,7 @@ def test_no_limit_is_none(tmp_path):
     assert CgroupReader(2, tmp_path).read("/kubepods/pod/c").memory_limit is None
 
 
-def test_what_the_kernel_does_not_offer_is_none(tmp_path):
+def test_missing_counters_are_none(tmp_path):
     write(tmp_path, {"kubepods/pod/c/cpu.stat": "usage_usec 5\n"})
     sample = CgroupReader(2, tmp_path).read("/kubepods/pod/c")
     assert (sample.memory, sample.swap, sample.processes, sample.rss) == (None, None, None, None)

@@ -9,7 +9,7 @@ from noderuntime.lifecycle.stats.layers import WritableLayers
 
 
 class Reader:
-    """A cgroup for every path that the test gives a CPU time."""
+    """Has a cgroup for every path with a CPU time."""
 
     def __init__(self):
         self.cpu = {}
@@ -58,7 +58,7 @@ def target(sandbox, *containers, in_sandbox=False):
     )
 
 
-async def test_a_containers_own_cgroup_speaks_for_it(collector, reader, sandbox):
+async def test_a_container_is_sampled_from_its_own_cgroup(collector, reader, sandbox):
     reader.cpu[f"/kubepods/pod1/{'a' * 64}"] = 5
     [stats] = await collector.containers([target(sandbox, running("a"))])
     assert stats.attributes.id == "a" * 64
@@ -68,7 +68,7 @@ async def test_a_containers_own_cgroup_speaks_for_it(collector, reader, sandbox)
     assert stats.writable_layer.used_bytes.value == 100
 
 
-async def test_a_container_that_does_not_run_has_only_its_layer(collector, reader, sandbox):
+async def test_a_stopped_container_has_only_its_layer(collector, reader, sandbox):
     reader.cpu[f"/kubepods/pod1/{'a' * 64}"] = 5
     stopped = container("a", prepared_at=1, started_at=1, finished_at=2)
     [stats] = await collector.containers([target(sandbox, stopped)])
@@ -76,21 +76,21 @@ async def test_a_container_that_does_not_run_has_only_its_layer(collector, reade
     assert stats.HasField("writable_layer")
 
 
-async def test_the_sandbox_speaks_for_the_containers_in_it(collector, reader, sandbox):
+async def test_containers_in_a_sandbox_share_its_cgroup(collector, reader, sandbox):
     reader.cpu |= {f"/kubepods/pod1/{'s' * 64}": 8, "/kubepods/pod1": 10}
     [stats] = await collector.sandboxes([target(sandbox, running("a"), running("b"), in_sandbox=True)])
     assert [one.cpu.usage_core_nano_seconds.value for one in stats.linux.containers] == [4, 4]
     assert stats.linux.cpu.usage_core_nano_seconds.value == 10
 
 
-async def test_one_of_several_gets_its_part_only(collector, reader, sandbox):
+async def test_one_of_several_containers_gets_its_part(collector, reader, sandbox):
     reader.cpu[f"/kubepods/pod1/{'s' * 64}"] = 8
     both = PodTarget(sandbox, [running("b")], in_sandbox=True, running=["a" * 64, "b" * 64])
     [stats] = await collector.containers([both])
     assert stats.cpu.usage_core_nano_seconds.value == 4
 
 
-async def test_a_pod_has_its_own_cgroup_and_its_containers(collector, reader, sandbox):
+async def test_a_pod_is_sampled_with_its_containers(collector, reader, sandbox):
     reader.cpu |= {"/kubepods/pod1": 7, f"/kubepods/pod1/{'a' * 64}": 5}
     [stats] = await collector.sandboxes([target(sandbox, running("a"))])
     assert stats.attributes.metadata.name == "web"
@@ -100,6 +100,6 @@ async def test_a_pod_has_its_own_cgroup_and_its_containers(collector, reader, sa
     assert not stats.linux.HasField("network"), "the pod has the host's network"
 
 
-async def test_no_pods_no_numbers(collector):
+async def test_no_pods_give_no_statistics(collector):
     assert await collector.containers([]) == []
     assert await collector.sandboxes([]) == []

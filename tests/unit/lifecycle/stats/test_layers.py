@@ -8,7 +8,7 @@ from noderuntime.lifecycle.stats.layers import WritableLayers
 
 
 class Snapshotter:
-    """Answers, holds back or refuses, as the test says."""
+    """Returns, blocks or fails, as the test sets."""
 
     def __init__(self):
         self.asked = []
@@ -39,14 +39,14 @@ async def layers(snapshotter):
     await layers.close()
 
 
-async def test_the_first_answer_is_waited_for_and_then_kept(layers, snapshotter):
+async def test_the_first_measurement_is_awaited_and_kept(layers, snapshotter):
     for _ in range(3):
         found = await layers.of(["a"])
         assert (found["a"].filesystem, found["a"].bytes, found["a"].inodes) == ("/store", 100, 3)
     assert snapshotter.asked == ["a"]
 
 
-async def test_a_slow_snapshotter_does_not_hold_up_the_list(layers, snapshotter):
+async def test_a_slow_snapshotter_does_not_block_a_list(layers, snapshotter):
     snapshotter.gate.clear()
     assert await asyncio.wait_for(layers.of(["a", "b", "c"]), 5) == {}
     assert await asyncio.wait_for(layers.of(["a", "b", "c"]), 5) == {}
@@ -55,14 +55,14 @@ async def test_a_slow_snapshotter_does_not_hold_up_the_list(layers, snapshotter)
     assert set(await layers.of(["a", "b", "c"])) == {"a", "b", "c"}
 
 
-async def test_what_cannot_be_measured_is_left_out_and_tried_again(layers, snapshotter):
+async def test_a_failed_measurement_is_omitted_and_retried(layers, snapshotter):
     snapshotter.away = True
     assert await layers.of(["a"]) == {}
     snapshotter.away = False
     assert set(await layers.of(["a"])) == {"a"}
 
 
-async def test_close_ends_what_is_under_way(layers, snapshotter):
+async def test_close_cancels_running_measurements(layers, snapshotter):
     snapshotter.gate.clear()
     asked = asyncio.create_task(layers.of(["a"]))
     await asyncio.sleep(0)

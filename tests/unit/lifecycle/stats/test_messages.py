@@ -15,11 +15,11 @@ def test_the_working_set_is_usage_without_inactive_page_cache():
     assert messages.memory(Sample(timestamp=1, memory=10, inactive_file=30)).working_set_bytes.value == 0
 
 
-def test_without_a_limit_nothing_is_available():
+def test_available_memory_is_zero_without_a_limit():
     assert messages.memory(Sample(timestamp=1, memory=10)).available_bytes.value == 0
 
 
-def test_what_is_not_known_is_not_sent():
+def test_unknown_numbers_are_left_unset():
     sample = Sample(timestamp=1)
     assert messages.swap(sample) is None
     assert messages.io(sample) is None
@@ -28,13 +28,13 @@ def test_what_is_not_known_is_not_sent():
     assert not messages.cpu(sample, None).HasField("psi")
 
 
-def test_pressure_goes_along():
+def test_pressure_is_converted():
     pressure = {"io": {"some": Pressure(1, 2, 3, 4), "full": Pressure(5, 6, 7, 8)}}
     usage = messages.io(Sample(timestamp=1, pressure=pressure))
     assert (usage.psi.Some.Avg10, usage.psi.Full.Total) == (1, 8)
 
 
-def test_interfaces_without_lo_and_the_pods_own_apart():
+def test_interfaces_exclude_lo_and_separate_the_default():
     table = b"""Inter-|   Receive                          |  Transmit
  face |bytes packets errs drop fifo frame compressed multicast|bytes packets errs drop fifo colls carrier
     lo:  100  1 0 0 0 0 0 0  100  1 0 0 0 0 0 0
@@ -49,7 +49,7 @@ def test_interfaces_without_lo_and_the_pods_own_apart():
     assert not messages.network(9, b"").HasField("default_interface")
 
 
-def test_a_rate_needs_two_looks_a_second_apart():
+def test_a_rate_needs_two_samples_a_second_apart():
     rates = Rates()
     assert rates.update("a", 10 * SECOND, 0) is None
     assert rates.update("a", 10 * SECOND + 1000, 5) is None
@@ -58,13 +58,13 @@ def test_a_rate_needs_two_looks_a_second_apart():
     assert rates.update("b", 12 * SECOND, 7) is None
 
 
-def test_a_counter_that_went_back_starts_anew():
+def test_a_decreased_counter_restarts_the_rate():
     rates = Rates()
     rates.update("a", 10 * SECOND, 100)
     assert rates.update("a", 20 * SECOND, 50) is None
 
 
-def test_rates_of_cgroups_that_are_gone_are_forgotten():
+def test_rates_of_missing_cgroups_are_dropped():
     rates = Rates()
     rates.update("a", 1000 * SECOND, 100)
     rates.update("b", 2000 * SECOND, 100)

@@ -1,4 +1,4 @@
-"""Metrics of pods: the same meaning on both cgroup versions, in an order that a reader already knows."""
+"""Metrics of pods: the same meaning on both cgroup versions, in the reader's label order."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.ledger.records import Container
 from noderuntime.lifecycle.stats.layers import Measured
 from noderuntime.lifecycle.stats.metrics import cgroup_values as cgroup
-from noderuntime.lifecycle.stats.metrics.container import Look, dealt, known, look
+from noderuntime.lifecycle.stats.metrics.container import Target, observe, recorded, share_values
 from noderuntime.lifecycle.stats.metrics.interface_values import interfaces
 from noderuntime.lifecycle.stats.metrics.process_values import limits, open_files
 from noderuntime.lifecycle.stats.metrics.table import METRICS
@@ -73,7 +73,7 @@ def by_name(values):
 
 
 @pytest.mark.parametrize(("version", "files"), [(1, V1), (2, V2)])
-def test_both_versions_tell_the_same(tmp_path, version, files):
+def test_both_cgroup_versions_give_the_same_values(tmp_path, version, files):
     write(tmp_path, files)
     told = by_name(cgroup.read(version, "p/c", tmp_path))
     assert (
@@ -115,7 +115,7 @@ def test_both_versions_tell_the_same(tmp_path, version, files):
     assert pressure == (expected if version == 2 else {})
 
 
-def test_a_group_that_is_gone_has_no_values(tmp_path):
+def test_a_missing_cgroup_has_no_values(tmp_path):
     assert cgroup.read(1, "p/c", tmp_path) == cgroup.read(2, "p/c", tmp_path) == []
 
 
@@ -129,8 +129,8 @@ def test_every_value_is_described_with_its_labels(tmp_path):
     values = [
         *cgroup.read(1, "p/c", tmp_path),
         *cgroup.read(2, "p/c", tmp_path / "v2"),
-        *look(1, Look(container, tmp_path, None)),
-        *known(container, Measured(1, "/", 2, 3)),
+        *observe(1, Target(container, tmp_path, None)),
+        *recorded(container, Measured(1, "/", 2, 3)),
         *limits(os.getpid()),
         *interfaces(b" eth0: 1 2 3 4 0 0 0 0 5 6 7 8 0 0 0 0\n   lo: 1 2 3 4 0 0 0 0 5 6 7 8 0 0 0 0\n"),
     ]
@@ -139,7 +139,7 @@ def test_every_value_is_described_with_its_labels(tmp_path):
     assert {("spec_cpu_shares",): 7, ("fs_usage_bytes", "/"): 2}.items() <= by_name(values).items()
     assert by_name(values)[("network_transmit_errors_total", "eth0")] == 7
     assert not any("lo" in one.labels.values() for one in values)
-    assert ("spec_memory_limit_bytes",) not in by_name(values), "what is not limited has no limit"
+    assert ("spec_memory_limit_bytes",) not in by_name(values), "an unlimited value is omitted"
 
 
 def test_open_files_and_sockets_of_processes():
@@ -150,14 +150,17 @@ def test_open_files_and_sockets_of_processes():
     assert before[("sockets",)] - after[("sockets",)] == 1
 
 
-def test_a_part_of_what_a_sandbox_uses():
+def test_share_values_are_those_of_the_statistics():
     stats = api_pb2.ContainerStats()
     stats.cpu.usage_core_nano_seconds.value = 2_900_000_000
     stats.memory.working_set_bytes.value = 10
-    assert list(dealt(stats)) == [Value("cpu_usage_seconds_total", 2), Value("memory_working_set_bytes", 10)]
+    assert list(share_values(stats)) == [
+        Value("cpu_usage_seconds_total", 2),
+        Value("memory_working_set_bytes", 10),
+    ]
 
 
-def test_labels_are_in_the_order_in_which_the_metric_was_described():
+def test_labels_are_in_the_order_of_the_descriptor():
     base = {"pod": "p", "namespace": "n", "container": "c", "id": "i", "image": "im"}
     values = [Value("cpu_usage_seconds_total", 3), Value("fs_reads_total", 4, {"device": "/dev/x"})]
     ours = metrics(values, base, 5, {})
@@ -177,7 +180,7 @@ def test_labels_are_in_the_order_in_which_the_metric_was_described():
     assert list(second.label_values)[-1] == "/dev/x"
 
 
-def test_descriptors_have_a_meaning_and_labels():
+def test_descriptors_have_help_and_labels():
     told = descriptors()
     assert len({one.name for one in told}) == len(told) > 50
     for one in told:

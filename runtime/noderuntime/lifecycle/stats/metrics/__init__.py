@@ -1,1 +1,1 @@
-"""CRI's pod metrics: what cAdvisor told of containers, under its names, for monitoring by Prometheus."""
+"""CRI's pod metrics: cAdvisor's container metrics under the same names, for Prometheus."""

@@ -1,4 +1,4 @@
-"""Counters of a cgroup, v1 or v2, as values of metrics. Each call blocks for some twenty file reads."""
+"""Counters of a cgroup, v1 or v2, as metric values. Each call blocks for some twenty file reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BLOCK_DEVICES = Path("/sys/dev/block")
 
 
 def read(version: Literal[1, 2], path: str, root: Path = ROOT) -> list[Value]:
-    """Read a cgroup by its path within the hierarchies; nothing when it is gone."""
+    """Return the values of a cgroup by its path in the hierarchies; empty if it does not exist."""
     return list(_v2(f"{root}/{path}") if version == 2 else _v1(root, path))
 
 
@@ -95,14 +95,14 @@ def _tasks(group: str) -> Iterator[Value]:
 
 
 def _blkio(content: str, unit: str) -> Iterator[Value]:
-    """Read v1's lines ``MAJOR:MINOR Operation NUMBER``; those with two words are sums."""
-    for words in map(str.split, content.splitlines()):
-        if len(words) == 3 and words[2].isdecimal():
-            yield from _operation(words[0], words[1].lower(), int(words[2]), unit)
+    """Yield the values of v1's lines ``MAJOR:MINOR Operation NUMBER``. Lines with two fields are sums."""
+    for fields in map(str.split, content.splitlines()):
+        if len(fields) == 3 and fields[2].isdecimal():
+            yield from _operation(fields[0], fields[1].lower(), int(fields[2]), unit)
 
 
 def _io(content: str) -> Iterator[Value]:
-    """Read v2's lines ``MAJOR:MINOR rbytes=N wbytes=N rios=N wios=N …``."""
+    """Yield the values of v2's lines ``MAJOR:MINOR rbytes=N wbytes=N rios=N wios=N …``."""
     fields = {
         "rbytes": ("read", "bytes"),
         "wbytes": ("write", "bytes"),
@@ -130,7 +130,7 @@ def _operation(numbers: str, operation: str, count: int, unit: str) -> Iterator[
 
 @functools.lru_cache(maxsize=256)
 def _device(numbers: str) -> str:
-    """Name a disk by its numbers."""
+    """Return the device's path, or its numbers if it has none."""
     for line in text(f"{_BLOCK_DEVICES}/{numbers}/uevent").splitlines():
         key, _, name = line.partition("=")
         if key == "DEVNAME":

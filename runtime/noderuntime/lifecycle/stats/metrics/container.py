@@ -1,4 +1,4 @@
-"""The metrics of one container, from wherever they are to be had."""
+"""The metric values of one container, from all sources."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from noderuntime.lifecycle.stats.metrics.values import Value, some
 
 _SECOND = 1_000_000_000
 _DEVICE = {"device": "/"}
-"""The root filesystem; which disk it lies on is the snapshotter's business."""
+"""The root filesystem. Its disk is known only to the snapshotter."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """A container that runs, and where to look at it."""
+class Target:
+    """A running container, and the files to read its values from."""
 
     container: Container
     rootfs: Path
     cgroup: str | None
-    """Path of its own cgroup; None where it shares one (gVisor)."""
+    """Path of its own cgroup; None if it has none (gVisor)."""
 
 
-def look(version: Literal[1, 2], one: Look, root: Path = ROOT) -> list[Value]:
-    """Look at a container's cgroup, processes and filesystem. Blocks."""
-    values = list(_filesystem(one.rootfs))
-    if one.cgroup is None:
+def observe(version: Literal[1, 2], target: Target, root: Path = ROOT) -> list[Value]:
+    """Return the values of a container's cgroup, processes and filesystem. Blocks."""
+    values = list(_filesystem(target.rootfs))
+    if target.cgroup is None:
         return values
-    values += cgroup.read(version, one.cgroup, root)
+    values += cgroup.read(version, target.cgroup, root)
     hierarchy = root if version == 2 else root / "pids"
-    values += process.open_files(map(int, text(f"{hierarchy}/{one.cgroup}/cgroup.procs").split()))
-    if one.container.process is not None:
-        values += process.limits(one.container.process.pid)
+    values += process.open_files(map(int, text(f"{hierarchy}/{target.cgroup}/cgroup.procs").split()))
+    if target.container.process is not None:
+        values += process.limits(target.container.process.pid)
     return values
 
 
-def known(container: Container, written: Measured | None) -> Iterator[Value]:
-    """Yield what needs no look: times, limits, and what was measured before."""
+def recorded(container: Container, written: Measured | None) -> Iterator[Value]:
+    """Yield the values in memory: times, limits, and the last measurement of the writable layer."""
     yield from some("last_seen", time.time_ns() // _SECOND)
     yield from some("start_time_seconds", container.started_at // _SECOND)
     limits = container.resources
@@ -62,8 +62,8 @@ def known(container: Container, written: Measured | None) -> Iterator[Value]:
         yield Value("fs_usage_bytes", written.bytes, _DEVICE)
 
 
-def dealt(stats: api_pb2.ContainerStats) -> Iterator[Value]:
-    """Yield a container's part of what its sandbox uses, as the stats calls tell it."""
+def share_values(stats: api_pb2.ContainerStats) -> Iterator[Value]:
+    """Yield a container's share of its sandbox's usage, as the stats calls report it."""
     if stats.cpu.HasField("usage_core_nano_seconds"):
         yield Value("cpu_usage_seconds_total", stats.cpu.usage_core_nano_seconds.value // _SECOND)
     for name, field in (

@@ -1,4 +1,4 @@
-"""Counters of a pod's interfaces, from ``/proc/net/dev`` as its namespace shows it. Pure."""
+"""Counters of a pod's interfaces, from ``/proc/net/dev`` of its network namespace. Pure."""
 
 from __future__ import annotations
 

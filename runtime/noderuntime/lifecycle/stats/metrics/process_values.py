@@ -1,4 +1,4 @@
-"""What only the processes of a container can tell: open files, and limits. Blocks."""
+"""Values of a container's processes: open files and limits. Blocks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from noderuntime.lifecycle.stats.cgroup_sample import text
 from noderuntime.lifecycle.stats.metrics.values import Value, some
 
 _MOST = 4096
-"""Descriptors that are looked at for sockets; a container with more of them tells only how many it has."""
+"""Limit on descriptors that are checked for sockets; above it only the number of files is reported."""
 
 _LIMITS = {
     "Max open files": "max_open_files",
@@ -19,7 +19,7 @@ _LIMITS = {
 
 
 def open_files(pids: Iterable[int]) -> Iterator[Value]:
-    """Count open files and sockets of processes; those that have gone have none."""
+    """Yield the numbers of open files and sockets of processes. Ended processes have none."""
     files = sockets = 0
     for pid in pids:
         directory = f"/proc/{pid}/fd"
@@ -35,10 +35,10 @@ def open_files(pids: Iterable[int]) -> Iterator[Value]:
 
 
 def limits(pid: int) -> Iterator[Value]:
-    """Read the soft limits of a process, proc_pid_limits(5)."""
+    """Yield the soft limits of a process, proc_pid_limits(5)."""
     for line in text(f"/proc/{pid}/limits").splitlines():
-        for words, name in _LIMITS.items():
-            soft = line.removeprefix(words).split()[:1] if line.startswith(words) else []
+        for prefix, name in _LIMITS.items():
+            soft = line.removeprefix(prefix).split()[:1] if line.startswith(prefix) else []
             if soft and soft[0].isdecimal():
                 yield from some("ulimits_soft", int(soft[0]), ulimit=name)
 

@@ -1,4 +1,4 @@
-"""Values of metrics, and what CRI makes of them. Pure."""
+"""Metric values and their conversion to CRI messages. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.stats.metrics.table import METRICS
 
 _WHOLE = {"cpu": "total"}
-"""What labels say that another runtime has and we do not: ours are for all CPUs together."""
+"""Values of labels that another runtime has and we do not: ours are for all CPUs together."""
 
 LabelKeys = Mapping[str, Sequence[str]]
-"""By metric: the labels in the order that its reader knows; ours where it is not in there."""
+"""By metric: the labels in the order of the reader's descriptors; ours for other metrics."""
 
 
 class Value(NamedTuple):
-    """A metric at one moment; its name without ``container_``."""
+    """The value of a metric at one time; the name is without ``container_``."""
 
     name: str
     number: int
@@ -24,12 +24,12 @@ class Value(NamedTuple):
 
 
 def some(name: str, number: int | None, **labels: str) -> Iterable[Value]:
-    """Return the value, if it is known and can be told: CRI's are never negative."""
+    """Return the value, or nothing if it is unknown or negative, which CRI does not allow."""
     return () if number is None or number < 0 else (Value(name, number, labels),)
 
 
 def descriptors() -> list[api_pb2.MetricDescriptor]:
-    """Return what CRI ListMetricDescriptors tells."""
+    """Return the descriptors of all metrics (CRI ListMetricDescriptors)."""
     return [
         api_pb2.MetricDescriptor(name=name, help=kind.help, label_keys=kind.keys)
         for name, kind in METRICS.items()
@@ -39,7 +39,7 @@ def descriptors() -> list[api_pb2.MetricDescriptor]:
 def metrics(
     values: Iterable[Value], base: Mapping[str, str], timestamp: int, order: LabelKeys
 ) -> list[api_pb2.Metric]:
-    """Put values into CRI's words; ``base`` are the labels that all of them have."""
+    """Return the values as CRI messages. ``base`` are their common labels."""
     made = []
     for value in values:
         name = f"container_{value.name}"
