@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -160,8 +160,8 @@ class FakeHost:
         await self.world.step("unmount")
         self.world.mounts.discard(target)
 
-    async def is_mount_point(self, path: Path) -> bool:
-        return path in self.world.pins | self.world.mounts
+    async def mounted(self, paths: Collection[Path]) -> set[Path]:
+        return set(paths) & (self.world.pins | self.world.mounts)
 
     async def pin_namespaces(
         self,

@@ -23,7 +23,7 @@ What fails or hangs, with whatever error, concerns one object: it is logged and,
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from functools import partial
 from pathlib import Path
 
@@ -58,19 +58,19 @@ async def recover(parts: Parts, boot: str) -> None:
     """Record in the ledger, and in memory, what died. Runs before the first call is served."""
     began = time.monotonic()
     same_boot = await parts.ledger.meta("boot_id") == boot
+    containers, sandboxes = list(parts.ledger.containers), list(parts.ledger.sandboxes)
+    pins = [pin for sandbox in sandboxes for pin in parts.paths.sandbox(sandbox.id).pins]
+    mounted = await parts.host.mounted(pins) if same_boot else set()
     await concurrently(
-        *(
-            _attempt(parts, c, partial(_recover_container, parts, c, same_boot))
-            for c in parts.ledger.containers
-        ),
-        *(_attempt(parts, s, partial(_recover_sandbox, parts, s, same_boot)) for s in parts.ledger.sandboxes),
+        *(_attempt(parts, c, partial(_recover_container, parts, c, same_boot)) for c in containers),
+        *(_attempt(parts, s, partial(_recover_sandbox, parts, s, same_boot, mounted)) for s in sandboxes),
         name="recover",
     )
     await parts.ledger.set_meta("boot_id", boot)
     _log.info(
         "recovered",
-        sandboxes=len(parts.ledger.sandboxes),
-        containers=len(parts.ledger.containers),
+        sandboxes=len(sandboxes),
+        containers=len(containers),
         same_boot=same_boot,
         ms=int((time.monotonic() - began) * 1000),
     )
@@ -113,23 +113,22 @@ async def _recover_container(parts: Parts, container: Container, same_boot: bool
         await record_start_failure(parts, container, "the daemon ended while it was being started")
 
 
-async def _recover_sandbox(parts: Parts, sandbox: Sandbox, same_boot: bool) -> None:
+async def _recover_sandbox(parts: Parts, sandbox: Sandbox, same_boot: bool, mounted: Set[Path]) -> None:
     if not same_boot:
         sandbox.root = sandbox.monitor = None
         await parts.ledger.sandboxes.save(sandbox)
-    if sandbox.ready and not (same_boot and await _is_pinned(parts, sandbox)):
+    if sandbox.ready and not (same_boot and _is_pinned(parts, sandbox, mounted)):
         await record_end(parts, sandbox)
     elif sandbox.ready and needs_root(parts, sandbox) and not await runs(parts, sandbox.root):
         await root_ended(parts, sandbox)
 
 
-async def _is_pinned(parts: Parts, sandbox: Sandbox) -> bool:
+def _is_pinned(parts: Parts, sandbox: Sandbox, mounted: Set[Path]) -> bool:
     """Tell whether each of the sandbox's namespaces is still mounted on its pin."""
-    pins, user = [*pins_of(parts, sandbox).values()], user_of(parts, sandbox)
+    pins, user = {*pins_of(parts, sandbox).values()}, user_of(parts, sandbox)
     if user is not None:
-        pins.append(user.pin)
-    mounted = [await parts.host.is_mount_point(pin) for pin in pins]
-    return parts.paths.sandbox(sandbox.id).dir.is_dir() and all(mounted)
+        pins.add(user.pin)
+    return pins <= mounted and parts.paths.sandbox(sandbox.id).dir.is_dir()
 
 
 async def _tear_down_pod(parts: Parts, sandbox: Sandbox) -> None:

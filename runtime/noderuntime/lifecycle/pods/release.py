@@ -28,7 +28,7 @@ async def detach(parts: Parts, sandbox: Sandbox) -> None:
     """Take the sandbox off the pod network."""
     if sandbox.netns:
         pin = Path(sandbox.netns)
-        if not await parts.host.is_mount_point(pin):
+        if not await parts.host.mounted([pin]):
             # Where the pinning was cut off there is an empty file, which plugins take for a namespace.
             await parts.host.unpin_namespaces([pin])
         await parts.network.detach(sandbox.id, sandbox.netns, sandbox.config, sandbox.cni_result)

@@ -7,7 +7,7 @@ Failures raise HostError, a missed deadline DeadlineExceeded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
@@ -191,8 +191,8 @@ class Host(Protocol):
     async def unmount(self, target: Path) -> None:
         """Detach whatever is mounted there, lazily; nothing mounted or no such path is no error."""
 
-    async def is_mount_point(self, path: Path) -> bool:
-        """Tell whether something else than its parent's filesystem is mounted there."""
+    async def mounted(self, paths: Collection[Path]) -> set[Path]:
+        """Return those of the paths on which another filesystem than their parent's is mounted."""
 
     async def pin_namespaces(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from signal import SIGKILL
 from typing import Literal
@@ -86,9 +86,9 @@ class LinuxHost:
         """Detach whatever is mounted there."""
         await mounts.unmount(target)
 
-    async def is_mount_point(self, path: Path) -> bool:
-        """Tell whether something is mounted there."""
-        return await mounts.is_mount_point(path)
+    async def mounted(self, paths: Collection[Path]) -> set[Path]:
+        """Return the paths on which something is mounted."""
+        return await mounts.mounted(paths)
 
     async def pin_namespaces(
         self,

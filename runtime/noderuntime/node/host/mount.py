@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -74,9 +75,9 @@ async def unmount(target: Path) -> None:
     await apart(lambda: detach(str(target)), what=f"unmount {target}", subject=str(target))
 
 
-async def is_mount_point(path: Path) -> bool:
-    """Tell whether another filesystem than its parent's is at the path; one that is missing is none."""
-    return await apart(lambda: _is_mount_point(path), what=f"look up {path}", subject=str(path), abandon=True)
+async def mounted(paths: Collection[Path]) -> set[Path]:
+    """Return those of the paths on which another filesystem than their parent's is mounted."""
+    return await apart(lambda: set(filter(_is_mount_point, paths)), what="look up mounts", abandon=True)
 
 
 def _is_mount_point(path: Path) -> bool:
