@@ -95,14 +95,13 @@ async def run(path: Path) -> None:
         await stack.enter_async_context(
             _meanwhile(report_alive(diagnosis.report), on_end=stop.set, name="report to the watchdog")
         )
-        if upstream is None:
-            await stack.enter_async_context(
-                _meanwhile(
-                    collect_network_garbage(parts), on_end=stop.set, name="collect the network's garbage"
-                )
-            )
         with Supervisor(parts):
-            parts.work.background(tear_down(parts), name="tear down what died")
+            tearing_down = parts.work.background(tear_down(parts), name="tear down what died")
+            if upstream is None:  # whose pods are on the same network, and not in our ledger
+                collecting = collect_network_garbage(parts, after=tearing_down)
+                await stack.enter_async_context(
+                    _meanwhile(collecting, on_end=stop.set, name="collect the network's garbage")
+                )
             await serve(_dispatcher(parts, streams, upstream), config.server.socket, stop)
         await parts.retries.close()
         await parts.work.drain(GRACE_SECONDS)

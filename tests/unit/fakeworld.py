@@ -55,6 +55,8 @@ class World:
     snapshots: set[str] = field(default_factory=set)
     volumes: dict[str, list[Path]] = field(default_factory=dict)
     attached: set[str] = field(default_factory=set)
+    deleted: dict[str, bytes] = field(default_factory=dict)
+    """What the last DEL of each sandbox was given."""
     runtime: dict[str, Running] = field(default_factory=dict)
     exits: dict[str, Exit] = field(default_factory=dict)
     oom: set[str] = field(default_factory=set)

@@ -272,9 +272,11 @@ class Work:
         """Return the number of running verbs and results kept for a retry."""
         return len(self._kept)
 
-    def background(self, work: Coroutine[Any, Any, T], *, name: str) -> None:
-        """Start work that no caller awaits; a failure is logged."""
-        self._start(work, name).add_done_callback(_report)
+    def background(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+        """Start work that no caller has to await; a failure is logged."""
+        task = self._start(work, name)
+        task.add_done_callback(_report)
+        return task
 
     async def drain(self, seconds: float) -> None:
         """Wait for running work, at most this long. The next recovery undoes the rest."""

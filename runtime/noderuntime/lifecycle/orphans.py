@@ -12,6 +12,7 @@ from pathlib import Path
 from noderuntime.core.blocking import FILES
 from noderuntime.core.ids import is_ours
 from noderuntime.core.tasks import concurrently, together
+from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.containers.checkpoint import DIRECTORY
 from noderuntime.lifecycle.containers.intents import end_monitor
 from noderuntime.lifecycle.parts import Parts
@@ -53,6 +54,8 @@ async def _bundle(parts: Parts, container_id: str) -> None:
 
 async def _sandbox(parts: Parts, sandbox_id: str) -> None:
     paths = parts.paths.sandbox(sandbox_id)
+    if await parts.host.mounted([paths.netns]):  # plugins find the rest by the sandbox's ID
+        await parts.network.detach(sandbox_id, str(paths.netns), api_pb2.PodSandboxConfig(), b"")
     await parts.host.unpin_namespaces(paths.pins)
     await parts.host.unmount(paths.shm)
     await parts.host.remove_tree(paths.dir)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from noderuntime.core import log
+from noderuntime.core import log, tasks
 from noderuntime.core.errors import Unavailable
 from noderuntime.lifecycle.ledger.ledger import Ledger
 from noderuntime.lifecycle.parts import Parts
@@ -16,11 +16,13 @@ _RETRY_SECONDS = 60.0
 """The time to the next attempt while no network is configured."""
 
 
-async def collect_network_garbage(parts: Parts) -> None:
+async def collect_network_garbage(parts: Parts, after: asyncio.Task[None]) -> None:
     """Have the plugins remove leaked addresses, rules and the like (CNI GC), until cancelled.
 
+    It begins at the end of ``after``, which calls DEL for what died: that removes more than GC can.
     With another runtime behind us this must not run: its pods' attachments are not in our ledger.
     """
+    await tasks.first(after)
     while True:
         pause = await collect(parts)
         await asyncio.sleep(pause)

@@ -4,7 +4,8 @@ import pytest
 from fakes import pod_config
 
 from noderuntime.core.errors import Internal, NoderuntimeError, Unavailable
-from noderuntime.lifecycle.pods.network_garbage import attachments, collect
+from noderuntime.core.tasks import Scope
+from noderuntime.lifecycle.pods.network_garbage import attachments, collect, collect_network_garbage
 from noderuntime.lifecycle.pods.remove import remove_pod_sandbox
 from noderuntime.lifecycle.pods.run import run_pod_sandbox
 from noderuntime.lifecycle.pods.stop import stop_pod_sandbox
@@ -73,3 +74,15 @@ async def test_a_record_that_cannot_be_flushed_fails_the_pod(node, monkeypatch):
         await run_pod_sandbox(node.parts, pod_config(), "runc")
     assert "attach" not in node.world.trace
     assert not node.left()
+
+
+async def test_gc_begins_when_what_died_is_torn_down(node):
+    gate = asyncio.Event()
+    tearing_down = node.parts.work.background(gate.wait(), name="tear down")
+    node.world.hold["collect garbage"] = asyncio.Event()
+    async with Scope() as scope:
+        scope.start(collect_network_garbage(node.parts, tearing_down), name="collect")
+        await asyncio.sleep(0.01)
+        assert "collect garbage" not in node.world.trace
+        gate.set()
+        await node.world.held.wait()
