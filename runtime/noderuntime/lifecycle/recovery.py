@@ -35,6 +35,7 @@ from noderuntime.lifecycle.containers.exits import runs
 from noderuntime.lifecycle.containers.intents import undo_intent as undo_container
 from noderuntime.lifecycle.containers.pod import user_of
 from noderuntime.lifecycle.containers.start import record_start_failure
+from noderuntime.lifecycle.containers.update import finish_update
 from noderuntime.lifecycle.ledger.records import Container, Sandbox
 from noderuntime.lifecycle.log_context import bind_container, bind_sandbox
 from noderuntime.lifecycle.parts import Parts
@@ -132,7 +133,10 @@ def _is_pinned(parts: Parts, sandbox: Sandbox, mounted: Set[Path]) -> bool:
 
 
 async def _tear_down_pod(parts: Parts, sandbox: Sandbox) -> None:
-    """Tear down the containers of a sandbox that do not live, then the sandbox if it is not ready."""
+    """Tear down the containers of a sandbox that do not live, then the sandbox if it is not ready.
+
+    An update of a live container that was cut off is done again.
+    """
     await concurrently(
         *(
             _attempt(parts, container, partial(_tear_down_container, parts, sandbox, container))
@@ -141,6 +145,9 @@ async def _tear_down_pod(parts: Parts, sandbox: Sandbox) -> None:
         ),
         name="tear down a container",
     )
+    for container in parts.ledger.containers.of(sandbox.id):
+        if container.updating.ByteSize():
+            await _attempt(parts, container, partial(finish_update, parts, container))
     if not sandbox.ready and not sandbox.released_at:
         await _attempt(parts, sandbox, partial(_tear_down_sandbox, parts, sandbox))
 

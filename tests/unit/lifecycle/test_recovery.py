@@ -17,6 +17,7 @@ from noderuntime.lifecycle.containers.remove import remove_container
 from noderuntime.lifecycle.containers.start import start_container
 from noderuntime.lifecycle.containers.status import container_status
 from noderuntime.lifecycle.containers.stop import stop_container
+from noderuntime.lifecycle.containers.update import update_container_resources
 from noderuntime.lifecycle.pods.list import list_pod_sandboxes
 from noderuntime.lifecycle.pods.remove import remove_pod_sandbox
 from noderuntime.lifecycle.pods.run import run_pod_sandbox
@@ -181,6 +182,26 @@ async def test_a_start_that_was_cut_off_has_failed(node):
     assert (now.state, now.exit_code, now.reason) == (api_pb2.CONTAINER_EXITED, 128, "StartError")
     await remove_container(node.parts, container)
     assert not node.world.snapshots
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["works the second time", "fails the second time"])
+async def test_update_that_was_cut_off_is_done_again(node, ends):
+    _, container = await pod_with_container(node)
+    node.world.hold["update"] = asyncio.Event()
+    limits = api_pb2.LinuxContainerResources(cpu_shares=77)
+    call = asyncio.create_task(update_container_resources(node.parts, container, limits))
+    await node.world.held.wait()
+    await die(node)
+    assert is_dead(call)
+    await node.restart()
+    await recover(node.parts, "boot-1")
+    assert (await state(node, container)).resources.linux.cpu_shares == 0, "what came of it is unknown"
+    if not ends:
+        node.world.fail.add("update")
+    await tear_down(node.parts)
+    assert (await state(node, container)).resources.linux.cpu_shares == (77 if ends else 0)
+    assert [update["cpu"]["shares"] for update in node.parts.executors["runc"].updates] == [77] * ends
+    assert not (await node.restart()).ledger.containers.get(container).updating.ByteSize()
 
 
 @pytest.mark.parametrize("step", ["kill", "detach", "unpin", "remove_cgroup"])

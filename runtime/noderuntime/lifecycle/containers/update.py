@@ -26,14 +26,38 @@ async def _update(parts: Parts, container: Container, resources: api_pb2.LinuxCo
     async with parts.work.lock(container.id):
         if not container.live:
             raise FailedPrecondition(f"container {container.id} has ended")
-        sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
-        merged = merge(container.resources, resources)
-        oci = oci_resources(merged, parts.facts)
-        if "memory" in oci:  # rather refuse than have the kernel kill what no longer fits
-            oci["memory"]["checkBeforeUpdate"] = True
-        await parts.executor(sandbox.handler).update(container.id, sandbox.id, oci)
-        container.resources.CopyFrom(merged)
+        await _apply(parts, container, merge(container.resources, resources))
+
+
+async def finish_update(parts: Parts, container: Container) -> None:
+    """Apply once more the limits of an update during which an earlier daemon ended."""
+    async with parts.work.lock(container.id):
+        if container.live and container.updating.ByteSize():
+            resources = api_pb2.LinuxContainerResources()
+            resources.CopyFrom(container.updating)
+            await _apply(parts, container, resources)
+
+
+async def _apply(parts: Parts, container: Container, resources: api_pb2.LinuxContainerResources) -> None:
+    """Record the limits as an intent, set them, and record the outcome."""
+    sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
+    oci = oci_resources(resources, parts.facts)
+    if "memory" in oci:  # rather refuse than have the kernel kill what no longer fits
+        oci["memory"]["checkBeforeUpdate"] = True
+    container.updating.CopyFrom(resources)
+    try:
         await parts.ledger.containers.save(container)
+        await parts.executor(sandbox.handler).update(container.id, sandbox.id, oci)
+    except Exception:
+        await _close(parts, container)
+        raise
+    container.resources.CopyFrom(resources)
+    await _close(parts, container)
+
+
+async def _close(parts: Parts, container: Container) -> None:
+    container.updating.Clear()
+    await parts.ledger.containers.save(container)
 
 
 def merge(

@@ -30,4 +30,5 @@ STEPS = (
     UPDATE containers SET image_ref = image_id, volume_refs = volume_images;
     """,
     "ALTER TABLE containers ADD COLUMN killed_at INTEGER NOT NULL DEFAULT 0;",
+    "ALTER TABLE containers ADD COLUMN updating BLOB NOT NULL DEFAULT x'';",
 )

@@ -1,10 +1,19 @@
 import asyncio
 import signal
+import sqlite3
+from contextlib import closing
 
 import pytest
 from fakes import IMAGE_DIGESTS, IMAGE_ID, container_config, pod_config
 
-from noderuntime.core.errors import AlreadyExists, FailedPrecondition, Internal, InvalidArgument, NotFound
+from noderuntime.core.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    HostError,
+    Internal,
+    InvalidArgument,
+    NotFound,
+)
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.containers import exits
 from noderuntime.lifecycle.containers.create import create_container
@@ -368,6 +377,31 @@ async def test_update_lays_new_limits_over_old_ones(node, running):
     await stop_container(node.parts, running, 0)
     with pytest.raises(FailedPrecondition):
         await update_container_resources(node.parts, running, limits)
+
+
+async def test_update_is_recorded_before_it_is_made(node, running):
+    node.world.hold["update"] = asyncio.Event()
+    limits = api_pb2.LinuxContainerResources(cpu_shares=77)
+    call = asyncio.create_task(update_container_resources(node.parts, running, limits))
+    await node.world.held.wait()
+    with closing(sqlite3.connect(node.directory / "state/ledger.db")) as ledger:
+        ((intent,),) = ledger.execute("SELECT updating FROM containers").fetchall()
+    assert api_pb2.LinuxContainerResources.FromString(intent) == limits
+    node.world.hold["update"].set()
+    await call
+    assert not node.parts.ledger.containers.get(running).updating.ByteSize()
+
+
+async def test_update_that_cannot_be_recorded_is_not_made(node, running):
+    with closing(sqlite3.connect(node.directory / "state/ledger.db")) as ledger:
+        ledger.execute("ALTER TABLE containers RENAME TO full")
+        with pytest.raises(HostError, match="writing the ledger"):
+            await update_container_resources(
+                node.parts, running, api_pb2.LinuxContainerResources(cpu_shares=7)
+            )
+        ledger.execute("ALTER TABLE full RENAME TO containers")
+    assert node.parts.executors["runc"].updates == []
+    assert (await status(node, running)).resources.linux.cpu_shares == 0
 
 
 async def test_exec_and_reopen_need_a_running_container(node, running):

@@ -60,7 +60,7 @@ def full_container(identifier=C, sandbox_id=A):
     )
 
 
-_ADDED = (["volume_images"], ["pod_oom_kills"], ["image_ref", "volume_refs"], ["killed_at"])
+_ADDED = (["volume_images"], ["pod_oom_kills"], ["image_ref", "volume_refs"], ["killed_at"], ["updating"])
 """Columns of containers that each migration after the first added."""
 
 

@@ -1,11 +1,13 @@
 import asyncio
 import json
 import os
+import sqlite3
+from contextlib import closing
 
 import pytest
 from fakes import container_config, pod_config
 
-from noderuntime.core.errors import AlreadyExists, Internal, InvalidArgument, NotFound
+from noderuntime.core.errors import AlreadyExists, HostError, Internal, InvalidArgument, NotFound
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.containers.create import create_container
 from noderuntime.lifecycle.containers.list import list_containers
@@ -279,6 +281,18 @@ async def test_new_limits_of_a_pod_are_kept(node):
     assert info["resources"] == {"memoryLimitInBytes": str(1 << 30)}
     with pytest.raises(NotFound):
         await update_pod_sandbox_resources(node.parts, "a" * 64, overhead, resources)
+
+
+async def test_limits_of_a_pod_that_cannot_be_recorded_stay_as_they_were(node):
+    sandbox = await run_pod_sandbox(node.parts, pod_config(), "runc")
+    limits = api_pb2.LinuxContainerResources(cpu_shares=5)
+    with closing(sqlite3.connect(node.directory / "state/ledger.db")) as ledger:
+        ledger.execute("ALTER TABLE sandboxes RENAME TO full")
+        with pytest.raises(HostError, match="writing the ledger"):
+            await update_pod_sandbox_resources(node.parts, sandbox, limits, limits)
+        ledger.execute("ALTER TABLE full RENAME TO sandboxes")
+    info = json.loads(pod_sandbox_status(node.parts, sandbox, verbose=True).info["info"])
+    assert (info["overhead"], info["resources"]) == ({}, {})
 
 
 async def test_filters(node):
