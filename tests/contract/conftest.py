@@ -1,4 +1,4 @@
-"""Fixtures of the contract tests: real tools, a private containerd, our daemon in front of it."""
+"""Fixtures of the contract tests: real tools, a private containerd, and our daemon in front of it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def daemon(containerd: Containerd) -> Iterator[Daemon]:
 
 @pytest.fixture
 def kubelet(daemon: Daemon, tmp_path: Path) -> Iterator[Kubelet]:
-    """A kubelet whose pods have to be gone, with all they had, when the test ends."""
+    """Yield a kubelet, and check that its pods left nothing when the test ends."""
     parent = f"/noderuntime-contract-{uuid.uuid4().hex[:8]}"
     client = Kubelet(daemon.socket, tmp_path, parent)
     yield client

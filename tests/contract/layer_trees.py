@@ -1,4 +1,4 @@
-"""Trees with everything that a filesystem can hold, and a way to tell whether two are the same."""
+"""Trees with every kind of file, and a comparison of two trees."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")
-"""cap_net_bind_service=ep, as the kernel keeps it."""
+"""cap_net_bind_service=ep, in the kernel's format."""
 
 
 def looks(root: Path) -> dict[str, dict[str, Any]]:
-    """Describe every entry below a directory, and itself: all that a container could notice."""
+    """Return the attributes of a directory and all entries below it that a container can observe."""
     start = os.fsencode(root)
     paths = [start]
     for place, directories, files in os.walk(start):
@@ -54,7 +54,7 @@ def _content(path: bytes, kind: int) -> str | None:
 
 
 def differences(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return what differs, by name; empty when nothing does."""
+    """Return the differing attributes by name; empty if there are none."""
     found: dict[str, Any] = {}
     for name in sorted(one.keys() | other.keys()):
         if name not in one or name not in other:
@@ -67,7 +67,7 @@ def differences(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]
 
 
 def make_everything(root: Path) -> None:
-    """Make one of each kind, with every property; needs root."""
+    """Create one file of each kind, with all attributes. Needs root."""
     for name in ("bin", "sticky", "empty", "deep/" + "/".join(["down" * 20] * 6)):
         (root / name).mkdir(parents=True)
     (root / "sticky").chmod(0o1777)

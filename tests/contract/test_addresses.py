@@ -1,4 +1,4 @@
-"""Addresses in a network namespace, as ip(8) sees them."""
+"""Addresses in a network namespace, verified with ip(8)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _addresses(netns: Path, interface: str) -> list[str]:
     return [f"{one['local']}/{one['prefixlen']}" for one in link["addr_info"]]
 
 
-async def test_an_interface_gets_what_it_lacks(host: LinuxHost, netns: Path) -> None:
+async def test_missing_addresses_are_added_to_the_interface(host: LinuxHost, netns: Path) -> None:
     _ip(netns, "link", "add", "eth0", "type", "veth")
     _ip(netns, "address", "add", ADDRESSES[0], "dev", "eth0")
     for _ in range(2):
@@ -47,7 +47,7 @@ async def test_an_interface_gets_what_it_lacks(host: LinuxHost, netns: Path) -> 
         assert _addresses(netns, "eth0") == list(ADDRESSES)
 
 
-async def test_no_interface_is_no_error_and_no_namespace_is_one(host: LinuxHost, netns: Path) -> None:
+async def test_addresses_of_a_missing_interface_or_namespace(host: LinuxHost, netns: Path) -> None:
     await host.add_addresses(netns, "eth0", [ip_interface(ADDRESSES[0])])
     with pytest.raises(HostError, match="gone"):
         await host.add_addresses(netns.with_name("gone"), "eth0", [ip_interface(ADDRESSES[0])])

@@ -33,7 +33,7 @@ from noderuntime.edge.router.routes import Method, Route, methods
 _SECONDS = 50.0
 _AT_LEAST = 1000
 _FDS = 8
-"""Descriptors that may come and go: connections, a database's journal."""
+"""Allowance for descriptors that come and go: connections, a database's journal."""
 
 _OURS = [one for one in methods() if one.route is not Route.UPSTREAM]
 _ENDING = {"StopPodSandbox", "RemovePodSandbox", "StopContainer", "RemoveContainer"}
@@ -48,11 +48,11 @@ _ANSWERS = {
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.INTERNAL,
 }
-"""INTERNAL only in the words of a tool or the kernel: see :meth:`World.send`."""
+"""INTERNAL only with the output of a tool or the kernel: see :meth:`World.send`."""
 
 
 class World:
-    """A daemon with a pod and a container that run, and what was sent to it."""
+    """A daemon with a running pod and container, and the responses to what was sent to it."""
 
     def __init__(self, daemon: Daemon, kubelet: Kubelet, room: Path) -> None:
         self.daemon = daemon
@@ -67,11 +67,11 @@ class World:
 
     @property
     def over(self) -> bool:
-        """Tell whether the time is up."""
+        """Return whether the time is up."""
         return time.monotonic() - self.began > _SECONDS
 
     def ensure(self) -> None:
-        """Have a pod and a container that run."""
+        """Make sure that a pod and a container run."""
         if self.container in self.kubelet.containers() and self._runs():
             return
         for pod in self.kubelet.pods():
@@ -83,7 +83,7 @@ class World:
         return self.kubelet.status(self.container).state == api_pb2.CONTAINER_RUNNING
 
     def seed(self, method: Method) -> Any:
-        """Make a request that would be answered, of which then something is changed."""
+        """Return a valid request, to be changed."""
         request: Any = method.request()
         if method.name == "RunPodSandbox":
             request.config.CopyFrom(self.kubelet.pod_config())
@@ -103,7 +103,7 @@ class World:
         return request
 
     def send(self, method: Method, raw: bytes) -> None:
-        """Send a request and look at the answer."""
+        """Send a request and check the response."""
         reply = method.response()
         try:
             reply = self._call(method, raw)
@@ -113,7 +113,7 @@ class World:
         self._undo(method, reply)
 
     def _judge(self, error: grpc.RpcError, asked: object) -> None:
-        """Fail unless it is a status of ours: a known code, and one line of what and why."""
+        """Fail unless the error is a known status code with a one-line message."""
         details = str(error.details())
         self.answers[error.code().name] += 1
         assert error.code() in _ANSWERS, (asked, details)
@@ -131,7 +131,7 @@ class World:
         return method.response()
 
     def _undo(self, method: Method, reply: Any) -> None:
-        """Take away what a request made, by the means that a kubelet has."""
+        """Undo what a request created, with CRI calls."""
         runtime = self.kubelet.runtime
         if method.name == "RunPodSandbox" and reply.pod_sandbox_id:
             runtime.StopPodSandbox(
@@ -150,7 +150,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(containerd: Containerd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """The world; when it ends, everything is looked at."""
+    """Yield the world, and check at its end that nothing is left."""
     room = tmp_path_factory.mktemp("room")
     run = Path(tempfile.mkdtemp(prefix="nrct-", dir="/run"))
     daemon = Daemon(run, Path(tempfile.mkdtemp(prefix="noderuntime-state-")), containerd, alone=True)
@@ -171,7 +171,7 @@ def world(containerd: Containerd, tmp_path_factory: pytest.TempPathFactory) -> I
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(data=st.data())
-def test_any_request_has_an_answer(world: World, data: st.DataObject) -> None:
+def test_any_request_gets_a_valid_response(world: World, data: st.DataObject) -> None:
     method = data.draw(st.sampled_from(_OURS))
     request = world.seed(method) if data.draw(st.integers(0, 9)) else method.request()
     for _ in range(data.draw(st.integers(1, 4))):
@@ -182,12 +182,12 @@ def test_any_request_has_an_answer(world: World, data: st.DataObject) -> None:
 
 @settings(max_examples=300, deadline=None, database=None)
 @given(method=st.sampled_from(_OURS), raw=st.binary(max_size=200))
-def test_noise_has_an_answer(world: World, method: Method, raw: bytes) -> None:
+def test_random_bytes_get_a_valid_response(world: World, method: Method, raw: bytes) -> None:
     if method.name not in _ENDING:
         world.send(method, raw)
 
 
-def test_afterwards_the_daemon_is_well_and_nothing_is_left(world: World) -> None:
+def test_the_daemon_works_and_nothing_is_left(world: World) -> None:
     assert world.answers.total() > _AT_LEAST, "too few to mean anything"
     assert world.answers["OK"] > 100
     assert world.answers["INVALID_ARGUMENT"] > 100

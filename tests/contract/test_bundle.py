@@ -1,4 +1,4 @@
-"""The bundle runs on a host that has nothing of what it needs: in a chroot that holds only the bundle."""
+"""The bundle runs on a host without its dependencies: in a chroot with only the bundle."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def home(host: Path) -> Path:
     return MINE / "versions" / (host / "opt/noderuntime/bundle/BUNDLE").read_text().strip()
 
 
-def test_the_link_leads_to_the_version_that_the_digest_names(host: Path, home: Path) -> None:
-    """What an agent copies is found through one fixed path."""
+def test_the_current_link_points_to_the_digests_version(host: Path, home: Path) -> None:
+    """An agent's copy is found through one fixed path."""
     assert (host / "opt/noderuntime/bundle").readlink() == Path("versions") / home.name
     assert re.fullmatch(r"[0-9a-f]{16}", home.name)
 
@@ -92,7 +92,7 @@ def test_the_environment_of_the_host_changes_nothing(host: Path, home: Path) -> 
     _in(host, str(home / "bin/noderuntime"), "version", env=hostile)
 
 
-def test_nothing_is_written_when_it_runs(host: Path, home: Path) -> None:
+def test_running_the_bundle_writes_no_files(host: Path, home: Path) -> None:
     """All modules are compiled beforehand, so a node's versions stay as they were delivered."""
     before = _listing(host / home.relative_to("/"))
     _in(host, str(home / "bin/python3"), "-I", "-c", "import noderuntime.app, noderuntime.agent, aiohttp")
@@ -108,10 +108,8 @@ def test_the_operator_is_not_on_the_node(host: Path, home: Path) -> None:
     assert not packages & {"kopf", "kubernetes", "noderuntime_operator", "pip"}
 
 
-def test_every_elf_file_is_static_or_uses_the_loader_and_libraries_of_the_bundle(
-    host: Path, home: Path
-) -> None:
-    """A library that the loader had to look for on the host would be another one there."""
+def test_elf_files_use_only_the_bundles_libraries(host: Path, home: Path) -> None:
+    """A library from the host would differ between nodes."""
     bundle = host / home.relative_to("/")
     own = {path.name for path in (bundle / "lib").iterdir()}
     dynamic = set()
@@ -129,8 +127,8 @@ def test_every_elf_file_is_static_or_uses_the_loader_and_libraries_of_the_bundle
     assert dynamic == {"python3", "conmon"}
 
 
-def test_runtimes_find_what_they_mount_on_in_the_pause_root(host: Path, home: Path) -> None:
-    """The root is mounted read-only: what is missing could not be made."""
+def test_the_pause_root_has_all_mount_points(host: Path, home: Path) -> None:
+    """The root is mounted read-only, so a missing mount point could not be created."""
     root = host / home.relative_to("/") / "share/pause"
     assert {"dev", "etc", "pause", "proc", "run", "sys", "tmp"} <= {path.name for path in root.iterdir()}
     assert {"hostname", "hosts", "resolv.conf"} <= {path.name for path in (root / "etc").iterdir()}

@@ -1,4 +1,4 @@
-"""Devices of third parties, described in files of the node, in real containers."""
+"""Devices of third parties, from CDI files on the node, in real containers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEVICE = "vendor.example/test=one"
 
 @pytest.fixture
 def vendor(daemon: Daemon, tmp_path: Path) -> Path:
-    """A vendor's file with a device that changes all that it may; returns what its hook writes."""
+    """Write a vendor's CDI file with a device that makes every change; return what its hook writes."""
     shared, written = tmp_path / "shared", tmp_path / "written"
     shared.mkdir()
     (shared / "library").write_text("of the vendor\n")
@@ -50,13 +50,13 @@ SCRIPT = """
 """
 
 
-def test_a_device_is_what_its_file_says(kubelet: Kubelet, vendor: Path) -> None:
+def test_a_cdi_device_is_added_as_specified(kubelet: Kubelet, vendor: Path) -> None:
     said = said_by(kubelet, "runc", SCRIPT, CDI_devices=[api_pb2.CDIDevice(name=DEVICE)])
     assert said == ["yes", "of the vendor", "0 4711", "fixed", "device"]
     assert json.loads(vendor.read_text())["status"] == "creating", "the hook was given the container's state"
 
 
-def test_older_clients_ask_by_annotation(kubelet: Kubelet, vendor: Path) -> None:
+def test_cdi_devices_are_requested_by_annotation(kubelet: Kubelet, vendor: Path) -> None:
     said = said_by(kubelet, "runc", "echo $VENDOR", annotations={"cdi.k8s.io/plugin": DEVICE})
     assert said == ["yes"]
 
@@ -93,7 +93,7 @@ def test_a_device_in_a_user_namespace(kubelet: Kubelet, vendor: Path) -> None:
         ("gvisor", DEVICE, grpc.StatusCode.INVALID_ARGUMENT, "gvisor offers no CDI devices"),
     ],
 )
-def test_what_cannot_be_had_is_said(
+def test_an_unavailable_cdi_device_is_named(
     kubelet: Kubelet, vendor: Path, handler: str, name: str, code: grpc.StatusCode, words: str
 ) -> None:
     config = kubelet.pod_config()

@@ -138,7 +138,7 @@ def connect(netns: Path, address: tuple[str, int]) -> socket.socket:
         return socket.create_connection(address, timeout=10)
 
 
-async def test_a_pod_gets_an_address_and_its_host_port_and_leaves_nothing(setup, pod):
+async def test_a_pod_gets_address_and_host_port_and_leaves_nothing(setup, pod):
     netns, sandbox = await setup.pod_netns("pod"), setup.sandbox()
     attachment = await setup.attach(sandbox, netns, pod)
     [address] = attachment.ips
@@ -188,7 +188,7 @@ async def test_del_is_idempotent_and_needs_neither_namespace_nor_result(setup, p
     await setup.network.detach(new_id(), "", pod, b"")
 
 
-async def test_an_exhausted_range_is_one_line_and_leaves_nothing_of_the_pod(setup, pod):
+async def test_an_exhausted_range_is_one_line_and_leaves_nothing(setup, pod):
     pod.ClearField("port_mappings")
     attached = []
     for number in range(5):
@@ -203,7 +203,7 @@ async def test_an_exhausted_range_is_one_line_and_leaves_nothing_of_the_pod(setu
         await setup.network.detach(*one)
 
 
-async def test_what_we_add_to_the_plugins_own_time(setup, pod, capsys):
+async def test_overhead_over_the_plugins_own_time(setup, pod, capsys):
     """Printed, not asserted: the machine is shared."""
     added, removed = [], []
     for number in range(5):

@@ -1,4 +1,4 @@
-"""What a pod asks for in its container's config, seen from inside the container."""
+"""The settings of a container's config, verified from inside the container."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_environment_directory_and_hostname(kubelet: Kubelet, handler: str) -> N
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
-def test_mounts_are_writable_or_not(kubelet: Kubelet, handler: str, tmp_path: Path) -> None:
+def test_mounts_are_writable_or_read_only(kubelet: Kubelet, handler: str, tmp_path: Path) -> None:
     writable, fixed = tmp_path / "w", tmp_path / "r"
     fixed.mkdir()
     (fixed / "file").write_text("from the node\n")
@@ -54,10 +54,10 @@ def test_mounts_are_writable_or_not(kubelet: Kubelet, handler: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("handler", "writable"), [("runc", ["/plain"]), ("gvisor", [])])
-def test_what_is_mounted_below_is_read_only_too_where_that_is_asked_for(
+def test_recursive_read_only_mounts_cover_submounts(
     kubelet: Kubelet, handler: str, writable: list[str], tmp_path: Path
 ) -> None:
-    """Inside gVisor a mount is one filesystem with all that is below it, and as such read-only."""
+    """Inside gVisor a mount is one filesystem with its submounts, so all of it is read-only."""
     below = tmp_path / "v/below"
     below.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "none", below], check=True)
@@ -122,7 +122,7 @@ def test_a_seccomp_profile_of_the_pods_own(kubelet: Kubelet, handler: str, rest:
     assert "refused" in said
 
 
-def test_gvisor_is_the_default_profile_of_its_containers(kubelet: Kubelet) -> None:
+def test_gvisor_applies_no_default_seccomp_profile(kubelet: Kubelet) -> None:
     default = api_pb2.SecurityProfile(profile_type=api_pb2.SecurityProfile.RuntimeDefault)
     script = "grep Seccomp: /proc/self/status | tr -d '[:blank:]'"
     assert said_by(kubelet, "gvisor", script, linux=linux(seccomp=default)) == ["Seccomp:0"]
@@ -162,7 +162,7 @@ def test_what_is_refused_leaves_nothing(
         ({"net/../../kernel/core_pattern": "x"}, api_pb2.POD),
     ],
 )
-def test_sysctls_that_are_none_of_the_pods_are_refused(
+def test_sysctls_outside_the_pods_namespaces_are_rejected(
     kubelet: Kubelet, sysctl: dict[str, str], network: api_pb2.NamespaceMode
 ) -> None:
     options = api_pb2.NamespaceOption(network=network, pid=api_pb2.CONTAINER)
@@ -177,7 +177,7 @@ def test_sysctls_that_are_none_of_the_pods_are_refused(
 @pytest.mark.parametrize(
     ("policy", "groups"), [(api_pb2.Merge, {33, 44, 9}), (api_pb2.Strict, {33, 9})], ids=["Merge", "Strict"]
 )
-def test_groups_of_the_image_come_along_unless_the_policy_is_strict(
+def test_image_groups_are_added_unless_the_policy_is_strict(
     kubelet: Kubelet, policy: api_pb2.SupplementalGroupsPolicy, groups: set[int]
 ) -> None:
     asked = linux(run_as_username="web", supplemental_groups=[9], supplemental_groups_policy=policy)
@@ -223,7 +223,7 @@ def test_standard_input_and_terminal_do_not_stop_a_container(
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
-def test_the_nodes_network(kubelet: Kubelet, handler: str) -> None:
+def test_a_pod_uses_the_nodes_network(kubelet: Kubelet, handler: str) -> None:
     options = api_pb2.NamespaceOption(network=api_pb2.NamespaceMode.NODE, pid=api_pb2.NamespaceMode.CONTAINER)
     config = kubelet.pod_config(
         linux=api_pb2.LinuxPodSandboxConfig(
@@ -283,7 +283,7 @@ def cgroup_files(kubelet: Kubelet, container: str) -> Callable[[str, str], str]:
     return read
 
 
-def test_every_limit_reaches_the_kernel_and_can_be_moved(kubelet: Kubelet) -> None:
+def test_every_limit_reaches_the_kernel_and_can_change(kubelet: Kubelet) -> None:
     config = kubelet.pod_config()
     pod = kubelet.run(config, "runc")
     limits = api_pb2.LinuxContainerResources(
@@ -307,7 +307,7 @@ def test_every_limit_reaches_the_kernel_and_can_be_moved(kubelet: Kubelet) -> No
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_a_limit_below_what_is_used_is_refused_and_kills_nobody(kubelet: Kubelet) -> None:
+def test_a_limit_below_the_usage_is_rejected_without_a_kill(kubelet: Kubelet) -> None:
     config = kubelet.pod_config()
     pod = kubelet.run(config, "runc")
     limits = api_pb2.LinuxContainerResources(memory_limit_in_bytes=64 << 20)

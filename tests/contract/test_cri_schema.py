@@ -97,7 +97,7 @@ def _enum_facts(enum: descriptor_pb2.EnumDescriptorProto, path: str) -> Iterator
         yield f"{path}.{value.name}", value.number
 
 
-def test_every_name_number_and_type_is_kubernetes_own(
+def test_names_numbers_and_types_are_those_of_kubernetes(
     official: descriptor_pb2.FileDescriptorProto, ours: descriptor_pb2.FileDescriptorProto
 ) -> None:
     theirs = _facts(official)
@@ -105,7 +105,7 @@ def test_every_name_number_and_type_is_kubernetes_own(
     assert _facts(ours) == theirs
 
 
-def test_a_difference_would_be_seen(ours: descriptor_pb2.FileDescriptorProto) -> None:
+def test_a_changed_field_is_detected(ours: descriptor_pb2.FileDescriptorProto) -> None:
     changed = descriptor_pb2.FileDescriptorProto.FromString(ours.SerializeToString())
     changed.message_type[0].field[0].number = 99
     assert _facts(changed) != _facts(ours)

@@ -1,4 +1,4 @@
-"""What every handler owes, asked of the real tools: the same suite for runc, crun and gVisor."""
+"""The contract of a handler with the real tools: the same suite for runc, crun and gVisor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HANDLERS = ["runc", "crun", "gvisor"]
 
 @pytest.fixture(params=HANDLERS)
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    """A sandbox that must be gone without a trace when its test ends."""
+    """Yield a sandbox, and check that it leaves nothing when the test ends."""
     made = Bench(request.param, Path(tempfile.mkdtemp(prefix="nrb-", dir="/run")))
     await made.open()
     yield made
@@ -36,7 +36,7 @@ async def test_log_and_exit_code_of_a_container(bench: Bench, code: int) -> None
     assert sorted(bench.log(container)) == ["err", "out"]
 
 
-async def test_two_containers_of_one_sandbox_have_a_log_and_an_end_each(bench: Bench) -> None:
+async def test_containers_of_a_sandbox_have_separate_logs_and_exits(bench: Bench) -> None:
     first = await bench.launch("sh", "-c", "echo one; exec sleep 1000")
     second = await bench.launch("sh", "-c", "echo two; exit 4")
     assert (await bench.ended(second)).exit_code == 4
@@ -51,7 +51,7 @@ async def test_nothing_runs_before_start(bench: Bench) -> None:
     assert (await bench.ended(container)).exit_code == 0
 
 
-async def test_what_runs_or_has_ended_is_not_started_again(bench: Bench) -> None:
+async def test_start_fails_for_a_running_or_ended_container(bench: Bench) -> None:
     container = await bench.launch("sleep", "1000")
     with pytest.raises((ToolError, FailedPrecondition)):
         await bench.start(container)
@@ -62,7 +62,7 @@ async def test_what_runs_or_has_ended_is_not_started_again(bench: Bench) -> None
 
 
 @pytest.mark.parametrize("bench", ["runc", "crun"], indirect=True)
-async def test_what_ended_before_its_start_is_not_started(bench: Bench) -> None:
+async def test_start_fails_after_the_container_has_ended(bench: Bench) -> None:
     container = await bench.create("sleep", "1000")
     await bench.host.signal(bench.made[container].process, signal.SIGKILL)
     with pytest.raises(ToolError, match=r"stopped|not running|already dead"):
@@ -86,7 +86,7 @@ async def test_the_stop_signal_reaches_the_first_process(bench: Bench) -> None:
     assert bench.log(container) == ["up", "stopping"]
 
 
-async def test_kill_and_delete_of_what_is_gone_are_no_errors(bench: Bench) -> None:
+async def test_kill_and_delete_of_a_missing_container_succeed(bench: Bench) -> None:
     container = await bench.launch("sh", "-c", "exit 0")
     await bench.ended(container)
     await bench.executor.kill(container, bench.sandbox, signal.SIGKILL)
@@ -95,7 +95,7 @@ async def test_kill_and_delete_of_what_is_gone_are_no_errors(bench: Bench) -> No
     await bench.executor.delete(container, bench.sandbox)
 
 
-async def test_delete_ends_what_still_runs(bench: Bench) -> None:
+async def test_delete_kills_a_running_container(bench: Bench) -> None:
     container = await bench.launch("sleep", "1000")
     await bench.executor.delete(container, bench.sandbox)
     assert (await bench.ended(container)).exit_code == 137
@@ -188,7 +188,7 @@ async def test_sandbox_is_killed_without_its_runtime(bench: Bench, tmp_path: Pat
 
 
 @pytest.mark.parametrize("bench", ["gvisor"], indirect=True)
-async def test_a_lock_that_an_overlapping_call_made_anew_goes_with_the_sandbox(bench: Bench) -> None:
+async def test_a_recreated_lock_is_removed_with_the_sandbox(bench: Bench) -> None:
     container = await bench.launch("sh", "-c", "exit 0")
     await bench.ended(container)
     await bench.executor.delete(container, bench.sandbox)

@@ -1,4 +1,4 @@
-"""What images/base.py promises, held against every backend: our own, and one with a real containerd."""
+"""The contract of images/base.py for every backend: the native one, and one with a real containerd."""
 
 import asyncio
 import shutil
@@ -38,7 +38,7 @@ DEFAULTS = {
 
 
 def images():
-    """Make the images that all tests share: one for two platforms and with two names, and an empty one."""
+    """Create the shared images: one for two platforms and with two names, and an empty one."""
     layout = Layout()
     app = layout.image([{"etc/a": b"lower", "b": b"gone"}, {"etc/a": b"upper", ".wh.b": b""}], DEFAULTS)
     foreign = layout.image([{"foreign": b""}], architecture="arm64")
@@ -54,7 +54,7 @@ def mounts(area):
 
 
 class ContainerdNode:
-    """A containerd with a few images, and what a test may do to it."""
+    """A containerd with a few images, and operations on it for tests."""
 
     def __init__(self, daemon: Containerd, area: Path) -> None:
         self.daemon, self.area = daemon, area
@@ -91,7 +91,7 @@ class ContainerdNode:
 
 
 class NativeNode:
-    """A store of our own with the same images."""
+    """A native store with the same images."""
 
     def __init__(self, area: Path) -> None:
         self.area = area
@@ -172,7 +172,7 @@ def target(node):
 
 @pytest.fixture
 async def container(backend, target):
-    """A key that the test prepares; released afterwards."""
+    """Yield a key for the test to prepare. It is released afterwards."""
     key = new_id()
     yield key
     await backend.release(key, target)
@@ -204,14 +204,14 @@ async def test_an_image_is_found_by_tag_digest_and_id(backend, node):
     assert by_digest.repo_digests == (f"{NAME}@{node.index['digest']}",)
 
 
-async def test_an_image_that_is_not_there_is_named(backend):
+async def test_a_missing_image_is_named(backend):
     with pytest.raises(NotFound, match=r"'images.test/none' is not on this node"):
         await backend.image("images.test/none")
     with pytest.raises(NotFound):
         await backend.image("f" * 64)
 
 
-async def test_a_snapshot_shows_the_layers_and_is_the_containers_own(backend, node, container, target):
+async def test_a_snapshot_shows_the_layers_and_is_private(backend, node, container, target):
     image = await backend.image(f"{NAME}:1")
     await backend.prepare(container, image, target, {"example.com/why": "a test"})
     assert (target / "etc/a").read_bytes() == b"upper"
@@ -250,7 +250,7 @@ async def test_the_filesystem_is_a_directory_on_this_node(backend):
     assert await backend.filesystem() == filesystem
 
 
-async def test_release_is_idempotent_and_forgives_keys_that_never_were(backend, container, target):
+async def test_release_is_idempotent_and_accepts_unknown_keys(backend, container, target):
     await backend.prepare(container, await backend.image(f"{NAME}:1"), target, {})
     await backend.release(container, target)
     assert list(target.iterdir()) == []
@@ -258,7 +258,7 @@ async def test_release_is_idempotent_and_forgives_keys_that_never_were(backend, 
     await backend.release(new_id(), target / "never")
 
 
-async def test_a_key_in_use_is_refused_and_its_owner_keeps_it(backend, container, target):
+async def test_a_key_in_use_is_rejected_and_its_snapshot_stays(backend, container, target):
     image = await backend.image(f"{NAME}:1")
     await backend.prepare(container, image, target, {})
     with pytest.raises(AlreadyExists):
@@ -297,7 +297,7 @@ async def test_an_image_that_was_not_unpacked_is_a_clear_error(backend, target):
     assert await backend.keys() == set()
 
 
-async def test_an_image_that_was_removed_since_it_was_looked_up_is_a_clear_error(backend, node, target):
+async def test_an_image_removed_meanwhile_is_a_clear_error(backend, node, target):
     layout = Layout()
     layout.name(layout.image([{"soon": b"gone"}]), f"{NAME}:gone")
     await node.load(layout)
@@ -309,7 +309,7 @@ async def test_an_image_that_was_removed_since_it_was_looked_up_is_a_clear_error
     assert await backend.keys() == set()
 
 
-async def test_layers_live_as_long_as_a_snapshot_needs_them(backend, node, container, target):
+async def test_layers_exist_as_long_as_their_snapshots(backend, node, container, target):
     layout = Layout()
     layout.name(layout.image([{"kept": b"while used"}]), f"{NAME}:short-lived")
     await node.load(layout)

@@ -1,4 +1,4 @@
-"""Our own images with nothing replaced: a real registry, workers, overlayfs, full disks, sudden deaths."""
+"""The native backend without fakes: a real registry, workers, overlayfs, full disks, killed daemons."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ APP = [
 
 @pytest.fixture(scope="module")
 def registry():
-    """A registry with ``team/app``: some tags, and what its layers hold."""
+    """A registry with ``team/app`` and several tags, and the content of its layers."""
     directory = Path(tempfile.mkdtemp(prefix="noderuntime-registry-"))
     started = RealRegistry(directory, directory / "storage", "plain")
     layout = Layout()
@@ -130,7 +130,7 @@ async def test_an_image_volume_and_a_path_into_it(backend, registry, target, are
     assert os.listdir(area / "images/layers") == []
 
 
-async def test_a_full_disk_is_told_and_leaves_earlier_images_whole(registry, area, target):
+async def test_a_full_disk_fails_the_pull_and_keeps_images(registry, area, target):
     small = area / "small"
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "none", small], check=True)
@@ -153,7 +153,7 @@ async def test_a_full_disk_is_told_and_leaves_earlier_images_whole(registry, are
     await backend.close()
 
 
-def test_a_pull_that_is_killed_at_any_step_is_done_by_the_next_one(registry, area):
+def test_a_pull_killed_at_any_step_is_completed_by_the_next(registry, area):
     """See realnode/crashing.py. What is left by the killed one is used or gone."""
     command = [sys.executable, crashing.__file__, area, registry.authority, "team/app:1", registry.app["id"]]
     ran = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=500, check=False)

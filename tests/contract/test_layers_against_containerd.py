@@ -1,4 +1,4 @@
-"""Layers unpacked by a worker and by containerd: the directories that overlayfs gets are the same."""
+"""Layers unpacked by a worker and by containerd: the resulting directories are equal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAME = "noderuntime.test/layers:1"
 
 
 class Layer:
-    """An archive made entry by entry."""
+    """An archive built entry by entry."""
 
     def __init__(self) -> None:
         self._buffer = io.BytesIO()
@@ -103,13 +103,13 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def blobs(place: Path) -> list[tuple[str, bytes, bytes]]:
-    """Media type, compressed and uncompressed bytes of each layer, the lowest first."""
+    """Return media type, compressed and uncompressed bytes of each layer, lowest first."""
     return [(LAYER + suffix, pack(raw := make(place)), raw) for make, suffix, pack in LAYERS]
 
 
 @pytest.fixture(scope="module")
 def theirs(containerd: Containerd, place: Path, blobs: list[tuple[str, bytes, bytes]]) -> list[Path]:
-    """containerd's directory for each layer, the lowest first."""
+    """Return containerd's directory of each layer, lowest first."""
 
     def ctr(*arguments: object) -> str:
         argv = [tool("ctr"), "-a", containerd.socket, "-n", "k8s.io", *map(str, arguments)]
@@ -155,7 +155,7 @@ async def unpack(unpackers: Unpackers, blob: tuple[str, bytes, bytes], directory
 
 
 @pytest.mark.parametrize("number", range(len(LAYERS)), ids=[make.__name__ for make, _, _ in LAYERS])
-async def test_each_layer(
+async def test_each_layer_equals_containerds(
     theirs: list[Path], blobs: list[tuple[str, bytes, bytes]], unpackers: Unpackers, number: int
 ) -> None:
     assert len(theirs) == len(LAYERS)

@@ -1,4 +1,4 @@
-"""What GNU tar packs, a worker unpacks as GNU tar does: mode, owner, attributes, time, links and contents."""
+"""A worker unpacks archives of GNU tar as GNU tar does: mode, owner, attributes, time, links and contents."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def tar(*arguments: object) -> None:
 
 
 @pytest.mark.parametrize("packed", PACKED)
-async def test_everything_that_tar_can_pack(place: Path, unpackers: Unpackers, packed: str) -> None:
+async def test_every_kind_of_entry_of_gnu_tar_is_unpacked(
+    place: Path, unpackers: Unpackers, packed: str
+) -> None:
     source, theirs, ours = place / "source", place / "theirs", place / "ours"
     source.mkdir()
     make_everything(source)
@@ -73,8 +75,8 @@ async def test_everything_that_tar_can_pack(place: Path, unpackers: Unpackers, p
 @pytest.mark.parametrize(
     "pack", [["gzip", "-1"], ["gzip", "-9"], ["zstd", "-q"], ["zstd", "-q", "-1", "--long=27"]]
 )
-async def test_a_tree_of_this_machine(place: Path, unpackers: Unpackers, pack: list[str]) -> None:
-    """Programs, configuration and links as a distribution has them."""
+async def test_a_tree_of_this_machine_round_trips(place: Path, unpackers: Unpackers, pack: list[str]) -> None:
+    """Programs, configuration and links as in a distribution."""
     blob = place / "blob"
     parts = [part for part in ("etc", "usr/sbin", "usr/share/zoneinfo") if (Path("/") / part).exists()]
     tar("-C", "/", "--sort=name", *PACKED["pax"], "-cf", blob, *parts)
@@ -91,7 +93,7 @@ async def test_a_tree_of_this_machine(place: Path, unpackers: Unpackers, pack: l
 
 
 async def test_a_full_disk(place: Path, unpackers: Unpackers) -> None:
-    """The error says so, and names what did not fit; once there is room, the same worker goes on."""
+    """The error names the file that did not fit; after space is freed, the same worker continues."""
     small = place / "small"
     small.mkdir()
     (place / "large").write_bytes(b"x" * (2 << 20))

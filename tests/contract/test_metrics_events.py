@@ -25,7 +25,7 @@ BUSY = "i=0; while test $i -lt 200000; do i=$((i+1)); done; echo done; exec slee
 
 
 def values(container: api_pb2.ContainerMetrics) -> dict[str, int]:
-    """Return the numbers by name."""
+    """Return the values by name."""
     return {one.name: one.value.value for one in container.metrics}
 
 
@@ -65,7 +65,7 @@ def test_metrics_of_a_pod(kubelet: Kubelet, handler: str) -> None:
         assert numbers["container_ulimits_soft"] > 0
 
 
-def test_a_node_whose_upstream_streams_no_lists_has_none(kubelet: Kubelet) -> None:
+def test_streamed_lists_need_the_upstreams_support(kubelet: Kubelet) -> None:
     with pytest.raises(grpc.RpcError) as refused:  # clients ask for the plain list then
         list(kubelet.runtime.StreamPodSandboxes(api_pb2.StreamPodSandboxesRequest(), timeout=60))
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -73,7 +73,7 @@ def test_a_node_whose_upstream_streams_no_lists_has_none(kubelet: Kubelet) -> No
 
 @pytest.fixture
 def alone(containerd: Containerd, tmp_path: Path) -> Iterator[Kubelet]:
-    """A kubelet of a daemon that has no upstream."""
+    """Yield a kubelet of a standalone daemon."""
     run = Path(tempfile.mkdtemp(prefix="nrct-", dir="/run"))
     served = Daemon(run, Path(tempfile.mkdtemp(prefix="noderuntime-state-")), containerd, alone=True)
     served.start()
@@ -86,7 +86,7 @@ def alone(containerd: Containerd, tmp_path: Path) -> Iterator[Kubelet]:
         remove_cgroups(client.parent)
 
 
-def test_streamed_lists_tell_what_the_plain_ones_tell(alone: Kubelet) -> None:
+def test_streamed_lists_equal_the_unary_ones(alone: Kubelet) -> None:
     config = alone.pod_config()
     pod = alone.run(config, "runc")
     container = alone.run_container(pod, config, "main", "exec sleep 1000")
@@ -106,7 +106,7 @@ def test_streamed_lists_tell_what_the_plain_ones_tell(alone: Kubelet) -> None:
 
 
 class Listener:
-    """Listens to events as the kubelet does, in a thread."""
+    """Receives events as the kubelet does, in a thread."""
 
     def __init__(self, kubelet: Kubelet) -> None:
         self.call = kubelet.runtime.GetContainerEvents(api_pb2.GetEventsRequest(), timeout=120)
@@ -121,7 +121,7 @@ class Listener:
             return
 
     def until(self, kind: api_pb2.ContainerEventType, identifier: str) -> api_pb2.ContainerEventResponse:
-        """Wait for an event; those before it are dropped."""
+        """Wait for an event. Earlier ones are dropped."""
         while True:
             event = self.heard.get(timeout=30)
             if (event.container_event_type, event.container_id) == (kind, identifier):
@@ -130,7 +130,7 @@ class Listener:
 
 @pytest.fixture
 def listener(kubelet: Kubelet) -> Iterator[Listener]:
-    """A listener that is known to listen: it has heard of a pod."""
+    """Yield a listener that has received an event, so that it is known to be connected."""
     made = Listener(kubelet)
     while made.heard.empty():
         kubelet.stop_and_remove(kubelet.run(kubelet.pod_config(), "runc"))
@@ -139,9 +139,7 @@ def listener(kubelet: Kubelet) -> Iterator[Listener]:
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
-def test_events_tell_how_the_pod_is_at_that_moment(
-    kubelet: Kubelet, listener: Listener, handler: str
-) -> None:
+def test_events_contain_the_pods_current_status(kubelet: Kubelet, listener: Listener, handler: str) -> None:
     config = kubelet.pod_config()
     pod = kubelet.run(config, handler)
     started = listener.until(api_pb2.CONTAINER_STARTED_EVENT, pod)
@@ -180,7 +178,7 @@ def test_a_checkpoint_is_an_archive_or_one_clear_error(kubelet: Kubelet, tmp_pat
     assert kubelet.exec(container, "cat /made").stdout == b"x\n"
 
 
-def test_gvisor_says_that_it_has_no_checkpoints(kubelet: Kubelet, tmp_path: Path) -> None:
+def test_checkpoint_is_unimplemented_in_gvisor(kubelet: Kubelet, tmp_path: Path) -> None:
     config = kubelet.pod_config()
     pod = kubelet.run(config, "gvisor")
     container = kubelet.run_container(pod, config, "main", "exec sleep 1000")

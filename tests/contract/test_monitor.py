@@ -1,4 +1,4 @@
-"""conmon as our monitor: logs, exits, cgroups and marks of out-of-memory kills, with the real tools."""
+"""conmon as the monitor: logs, exits, cgroups and records of OOM kills, with the real tools."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}[+-]\d\d:\d\d (stdout|s
 
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
-    """A runc sandbox that must be gone without a trace when its test ends."""
+    """Yield a runc sandbox, and check that it leaves nothing when the test ends."""
     made = Bench("runc", Path(tempfile.mkdtemp(prefix="nrb-", dir="/run")))
     await made.open()
     yield made
     assert await made.close() == []
 
 
-async def test_the_log_has_the_format_that_the_kubelet_reads(bench: Bench) -> None:
+async def test_the_log_has_the_cri_format(bench: Bench) -> None:
     container = await bench.launch("sh", "-c", "echo out; echo err >&2; echo -n unfinished")
     await bench.ended(container)
     lines = bench.log_file(container).read_text().splitlines()
@@ -39,7 +39,7 @@ async def test_the_log_has_the_format_that_the_kubelet_reads(bench: Bench) -> No
     assert all(LINE.fullmatch(line) for line in lines)
 
 
-async def test_a_reopened_log_goes_on_in_a_new_file(bench: Bench) -> None:
+async def test_a_reopened_log_continues_in_a_new_file(bench: Bench) -> None:
     container = await bench.launch(
         "sh", "-c", "echo before; trap 'echo after; exit 0' TERM; while :; do sleep 0.1; done"
     )
@@ -61,7 +61,7 @@ async def test_the_log_of_an_ended_container_cannot_be_reopened(bench: Bench) ->
         await bench.monitor.reopen_log(bench.run / "containers" / container, bench.log_file(container))
 
 
-async def test_monitors_live_in_their_pods_cgroup(bench: Bench) -> None:
+async def test_monitors_run_in_their_pods_cgroup(bench: Bench) -> None:
     container = await bench.launch("sleep", "1000")
     monitor = bench.made[container].monitor
     lines = Path(f"/proc/{monitor.pid}/cgroup").read_text().splitlines()
@@ -92,14 +92,14 @@ async def test_no_monitor_is_started_without_a_cgroup(bench: Bench, tmp_path: Pa
     await bench.monitor.forget(request.container_id)
 
 
-async def test_an_out_of_memory_kill_leaves_its_mark(bench: Bench) -> None:
+async def test_an_oom_kill_is_recorded(bench: Bench) -> None:
     limits = {"resources": {"memory_limit_in_bytes": 16 << 20}}
     container = await bench.launch("sh", "-c", "tail /dev/zero", linux=limits)
     assert (await bench.ended(container)).exit_code == 137
     assert bench.monitor.oom_killed(container)
 
 
-async def test_an_ordinary_end_leaves_no_such_mark(bench: Bench) -> None:
+async def test_an_ordinary_exit_records_no_oom_kill(bench: Bench) -> None:
     container = await bench.launch("sh", "-c", "exit 137")
     await bench.ended(container)
     assert not bench.monitor.oom_killed(container)
@@ -131,7 +131,7 @@ async def test_a_missing_monitor_is_named(tmp_path: Path) -> None:
 
 
 async def test_a_missing_runtime_is_named(bench: Bench, tmp_path: Path) -> None:
-    """conmon ends of it before or after it is let go."""
+    """conmon can exit before or after it is released."""
     for _ in range(5):
         request = MonitorRequest(new_id(), "c", tmp_path, Path("/no/such/runtime"), (), f"{bench.cgroup}/m")
         with pytest.raises(NotFound, match="the runtime /no/such/runtime is missing"):

@@ -1,4 +1,4 @@
-"""Pins, mounts and trees against the real kernel, as root; every test leaves the machine as it was."""
+"""Pins, mounts and trees with the real kernel, as root. Every test cleans up."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from noderuntime.node.host.trees import remove_tree
 
 @pytest.fixture
 def area(tmp_path):
-    """A directory of our own; fails the test when a mount is left in it."""
+    """Yield a directory. The test fails if a mount is left in it."""
     yield tmp_path
     left = mounted_below(tmp_path)
     for point in reversed(left):
@@ -34,7 +34,7 @@ def inside(pins: dict[str, Path], *command: str) -> str:
     return subprocess.run(["nsenter", *flags, *command], check=True, capture_output=True, text=True).stdout
 
 
-async def test_pins_hold_furnished_namespaces_until_they_are_unpinned(area):
+async def test_pinned_namespaces_are_set_up_until_unpinned(area):
     pins = {"net": area / "ns/net", "ipc": area / "ns/ipc", "uts": area / "ns/uts"}
     own = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in pins}
     await pin_namespaces(
@@ -61,11 +61,11 @@ async def test_pins_hold_furnished_namespaces_until_they_are_unpinned(area):
 
 @pytest.fixture
 def user(area):
-    """A user namespace with room for 65536 users and groups, to be pinned."""
+    """Return a user namespace to pin, with 65536 users and groups."""
     return UserNamespace(area / "ns/user", IdRange(0, 1_000_000, 65536), IdRange(0, 2_000_000, 65536))
 
 
-async def test_a_user_namespace_owns_what_is_made_with_it(area, user):
+async def test_a_user_namespace_owns_the_namespaces_made_with_it(area, user):
     host, pins = LinuxHost(), {"net": area / "ns/net", "ipc": area / "ns/ipc", "uts": area / "ns/uts"}
     sysctls = {"net.ipv4.ping_group_range": "0 65535", "kernel.shm_rmid_forced": "1"}
     await host.pin_namespaces(pins, hostname="pod-1", sysctls=sysctls, user=user)
@@ -81,7 +81,7 @@ async def test_a_user_namespace_owns_what_is_made_with_it(area, user):
     assert not any(path.exists() for path in every.values())
 
 
-async def test_a_value_that_makes_no_sense_inside_leaves_no_pin(area, user):
+async def test_an_invalid_value_inside_leaves_no_pin(area, user):
     with pytest.raises(InvalidArgument, match="ping_group_range"):
         await LinuxHost().pin_namespaces(
             {"net": area / "ns/net"}, sysctls={"net.ipv4.ping_group_range": "0 65536"}, user=user
@@ -89,7 +89,7 @@ async def test_a_value_that_makes_no_sense_inside_leaves_no_pin(area, user):
     assert list(area.iterdir()) == []
 
 
-async def test_layers_belong_to_who_they_belong_to_inside(area, user):
+async def test_layers_have_the_images_owners_inside(area, user):
     host = LinuxHost()
     await host.pin_namespaces({}, user=user)
     layers = [area / "some/long/way/to/the/snapshots" / str(number) / "fs" for number in range(120)]
@@ -134,7 +134,7 @@ async def test_a_sysctl_that_the_kernel_refuses_leaves_no_pin(area):
     assert list(area.iterdir()) == []
 
 
-async def test_a_sysctl_of_the_node_is_refused_before_anything_is_made(area):
+async def test_a_sysctl_of_the_node_is_rejected_up_front(area):
     with pytest.raises(InvalidArgument, match="core_pattern"):
         await pin_namespaces({"net": area / "net"}, sysctls={"kernel.core_pattern": "x"})
     assert list(area.iterdir()) == []
@@ -148,7 +148,7 @@ async def test_a_pin_that_exists_is_not_taken_over(area):
     assert (area / "net").read_text() == "somebody's"
 
 
-async def test_a_read_only_bind_is_read_only_and_keeps_the_flags_of_its_source(area):
+async def test_a_read_only_bind_keeps_the_flags_of_its_source(area):
     source, target = area / "source", area / "target"
     source.mkdir()
     target.mkdir()
@@ -164,7 +164,7 @@ async def test_a_read_only_bind_is_read_only_and_keeps_the_flags_of_its_source(a
         await mounts.unmount(point)
 
 
-async def test_unmount_takes_every_layer_and_forgives_what_is_not_there(area):
+async def test_unmount_removes_stacked_mounts_and_is_idempotent(area):
     target = area / "target"
     target.mkdir()
     for _ in range(2):
@@ -185,13 +185,13 @@ async def test_unmount_does_not_follow_a_link(area):
     await mounts.unmount(target)
 
 
-async def test_an_impossible_mount_is_one_clear_error(area):
+async def test_a_failed_mount_is_one_clear_error(area):
     (area / "target").mkdir()
     with pytest.raises(HostError, match=r"mount nosuchfs at .*target.*errno 19"):
         await mounts.mount(Mount("x", area / "target", "nosuchfs"))
 
 
-async def test_more_layers_than_a_page_of_mount_options_holds(area, tmp_path_factory):
+async def test_more_layers_fit_than_in_one_page_of_options(area, tmp_path_factory):
     where = os.getcwd()
     layers = [area / "some/long/way/to/the/snapshots" / str(number) / "fs" for number in range(120)]
     for number, layer in enumerate(layers):
@@ -208,7 +208,7 @@ async def test_more_layers_than_a_page_of_mount_options_holds(area, tmp_path_fac
     await mounts.unmount(target)
 
 
-async def test_a_tree_goes_and_what_its_links_point_at_stays(area):
+async def test_remove_tree_does_not_follow_symlinks(area):
     outside, tree = area / "outside", area / "tree"
     outside.mkdir()
     (outside / "kept").touch()
@@ -223,7 +223,7 @@ async def test_a_tree_goes_and_what_its_links_point_at_stays(area):
     await remove_tree(area / "no/such/parent")
 
 
-async def test_a_link_in_place_of_the_tree_is_removed_and_not_followed(area):
+async def test_remove_tree_removes_a_symlink_in_its_place(area):
     (area / "outside").mkdir()
     (area / "outside/kept").touch()
     (area / "tree").symlink_to(area / "outside")
@@ -233,7 +233,7 @@ async def test_a_link_in_place_of_the_tree_is_removed_and_not_followed(area):
 
 
 @pytest.mark.parametrize("kind", ["bind of the same filesystem", "another filesystem", "a file"])
-async def test_a_mount_inside_the_tree_stops_the_removal(area, kind):
+async def test_remove_tree_stops_at_a_mount(area, kind):
     precious, tree = area / "precious", area / "tree"
     precious.mkdir()
     (precious / "kept").touch()

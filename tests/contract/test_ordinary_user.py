@@ -1,4 +1,4 @@
-"""``make check`` from a fresh copy, by a user who owns nothing but that copy, a home and a cache."""
+"""``make check`` in a fresh copy, as a user who owns only that copy, a home and a cache."""
 
 from __future__ import annotations
 

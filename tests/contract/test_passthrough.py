@@ -1,4 +1,4 @@
-"""What the upstream says must arrive as it was said: a real containerd behind our dispatcher."""
+"""Responses of the upstream arrive unchanged: a real containerd behind our dispatcher."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Nothing:
 
 @dataclass
 class OnlyOne:
-    """A table with one record, which is the record as well."""
+    """A table with one record, which is itself."""
 
     id: str
 
@@ -113,7 +113,7 @@ async def test_only_root_may_connect(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("handler", ["", "theirs"])
-async def test_a_pod_of_the_upstream_lives_its_life_through_us(edge: Edge, handler: str) -> None:
+async def test_a_pod_of_the_upstream_is_managed_through_us(edge: Edge, handler: str) -> None:
     request = _pod(handler)
     pod = (await edge.runtime.RunPodSandbox(request)).pod_sandbox_id
     config = api_pb2.ContainerConfig(
@@ -162,7 +162,7 @@ async def test_prefix_of_both_sides_is_ambiguous(edge: Edge, containerd: Contain
             await edge.runtime.RemovePodSandbox(api_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod))
 
 
-async def test_lists_hold_both_sides(edge: Edge) -> None:
+async def test_lists_contain_both_sides(edge: Edge) -> None:
     pod = (await edge.runtime.RunPodSandbox(_pod())).pod_sandbox_id
     try:
         listed = await edge.runtime.ListPodSandbox(api_pb2.ListPodSandboxRequest())
@@ -172,7 +172,7 @@ async def test_lists_hold_both_sides(edge: Edge) -> None:
         await edge.runtime.RemovePodSandbox(api_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod))
 
 
-async def test_an_error_arrives_with_its_code_and_words(edge: Edge) -> None:
+async def test_an_upstream_error_keeps_its_code_and_details(edge: Edge) -> None:
     request = api_pb2.ContainerStatusRequest(container_id="f" * 64)
     with pytest.raises(grpc.aio.AioRpcError) as through:
         await edge.runtime.ContainerStatus(request)
@@ -183,7 +183,7 @@ async def test_an_error_arrives_with_its_code_and_words(edge: Edge) -> None:
     assert dict(through.value.trailing_metadata() or ()) == dict(direct.value.trailing_metadata() or ())
 
 
-async def test_a_call_that_nobody_knows_gets_the_upstreams_answer(edge: Edge) -> None:
+async def test_an_unknown_call_gets_the_upstreams_response(edge: Edge) -> None:
     call = edge.channel.unary_unary("/runtime.v9.FutureService/Invent")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call(b"\x0a\x03abc")
@@ -196,7 +196,7 @@ async def test_a_call_outside_our_schema_reaches_the_upstream(edge: Edge) -> Non
     assert b"2.1" in await version(b"")
 
 
-async def test_events_of_both_sides_come_on_one_stream(edge: Edge) -> None:
+async def test_events_of_both_sides_are_merged(edge: Edge) -> None:
     events = edge.runtime.GetContainerEvents(api_pb2.GetEventsRequest())
     first = await asyncio.wait_for(events.read(), 10)
     assert first.container_id == "ours"
@@ -211,7 +211,7 @@ async def test_events_of_both_sides_come_on_one_stream(edge: Edge) -> None:
         await edge.runtime.RemovePodSandbox(api_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod))
 
 
-async def test_an_unknown_handler_is_refused_with_the_names_of_all(edge: Edge) -> None:
+async def test_an_unknown_handler_is_rejected_with_all_names(edge: Edge) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await edge.runtime.RunPodSandbox(_pod("kata"))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -241,9 +241,7 @@ async def test_a_deadline_reaches_the_upstream(edge: Edge) -> None:
         await edge.runtime.RemovePodSandbox(api_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod))
 
 
-async def test_lists_fail_while_the_upstream_is_away_and_heal_by_themselves(
-    edge: Edge, containerd: Containerd
-) -> None:
+async def test_lists_fail_while_the_upstream_is_down_and_recover(edge: Edge, containerd: Containerd) -> None:
     containerd.stop()
     try:
         with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -1,4 +1,4 @@
-"""What people and their programs see of a real daemon: commands, metrics, its log, and a reload."""
+"""The views of users and their tools on a real daemon: commands, metrics, its log, and a reload."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EVERYBODY = ["runc", "gvisor", "theirs"]
 
 @pytest.fixture
 def drop_in(daemon: Daemon) -> Iterator[Path]:
-    """A file that changes the daemon's configuration; without it the daemon is as it was."""
+    """Yield a drop-in for the daemon's configuration, and restore the configuration afterwards."""
     directory = daemon.config.parent / "conf.d"
     directory.mkdir()
     yield directory / "50-test.toml"
@@ -36,7 +36,7 @@ def drop_in(daemon: Daemon) -> Iterator[Path]:
 
 
 _WAIT = "until [ -e /gate/go ]; do sleep 0.05; done"
-"""What a container waits with until a test makes the file ``go`` in its :func:`_gate`."""
+"""Makes a container wait until the test creates the file ``go`` in its :func:`_gate`."""
 
 
 def _gate(directory: Path) -> api_pb2.Mount:
@@ -48,7 +48,7 @@ def _command(daemon: Daemon, command: str, *arguments: str) -> list[str]:
 
 
 def _run(daemon: Daemon, command: str, *arguments: str) -> str:
-    """Run a command that succeeds, and return what it printed."""
+    """Run a command that succeeds and return its output."""
     done = subprocess.run(
         _command(daemon, command, *arguments), capture_output=True, text=True, timeout=60, check=False
     )
@@ -73,7 +73,7 @@ def test_tables_and_json_show_both_sides(daemon: Daemon, kubelet: Kubelet) -> No
 
 
 @pytest.mark.parametrize("handler", EVERYBODY)
-def test_inspect_tells_of_processes_by_a_cut_id(daemon: Daemon, kubelet: Kubelet, handler: str) -> None:
+def test_inspect_shows_processes_by_an_id_prefix(daemon: Daemon, kubelet: Kubelet, handler: str) -> None:
     config = kubelet.pod_config()
     pod = kubelet.run(config, handler)
     container = kubelet.run_container(pod, config, "main", "exec sleep 1000")
@@ -84,7 +84,7 @@ def test_inspect_tells_of_processes_by_a_cut_id(daemon: Daemon, kubelet: Kubelet
     assert f"  id: {pod}\n" in _run(daemon, "inspect", pod[:12])
 
 
-def test_status_proves_the_tools(daemon: Daemon) -> None:
+def test_status_shows_the_tools_versions(daemon: Daemon) -> None:
     said = json.loads(_run(daemon, "status", "-o", "json"))
     assert {one["type"]: one["status"] for one in said["status"]["conditions"]}["NetworkReady"]
     assert set(said["info"]["noderuntime"]["handlers"]) == {"runc", "crun", "gvisor"}
@@ -94,13 +94,13 @@ def test_status_proves_the_tools(daemon: Daemon) -> None:
     assert ["theirs", "upstream"] in [row[:2] for row in rows]
 
 
-def test_images_are_the_nodes(daemon: Daemon) -> None:
+def test_images_lists_the_nodes_images(daemon: Daemon) -> None:
     rows = [line.split() for line in _run(daemon, "images").splitlines()]
     assert ["noderuntime.test/pause:1", "yes"] in [[row[0], row[-1]] for row in rows if row]
 
 
 @pytest.mark.parametrize("handler", EVERYBODY)
-def test_logs_follow_a_container_over_a_rotation_to_its_end(
+def test_logs_follows_a_rotated_log_to_the_containers_end(
     daemon: Daemon, kubelet: Kubelet, tmp_path: Path, handler: str
 ) -> None:
     config = kubelet.pod_config()
@@ -131,7 +131,7 @@ def test_logs_follow_a_container_over_a_rotation_to_its_end(
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d) end", last)
 
 
-def test_logs_go_on_while_the_daemon_is_away(daemon: Daemon, kubelet: Kubelet, tmp_path: Path) -> None:
+def test_logs_continues_while_the_daemon_is_down(daemon: Daemon, kubelet: Kubelet, tmp_path: Path) -> None:
     config = kubelet.pod_config()
     pod = kubelet.run(config, "runc")
     script = f"echo before; {_WAIT}; echo after"
@@ -154,7 +154,7 @@ def _doctor(daemon: Daemon) -> tuple[int, dict[str, dict[str, str]]]:
     return done.returncode, {one["check"]: one for one in json.loads(done.stdout)["findings"]}
 
 
-def test_the_doctor_finds_this_node_well_and_names_what_is_not(daemon: Daemon, drop_in: Path) -> None:
+def test_doctor_passes_here_and_names_a_problem(daemon: Daemon, drop_in: Path) -> None:
     _, found = _doctor(daemon)
     well = [
         *("configuration", "kernel", "overlayfs", "conmon", "busybox", "pause container"),
@@ -176,7 +176,7 @@ def _scrape(port: int) -> dict[str, float]:
     return {series: float(value) for series, value in (line.rsplit(" ", 1) for line in lines)}
 
 
-def test_metrics_tell_of_pods_that_ran(daemon: Daemon, kubelet: Kubelet, drop_in: Path) -> None:
+def test_metrics_count_pods_and_calls(daemon: Daemon, kubelet: Kubelet, drop_in: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -220,9 +220,7 @@ def _handlers(kubelet: Kubelet) -> list[str]:
     return [handler.name for handler in status.runtime_handlers]
 
 
-def test_a_reload_adds_a_handler_that_runs_pods_and_takes_none_from_under_them(
-    daemon: Daemon, kubelet: Kubelet, drop_in: Path
-) -> None:
+def test_a_reload_adds_a_handler_and_keeps_used_ones(daemon: Daemon, kubelet: Kubelet, drop_in: Path) -> None:
     def said(words: str) -> bool:
         return words in daemon.log.read_text()[written:]
 
@@ -279,7 +277,7 @@ def test_every_line_of_the_log_about_a_container_names_its_pod(daemon: Daemon, k
     assert ["container_name=main" in line for line in ended] == [True]
 
 
-def test_a_start_without_a_handler_leaves_its_pods_in_our_hands(
+def test_a_start_without_a_used_handler_keeps_its_pods(
     daemon: Daemon, kubelet: Kubelet, drop_in: Path
 ) -> None:
     drop_in.write_text(_LATE)

@@ -1,4 +1,4 @@
-"""Whole lives of pods through the socket of a real daemon, and what is left of them: nothing."""
+"""Complete lifecycles of pods through the socket of a real daemon, which leave nothing behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HANDLERS = ["runc", "crun", "gvisor"]
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
-def test_a_pod_lives_its_life(kubelet: Kubelet, handler: str) -> None:
+def test_a_pod_is_created_run_and_removed(kubelet: Kubelet, handler: str) -> None:
     config = kubelet.pod_config()
     pod = kubelet.run(config, handler)
     assert netns_of(pod).exists()
@@ -53,7 +53,7 @@ def test_a_pod_lives_its_life(kubelet: Kubelet, handler: str) -> None:
 
 @pytest.mark.parametrize("handler", HANDLERS)
 @pytest.mark.parametrize(("script", "code", "reason"), [("exit 0", 0, "Completed"), ("exit 42", 42, "Error")])
-def test_a_container_that_ends_by_itself_tells_how(
+def test_a_container_reports_its_own_exit(
     kubelet: Kubelet, handler: str, script: str, code: int, reason: str
 ) -> None:
     config = kubelet.pod_config()
@@ -66,7 +66,7 @@ def test_a_container_that_ends_by_itself_tells_how(
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
-def test_a_killed_daemon_comes_back_to_the_same_pods(kubelet: Kubelet, daemon: Daemon, handler: str) -> None:
+def test_a_killed_daemon_recovers_its_pods(kubelet: Kubelet, daemon: Daemon, handler: str) -> None:
     config = kubelet.pod_config()
     pod = kubelet.run(config, handler)
     lasting = kubelet.run_container(pod, config, "lasting", "while sleep 0.1; do echo tick; done")
@@ -90,7 +90,7 @@ def test_a_killed_daemon_comes_back_to_the_same_pods(kubelet: Kubelet, daemon: D
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
-def test_an_ordered_restart_is_not_noticed(kubelet: Kubelet, daemon: Daemon, handler: str) -> None:
+def test_a_graceful_restart_does_not_affect_pods(kubelet: Kubelet, daemon: Daemon, handler: str) -> None:
     config = kubelet.pod_config()
     pod = kubelet.run(config, handler)
     container = kubelet.run_container(pod, config, "main", "exec sleep 1000")
@@ -101,7 +101,7 @@ def test_an_ordered_restart_is_not_noticed(kubelet: Kubelet, daemon: Daemon, han
     assert kubelet.status(container).started_at == started
 
 
-def test_what_a_kubelet_gave_up_waiting_for_is_there_when_it_asks_again(kubelet: Kubelet) -> None:
+def test_a_retry_gets_the_result_of_the_timed_out_call(kubelet: Kubelet) -> None:
     config = kubelet.pod_config()
     run = api_pb2.RunPodSandboxRequest(config=config, runtime_handler="runc")
     for _ in range(3):
@@ -131,7 +131,7 @@ def test_image_of_a_container_is_reported_as_by_containerd(
     assert (ours.image_ref == ours.image_id) is not pulled
 
 
-def test_without_the_upstream_lists_fail_and_our_pods_go_on(
+def test_without_the_upstream_lists_fail_and_our_pods_run(
     kubelet: Kubelet, daemon: Daemon, containerd: Containerd
 ) -> None:
     config = kubelet.pod_config()
@@ -194,7 +194,7 @@ def test_without_the_upstream_lists_fail_and_our_pods_go_on(
         pytest.param({"command": ["/no/such/program"]}, None, "/no/such/program", id="command not found"),
     ],
 )
-def test_a_container_that_cannot_be_made_leaves_nothing_but_one_line(
+def test_a_failed_create_is_one_line_and_leaves_nothing(
     kubelet: Kubelet, handler: str, fields: dict[str, object], code: grpc.StatusCode | None, words: str
 ) -> None:
     config = kubelet.pod_config()
@@ -223,7 +223,7 @@ def test_a_container_that_cannot_be_made_leaves_nothing_but_one_line(
         ),
     ],
 )
-def test_a_pod_that_can_never_be_is_refused(
+def test_an_invalid_pod_is_rejected(
     kubelet: Kubelet, config: dict[str, object], handler: str, words: str
 ) -> None:
     with pytest.raises(grpc.RpcError) as caught:
@@ -232,7 +232,7 @@ def test_a_pod_that_can_never_be_is_refused(
     assert words in caught.value.details()
 
 
-def test_systemd_is_told_when_calls_are_served(
+def test_systemd_is_notified_when_the_socket_serves(
     daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -250,7 +250,7 @@ def test_systemd_is_told_when_calls_are_served(
     assert os.stat(daemon.socket).st_mode & 0o777 == 0o600
 
 
-def test_a_sandbox_that_takes_more_memory_than_its_pod_may_is_an_oom_kill(kubelet: Kubelet) -> None:
+def test_a_sandbox_above_its_pods_memory_is_oom_killed(kubelet: Kubelet) -> None:
     config = kubelet.pod_config()
     pod = kubelet.run(config, "gvisor")
     container = kubelet.run_container(

@@ -1,4 +1,4 @@
-"""Processes in cgroups of the kernel's, below one of the test's own."""
+"""Processes in real cgroups, below a cgroup of the test."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def test_a_process_joins_every_hierarchy_and_is_listed_from_above(group: s
     assert await host.cgroup_pids(group) == []
 
 
-def test_many_join_new_groups_at_the_same_time(group: str) -> None:
+def test_processes_join_new_cgroups_concurrently(group: str) -> None:
     cgroups, children = Cgroups(), [subprocess.Popen(["sleep", "30"]) for _ in range(8)]
     barrier = threading.Barrier(len(children))
 
@@ -55,7 +55,7 @@ def test_many_join_new_groups_at_the_same_time(group: str) -> None:
             child.wait()
 
 
-async def test_removal_waits_for_what_is_ending(group: str) -> None:
+async def test_cgroup_removal_waits_for_exiting_processes(group: str) -> None:
     cgroups = Cgroups()
     with subprocess.Popen(["sleep", "30"]) as child:
         cgroups.join(f"{group}/leaf", child.pid)

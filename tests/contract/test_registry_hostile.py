@@ -1,4 +1,4 @@
-"""A registry that sends something else than it promised: one clear line, in bounded time."""
+"""A registry that sends other content than announced: one clear line, in bounded time."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ async def scene(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Scene]:
         yield scene
 
 
-async def test_who_keeps_to_the_specification_is_pulled_from(scene):
+async def test_an_honest_registry_is_pulled_from(scene):
     assert len(await pull(scene.client(), scene.reference)) == 3
 
 
-async def test_a_registry_may_have_an_ipv6_address_and_no_configuration(scene):
+async def test_a_registry_on_ipv6_needs_no_configuration(scene):
     other = Liar(scene.liar.content)
     await other.start(host="::1")
     try:
@@ -119,7 +119,7 @@ BODIES = [
 
 
 @pytest.mark.parametrize(**lies.cases(BODIES))
-async def test_a_blob_that_is_none(scene, lie, kind, words):
+async def test_an_invalid_blob_fails_with_one_line(scene, lie, kind, words):
     scene.liar.on(BLOBS, lie)
     sink = MemorySink()
     await refused(scene.client().blob(scene.reference, scene.layer, sink), kind, words)
@@ -131,14 +131,14 @@ async def test_a_blob_that_is_none(scene, lie, kind, words):
 
 
 @pytest.mark.parametrize(**lies.cases(BODIES))
-async def test_a_config_that_is_none(scene, lie, kind, words):
+async def test_an_invalid_config_blob_fails_with_one_line(scene, lie, kind, words):
     scene.liar.on(BLOBS, lie)
     descriptor = replace(scene.config, size=300_000)
     await refused(scene.client().document(scene.reference, descriptor), kind, words)
 
 
 @pytest.mark.parametrize("named", ["sha512:" + "0" * 128, "sha256:../../v2/", "", "sha256:" + "A" * 64])
-async def test_a_digest_that_cannot_be_verified_is_not_asked_for(scene, named):
+async def test_an_unsupported_digest_is_not_requested(scene, named):
     descriptor = replace(scene.layer, digest=named)
     await refused(
         scene.client().blob(scene.reference, descriptor, MemorySink()), InvalidArgument, "only sha256 digests"
@@ -146,7 +146,7 @@ async def test_a_digest_that_cannot_be_verified_is_not_asked_for(scene, named):
     assert not scene.liar.asked
 
 
-async def test_what_is_sent_after_the_end_does_not_become_the_next_answer(scene):
+async def test_bytes_after_a_body_are_not_the_next_response(scene):
     blob = scene.blob
     head = lies.HEAD_OK + b"Content-Length: %d\r\n\r\n" % len(blob)
     scene.liar.on(BLOBS, lies.says(head + blob + lies.HEAD_OK + b"Content-Length: 2\r\n\r\n{}"), honest)
@@ -158,7 +158,7 @@ async def test_what_is_sent_after_the_end_does_not_become_the_next_answer(scene)
     )
 
 
-async def test_a_whole_body_is_enough_even_where_its_end_never_comes(scene):
+async def test_a_complete_body_needs_no_end_of_message(scene):
     scene.liar.on(BLOBS, lies.chunked(scene.blob, ends=False))
     sink = MemorySink()
     await scene.client().blob(scene.reference, scene.layer, sink)
@@ -166,7 +166,7 @@ async def test_a_whole_body_is_enough_even_where_its_end_never_comes(scene):
     assert len(scene.liar.asked) == 1
 
 
-async def test_a_mirror_that_lies_is_passed_over_and_then_asked_last(scene):
+async def test_a_corrupt_mirror_is_skipped_and_tried_last(scene):
     mirror, blob = scene.stranger, scene.blob
     scene.hosts(
         "registry.example", f'server = "http://{scene.liar.authority}"\n[host."http://{mirror.authority}"]'
@@ -192,7 +192,7 @@ async def test_a_mirror_that_lies_is_passed_over_and_then_asked_last(scene):
 @pytest.mark.parametrize(
     "name", ["a" * 63 + ".example", "xn--0.example", "1.2.3.4.5", "[::1%lo]", "0.0.0.0.0:1"]
 )
-async def test_names_that_lead_nowhere(scene, name):
+async def test_unresolvable_host_names_fail_with_one_line(scene, name):
     """Names that are well-formed enough to be looked up, and others."""
     call = scene.client().resolve(Reference(name, "a/b", "t"))
     await refused(call, Unavailable, "cannot|is invalid")

@@ -1,4 +1,4 @@
-"""A registry that lies about manifests: what a tag promises, and what is then sent."""
+"""A registry with invalid manifests: responses to HEAD, and manifests that do not match them."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ TAGS = [
 
 
 @pytest.mark.parametrize(**lies.cases(TAGS))
-async def test_a_tag_that_leads_nowhere(scene, lie, kind, words):
+async def test_a_tag_without_a_valid_manifest_fails(scene, lie, kind, words):
     scene.liar.on(MANIFESTS, lie)
     scene.liar.on(HEADS, lies.answers(200))
     await refused(scene.client().resolve(scene.reference), kind, words)
@@ -112,20 +112,20 @@ HEADS_OF_LIES = [
 
 
 @pytest.mark.parametrize(**lies.cases(HEADS_OF_LIES))
-async def test_a_tag_whose_promise_is_none(scene, lie, kind, words):
+async def test_a_tag_with_an_invalid_head_response_fails(scene, lie, kind, words):
     scene.liar.on(HEADS, lie)
     await refused(scene.client().resolve(scene.reference), kind, words)
 
 
 @pytest.mark.parametrize("named", ["", "sha256:../../../../etc", f"sha256:{'A' * 64}", f"md5:{'0' * 32}"])
-async def test_a_promise_without_a_digest_is_made_good_by_the_manifest_itself(scene, named):
+async def test_a_head_without_a_digest_falls_back_to_get(scene, named):
     scene.liar.on(HEADS, lies.answers(200, b"x", Docker_Content_Digest=named, **TYPED))
     assert await scene.client().resolve(scene.reference) == replace(
         scene.manifest, data=scene.liar.content.manifests[scene.manifest.digest][1]
     )
 
 
-async def test_a_digest_that_is_answered_with_another_one(scene):
+async def test_another_digest_than_requested_is_rejected(scene):
     other = scene.liar.content.image("other", (10,))
     scene.liar.on(
         "(HEAD|GET) /v2/team/app/manifests/",
@@ -135,7 +135,7 @@ async def test_a_digest_that_is_answered_with_another_one(scene):
     await refused(scene.client().resolve(reference), DataLoss, "another digest than requested")
 
 
-async def test_a_promise_of_more_than_a_manifest_may_have(scene):
+async def test_a_manifest_above_the_limit_is_not_fetched(scene):
     scene.liar.on(
         HEADS, lies.answers(200, Content_Length=4 << 20 | 1, Docker_Content_Digest=digest(b""), **TYPED)
     )
@@ -147,7 +147,7 @@ async def test_a_promise_of_more_than_a_manifest_may_have(scene):
     assert not scene.liar.seen("GET")
 
 
-async def test_a_promise_of_more_than_a_config_may_have(scene):
+async def test_a_config_above_the_limit_is_not_fetched(scene):
     descriptor = replace(scene.config, size=8 << 20 | 1)
     await refused(
         scene.client().document(scene.reference, descriptor),
@@ -157,7 +157,7 @@ async def test_a_promise_of_more_than_a_config_may_have(scene):
     assert not scene.liar.asked
 
 
-async def test_a_manifest_of_another_type_than_the_index_said(scene):
+async def test_a_manifest_of_another_type_is_rejected(scene):
     client = scene.client()
     raw = scene.liar.content.manifests[scene.manifest.digest][1]
     untyped = json.dumps({"schemaVersion": 2, "layers": []}).encode()
@@ -184,7 +184,7 @@ async def test_a_manifest_of_another_type_than_the_index_said(scene):
         await refused(client.manifest(scene.reference, descriptor), kind, words)
 
 
-async def test_content_that_came_along_is_believed_only_as_far_as_its_digest(scene):
+async def test_embedded_content_is_verified_by_its_digest(scene):
     raw = scene.liar.content.manifests[scene.manifest.digest][1]
     client = scene.client()
     assert await client.manifest(scene.reference, replace(scene.manifest, data=raw)) == raw
@@ -209,7 +209,7 @@ SENT = [
 
 
 @pytest.mark.parametrize(**lies.cases(SENT))
-async def test_a_manifest_that_is_none(scene, lie, kind, words):
+async def test_an_invalid_manifest_is_rejected(scene, lie, kind, words):
     scene.liar.on(MANIFESTS, lie)
     descriptor = replace(scene.manifest, size=300)
     await refused(scene.client().manifest(scene.reference, descriptor), kind, words)

@@ -1,4 +1,4 @@
-"""Pulls from the real docker-registry: plain, TLS, passwords, tokens, mirrors. Everything is on loopback."""
+"""Pulls from the real docker-registry: plain, TLS, passwords, tokens, mirrors. All on loopback."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HTPASSWD = f"{USER}:$2b$04$7F8dIcrCzR94bQfsXGb4yuFR5Y3aRJUZAf1VvAxdctJUlvkIWupJG
 
 @dataclass
 class Place:
-    """A directory with one storage and every process started over it."""
+    """A directory with one storage and the processes that serve it."""
 
     directory: Path
     authority: Authority
@@ -124,13 +124,13 @@ async def test_a_digest_needs_no_tag(place, client):
     assert wanted in await pull(client(), reference)
 
 
-async def test_what_is_not_there(place, client):
+async def test_a_missing_image_is_not_found(place, client):
     registry = place.registry("plain")
     with pytest.raises(NotFound, match=r"gone: 127\.0\.0\.1:[0-9]+: not found \(404\)$"):
         await client().resolve(at(registry, "gone"))
 
 
-async def test_a_certificate_of_an_unknown_authority_is_refused_and_a_configured_one_is_not(place, client):
+async def test_only_certificates_of_known_authorities_are_accepted(place, client):
     registry = place.registry("tls", tls=True)
     reference = parse(f"{registry.authority}/{REPOSITORY}:v1")
     place.hosts(registry.authority, f'server = "https://{registry.authority}"')
@@ -141,7 +141,7 @@ async def test_a_certificate_of_an_unknown_authority_is_refused_and_a_configured
     assert len(await pull(puller, reference)) == 5, "the file is read anew for every pull"
 
 
-async def test_tls_on_loopback_is_found_without_configuration(place, client):
+async def test_tls_on_loopback_is_detected(place, client):
     assert len(await pull(client(), at(place.registry("tls", tls=True)))) == 5
 
 
@@ -171,7 +171,7 @@ async def test_user_and_password(place, client):
 @pytest.mark.parametrize(
     "credentials", [None, Credentials(USER, "wrong-secret"), Credentials(registry_token="t")]
 )
-async def test_without_or_with_wrong_password_nothing_comes_and_nothing_is_told(place, client, credentials):
+async def test_a_missing_or_wrong_password_is_denied(place, client, credentials):
     registry = with_passwords(place)
     with pytest.raises(PermissionDenied) as caught:
         await client().resolve(at(registry), credentials)
@@ -228,7 +228,7 @@ async def test_a_token_for_an_identity_token(place, client, tokens):
     assert [method for method, *_ in tokens.requests] == ["POST"]
 
 
-async def test_a_token_that_the_pull_brings_along(place, client, tokens):
+async def test_a_registry_token_of_the_pull_is_used(place, client, tokens):
     registry = await with_tokens(place, tokens)
     access = [{"type": "repository", "name": REPOSITORY, "actions": ["pull"]}]
     token = tokens.signed("test registry", access)
@@ -266,7 +266,7 @@ async def test_mirrors_come_first_and_the_registry_last(place, client):
     assert "\n" not in str(caught.value)
 
 
-async def test_a_mirror_that_may_not_resolve_gives_blobs_only(place, client):
+async def test_a_mirror_without_resolve_serves_blobs_only(place, client):
     registry, mirror = place.registry("upstream"), place.registry("mirror")
     place.hosts(
         "registry.example",

@@ -1,4 +1,4 @@
-"""What breaks is gone on with: after a reset, a limit, an expired token, at another host."""
+"""Interrupted downloads are resumed: after a reset, a rate limit, an expired token, at another host."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_a_reset_is_resumed_where_it_happened(scene):
     assert ranges(scene) == ["", "bytes=100000-", "bytes=150000-"]
 
 
-async def test_where_ranges_are_ignored_the_beginning_is_not_taken_twice(scene):
+async def test_without_ranges_the_prefix_is_not_written_twice(scene):
     sink = MemorySink()
     scene.liar.on(BLOBS, lies.cut_after(100_000, sink), lies.without_ranges)
     await pulled(scene, sink)
@@ -62,21 +62,21 @@ async def test_where_ranges_are_ignored_the_beginning_is_not_taken_twice(scene):
     ],
     ids=["no ranges", "another range", "some range"],
 )
-async def test_who_cannot_give_the_rest_is_asked_for_the_whole(scene, unable):
+async def test_a_host_without_ranges_is_asked_for_the_whole_blob(scene, unable):
     sink = MemorySink()
     scene.liar.on(BLOBS, lies.cut_after(100_000, sink), unable, lies.without_ranges)
     await pulled(scene, sink)
     assert ranges(scene) == ["", "bytes=100000-", ""]
 
 
-async def test_a_range_that_begins_earlier_will_do(scene):
+async def test_a_range_that_starts_earlier_is_accepted(scene):
     body = scene.blob[40_000:]
     earlier = lies.answers(206, body, Content_Range="bytes 40000-299999/300000")
     scene.liar.on(BLOBS, earlier)
     await pulled(scene, MemorySink(scene.blob[:100_000]))
 
 
-async def test_what_an_earlier_pull_left_is_not_fetched_again(scene):
+async def test_bytes_of_an_earlier_pull_are_not_fetched_again(scene):
     await pulled(scene, MemorySink(scene.blob[:299_999]))
     assert ranges(scene) == ["bytes=299999-"]
     await pulled(scene, MemorySink(scene.blob))
@@ -84,12 +84,12 @@ async def test_what_an_earlier_pull_left_is_not_fetched_again(scene):
 
 
 @pytest.mark.parametrize("held", [b"garbage", b"y" * 300_000, b"y" * 300_001])
-async def test_what_an_earlier_pull_left_is_verified_too(scene, held):
+async def test_bytes_of_an_earlier_pull_are_verified(scene, held):
     call = scene.client().blob(scene.reference, scene.layer, MemorySink(held))
     await refused(call, DataLoss, "does not have the digest sha256:")
 
 
-async def test_who_breaks_off_every_time_is_given_up_on(scene):
+async def test_a_host_that_always_disconnects_is_abandoned(scene):
     sink = MemorySink()
     scene.liar.on(BLOBS, lies.cut_after(10, sink))
     call = scene.client().blob(scene.reference, scene.layer, sink)
@@ -98,8 +98,8 @@ async def test_who_breaks_off_every_time_is_given_up_on(scene):
     assert sink.content == scene.blob[: 10 * QUICK.attempts], "what came is kept for the next pull"
 
 
-async def test_progress_forgives_breaks(scene):
-    """More breaks than attempts, but a mebibyte between them."""
+async def test_progress_resets_the_count_of_failures(scene):
+    """There are more failures than attempts, but 1 MiB of progress between them."""
     layer = scene.liar.content.blob(10 * lies.MIB)
     sink = MemorySink()
     scene.liar.on(BLOBS, *[lies.cut_after(lies.MIB + 10, sink)] * 9, honest)
@@ -108,7 +108,7 @@ async def test_progress_forgives_breaks(scene):
     assert sink.content == scene.liar.content.blobs[layer.digest]
 
 
-async def test_another_host_goes_on_where_one_broke_off(scene):
+async def test_another_host_resumes_an_interrupted_blob(scene):
     mirror = scene.stranger
     scene.hosts(
         "registry.example", f'server = "http://{scene.liar.authority}"\n[host."http://{mirror.authority}"]'
@@ -120,13 +120,13 @@ async def test_another_host_goes_on_where_one_broke_off(scene):
     assert ranges(scene) == ["bytes=100000-"]
 
 
-async def test_the_sinks_own_failure_ends_it_at_once(scene):
+async def test_a_failure_of_the_sink_ends_the_pull(scene):
     with pytest.raises(OSError, match="no space"):
         await scene.client().blob(scene.reference, scene.layer, MemorySink(fail=OSError("no space")))
     assert len(scene.liar.asked) == 1
 
 
-async def test_a_sink_may_take_its_time(scene):
+async def test_a_slow_sink_does_not_time_out(scene):
     class Slow(MemorySink):
         async def write(self, data: bytes) -> None:
             await asyncio.sleep(0.4)
@@ -137,7 +137,7 @@ async def test_a_sink_may_take_its_time(scene):
     assert sink.content == scene.blob
 
 
-async def test_a_cancelled_pull_lets_go_at_once(scene):
+async def test_a_cancelled_pull_closes_its_connection(scene):
     scene.liar.on(BLOBS, lies.stalls(lies.HEAD_OK + b"\r\nx"))
     sink = MemorySink()
     task = asyncio.ensure_future(scene.client().blob(scene.reference, scene.layer, sink))
@@ -168,7 +168,7 @@ async def test_retry_after_may_be_a_date(scene):
     ("status", "kind"), [(429, ResourceExhausted), (503, Unavailable)], ids=["limited", "away"]
 )
 @pytest.mark.parametrize("asks", ["3600", "999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"])
-async def test_who_wants_us_to_wait_for_long_is_not_waited_for(scene, status, kind, asks):
+async def test_a_long_retry_after_is_not_awaited(scene, status, kind, asks):
     scene.liar.on(EVERYTHING, lies.answers(status, Retry_After=asks))
     begun = monotonic()
     await refused(scene.client().resolve(scene.reference), kind, r"retry after \d+ s")
@@ -177,13 +177,13 @@ async def test_who_wants_us_to_wait_for_long_is_not_waited_for(scene, status, ki
 
 
 @pytest.mark.parametrize("asks", ["0", "-1", "soon", "", "1e9", "Fri, 31 Dec 1999 23:59:59 GMT", "\u00b2"])
-async def test_who_fails_for_ever_is_given_up_on(scene, asks):
+async def test_a_host_that_always_fails_is_abandoned(scene, asks):
     scene.liar.on(EVERYTHING, lies.answers(503, Retry_After=asks))
     await refused(scene.client().resolve(scene.reference), Unavailable, "status 503")
     assert len(scene.liar.asked) == QUICK.attempts
 
 
-async def test_a_failure_that_waiting_does_not_mend_is_not_repeated(scene):
+async def test_a_permanent_failure_is_not_retried(scene):
     scene.liar.on(EVERYTHING, lies.answers(400))
     await refused(scene.client().resolve(scene.reference), Unavailable, "status 400")
     assert len(scene.liar.asked) == 1

@@ -32,7 +32,7 @@ async def scene(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Scene]:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_to_a_stranger_is_followed_without_credentials(scene, status):
+async def test_a_redirect_to_another_host_has_no_credentials(scene, status):
     desk = lies.Desk(scene.liar)
     to = f"http://{scene.stranger.authority}{{path}}"
     scene.liar.on(BLOBS, desk.guard(lies.redirects(to, status)))
@@ -44,8 +44,8 @@ async def test_a_redirect_to_a_stranger_is_followed_without_credentials(scene, s
     assert len(scene.stranger.asked) == 1
 
 
-async def test_a_redirect_to_another_port_of_the_same_host_is_one_to_a_stranger(scene):
-    """Both of a scene's servers are 127.0.0.1; configured headers stay at home, too."""
+async def test_a_redirect_to_another_port_has_no_credentials(scene):
+    """Both servers of a scene are 127.0.0.1. Configured headers are sent to the registry only, too."""
     scene.hosts(
         scene.liar.authority,
         f'server = "http://{scene.liar.authority}"\nheader = {{ X-Key = "header-secret" }}',
@@ -57,7 +57,7 @@ async def test_a_redirect_to_another_port_of_the_same_host_is_one_to_a_stranger(
     assert scene.stranger.asked[0].headers.keys() & {"x-key", "authorization"} == set()
 
 
-async def test_a_stranger_that_asks_who_we_are_is_not_told(scene):
+async def test_a_401_of_a_redirect_target_gets_no_credentials(scene):
     scene.liar.on(BLOBS, lies.wants_password(lies.redirects(f"http://{scene.stranger.authority}/x")))
     scene.stranger.on("GET", lies.wants_password())
     call = scene.client().blob(scene.reference, scene.layer, MemorySink(), USER)
@@ -65,7 +65,7 @@ async def test_a_stranger_that_asks_who_we_are_is_not_told(scene):
     assert len(scene.stranger.asked) == 1
 
 
-async def test_a_cookie_is_not_brought_back(scene):
+async def test_cookies_are_not_sent_back(scene):
     scene.liar.on(EVERYTHING, lies.answers(429, Set_Cookie="track=me", Retry_After=0), honest)
     await pull(scene.client(), scene.reference)
     assert not [one for one in scene.liar.asked if "cookie" in one.headers]
@@ -90,7 +90,7 @@ async def test_a_cookie_is_not_brought_back(scene):
         ("http://127.0.0.1:1/", Unavailable, "cannot connect: connection refused"),
     ],
 )
-async def test_a_redirect_that_leads_nowhere(scene, to, kind, words):
+async def test_an_invalid_redirect_fails_with_one_line(scene, to, kind, words):
     scene.liar.on(BLOBS, lies.redirects(to.replace("{authority}", scene.liar.authority)))
     await refused(scene.client().blob(scene.reference, scene.layer, MemorySink(), USER), kind, words)
     assert len(scene.liar.asked) <= 6
@@ -105,20 +105,20 @@ CHALLENGES = [
 
 
 @pytest.mark.parametrize(("name", "header", "words"), CHALLENGES)
-async def test_a_401_for_ever(scene, name, header, words):
+async def test_a_repeated_401_ends_the_pull(scene, name, header, words):
     headers = {"WWW_Authenticate": header} if header else {}
     scene.liar.on(EVERYTHING, lies.answers(401, **headers))
     await refused(scene.client().resolve(scene.reference, USER), PermissionDenied, words)
     assert len(scene.liar.asked) <= 2
 
 
-async def test_a_password_is_not_sent_before_it_is_asked_for(scene):
+async def test_a_password_is_not_sent_before_a_challenge(scene):
     scene.liar.on(EVERYTHING, lies.wants_password())
     await scene.client().resolve(scene.reference, USER)
     assert [("authorization" in one.headers) for one in scene.liar.asked] == [False, True]
 
 
-async def test_what_a_registry_says_back_is_not_repeated(scene):
+async def test_echoed_credentials_are_not_in_errors(scene):
     async def echo(exchange):
         told = exchange.asked.headers.get("authorization", "")
         if told:
@@ -135,8 +135,8 @@ async def test_what_a_registry_says_back_is_not_repeated(scene):
 
 @pytest.mark.parametrize("credentials", [USER, IDENTITY, BEARER])
 @pytest.mark.parametrize("way", ["basic", "token"])
-async def test_a_mirror_is_not_told_the_registrys_password(scene, credentials, way):
-    """Nor does it get it by naming a token server."""
+async def test_a_mirror_does_not_get_the_registrys_password(scene, credentials, way):
+    """Nor does it get the password by naming a token server."""
     mirror = scene.stranger.authority
     scene.hosts("registry.example", f'server = "http://{scene.liar.authority}"\n[host."http://{mirror}"]')
     header = lies.challenge(f"http://{mirror}/token") if way == "token" else 'Basic realm="liar"'
@@ -146,7 +146,7 @@ async def test_a_mirror_is_not_told_the_registrys_password(scene, credentials, w
     assert scene.stranger.seen(TOKEN if way == "token" else EVERYTHING)
 
 
-async def test_the_nodes_own_credentials_are_for_whom_they_name(scene):
+async def test_the_nodes_credentials_are_sent_to_their_host_only(scene):
     file = scene.directory / "config.json"
     entries = {scene.liar.authority: {"username": "puller", "password": "pa:ss-secret"}}
     file.write_text(json.dumps({"auths": entries}))
@@ -158,7 +158,7 @@ async def test_the_nodes_own_credentials_are_for_whom_they_name(scene):
     await refused(client.resolve(other), PermissionDenied, "requires a username and password")
 
 
-async def test_a_file_of_credentials_that_makes_no_sense_is_named_and_not_quoted(scene):
+async def test_an_invalid_credentials_file_is_named_not_quoted(scene):
     file = scene.directory / "config.json"
     entry = {"username": 1, "password": ["pa:ss-secret"]}
     file.write_text(json.dumps({"auths": {scene.liar.authority: entry}}))
@@ -167,7 +167,7 @@ async def test_a_file_of_credentials_that_makes_no_sense_is_named_and_not_quoted
 
 @pytest.fixture
 async def secured(scene: Scene) -> AsyncIterator[Liar]:
-    """The stranger's like, with TLS; the scene's registry is now at the same host with TLS, too."""
+    """A server like the other one, but with TLS; the registry is also at the same host with TLS."""
     authority = Authority(scene.directory)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.pair.cert)
     server, client = authority.issue("server"), authority.issue("client")
@@ -186,15 +186,15 @@ async def secured(scene: Scene) -> AsyncIterator[Liar]:
     await other.stop()
 
 
-async def test_a_client_certificate_is_shown_at_home_only(scene, secured):
+async def test_a_client_certificate_is_sent_to_its_host_only(scene, secured):
     scene.liar.on(BLOBS, lies.redirects(f"https://{secured.authority}{{path}}"))
     await pull(scene.client(), scene.reference, USER)
     assert {one.certificate for one in scene.liar.asked} == {True}
     assert [one.certificate for one in secured.asked] == [False, False]
 
 
-async def test_a_token_server_elsewhere_is_not_spoken_to_as_the_default_for_registries_is(scene, secured):
-    """Neither a client certificate nor a header that is for the stand-in of all registries goes there."""
+async def test_default_settings_do_not_apply_to_token_servers(scene, secured):
+    """Neither a client certificate nor a header of the default mirror is sent there."""
     scene.hosts(
         "_default",
         'server = "https://stand-in.example"\nheader = { X-Key = "header-secret" }\n'
@@ -210,7 +210,7 @@ async def test_a_token_server_elsewhere_is_not_spoken_to_as_the_default_for_regi
     assert "authorization" in secured.asked[0].headers
 
 
-async def test_who_has_tls_may_not_send_us_where_there_is_none(scene, secured):
+async def test_a_redirect_from_https_to_http_is_not_followed(scene, secured):
     scene.liar.on(BLOBS, lies.redirects(f"http://{scene.stranger.authority}{{path}}"))
     call = scene.client().blob(scene.reference, scene.layer, MemorySink(), USER)
     await refused(call, Unavailable, "redirects from https to http")

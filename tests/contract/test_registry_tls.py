@@ -1,4 +1,4 @@
-"""TLS settings from files: what is wrong with one is said by its name, and a changed one counts at once."""
+"""TLS settings from files: an invalid file is named, and a changed one applies at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def authorities(context):
     return {certificate["serialNumber"] for certificate in context.get_ca_certs()}
 
 
-async def test_a_configured_authority_is_trusted_beside_the_systems(authority):
+async def test_a_configured_ca_is_added_to_the_systems(authority):
     contexts = TlsContexts()
     usual = await contexts.get(Tls())
     more = await contexts.get(Tls(ca=(authority.pair.cert,)))
@@ -38,13 +38,13 @@ async def test_a_configured_authority_is_trusted_beside_the_systems(authority):
     assert more.check_hostname
 
 
-async def test_verification_is_skipped_only_where_that_is_said(authority):
+async def test_verification_is_skipped_only_if_configured(authority):
     context = await TlsContexts().get(Tls(skip_verify=True))
     assert context.verify_mode.name == "CERT_NONE"
     assert not context.check_hostname
 
 
-async def test_a_context_is_kept_until_a_file_changes(authority, tmp_path):
+async def test_a_context_is_cached_until_a_file_changes(authority, tmp_path):
     contexts, file = TlsContexts(), tmp_path / "ca.pem"
     shutil.copy(authority.pair.cert, file)
     first = await contexts.get(Tls(ca=(file,)))
@@ -62,7 +62,7 @@ async def test_a_client_certificate_has_its_key_beside_it_or_in_the_same_file(au
 
 @pytest.fixture
 def broken(authority, tmp_path):
-    """Files that are no certificates, or not the right ones."""
+    """Invalid certificate files, or files with the wrong content."""
     pair = authority.issue("broken")
     (tmp_path / "text.pem").write_text("no certificate")
     (tmp_path / "empty.pem").write_text("")
@@ -85,7 +85,7 @@ def broken(authority, tmp_path):
         (Tls(client=((Path("cert"), Path("other.key")),)), "cert: key values mismatch|KEY_VALUES_MISMATCH"),
     ],
 )
-async def test_what_is_wrong_with_a_file_is_one_line_with_its_name(authority, broken, tmp_path, tls, words):
+async def test_an_invalid_file_is_named_with_the_problem(authority, broken, tmp_path, tls, words):
     shutil.copy(broken.cert, tmp_path / "cert")
     shutil.copy(authority.pair.key, tmp_path / "other.key")
     placed = Tls(

@@ -32,7 +32,7 @@ async def scene(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Scene]:
 
 @pytest.fixture
 def desk(scene: Scene) -> lies.Desk:
-    """A token server on the registry's own port, and a registry that wants its tokens."""
+    """A token server on the registry's own port, and a registry that requires its tokens."""
     return lies.Desk(scene.liar)
 
 
@@ -40,7 +40,7 @@ def ranges(scene: Scene) -> list[str]:
     return [one.headers.get("range", "") for one in scene.liar.seen(BLOBS)]
 
 
-async def test_a_401_for_every_token(scene, desk):
+async def test_a_rejected_token_ends_the_pull(scene, desk):
     scene.liar.on(EVERYTHING, lies.answers(401, WWW_Authenticate=lies.challenge(desk.realm)))
     await refused(scene.client().resolve(scene.reference, USER), PermissionDenied, "access denied")
     assert len(scene.liar.asked) == 3
@@ -48,8 +48,8 @@ async def test_a_401_for_every_token(scene, desk):
     assert desk.given == 1, "who brings a token asks for none"
 
 
-async def test_a_token_server_elsewhere_gets_what_it_must_and_a_third_one_nothing(scene, desk):
-    """A token server may itself redirect; then it is the stranger."""
+async def test_credentials_reach_the_token_server_only(scene, desk):
+    """A token server can redirect to another host, which gets no credentials."""
     scene.liar.on(TOKEN, lies.redirects(f"http://{scene.stranger.authority}/token", 307))
     scene.stranger.on("(GET|POST)", lies.answers(200, b'{"token": "for-nobody"}'))
     await refused(scene.client().resolve(scene.reference, USER), PermissionDenied, "access denied")
@@ -86,13 +86,13 @@ TOKENS = [
 
 
 @pytest.mark.parametrize(**lies.cases(TOKENS))
-async def test_a_token_server_that_lies(scene, desk, lie, kind, words):
+async def test_an_invalid_token_response_fails_with_one_line(scene, desk, lie, kind, words):
     scene.liar.on(TOKEN, lie)
     await refused(scene.client().resolve(scene.reference, USER), kind, words)
 
 
 @pytest.mark.parametrize("life", [-1, 0, 1e300, 10**400, "300", None])
-async def test_how_long_a_token_lives_may_be_nonsense(scene, desk, life):
+async def test_an_invalid_token_lifetime_is_bounded(scene, desk, life):
     desk.valid.add("Bearer good")
     scene.liar.on(TOKEN, lies.answers(200, json.dumps({"access_token": "good", "expires_in": life}).encode()))
     client = scene.client()
@@ -118,12 +118,12 @@ REALMS = [
 @pytest.mark.parametrize(
     "realm", [*REALMS, "http://[::1/", "http://h:0/", "http://h:99999/", "http://\u00fc/"]
 )
-async def test_a_token_server_that_is_none(scene, realm):
+async def test_an_invalid_realm_is_rejected(scene, realm):
     scene.liar.on(EVERYTHING, lies.answers(401, WWW_Authenticate=lies.challenge(realm)))
     await refused(scene.client().resolve(scene.reference, USER), DataLoss, "names no valid token server")
 
 
-async def test_a_token_server_without_tls_where_nobody_allowed_that(scene):
+async def test_a_token_server_without_tls_is_rejected(scene):
     realm = "http://tokens.example/token"
     scene.liar.on(EVERYTHING, lies.answers(401, WWW_Authenticate=lies.challenge(realm)))
     call = scene.client().resolve(scene.reference, USER)
@@ -141,7 +141,7 @@ async def test_two_pulls_in_a_row_need_one_token(scene, desk, credentials):
     assert refusals == 1, "only the first request did not know better"
 
 
-async def test_a_token_is_for_those_who_got_it(scene, desk):
+async def test_a_token_is_cached_per_credentials(scene, desk):
     client = scene.client()
     await pull(client, scene.reference, USER)
     await pull(client, scene.reference, None)
@@ -152,7 +152,7 @@ async def test_a_token_is_for_those_who_got_it(scene, desk):
     assert scopes == [["repository:team/app:pull"]] * 3 + [["repository:other/app:pull"]]
 
 
-async def test_many_at_once_ask_for_one_token(scene, desk):
+async def test_concurrent_requests_fetch_one_token(scene, desk):
     client = scene.client()
     sinks = [MemorySink() for _ in range(10)]
     await asyncio.gather(*(client.blob(scene.reference, scene.layer, sink, USER) for sink in sinks))
@@ -160,13 +160,13 @@ async def test_many_at_once_ask_for_one_token(scene, desk):
     assert desk.given == 1
 
 
-async def test_a_token_that_ends_within_a_pull_is_renewed(scene, desk):
+async def test_a_token_that_expires_during_a_pull_is_renewed(scene, desk):
     scene.liar.on(EVERYTHING, desk.once())
     assert len(await pull(scene.client(), scene.reference, USER)) == 3
     assert desk.given == 4, "one for each request"
 
 
-async def test_a_token_that_ends_within_a_blob_is_renewed_and_the_rest_fetched(scene, desk):
+async def test_a_blob_resumes_after_its_token_expired(scene, desk):
     client, sink = scene.client(), MemorySink()
 
     async def expires(exchange):
@@ -181,7 +181,7 @@ async def test_a_token_that_ends_within_a_blob_is_renewed_and_the_rest_fetched(s
     assert desk.given == 2
 
 
-async def test_many_renew_an_ended_token_once(scene, desk):
+async def test_concurrent_requests_renew_a_token_once(scene, desk):
     client = scene.client()
     await client.resolve(scene.reference, USER)
     desk.valid.clear()
@@ -190,7 +190,7 @@ async def test_many_renew_an_ended_token_once(scene, desk):
     assert desk.given == 2
 
 
-async def test_a_token_server_that_is_away_for_a_moment(scene, desk):
+async def test_a_token_server_recovers_after_a_failure(scene, desk):
     client = scene.client()
     await client.resolve(scene.reference, USER)
     desk.valid.clear()
@@ -200,8 +200,8 @@ async def test_a_token_server_that_is_away_for_a_moment(scene, desk):
     assert all(sink.content == scene.blob for sink in sinks)
 
 
-async def test_a_token_server_that_moved(scene, desk):
-    """The old one is not asked for ever: the registry says where the new one is."""
+async def test_a_token_server_that_moved_is_found(scene, desk):
+    """The old one is not used forever: the registry's challenge names the new one."""
     client = scene.client()
     await client.resolve(scene.reference, USER)
     desk.valid.clear()

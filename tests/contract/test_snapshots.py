@@ -71,7 +71,7 @@ async def test_a_container_writes_to_its_own_directory_only(overlay, area, targe
     assert mounts(area) == []
 
 
-async def test_what_a_container_writes_is_never_waited_for(overlay, target):
+async def test_writes_of_a_container_are_not_synced(overlay, target):
     await layer(overlay, 1, {"a": b""})
     await overlay.prepare("key", [1], target)
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
@@ -81,7 +81,7 @@ async def test_what_a_container_writes_is_never_waited_for(overlay, target):
 
 
 @pytest.mark.parametrize("count", [101, 128, 500])
-async def test_more_layers_than_a_page_of_options_takes(overlay, target, count):
+async def test_more_layers_are_mounted_than_fit_in_a_page(overlay, target, count):
     for number in range(1, count + 1):
         await layer(overlay, number, {"top": str(number).encode(), f"of-{number}": b""})
     key = new_id()
@@ -91,7 +91,7 @@ async def test_more_layers_than_a_page_of_options_takes(overlay, target, count):
     await overlay.release(key, target)
 
 
-async def test_more_layers_than_overlayfs_takes_are_an_error(overlay, area, target):
+async def test_too_many_layers_are_an_error(overlay, area, target):
     await layer(overlay, 1, {})
     with pytest.raises(HostError, match="mount overlay"):
         await overlay.prepare("key", [1] * 2500, target)
@@ -107,7 +107,7 @@ async def test_a_snapshot_without_layers_is_an_empty_directory(overlay, target):
     assert list(target.iterdir()) == []
 
 
-async def test_the_root_is_open_to_all_and_belongs_to_the_images_owner(overlay, target):
+async def test_the_root_has_the_images_owner_and_mode(overlay, target):
     staged = await overlay.stage()
     os.chown(staged, 7, 8)
     staged.chmod(0o700)
@@ -118,7 +118,7 @@ async def test_the_root_is_open_to_all_and_belongs_to_the_images_owner(overlay, 
     await overlay.release("key", target)
 
 
-async def test_a_view_shows_the_layers_and_takes_no_change(overlay, area, target):
+async def test_a_view_shows_the_layers_read_only(overlay, area, target):
     await layer(overlay, 1, {"dir/a": b"lower", "gone": b""})
     staged = await overlay.stage()
     os.mknod(staged / "gone", stat.S_IFCHR, 0)
@@ -217,7 +217,7 @@ def bare(staged):
     (staged / "srv/www/file").touch()
 
 
-async def test_an_implied_directory_looks_as_it_does_below(overlay, area):
+async def test_an_implied_directory_inherits_its_attributes(overlay, area):
     def without(staged):
         (staged / "other").mkdir()
 
@@ -228,7 +228,7 @@ async def test_an_implied_directory_looks_as_it_does_below(overlay, area):
     assert os.getxattr(www, "user.note") == b"kept"
 
 
-async def test_what_a_layer_hides_is_not_looked_at(overlay, area):
+async def test_hidden_directories_are_not_inherited_from(overlay, area):
     def opaque(staged):
         (staged / "srv").mkdir()
         os.setxattr(staged / "srv", OPAQUE, b"y")
@@ -256,13 +256,13 @@ async def test_what_a_layer_hides_is_not_looked_at(overlay, area):
     )
 
 
-async def test_too_much_to_look_up_is_refused(overlay):
+async def test_too_many_lookups_are_rejected(overlay):
     staged = await overlay.stage()
     with pytest.raises(ResourceExhausted, match="too many directories without an entry"):
         await overlay.commit(staged, 9, list(range(1, 9)), [str(number) for number in range(300_000)])
 
 
-async def test_a_start_removes_all_but_what_is_known(overlay, area):
+async def test_sweep_removes_unknown_layers_and_snapshots(overlay, area):
     await layer(overlay, 1, {"a": b""})
     await layer(overlay, 2, {"b/c": b""})
     (await overlay.stage() / "half").touch()
@@ -274,7 +274,7 @@ async def test_a_start_removes_all_but_what_is_known(overlay, area):
     await overlay.sync()
 
 
-async def test_layers_and_staged_ones_go(overlay, area):
+async def test_layers_and_staged_layers_are_removed(overlay, area):
     await layer(overlay, 1, {"a/b/c": b""})
     await overlay.remove_layer(1)
     await overlay.remove_layer(1)
@@ -284,7 +284,7 @@ async def test_layers_and_staged_ones_go(overlay, area):
     assert list((area / "images/layers").iterdir()) == []
 
 
-async def test_a_full_disk_is_told(area):
+async def test_a_full_disk_is_resource_exhausted(area):
     small = area / "small"
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=8", "none", small], check=True)
@@ -295,6 +295,6 @@ async def test_a_full_disk_is_told(area):
         await overlay.stage()
 
 
-def test_a_directory_that_overlayfs_cannot_name_is_refused(tmp_path):
+def test_a_path_unsupported_by_overlayfs_is_rejected(tmp_path):
     with pytest.raises(InvalidArgument, match="must not contain a comma, colon or backslash"):
         Overlay(LinuxHost(), tmp_path / "a:b")

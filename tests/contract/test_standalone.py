@@ -1,4 +1,4 @@
-"""The daemon alone on a node: images of its own from a real registry, and pods that run them."""
+"""A standalone daemon: its own images from a real registry, and pods that run them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _FORMATS = {
 
 @dataclass
 class Site:
-    """A daemon, the registries that it may ask, and their content."""
+    """A daemon, its registries, and their content."""
 
     area: Path
     daemon: Daemon
@@ -62,7 +62,7 @@ class Site:
         return f"{self.registry.authority}/{REPOSITORY}:{tag}"
 
     def digest(self, tag: str) -> str:
-        """Return the digested name of what a tag stands for."""
+        """Return the digest name of a tag."""
         return f"{self.registry.authority}/{REPOSITORY}@{self.content.tags[tag]}"
 
 
@@ -104,7 +104,7 @@ def site(cni_conf: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def kubelet(site: Site, tmp_path: Path) -> Iterator[Kubelet]:
-    """A kubelet whose pods and images have to be gone when the test ends."""
+    """Yield a kubelet, and check that its pods and images are gone when the test ends."""
     parent = f"/noderuntime-alone-{uuid.uuid4().hex[:8]}"
     client = Kubelet(site.daemon.socket, tmp_path, parent)
     yield client
@@ -166,7 +166,7 @@ def test_a_pulled_image_is_listed_described_and_removed(site: Site, kubelet: Kub
 
 @pytest.mark.parametrize("tag", _FORMATS)
 @pytest.mark.parametrize("handler", ["runc", "gvisor"])
-def test_pods_run_what_was_pulled(site: Site, kubelet: Kubelet, handler: str, tag: str) -> None:
+def test_pods_run_pulled_images(site: Site, kubelet: Kubelet, handler: str, tag: str) -> None:
     pulled = _pull(kubelet, site.name(tag))
     config = kubelet.pod_config()
     pod = kubelet.run(config, handler)
@@ -181,7 +181,7 @@ def test_pods_run_what_was_pulled(site: Site, kubelet: Kubelet, handler: str, ta
     assert kubelet.log(config, "c") == [f"{tag} 33:44"]
 
 
-def test_a_removed_image_stays_under_the_containers_that_have_it(site: Site, kubelet: Kubelet) -> None:
+def test_a_container_keeps_a_removed_images_layers(site: Site, kubelet: Kubelet) -> None:
     pulled = _pull(kubelet, site.name())
     config = kubelet.pod_config()
     container = kubelet.run_container(
@@ -197,7 +197,7 @@ def _image_volume(name: str, sub_path: str = "") -> api_pb2.Mount:
 
 
 @pytest.mark.parametrize("handler", ["runc", "gvisor"])
-def test_images_as_volumes(site: Site, kubelet: Kubelet, handler: str) -> None:
+def test_images_are_mounted_as_volumes(site: Site, kubelet: Kubelet, handler: str) -> None:
     pulled = _pull(kubelet, site.name())
     config = kubelet.pod_config()
     pod = kubelet.run(config, handler)
@@ -218,7 +218,7 @@ def test_images_as_volumes(site: Site, kubelet: Kubelet, handler: str) -> None:
 
 
 @pytest.mark.parametrize("sub_path", ["none", "../../etc/passwd-of-the-node"])
-def test_a_path_that_an_image_volume_lacks(site: Site, kubelet: Kubelet, sub_path: str) -> None:
+def test_a_missing_path_in_an_image_volume_is_named(site: Site, kubelet: Kubelet, sub_path: str) -> None:
     pulled = _pull(kubelet, site.name())
     config = kubelet.pod_config()
     pod = kubelet.run(config, "runc")
@@ -229,7 +229,7 @@ def test_a_path_that_an_image_volume_lacks(site: Site, kubelet: Kubelet, sub_pat
     assert kubelet.containers() == set()
 
 
-def test_the_filesystem_of_images_is_told(site: Site, kubelet: Kubelet) -> None:
+def test_image_fs_info_reports_the_store(site: Site, kubelet: Kubelet) -> None:
     _pull(kubelet, site.name())
 
     def used() -> int:
@@ -252,7 +252,7 @@ def test_the_filesystem_of_images_is_told(site: Site, kubelet: Kubelet) -> None:
         ("{registry}/../etc:1", grpc.StatusCode.INVALID_ARGUMENT, "is invalid"),
     ],
 )
-def test_a_pull_that_fails_says_why_in_one_line(
+def test_a_failed_pull_is_one_line(
     site: Site, kubelet: Kubelet, name: str, code: grpc.StatusCode, words: str
 ) -> None:
     with pytest.raises(grpc.RpcError) as refused:
@@ -281,9 +281,7 @@ def test_pull_secrets(site: Site, kubelet: Kubelet) -> None:
         closed.stop()
 
 
-def test_a_reload_changes_whom_to_ask_and_what_is_pinned(
-    site: Site, kubelet: Kubelet, tmp_path: Path
-) -> None:
+def test_a_reload_changes_registries_and_pinned_images(site: Site, kubelet: Kubelet, tmp_path: Path) -> None:
     elsewhere, name = tmp_path / "certs.d/_default", f"moved.example/{REPOSITORY}:oci"
     with pytest.raises(grpc.RpcError):
         _pull(kubelet, name)
@@ -306,7 +304,7 @@ def test_a_reload_changes_whom_to_ask_and_what_is_pinned(
     assert not _status(kubelet, name).image.pinned
 
 
-def test_images_and_pods_outlive_the_daemon(site: Site, kubelet: Kubelet) -> None:
+def test_images_and_pods_survive_a_restart(site: Site, kubelet: Kubelet) -> None:
     pulled = _pull(kubelet, site.name())
     config = kubelet.pod_config()
     container = kubelet.run_container(
@@ -322,7 +320,7 @@ def test_images_and_pods_outlive_the_daemon(site: Site, kubelet: Kubelet) -> Non
     assert kubelet.status(again).exit_code == 0
 
 
-def test_a_second_daemon_on_the_same_store_says_so_and_stops(site: Site, tmp_path: Path) -> None:
+def test_a_second_daemon_on_the_store_exits_with_an_error(site: Site, tmp_path: Path) -> None:
     config = (site.area / "daemon" / "config.toml").read_text()
     config = config.replace(str(site.daemon.socket), str(tmp_path / "other.sock"))
     (tmp_path / "config.toml").write_text(config)
@@ -339,7 +337,7 @@ def _noderuntime(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_a_person_pulls_and_sees_a_bar_for_each_layer(site: Site, kubelet: Kubelet) -> None:
+def test_cli_pull_shows_a_bar_for_each_layer(site: Site, kubelet: Kubelet) -> None:
     words = ["-m", "noderuntime", "images", "pull", site.name(), "--socket", str(site.daemon.socket)]
     leader, follower = pty.openpty()
     with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=follower) as pull:
@@ -353,13 +351,13 @@ def test_a_person_pulls_and_sees_a_bar_for_each_layer(site: Site, kubelet: Kubel
     assert [image.id for image in _images(kubelet)] == [printed.decode().strip()]
 
 
-def test_a_person_is_told_in_one_line_why_a_pull_fails(site: Site, kubelet: Kubelet) -> None:
+def test_cli_pull_fails_with_one_line(site: Site, kubelet: Kubelet) -> None:
     done = _noderuntime(site, "images", "pull", site.name("none"))
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert "not found" in done.stderr
 
 
-def test_a_person_loads_an_archive(site: Site, kubelet: Kubelet, tmp_path: Path) -> None:
+def test_cli_loads_an_archive(site: Site, kubelet: Kubelet, tmp_path: Path) -> None:
     write_image(tmp_path / "app.tar", "loaded.test/app:1", tool("busybox"), ["sh"])
     done = _noderuntime(site, "images", "load", str(tmp_path / "app.tar"))
     [image] = _images(kubelet, "loaded.test/app:1")
@@ -370,7 +368,7 @@ def test_a_person_loads_an_archive(site: Site, kubelet: Kubelet, tmp_path: Path)
 
 
 def _docker_save(target: Path, name: str) -> None:
-    """Write what ``docker save`` writes: a config, plain layers, and a list of both."""
+    """Write an archive of ``docker save``: a config, uncompressed layers, and a manifest list."""
     tar = busybox_layer(tool("busybox").read_bytes())
     config = {
         "architecture": "amd64",
@@ -389,7 +387,7 @@ def _docker_save(target: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("handler", ["runc", "gvisor"])
-def test_what_docker_saved_runs_unchanged(site: Site, kubelet: Kubelet, tmp_path: Path, handler: str) -> None:
+def test_an_image_of_docker_save_runs(site: Site, kubelet: Kubelet, tmp_path: Path, handler: str) -> None:
     _docker_save(tmp_path / "saved.tar", "saved.test/app:1")
     assert _noderuntime(site, "images", "load", str(tmp_path / "saved.tar")).returncode == 0
     config = kubelet.pod_config()
@@ -401,7 +399,7 @@ def test_what_docker_saved_runs_unchanged(site: Site, kubelet: Kubelet, tmp_path
     assert status.image_ref == status.image_id, "an archive has no digest of a registry"
 
 
-def test_crictl_for_a_person(site: Site, kubelet: Kubelet) -> None:
+def test_crictl_pulls_lists_and_removes_images(site: Site, kubelet: Kubelet) -> None:
     def crictl(*words: str) -> str:
         argv = [tool("crictl"), "--runtime-endpoint", f"unix://{site.daemon.socket}", *words]
         return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout

@@ -1,4 +1,4 @@
-"""Statistics from real cgroups and namespaces; cgroups, processes and pins are removed again."""
+"""Statistics from real cgroups and namespaces. Cgroups, processes and pins are removed afterwards."""
 
 import os
 import subprocess
@@ -44,7 +44,7 @@ async def collector(host):
 
 @pytest.fixture
 def spawn():
-    """Starts processes that end with the test."""
+    """Starts processes that are killed when the test ends."""
     started = []
 
     def start(*argv):
@@ -81,7 +81,7 @@ while True:
 """
 
 
-async def test_a_busy_process_shows_in_container_and_pod(host, collector, spawn, tmp_path):
+async def test_a_busy_process_counts_for_container_and_pod(host, collector, spawn, tmp_path):
     netns = tmp_path / "netns"
     await host.pin_namespaces({"net": netns})
     try:
@@ -110,7 +110,7 @@ async def test_a_busy_process_shows_in_container_and_pod(host, collector, spawn,
         await host.unpin_namespaces([netns])
 
 
-async def test_fifty_pods(host, collector, spawn, capsys, tmp_path):
+async def test_statistics_of_fifty_pods(host, collector, spawn, capsys, tmp_path):
     """The time is printed, not asserted: the machine is shared."""
     pins = [tmp_path / str(number) for number in range(50)]
     targets = [pod(f"{PARENT}/pod{number}", str(pin)) for number, pin in enumerate(pins)]

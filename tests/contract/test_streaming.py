@@ -31,12 +31,12 @@ def crictl(request: pytest.FixtureRequest, daemon: Daemon) -> Crictl:
 
 @pytest.fixture
 def spdy(daemon: Daemon) -> Crictl:
-    """For tests of what the transport has no part in."""
+    """The transport, for tests that do not depend on it."""
     return Crictl(daemon.socket)
 
 
 def start(kubelet: Kubelet, handler: str, script: str = SLEEP, **fields: object) -> tuple[str, str]:
-    """Run a pod with one container; returns both IDs."""
+    """Run a pod with one container and return both IDs."""
     config = kubelet.pod_config()
     pod = kubelet.run(config, handler)
     return pod, kubelet.run_container(pod, config, "main", script, **fields)
@@ -61,7 +61,7 @@ def test_exec_reads_stdin_to_its_end(kubelet: Kubelet, crictl: Crictl, handler: 
     assert b"command terminated with exit code 3" in done.stderr
 
 
-def test_exec_of_what_cannot_run_says_why(kubelet: Kubelet, crictl: Crictl, handler: str) -> None:
+def test_exec_of_a_missing_program_reports_the_error(kubelet: Kubelet, crictl: Crictl, handler: str) -> None:
     _, container = start(kubelet, handler)
     done = crictl.run("exec", container, "/no/such/program")
     assert done.returncode != 0
@@ -70,7 +70,7 @@ def test_exec_of_what_cannot_run_says_why(kubelet: Kubelet, crictl: Crictl, hand
     assert b"/no/such/program" in done.stderr
 
 
-def test_exec_is_refused_where_it_makes_no_sense(kubelet: Kubelet, spdy: Crictl, handler: str) -> None:
+def test_exec_is_rejected_for_invalid_requests(kubelet: Kubelet, spdy: Crictl, handler: str) -> None:
     _, container = start(kubelet, handler)
     kubelet.runtime.StopContainer(api_pb2.StopContainerRequest(container_id=container, timeout=0))
     for verb, arguments in (("exec", ("true",)), ("attach", ())):
@@ -80,7 +80,7 @@ def test_exec_is_refused_where_it_makes_no_sense(kubelet: Kubelet, spdy: Crictl,
 
 
 def size(terminal: Terminal) -> str:
-    """Ask the shell on a terminal for its size, which travels by itself: it may still be the one before."""
+    """Ask the shell on a terminal for its size. A resize is asynchronous, so it can be the old size."""
     terminal.type("stty size\n")
     said = re.search(r"(\d+ \d+)\r\n", terminal.shows("# "))
     return said.group(1) if said else ""
@@ -103,7 +103,7 @@ def test_exec_on_a_terminal(kubelet: Kubelet, crictl: Crictl, handler: str) -> N
         assert terminal.ends() != 0
 
 
-def test_a_program_hears_that_its_terminal_changed(kubelet: Kubelet, spdy: Crictl, handler: str) -> None:
+def test_a_resize_reaches_the_program(kubelet: Kubelet, spdy: Crictl, handler: str) -> None:
     _, container = start(kubelet, handler)
     script = "trap 'stty size' WINCH; echo ready; while :; do sleep 0.1; done"
     with Terminal(spdy.argv("exec", "-it", container, "sh", "-c", script)) as terminal:
@@ -112,7 +112,7 @@ def test_a_program_hears_that_its_terminal_changed(kubelet: Kubelet, spdy: Crict
         terminal.shows("44 122\r\n")
 
 
-def test_a_terminal_whose_client_is_gone_hangs_up(kubelet: Kubelet, spdy: Crictl, handler: str) -> None:
+def test_a_disconnect_hangs_up_the_terminal(kubelet: Kubelet, spdy: Crictl, handler: str) -> None:
     _, container = start(kubelet, handler)
     script = "trap 'echo hangup >/tmp/seen; exit' HUP; echo ready; while :; do sleep 0.1; done"
     with Terminal(spdy.argv("exec", "-it", container, "sh", "-c", script)) as terminal:
@@ -121,7 +121,7 @@ def test_a_terminal_whose_client_is_gone_hangs_up(kubelet: Kubelet, spdy: Crictl
         wait_until(lambda: kubelet.exec(container, "cat /tmp/seen").stdout == b"hangup\n", "SIGHUP")
 
 
-def test_without_a_terminal_the_pipes_break(kubelet: Kubelet, spdy: Crictl, handler: str) -> None:
+def test_a_disconnect_breaks_the_pipes(kubelet: Kubelet, spdy: Crictl, handler: str) -> None:
     _, container = start(kubelet, handler)
     script = "echo $$ >/tmp/pid; cat; echo eof >/tmp/seen; while echo x; do sleep 0.1; done"
     with Terminal(spdy.argv("exec", "-i", container, "sh", "-c", script)) as terminal:
@@ -131,7 +131,7 @@ def test_without_a_terminal_the_pipes_break(kubelet: Kubelet, spdy: Crictl, hand
         wait_until(lambda: kubelet.exec(container, "kill -0 $(cat /tmp/pid)").exit_code != 0, "SIGPIPE")
 
 
-def test_attach_hears_from_now_on_and_speaks(kubelet: Kubelet, crictl: Crictl, handler: str) -> None:
+def test_attach_receives_new_output_and_sends_input(kubelet: Kubelet, crictl: Crictl, handler: str) -> None:
     _, container = start(
         kubelet, handler, "echo before; while read word; do echo heard $word; done", stdin=True
     )
@@ -144,9 +144,7 @@ def test_attach_hears_from_now_on_and_speaks(kubelet: Kubelet, crictl: Crictl, h
     assert kubelet.status(container).state == api_pb2.CONTAINER_RUNNING
 
 
-def test_attach_gives_both_streams_until_the_container_ends(
-    kubelet: Kubelet, crictl: Crictl, handler: str
-) -> None:
+def test_attach_sends_both_streams_until_the_exit(kubelet: Kubelet, crictl: Crictl, handler: str) -> None:
     script = "read go; echo out; echo err >&2; exit 4"
     _, container = start(kubelet, handler, script, stdin=True, stdin_once=True)
     done = crictl.run("attach", "-i", container, stdin=b"go\n")
@@ -154,9 +152,7 @@ def test_attach_gives_both_streams_until_the_container_ends(
     wait_until(lambda: kubelet.status(container).exit_code == 4, "its end")
 
 
-def test_the_first_clients_end_of_input_is_the_containers(
-    kubelet: Kubelet, crictl: Crictl, handler: str
-) -> None:
+def test_stdin_once_ends_with_the_first_client(kubelet: Kubelet, crictl: Crictl, handler: str) -> None:
     _, container = start(kubelet, handler, "cat; echo bye", stdin=True, stdin_once=True)
     assert crictl.run("attach", "-i", container, stdin=b"words\n").stdout == b"words\nbye\n"
     wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "its end")
@@ -186,12 +182,12 @@ def sockets(kubelet: Kubelet, container: str) -> set[bytes]:
 
 
 def listens(kubelet: Kubelet, container: str) -> None:
-    """Wait until somebody listens on port 8080."""
+    """Wait until a socket listens on port 8080."""
     wait_until(lambda: LISTENS in sockets(kubelet, container), "it listens")
 
 
 def serve(kubelet: Kubelet, handler: str, script: str) -> str:
-    """Run a pod whose container listens, and return the pod."""
+    """Run a pod whose container listens, and return the pod's ID."""
     pod, container = start(kubelet, handler, script)
     wait_until(
         lambda: b":1F90 " in kubelet.exec(container, "cat /proc/net/tcp /proc/net/tcp6").stdout, "it listens"
@@ -244,7 +240,7 @@ def test_port_forward_half_closes(kubelet: Kubelet, crictl: Crictl, handler: str
         assert fetch(port, b"word\n", half_close=True) == b"heard\nword\n"
 
 
-def test_port_forward_into_a_slow_pod_loses_nothing(kubelet: Kubelet, spdy: Crictl, handler: str) -> None:
+def test_port_forward_to_a_slow_pod_loses_no_data(kubelet: Kubelet, spdy: Crictl, handler: str) -> None:
     pod = serve(kubelet, handler, "while :; do nc -l -p 8080 -e sh -c 'sleep 2; sha256sum'; done")
     content = os.urandom(3_000_000)
     with spdy.forwarded(pod, 8080) as port:
@@ -252,9 +248,7 @@ def test_port_forward_into_a_slow_pod_loses_nothing(kubelet: Kubelet, spdy: Cric
     assert answer.split()[0].decode() == hashlib.sha256(content).hexdigest()
 
 
-def test_port_forward_of_a_client_that_is_gone_closes_the_connection(
-    kubelet: Kubelet, spdy: Crictl, handler: str
-) -> None:
+def test_port_forward_closes_after_a_disconnect(kubelet: Kubelet, spdy: Crictl, handler: str) -> None:
     pod, container = start(
         kubelet, handler, "nc -l -p 8080 -e sleep 1000; echo closed >/tmp/seen; sleep 1000"
     )
@@ -265,7 +259,7 @@ def test_port_forward_of_a_client_that_is_gone_closes_the_connection(
     wait_until(lambda: ESTABLISHED not in sockets(kubelet, container), "its end")
 
 
-def test_port_forward_where_nobody_listens(kubelet: Kubelet, spdy: Crictl, handler: str) -> None:
+def test_port_forward_to_a_closed_port_fails(kubelet: Kubelet, spdy: Crictl, handler: str) -> None:
     pod, _ = start(kubelet, handler)
     with spdy.forwarded(pod, 8081) as port, pytest.raises((ConnectionError, AssertionError)):
         assert fetch(port) != b""
@@ -292,7 +286,7 @@ def test_port_forward_into_a_pod_on_the_nodes_network(kubelet: Kubelet, spdy: Cr
         assert accepted.recv(100) == b"through the pod"
 
 
-def test_sessions_into_the_upstreams_pods_are_the_upstreams(kubelet: Kubelet, daemon: Daemon) -> None:
+def test_sessions_of_upstream_pods_are_served_by_it(kubelet: Kubelet, daemon: Daemon) -> None:
     _, ours = start(kubelet, "runc")
     _, theirs = start(kubelet, "theirs")
     request = api_pb2.ExecRequest(cmd=["true"], stdout=True)
@@ -317,9 +311,7 @@ def test_a_restarted_daemon_serves_new_sessions(kubelet: Kubelet, daemon: Daemon
         terminal.shows("heard two")
 
 
-def test_nothing_of_a_session_stays_in_the_run_directory(
-    kubelet: Kubelet, daemon: Daemon, spdy: Crictl
-) -> None:
+def test_sessions_leave_no_files_in_the_run_directory(kubelet: Kubelet, daemon: Daemon, spdy: Crictl) -> None:
     _, container = start(kubelet, "runc")
     spdy.run("exec", container, "true")
     spdy.run("exec", container, "/no/such/program")

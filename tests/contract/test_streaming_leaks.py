@@ -1,4 +1,4 @@
-"""What clients can do to the daemon by exec, attach and port-forward: nothing that stays."""
+"""Exec, attach and port-forward of misbehaving clients leave nothing in the daemon."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPDY = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1", "X-Stream-Protocol-Versi
 
 @dataclass(frozen=True)
 class Held:
-    """What a process holds."""
+    """The resources of a process."""
 
     descriptors: int
     threads: int
@@ -43,7 +43,7 @@ def resident(pid: int) -> int:
 
 
 async def settles(daemon: Daemon, before: Held) -> None:
-    """Wait until the daemon holds no more than before."""
+    """Wait until the daemon holds no more resources than before."""
 
     def back() -> bool:
         now = Held.by(daemon.pid)
@@ -56,14 +56,14 @@ async def settles(daemon: Daemon, before: Held) -> None:
 
 @pytest.fixture(params=HANDLERS)
 def container(request: pytest.FixtureRequest, kubelet: Kubelet) -> str:
-    """A container that waits."""
+    """A container that idles."""
     config = kubelet.pod_config()
     pod = kubelet.run(config, request.param)
     return kubelet.run_container(pod, config, "main", "exec sleep 1000")
 
 
 class Execs:
-    """Execs as the kubelet makes them."""
+    """Makes execs as the kubelet does."""
 
     def __init__(self, kubelet: Kubelet, container: str) -> None:
         self._kubelet = kubelet
@@ -76,7 +76,7 @@ class Execs:
         return (await asyncio.to_thread(self._kubelet.runtime.Exec, request, timeout=30)).url
 
     async def begin(self, *argv: str, **fields: object) -> tuple[SpdySession, int]:
-        """Start a command; returns the client and the number of its stdout."""
+        """Start a command; return the client and the ID of its stdout stream."""
         client = await (await spdy(await self.url(*argv, **fields))).__aenter__()
         names = [
             "error",
@@ -88,7 +88,7 @@ class Execs:
         return client, opened["stdout"]
 
     async def run(self, *argv: str) -> tuple[bytes, bytes]:
-        """Run a command; returns its output and status."""
+        """Run a command; return its output and status."""
         client, stdout = await self.begin(*argv)
         await client.until(lambda: client.gone_away)
         await client.leave()
@@ -100,7 +100,7 @@ def execs(kubelet: Kubelet, container: str) -> Execs:
     return Execs(kubelet, container)
 
 
-async def test_a_thousand_in_sequence(daemon: Daemon, execs: Execs) -> None:
+async def test_a_thousand_execs_in_sequence_leak_nothing(daemon: Daemon, execs: Execs) -> None:
     for _ in range(5):
         await execs.run("true")
     before, memory = Held.by(daemon.pid), resident(daemon.pid)
@@ -111,7 +111,7 @@ async def test_a_thousand_in_sequence(daemon: Daemon, execs: Execs) -> None:
     assert resident(daemon.pid) - memory < 16 << 20
 
 
-async def test_fifty_at_once(daemon: Daemon, execs: Execs) -> None:
+async def test_fifty_parallel_execs_leak_nothing(daemon: Daemon, execs: Execs) -> None:
     await asyncio.gather(*(execs.run("true") for _ in range(10)))
     before = Held.by(daemon.pid)
     results = await asyncio.gather(*(execs.run("sh", "-c", f"sleep 0.5; echo {n}") for n in range(50)))
@@ -119,7 +119,7 @@ async def test_fifty_at_once(daemon: Daemon, execs: Execs) -> None:
     await settles(daemon, before)
 
 
-async def test_clients_that_leave_in_the_middle(daemon: Daemon, execs: Execs) -> None:
+async def test_disconnects_during_a_session_leak_nothing(daemon: Daemon, execs: Execs) -> None:
     await execs.run("true")
     before = Held.by(daemon.pid)
     for fields in ({}, {"stdin": True}, {"stdin": True, "tty": True}):
@@ -133,14 +133,14 @@ async def test_clients_that_leave_in_the_middle(daemon: Daemon, execs: Execs) ->
     await settles(daemon, before)
 
 
-async def test_sessions_that_nobody_collects(daemon: Daemon, execs: Execs) -> None:
+async def test_unused_sessions_expire(daemon: Daemon, execs: Execs) -> None:
     before = Held.by(daemon.pid)
     for _ in range(200):
         await execs.url("true")
     await settles(daemon, before)
 
 
-async def test_a_client_that_reads_nothing_costs_little(daemon: Daemon, execs: Execs) -> None:
+async def test_a_client_that_does_not_read_is_bounded(daemon: Daemon, execs: Execs) -> None:
     await execs.run("true")
     before, memory = Held.by(daemon.pid), resident(daemon.pid)
     deaf = []
@@ -159,7 +159,7 @@ async def test_a_client_that_reads_nothing_costs_little(daemon: Daemon, execs: E
     await settles(daemon, before)
 
 
-async def test_a_program_that_reads_nothing_costs_little(daemon: Daemon, execs: Execs) -> None:
+async def test_a_program_that_does_not_read_is_bounded(daemon: Daemon, execs: Execs) -> None:
     await execs.run("true")
     before, memory = Held.by(daemon.pid), resident(daemon.pid)
     client, _ = await execs.begin("sleep", "60", stdin=True)
@@ -173,9 +173,7 @@ async def test_a_program_that_reads_nothing_costs_little(daemon: Daemon, execs: 
     await settles(daemon, before)
 
 
-async def test_an_attached_client_that_reads_nothing_does_not_keep_a_container(
-    daemon: Daemon, kubelet: Kubelet
-) -> None:
+async def test_a_stalled_attach_does_not_block_the_exit(daemon: Daemon, kubelet: Kubelet) -> None:
     config = kubelet.pod_config()
     pod = kubelet.run(config, "runc")
     loud = kubelet.run_container(pod, config, "loud", "exec yes")

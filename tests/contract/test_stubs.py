@@ -1,4 +1,4 @@
-"""The committed gRPC stubs are what protoc makes of the schemas beside them."""
+"""The committed gRPC stubs match what protoc generates from the schemas beside them."""
 
 import shutil
 import subprocess

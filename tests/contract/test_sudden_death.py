@@ -1,4 +1,4 @@
-"""Sudden deaths: of the daemon, at many moments of a pod's start and end, and of a pod's processes."""
+"""The daemon is killed at many moments of a pod's lifecycle, and so are a pod's processes."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from noderuntime.cri.v1 import api_pb2
 
 HANDLERS = ["runc", "gvisor"]
 MOMENTS = [0.005 * 1.9**step for step in range(9)]
-"""Seconds after the first call: close together at first, 0.8 s at the end."""
+"""Seconds after the first call: dense at first, 0.8 s at the end."""
 
 
 @pytest.fixture
 def kubelet(daemon: Daemon, tmp_path: Path) -> Iterator[Kubelet]:
-    """A kubelet whose pods have a cgroup of this test's own."""
+    """Yield a kubelet whose pods have their own cgroup."""
     client = Kubelet(daemon.socket, tmp_path, f"/noderuntime-death-{uuid.uuid4().hex[:8]}")
     yield client
     client.channel.close()
@@ -39,7 +39,7 @@ def kubelet(daemon: Daemon, tmp_path: Path) -> Iterator[Kubelet]:
 
 
 def whole_life(kubelet: Kubelet, handler: str) -> None:
-    """Start a pod and end it, as far as there is a daemon to do it."""
+    """Start and remove a pod, as far as the daemon is alive."""
     with contextlib.suppress(grpc.RpcError):
         config = kubelet.pod_config()
         pod = kubelet.run(config, handler)
@@ -54,12 +54,12 @@ def snapshots(containerd: Containerd) -> list[str]:
 
 
 def addresses(cni_conf: Path) -> list[str]:
-    """List what host-local has given away."""
+    """Return the addresses that host-local has leased."""
     return [path.name for path in (cni_conf / "ipam").glob("*/[0-9]*")]
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
-def test_whatever_the_moment(
+def test_daemon_killed_at_any_moment_leaves_nothing(
     kubelet: Kubelet, daemon: Daemon, containerd: Containerd, cni_conf: Path, handler: str
 ) -> None:
     for moment in MOMENTS:
@@ -83,7 +83,7 @@ def test_whatever_the_moment(
 
 
 def events_of(kubelet: Kubelet) -> queue.SimpleQueue[api_pb2.ContainerEventResponse]:
-    """Return what GetContainerEvents reports from now on."""
+    """Yield the events of GetContainerEvents from now on."""
     events: queue.SimpleQueue[api_pb2.ContainerEventResponse] = queue.SimpleQueue()
     stream = kubelet.runtime.GetContainerEvents(api_pb2.GetEventsRequest(), timeout=60)
 

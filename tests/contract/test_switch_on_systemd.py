@@ -35,7 +35,7 @@ HANGS = f"[Service]\nExecStartPre=/bin/sh -c 'if {_ON_OURS}; then sleep 600; fi'
 
 
 class SwitchNode:
-    """A node of the harness with what the agent would have placed on it."""
+    """A node of the harness with the files that the agent places."""
 
     def __init__(self, node: Node, source: Path) -> None:
         self.node = node
@@ -61,7 +61,7 @@ class SwitchNode:
         self.node.systemctl("start", layout.SWITCH, timeout=300)
 
     def result(self) -> dict[str, object]:
-        """Return what the switch wrote for the agent."""
+        """Return the switch's report to the agent."""
         found: dict[str, object] = json.loads(self.layout.result.read_text())
         return found
 
@@ -79,7 +79,7 @@ class SwitchNode:
         }
 
     def endpoint(self) -> str:
-        """Return the endpoint that the kubelet was started with, as the switch sees it."""
+        """Return the endpoint of the running kubelet, as the switch determines it."""
         said = json.loads(self.node.exec("/opt/noderuntime/current/bin/noderuntime", "switch", "status"))
         return str(said["kubeletEndpoint"])
 
@@ -92,7 +92,7 @@ class SwitchNode:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle, out of the image."""
+    """Extract the bundle from the image."""
     target = tmp_path_factory.mktemp("bundle") / "opt"
     for script in (("build.py", "--image", IMAGE), ("export.py", IMAGE, str(target))):
         subprocess.run(
@@ -133,7 +133,7 @@ def node(cluster: Cluster, source: Path) -> Iterator[SwitchNode]:
         yield found
 
 
-def test_forth_and_back_and_gone(each: SwitchNode) -> None:
+def test_switch_forth_back_and_uninstall(each: SwitchNode) -> None:
     before = each.kubelet_files()
     each.order()
     each.apply()
@@ -150,7 +150,7 @@ def test_forth_and_back_and_gone(each: SwitchNode) -> None:
     assert traces.on_node(each.node) == []
 
 
-def test_kubelet_that_does_not_come_back_is_given_back(node: SwitchNode) -> None:
+def test_kubelet_that_does_not_recover_is_reverted(node: SwitchNode) -> None:
     before = node.kubelet_files()
     node.order(kubelet={"switchTimeoutSeconds": 10})
     node.break_kubelet(REFUSES)
@@ -163,7 +163,7 @@ def test_kubelet_that_does_not_come_back_is_given_back(node: SwitchNode) -> None
     assert node.node.systemctl("is-active", "kubelet.service").strip() == "active"
 
 
-def test_timer_gives_the_kubelet_back_when_the_switch_is_killed(node: SwitchNode) -> None:
+def test_timer_reverts_a_killed_switch(node: SwitchNode) -> None:
     before = node.kubelet_files()
     node.order(kubelet={"switchTimeoutSeconds": 10})
     node.break_kubelet(HANGS)
@@ -187,7 +187,7 @@ def test_reboot_in_the_middle_ends_on_the_old_runtime(node: SwitchNode) -> None:
     wait_for("the kubelet", lambda: "active" in _state(node, "kubelet.service"), timeout=60)
 
 
-def test_reboot_of_a_switched_node_needs_nobody(node: SwitchNode, cluster: Cluster) -> None:
+def test_reboot_of_a_switched_node_keeps_the_switch(node: SwitchNode, cluster: Cluster) -> None:
     node.order()
     node.apply()
     node.node.reboot()
@@ -199,7 +199,7 @@ def test_reboot_of_a_switched_node_needs_nobody(node: SwitchNode, cluster: Clust
 
 
 def _has_run(node: SwitchNode, unit: str) -> bool:
-    """Tell whether a one-shot unit has ended since the node booted; before that it is inactive, too."""
+    """Return whether a one-shot unit has ended since boot; before that it is inactive too."""
     ended = node.node.systemctl("show", "--property=ExecMainExitTimestampMonotonic", "--value", unit)
     return ended.strip() not in ("", "0") and _state(node, unit) == "inactive"
 

@@ -18,7 +18,7 @@ UID, GID, SIZE = 1_000_000, 2_000_000, 65536
 
 
 def namespaces(pid: api_pb2.NamespaceMode = api_pb2.CONTAINER, **fields: object) -> api_pb2.NamespaceOption:
-    """Ask for a user namespace as the kubelet does."""
+    """Return namespace options with a user namespace, as the kubelet requests it."""
     options = api_pb2.NamespaceOption(
         pid=pid,
         userns_options=api_pb2.UserNamespace(
@@ -32,7 +32,7 @@ def namespaces(pid: api_pb2.NamespaceMode = api_pb2.CONTAINER, **fields: object)
 
 
 def pod_with(kubelet: Kubelet, options: api_pb2.NamespaceOption, **sysctls: str) -> api_pb2.PodSandboxConfig:
-    """Make a pod's config."""
+    """Return a pod's config."""
     return kubelet.pod_config(
         linux=api_pb2.LinuxPodSandboxConfig(
             security_context=api_pb2.LinuxSandboxSecurityContext(namespace_options=options),
@@ -44,13 +44,13 @@ def pod_with(kubelet: Kubelet, options: api_pb2.NamespaceOption, **sysctls: str)
 def said_inside(
     kubelet: Kubelet, script: str, options: api_pb2.NamespaceOption | None = None, **fields: object
 ) -> list[str]:
-    """Run a script in a pod with a user namespace and return what it said."""
+    """Run a script in a pod with a user namespace and return its output."""
     options = options or namespaces()
     pod = pod_with(kubelet, options)
     return said_by(kubelet, "runc", script, pod=pod, linux=linux(namespace_options=options), **fields)
 
 
-def test_root_inside_is_somebody_else_outside(kubelet: Kubelet) -> None:
+def test_root_inside_is_another_user_outside(kubelet: Kubelet) -> None:
     said = said_inside(kubelet, "cat /proc/self/uid_map /proc/self/gid_map; id -u; hostname")
     assert [line.split() for line in said] == [
         ["0", str(UID), str(SIZE)],
@@ -66,7 +66,7 @@ def test_files_of_the_image_and_of_the_pod_belong_to_root_inside(kubelet: Kubele
     assert said == [f"{one} 0:0" for one in places.split()]
 
 
-def test_what_is_written_can_be_read_changed_and_given_away(kubelet: Kubelet) -> None:
+def test_written_files_can_be_read_and_change_owner(kubelet: Kubelet) -> None:
     script = """
         set -e
         echo one >/made; chown 1000:1000 /made; stat -c %u:%g /made
@@ -78,7 +78,7 @@ def test_what_is_written_can_be_read_changed_and_given_away(kubelet: Kubelet) ->
     assert sorted(said_inside(kubelet, script)) == ["0:0", "0:0", "1000:1000", "five", "four"]
 
 
-def test_the_writable_layer_is_measured_and_gone_in_the_end(kubelet: Kubelet, daemon: Daemon) -> None:
+def test_the_writable_layer_is_measured_and_removed(kubelet: Kubelet, daemon: Daemon) -> None:
     options = namespaces()
     config = pod_with(kubelet, options)
     pod = kubelet.run(config, "runc")
@@ -95,7 +95,7 @@ def test_the_writable_layer_is_measured_and_gone_in_the_end(kubelet: Kubelet, da
     assert os.stat(f"/proc/{pid}").st_uid == UID
 
 
-def test_a_volume_is_seen_as_the_mapping_says(kubelet: Kubelet, tmp_path: Path) -> None:
+def test_a_volume_is_mapped_as_requested(kubelet: Kubelet, tmp_path: Path) -> None:
     volume, plain = tmp_path / "volume", tmp_path / "plain"
     for directory in (volume, plain):
         directory.mkdir()
@@ -127,7 +127,7 @@ def test_sysctls_are_set_by_root_inside(kubelet: Kubelet) -> None:
     assert [line.split() for line in said] == [["0", "65535"], ["1"], ["99"]]
 
 
-def test_the_network_is_the_pods_own_to_configure(kubelet: Kubelet) -> None:
+def test_root_inside_can_configure_the_pods_network(kubelet: Kubelet) -> None:
     options = namespaces()
     asked = linux(namespace_options=options, capabilities=api_pb2.Capability(add_capabilities=["NET_ADMIN"]))
     pod = pod_with(kubelet, options)
@@ -137,7 +137,7 @@ def test_the_network_is_the_pods_own_to_configure(kubelet: Kubelet) -> None:
 
 
 @pytest.mark.parametrize("processes", [api_pb2.CONTAINER, api_pb2.POD])
-def test_with_the_nodes_network(kubelet: Kubelet, processes: api_pb2.NamespaceMode) -> None:
+def test_a_user_namespace_with_the_nodes_network(kubelet: Kubelet, processes: api_pb2.NamespaceMode) -> None:
     options = namespaces(network=api_pb2.NODE, pid=processes)
     script = "cat /proc/self/uid_map; ls /sys/class/net; cat /proc/net/dev; touch /sys/x || echo fixed"
     said = said_inside(kubelet, script, options)
@@ -170,14 +170,14 @@ def test_a_user_of_the_image_and_a_privileged_container(kubelet: Kubelet) -> Non
 
 
 def refused(kubelet: Kubelet, options: api_pb2.NamespaceOption, handler: str = "runc") -> str:
-    """Try to run a pod and return why not."""
+    """Try to run a pod and return the error."""
     with pytest.raises(grpc.RpcError) as caught:
         kubelet.run(pod_with(kubelet, options), handler)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     return str(caught.value.details())
 
 
-def test_what_cannot_be_is_refused_in_one_line(kubelet: Kubelet) -> None:
+def test_an_unsupported_user_namespace_is_rejected(kubelet: Kubelet) -> None:
     assert "gvisor offers no user namespaces" in refused(kubelet, namespaces(), "gvisor")
     assert "PID or IPC namespace" in refused(kubelet, namespaces(pid=api_pb2.NODE))
     twice = namespaces(userns_options=namespaces().userns_options)
@@ -204,7 +204,7 @@ def test_a_container_has_the_user_namespace_of_its_pod(kubelet: Kubelet) -> None
         kubelet.create(pod, config, "main", "true", linux=asked)
 
 
-def test_the_pod_outlives_the_daemon(kubelet: Kubelet, daemon: Daemon) -> None:
+def test_a_pod_survives_a_restart_of_the_daemon(kubelet: Kubelet, daemon: Daemon) -> None:
     options = namespaces()
     config = pod_with(kubelet, options)
     pod = kubelet.run(config, "runc")

@@ -1,1 +1,1 @@
-"""A node's real parts, private to a test run: tools, containerd, images, our daemon."""
+"""The real parts of a node, private to a test run: tools, containerd, images, our daemon."""

@@ -1,4 +1,4 @@
-"""A containerd of our own: own root, state and socket; nothing of it is left when it stops."""
+"""A private containerd with its own root, state and socket, all removed when it stops."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ BinaryName = "{runc}"
 
 
 class Containerd:
-    """The process and its places. ``dir`` must lie on a real filesystem, ``run`` be short."""
+    """The process and its directories. ``dir`` must be on a real filesystem, ``run`` be short."""
 
     def __init__(
         self, directory: Path, run: Path, cni_conf: Path, sandbox_image: str = _PAUSE, more_config: str = ""
@@ -71,7 +71,7 @@ class Containerd:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it and wait until CRI answers."""
+        """Start it and wait until CRI responds."""
         self.dir.mkdir(parents=True, exist_ok=True)
         self.run.mkdir(parents=True, exist_ok=True)
         self._config.write_text(
@@ -101,7 +101,7 @@ class Containerd:
                 time.sleep(0.02)
 
     def name_by_digest(self, name: str) -> None:
-        """Give an image the digested name that a pull gives it, and wait until CRI lists it."""
+        """Add the digest name that a pull gives an image, and wait until CRI lists it."""
         repository = name.rpartition(":")[0]
         listed = self._ctr("images", "list", f"name=={name}").splitlines()[1]
         digest = next(word for word in listed.split() if word.startswith("sha256:"))
@@ -114,7 +114,7 @@ class Containerd:
                 assert time.monotonic() < deadline, "containerd does not list the image's digest"
 
     def import_images(self) -> None:
-        """Put the test image and the sandbox image into the image store."""
+        """Import the test image and the sandbox image."""
         for name, command in ((IMAGE, ["sh"]), (_PAUSE, ["/bin/sleep", "1000000"])):
             archive = self.dir / "image.tar"
             write_image(archive, name, tool("busybox"), command)
@@ -133,20 +133,20 @@ class Containerd:
 
     @property
     def pid(self) -> int:
-        """The daemon's process."""
+        """The daemon's PID."""
         assert self._process is not None
         return self._process.pid
 
     def stop(self) -> None:
-        """Stop the daemon (its pods stay)."""
+        """Stop the daemon. Its pods keep running."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the daemon with SIGKILL, as a crash would."""
+        """Kill the daemon with SIGKILL, like a crash."""
         self._end(signal.SIGKILL)
 
     def remove(self) -> None:
-        """Remove all pods, stop, and delete everything it had, also when it never started."""
+        """Remove all pods, stop, and delete all files, even if it never started."""
         try:
             if self._process is not None:
                 self._remove_pods()
@@ -170,7 +170,7 @@ class Containerd:
 
 
 def _is_ready(runtime: api_pb2_grpc.RuntimeServiceStub) -> bool:
-    """Ask for the version; at first it answers that it is not ready to answer."""
+    """Return whether Version succeeds. At first it returns that the server is not ready."""
     try:
         runtime.Version(api_pb2.VersionRequest(), timeout=30)
     except grpc.RpcError as error:

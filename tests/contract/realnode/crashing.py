@@ -1,4 +1,4 @@
-"""A pull that is killed before its Nth step, for N from 1 until it ends, and a good one after each.
+"""Pulls that are killed before their Nth step, for N from 1 until one completes, each with a retry after it.
 
     python crashing.py DIRECTORY REGISTRY REPOSITORY:TAG IMAGE_ID
 
@@ -34,7 +34,7 @@ _MOST = 500
 
 
 class Steps:
-    """Counts steps, and is the end of its process at one of them."""
+    """Counts steps, and kills its process at one of them."""
 
     def __init__(self, root: Path, last: int) -> None:
         self._root = str(root)
@@ -77,7 +77,7 @@ async def pull(root: Path, reference: str) -> None:
 
 
 async def check(root: Path, reference: str, image_id: str) -> dict[str, Any]:
-    """Pull, and tell what there is; then remove the image, and tell what is left."""
+    """Pull and return the store's files; then remove the image and return the files that are left."""
     backend = await backend_at(root)
     before = left(root)
     found = {"before": before, "id": await backend.pull(reference)}
@@ -106,7 +106,7 @@ def left(root: Path) -> list[str]:
 
 
 def run(work: Callable[[], Any]) -> int:
-    """Do something in a process of its own; return how that ended, negative for a signal."""
+    """Run work in a child process and return its exit status, negative for a signal."""
     child = os.fork()
     if child == 0:
         status = 1

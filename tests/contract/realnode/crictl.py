@@ -1,4 +1,4 @@
-"""crictl as a person uses it: commands, terminals, forwarded ports."""
+"""crictl as a user runs it: commands, terminals, forwarded ports."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Crictl:
 
     @contextlib.contextmanager
     def forwarded(self, pod: str, port: int) -> Iterator[int]:
-        """Forward a port of a pod; yields the local one."""
+        """Forward a port of a pod and yield the local port."""
         with (
             tempfile.TemporaryFile() as complaints,
             subprocess.Popen(
@@ -64,7 +64,7 @@ class Crictl:
 
 
 class Terminal:
-    """A program on a terminal of its own, and a person at it."""
+    """A program on its own terminal, with its user."""
 
     def __init__(self, argv: list[str], rows: int = 24, columns: int = 80) -> None:
         self._master, slave = os.openpty()
@@ -85,17 +85,17 @@ class Terminal:
         os.close(self._master)
 
     def type(self, text: str) -> None:
-        """Type."""
+        """Type a text."""
         os.write(self._master, text.encode())
 
     def resize(self, rows: int, columns: int) -> None:
-        """Change the window's size; the program is told."""
+        """Change the window size, of which the program is notified."""
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         if hasattr(self, "_process"):
             self._process.send_signal(signal.SIGWINCH)
 
     def shows(self, words: str) -> str:
-        """Wait until these words are there, and return what was shown up to them."""
+        """Wait for a text and return the output up to it."""
         deadline = time.monotonic() + _SECONDS
         while words.encode() not in self._unread:
             left = deadline - time.monotonic()
@@ -109,10 +109,10 @@ class Terminal:
         return (shown + words.encode()).decode(errors="replace")
 
     def ends(self) -> int:
-        """Wait for the program's end."""
+        """Wait for the program to exit."""
         return self._process.wait(timeout=_SECONDS)
 
     def kill(self) -> None:
-        """End the program at once."""
+        """Kill the program."""
         self._process.kill()
         self._process.wait()

@@ -1,4 +1,4 @@
-"""crun, also on a machine whose cgroups it refuses: v1 beside a v2 that has controllers of its own.
+"""crun, even on a machine whose cgroups it rejects: v1 beside a v2 hierarchy with controllers.
 
 There it is called in a mount namespace that does not show v2, so that it finds v1 alone.
 """
@@ -15,7 +15,7 @@ _INSIDE = f'umount {_UNIFIED}; exec {{crun}} "$@"'
 
 
 def crun(directory: Path) -> Path:
-    """Return a program that is crun; a wrapper is written into the directory."""
+    """Return a program that runs crun. A wrapper script may be written into the directory."""
     found = tool("crun")
     controllers = _UNIFIED / "cgroup.controllers"
     if not controllers.exists() or not controllers.read_text().strip():

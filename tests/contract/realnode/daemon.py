@@ -1,4 +1,4 @@
-"""The daemon as a process of its own, in front of a containerd or alone; its places are the test run's."""
+"""The daemon as a process, with a containerd or standalone, in directories of the test run."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _START_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Alone:
-    """Instead of a containerd: images of the daemon's own, from the registries that ``certs`` speaks of."""
+    """The images of a standalone daemon: its own store, with the registries of ``certs``."""
 
     cni_conf: Path
     certs: Path
 
     def tables(self) -> dict[str, dict[str, object]]:
-        """Return what the configuration says of images."""
+        """Return the configuration tables for images."""
         return {"images": {"backend": "native", "certs_dirs": [self.certs]}}
 
 
 class Daemon:
-    """``noderuntime serve``. ``run`` must be short: sockets lie in it.
+    """``noderuntime serve``. ``run`` must be short because it contains sockets.
 
     ``alone`` it passes nothing on: the containerd is its image store only.
     """
@@ -71,21 +71,21 @@ class Daemon:
 
     @property
     def pid(self) -> int:
-        """The daemon's process."""
+        """The daemon's PID."""
         assert self._process is not None
         return self._process.pid
 
     @property
     def config(self) -> Path:
-        """Its configuration file; drop-ins go to ``conf.d`` beside it."""
+        """Its configuration file. Drop-ins are in ``conf.d`` beside it."""
         return self._config
 
     def reload(self) -> None:
-        """Have it read its configuration anew; it does so at once, but does not say when."""
+        """Reload the configuration, which happens at once but is not acknowledged."""
         os.kill(self.pid, signal.SIGHUP)
 
     def start(self) -> None:
-        """Start it and wait until CRI answers."""
+        """Start it and wait until CRI responds."""
         environment = os.environ | {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
         environment.pop("JOURNAL_STREAM", None)
         with self.log.open("ab") as log:
@@ -102,15 +102,15 @@ class Daemon:
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """End it with SIGKILL, as a crash would."""
+        """Kill it with SIGKILL, like a crash."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """End it with SIGTERM; its pods stay."""
+        """Stop it with SIGTERM. Its pods keep running."""
         assert self._end(signal.SIGTERM) == 0, self.log.read_text()
 
     def remove(self) -> None:
-        """Remove all pods, stop, and delete everything it had, by force where a failed test left it so."""
+        """Remove all pods, stop, and delete all files, by force if a failed test left them."""
         try:
             if self._process is None or self._process.poll() is not None:
                 self.start()
@@ -156,13 +156,13 @@ def _tables(beside: Containerd | Alone, *, alone: bool) -> dict[str, dict[str, o
 
 
 def _table(name: str, values: dict[str, object]) -> str:
-    """Write a TOML table; JSON's strings and arrays are TOML's."""
+    """Return a TOML table. JSON strings and arrays are valid TOML."""
     lines = (f"{key} = {json.dumps(value, default=str)}\n" for key, value in values.items())
     return f"[{name}]\n{''.join(lines)}"
 
 
 def _pause_rootfs(root: Path) -> Path:
-    """Make the pause container's root filesystem, as the bundle has it."""
+    """Create the pause container's root filesystem, as in the bundle."""
     for name in ("dev", "etc", "proc", "sys", "tmp"):
         (root / name).mkdir(parents=True, exist_ok=True)
     shutil.copy(tool("catatonit"), root / "pause")

@@ -1,4 +1,4 @@
-"""A handler and a monitor without a daemon: a sandbox's parts made by hand, and taken away again."""
+"""A handler and a monitor without a daemon: a sandbox whose parts are created and removed directly."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _APPLETS = ("sh", "sleep", "cat", "echo", "uname", "id", "tail", "stty", "tr", "
 
 
 def make_executor(handler: str, host: LinuxHost, run: Path, binary: Path | None = None) -> Executor:
-    """Make the handler of that type with the real tool, or with another binary."""
+    """Return a handler of a type with the real tool, or with another binary."""
     if handler == "gvisor":
         return GvisorExecutor(
             handler, host, binary or tool("runsc"), run, tool("busybox"), systemd_cgroup=False
@@ -67,11 +67,11 @@ class Bench:
         return [line.split(" ", 3)[3] for line in self.log_file(container).read_text().splitlines()]
 
     def log_file(self, container: str) -> Path:
-        """Return where a container's log lies."""
+        """Return the path of a container's log."""
         return self.run / "logs" / container
 
     async def open(self) -> None:
-        """Make the sandbox."""
+        """Create the sandbox."""
         await self.host.pin_namespaces({"net": self.netns})
         if self.executor.traits.root_container:
             rootfs = self._bundle(self.sandbox) / "rootfs"
@@ -82,7 +82,7 @@ class Bench:
             await self.executor.start(self.sandbox, self.sandbox, is_root=True)
 
     async def close(self) -> list[str]:
-        """Take everything away and list what should have gone by itself."""
+        """Remove everything and return what should already have been removed."""
         for container in reversed(tuple(self.made)):
             await self.executor.kill(container, self.sandbox, signal.SIGKILL)
             await self.ended(container)
@@ -123,7 +123,7 @@ class Bench:
         return container
 
     async def ended(self, container: str) -> Exit:
-        """Wait for a container's end."""
+        """Wait for a container's exit."""
         assert await self.host.wait(self.made[container].monitor, timeout=20)
         ended = self.monitor.exit(container)
         assert ended is not None
@@ -179,7 +179,7 @@ class Bench:
 
 
 async def until(holds: Any, *, seconds: float = 20) -> None:
-    """Wait until a condition on files holds that no event tells of."""
+    """Wait for a condition on files that no event announces."""
     async with asyncio.timeout(seconds):
         while not holds():
             await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Requests of which nobody knows what they will be: valid ones with a few fields changed, and noise.
+"""Generated hostile requests: valid ones with a few changed fields, and random bytes.
 
 What would reach outside of a test (paths of the node, host ports, cgroups) is chosen from a few
 values; everything else is whatever hypothesis comes up with, the usual suspects more often.
@@ -41,7 +41,7 @@ _DEEP = 6
 
 
 class Requests:
-    """Makes hostile requests; ``known`` are IDs of things that there are, ``room`` is a directory."""
+    """Generates hostile requests. ``known`` are existing IDs, ``room`` is a directory."""
 
     def __init__(self, room: Path, cgroup: str, known: Sequence[str]) -> None:
         self._texts = st.sampled_from([*_TEXTS, *known, *(one[:20] for one in known)]) | st.text(max_size=40)
@@ -60,7 +60,7 @@ class Requests:
         }
 
     def change(self, draw: Draw, message: Message, depth: int = 0) -> None:
-        """Change one field, or one of a message inside."""
+        """Change one field of a message or of a nested message."""
         fields = list(message.DESCRIPTOR.fields)
         if fields:
             self._change_field(draw, message, draw(st.sampled_from(fields)), depth)

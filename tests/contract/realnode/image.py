@@ -1,4 +1,4 @@
-"""A small busybox image as an OCI image layout in a tarball, as ``ctr images import`` takes it."""
+"""A small busybox image as an OCI image layout in a tarball, for ``ctr images import``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GROUP = b"root:x:0:\nweb:x:33:\nextra:x:44:web\n"
 
 
 def write_image(target: Path, name: str, busybox: Path, command: Sequence[str]) -> None:
-    """Write an image of that name (with tag) whose default command is given."""
+    """Write an image with a name (with tag) and a default command."""
     layer = busybox_layer(busybox.read_bytes())
     blob = gzip.compress(layer, mtime=0)
     config = _json(

@@ -1,4 +1,4 @@
-"""OCI image layouts of any shape, as tarballs for ``ctr images import`` or to be served."""
+"""Custom OCI image layouts, as tarballs for ``ctr images import`` or to be served."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Described = dict[str, Any]
 
 
 class Layout:
-    """Collects blobs and names, then writes them out."""
+    """Collects blobs and names, and writes them out."""
 
     def __init__(self) -> None:
         self.blobs: dict[str, bytes] = {}
@@ -29,7 +29,7 @@ class Layout:
         self._named: list[Described] = []
 
     def blob(self, media_type: str, content: bytes) -> Described:
-        """Store a blob and describe it."""
+        """Store a blob and return its descriptor."""
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         self.blobs[digest] = content
         return {"mediaType": media_type, "digest": digest, "size": len(content)}
@@ -40,7 +40,7 @@ class Layout:
         config: Mapping[str, Any] | None = None,
         architecture: str = "amd64",
     ) -> Described:
-        """Store one manifest; a layer is its files by name. Adds ``id``, the config's digest."""
+        """Store a manifest. A layer is a dict of files by name. Adds ``id``, the config's digest."""
         tars = [_tar(files) for files in layers]
         document = {
             "architecture": architecture,
@@ -65,7 +65,7 @@ class Layout:
         }
 
     def index(self, *images: Described) -> Described:
-        """Store one index over images for several platforms."""
+        """Store an index of images for several platforms."""
         manifests = [{key: value for key, value in image.items() if key != "id"} for image in images]
         document = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": manifests}
         return self.blob(_INDEX, json.dumps(document).encode())
@@ -76,7 +76,7 @@ class Layout:
         self._named.append(entry | {"annotations": {_NAME: name}})
 
     def named(self) -> Iterator[tuple[str, Described]]:
-        """List the names and what they stand for."""
+        """Yield the names with their descriptors."""
         for entry in self._named:
             yield entry["annotations"][_NAME], entry
 

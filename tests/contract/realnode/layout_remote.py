@@ -1,4 +1,4 @@
-"""An OCI layout in the place of a registry."""
+"""An OCI layout in place of a registry."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _PIECE = 64 << 10
 
 
 class LayoutRemote:
-    """See noderuntime.images.remote.Remote; serves what was added last under a name."""
+    """See noderuntime.images.remote.Remote. Serves the last image added under a name."""
 
     def __init__(self) -> None:
         self._blobs: dict[str, bytes] = {}
         self._named: dict[str, Descriptor] = {}
 
     def add(self, layout: Layout) -> list[str]:
-        """Serve a layout, too; return its names."""
+        """Serve the images of another layout too, and return their names."""
         self._blobs |= layout.blobs
         named = {
             name: Descriptor(one["mediaType"], one["digest"], one["size"]) for name, one in layout.named()

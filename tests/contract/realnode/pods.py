@@ -1,4 +1,4 @@
-"""A kubelet's part in the life of a pod, over a CRI socket."""
+"""The kubelet's part in the lifecycle of a pod, over a CRI socket."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECONDS = 60.0
 
 
 class Kubelet:
-    """Speaks CRI as the kubelet does; every pod has its cgroup below ``cgroup_parent``."""
+    """Makes CRI calls as the kubelet does. Every pod has its cgroup below ``cgroup_parent``."""
 
     def __init__(self, socket: Path, logs: Path, cgroup_parent: str) -> None:
         quickly = [("grpc.max_reconnect_backoff_ms", 100)]
@@ -31,7 +31,7 @@ class Kubelet:
         self._numbers = itertools.count()
 
     def pod_config(self, **fields: object) -> api_pb2.PodSandboxConfig:
-        """Make the config of a new pod."""
+        """Return the config of a new pod."""
         uid = str(uuid.uuid4())
         config = api_pb2.PodSandboxConfig(
             metadata=api_pb2.PodSandboxMetadata(name=f"pod{next(self._numbers)}", namespace="life", uid=uid),
@@ -52,7 +52,7 @@ class Kubelet:
     def create(
         self, pod: str, config: api_pb2.PodSandboxConfig, name: str, script: str, **fields: object
     ) -> str:
-        """CreateContainer, with a shell script as its program unless the fields say another."""
+        """CreateContainer, with a shell script as its program unless ``fields`` has another."""
         container = api_pb2.ContainerConfig(
             metadata=api_pb2.ContainerMetadata(name=name),
             image=api_pb2.ImageSpec(image=IMAGE),
@@ -95,7 +95,7 @@ class Kubelet:
         return self.runtime.Status(api_pb2.StatusRequest(), timeout=_SECONDS)
 
     def status_info(self, container: str) -> dict[str, Any]:
-        """What a verbose ContainerStatus adds."""
+        """Return the ``info`` of a verbose ContainerStatus."""
         request = api_pb2.ContainerStatusRequest(container_id=container, verbose=True)
         info: dict[str, Any] = json.loads(
             self.runtime.ContainerStatus(request, timeout=_SECONDS).info["info"]
@@ -108,12 +108,12 @@ class Kubelet:
         return self.runtime.ExecSync(request, timeout=_SECONDS)
 
     def log(self, config: api_pb2.PodSandboxConfig, name: str) -> list[str]:
-        """What a container said on both streams, line by line, without times and tags."""
+        """Return the lines of a container's log, of both streams, without times and tags."""
         written = (Path(config.log_directory) / f"{name}.log").read_text()
         return [line.split(" ", 3)[3] for line in written.splitlines()]
 
     def stop_and_remove(self, pod: str) -> None:
-        """StopPodSandbox, RemovePodSandbox; both twice, as a kubelet that lost the answer does."""
+        """StopPodSandbox and RemovePodSandbox, both twice, as a kubelet does after a lost response."""
         for _ in range(2):
             self.runtime.StopPodSandbox(api_pb2.StopPodSandboxRequest(pod_sandbox_id=pod), timeout=_SECONDS)
         for _ in range(2):
@@ -122,7 +122,7 @@ class Kubelet:
             )
 
     def answers(self) -> bool:
-        """Tell whether the runtime answers."""
+        """Return whether the runtime responds."""
         try:
             self.pods()
         except grpc.RpcError:
@@ -130,23 +130,23 @@ class Kubelet:
         return True
 
     def pods(self) -> set[str]:
-        """IDs of all pods."""
+        """Return the IDs of all pods."""
         listed = self.runtime.ListPodSandbox(api_pb2.ListPodSandboxRequest(), timeout=_SECONDS)
         return {pod.id for pod in listed.items}
 
     def pod_state(self, pod: str) -> api_pb2.PodSandboxState:
-        """PodSandboxStatus, of which only the state."""
+        """Return the state in PodSandboxStatus."""
         request = api_pb2.PodSandboxStatusRequest(pod_sandbox_id=pod)
         return self.runtime.PodSandboxStatus(request, timeout=_SECONDS).status.state
 
     def containers(self) -> set[str]:
-        """IDs of all containers."""
+        """Return the IDs of all containers."""
         listed = self.runtime.ListContainers(api_pb2.ListContainersRequest(), timeout=_SECONDS)
         return {container.id for container in listed.containers}
 
 
 def wait_until(happened: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
-    """Look again and again; there is nobody to tell us."""
+    """Poll for a condition that no event announces."""
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"

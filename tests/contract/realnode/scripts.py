@@ -1,4 +1,4 @@
-"""What a script sees that runs in a container."""
+"""Scripts that run in a container and report what they observe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from realnode.pods import Kubelet, wait_until
 
 
 def linux(**context: Any) -> api_pb2.LinuxContainerConfig:
-    """Make a container's Linux config of its security context."""
+    """Return a container's Linux config with a security context."""
     return api_pb2.LinuxContainerConfig(security_context=api_pb2.LinuxContainerSecurityContext(**context))
 
 
@@ -22,7 +22,7 @@ def said_by(
     fails: bool = False,
     **fields: Any,
 ) -> list[str]:
-    """Run a script to its end in a pod of its own and return the lines that it said."""
+    """Run a script to its end in its own pod and return its output lines."""
     config = pod or kubelet.pod_config()
     sandbox = kubelet.run(config, handler)
     container = kubelet.run_container(sandbox, config, "main", script, **fields)

@@ -1,4 +1,4 @@
-"""Where the real tools are; a missing one fails the test that needs it, by name."""
+"""Paths of the real tools. A missing tool fails the test that needs it, with its name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CACHE_BIN = Path(os.environ.get("NODERUNTIME_CACHE", Path.home() / ".cache/noder
 
 
 def tool(name: str) -> Path:
-    """Return the program from the project's cache, else from PATH."""
+    """Return the program from the project's cache or from PATH."""
     cached = CACHE_BIN / name
     found = str(cached) if cached.exists() else shutil.which(name)
     if found is None:

@@ -1,4 +1,4 @@
-"""What pods leave on a node: looked for everywhere, so that a test can say that nothing is left."""
+"""Searches a node for everything that pods can leave behind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def traces(run: Path, cgroup_parent: str, *, daemon: int) -> list[str]:
 
 
 def netns_of(sandbox_id: str) -> Path:
-    """Return where the network namespace of a sandbox is pinned."""
+    """Return the path of a sandbox's network namespace pin."""
     return Path("/run/netns") / f"noderuntime-{sandbox_id[:32]}"
 
 
@@ -52,7 +52,7 @@ def _processes(run: Path, cgroup_parent: str, daemon: int) -> Iterator[str]:
         except (FileNotFoundError, ProcessLookupError):
             continue
         if not command:
-            continue  # it has ended, init has only to be told
+            continue  # a zombie that init has not reaped yet
         if inside or (f"{run}/" in command and directory.name not in (str(daemon), str(os.getpid()))):
             yield f"process {directory.name} {command[:100]}"
 
@@ -65,7 +65,7 @@ def _cgroups(parent: str) -> Iterator[str]:
 
 
 def remove_cgroups(parent: str) -> None:
-    """Remove the cgroups of pods, which the kubelet owns and a test plays."""
+    """Remove the pods' cgroups, which the kubelet owns; here the test acts as the kubelet."""
     for hierarchy in _hierarchies():
         for directory, _names, _files in os.walk(hierarchy / parent.strip("/"), topdown=False):
             Path(directory).rmdir()
@@ -76,7 +76,7 @@ def _hierarchies() -> list[Path]:
 
 
 def sweep(run: Path) -> None:
-    """Kill and unmount by force whatever names the run directory; for the end of a failed test."""
+    """Kill processes and unmount filesystems that refer to the run directory, after a failed test."""
     for directory in Path("/proc").glob("[0-9]*"):
         try:
             named = f"{run}/".encode() in (directory / "cmdline").read_bytes()

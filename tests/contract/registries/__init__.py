@@ -1,1 +1,1 @@
-"""Registries for tests: real ones in every guise, and one that lies."""
+"""Registries for tests: real ones in several configurations, and one that misbehaves."""

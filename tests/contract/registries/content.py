@@ -1,4 +1,4 @@
-"""An image to pull, made of random bytes: transport does not look into layers."""
+"""An image of random bytes to pull: the transport does not interpret layers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Content:
         return found
 
     def image(self, tag: str, sizes: tuple[int, ...], *, docker: bool = False) -> Descriptor:
-        """Make an image whose layers have these sizes."""
+        """Add an image with layers of these sizes."""
         kind, config_type, layer_type = (
             (DOCKER_MANIFEST, DOCKER_CONFIG, DOCKER_LAYER)
             if docker
@@ -66,7 +66,7 @@ def described(descriptor: Descriptor) -> dict[str, Any]:
 
 
 def parts(raw: bytes) -> list[Descriptor]:
-    """List what a manifest or index consists of."""
+    """Return the descriptors in a manifest or index."""
     document = json.loads(raw)
     entries = document.get("manifests") or [document["config"], *document["layers"]]
     return [Descriptor(entry["mediaType"], entry["digest"], entry["size"]) for entry in entries]

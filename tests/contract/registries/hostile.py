@@ -1,4 +1,4 @@
-"""A registry that keeps to the distribution spec, except where a test tells it how to misbehave.
+"""A registry that follows the distribution spec, except where a test lets it misbehave.
 
     liar.on("GET /v2/team/app/blobs/", reset_after(1000), honest)
 
@@ -26,16 +26,16 @@ REASONS = {200: "OK", 206: "Partial Content", 401: "Unauthorized", 404: "Not Fou
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as it came."""
+    """A received request."""
 
     method: str
     target: str
     headers: Mapping[str, str]
-    """By lower-case names."""
+    """By lower-case name."""
     raw: bytes
-    """All of it."""
+    """The whole body."""
     certificate: bool = False
-    """The client showed one."""
+    """Whether the client sent a certificate."""
 
     @property
     def path(self) -> str:
@@ -48,26 +48,26 @@ class Asked:
 
 @dataclass
 class Exchange:
-    """A request and the means to answer it in any way."""
+    """A request and its connection, to respond in any way."""
 
     asked: Asked
     content: Content
     writer: asyncio.StreamWriter
     stays: bool = True
-    """The connection is good for another request."""
+    """Whether the connection can be used for another request."""
 
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
         await self.writer.drain()
 
     async def head(self, status: int = 200, **headers: object) -> None:
-        """Send status and headers; underscores in names are dashes."""
+        """Send status and headers. Underscores in names become dashes."""
         lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Whatever')}"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         await self.send("\r\n".join([*lines, "", ""]).encode())
 
     async def reply(self, status: int = 200, body: bytes = b"", **headers: object) -> None:
-        """Answer as one should."""
+        """Send a valid response."""
         await self.head(status, **{"Content_Length": len(body), **headers})
         if self.asked.method != "HEAD":
             await self.send(body)
@@ -76,13 +76,13 @@ class Exchange:
         await self.send(b"%x\r\n%b\r\n" % (len(data), data))
 
     def reset(self) -> None:
-        """Break off with a RST."""
+        """Reset the connection (RST)."""
         self.stays = False
         self.writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
     def close(self) -> None:
-        """End the connection after this answer."""
+        """Close the connection after this response."""
         self.stays = False
 
 
@@ -90,7 +90,7 @@ Behaviour = Callable[[Exchange], Awaitable[None]]
 
 
 async def honest(exchange: Exchange) -> None:
-    """Serve manifests and blobs as the distribution spec says, ranges included."""
+    """Serve manifests and blobs by the distribution spec, ranges included."""
     kind, _, name = exchange.asked.path.rpartition("/")
     content = exchange.content
     if kind.endswith("/manifests"):
@@ -112,7 +112,7 @@ async def honest(exchange: Exchange) -> None:
 
 @dataclass
 class Rule:
-    """What happens to requests that begin like this."""
+    """The behaviours for requests that match a pattern."""
 
     pattern: str
     behaviours: list[Behaviour]
@@ -133,11 +133,11 @@ class Liar:
     _running: set[asyncio.Task[None]] = field(default_factory=set)
 
     def on(self, pattern: str, *behaviours: Behaviour) -> None:
-        """Answer requests whose ``METHOD /path`` this regular expression begins; the newest rule wins."""
+        """Respond to requests whose ``METHOD /path`` starts with this pattern. The newest rule wins."""
         self._rules.insert(0, Rule(pattern, list(behaviours)))
 
     def seen(self, pattern: str) -> list[Asked]:
-        """List the requests that a rule with this pattern would be for."""
+        """Return the requests that match a pattern."""
         return [one for one in self.asked if re.match(pattern, f"{one.method} {one.target}")]
 
     async def start(self, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
@@ -168,7 +168,7 @@ class Liar:
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         raw = await reader.readexactly(1)
-        if raw == b"\x16":  # TLS to a server that has none
+        if raw == b"\x16":  # a TLS handshake with a server without TLS
             return False
         raw += await reader.readuntil(b"\r\n\r\n")
         first, *lines = raw.decode("latin-1").strip().split("\r\n")

@@ -17,11 +17,11 @@ HEAD_OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD_OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 Lie = tuple[str, Behaviour, type[NoderuntimeError], str]
-"""Its name, what is done, and the error that it ends in."""
+"""Its name, the behaviour, and the expected error."""
 
 
 def cases(told: list[Lie]) -> dict[str, Any]:
-    """Spread a table of lies over a parametrised test."""
+    """Return the arguments of ``parametrize`` for a table of lies."""
     return {
         "argnames": ("lie", "kind", "words"),
         "argvalues": [case[1:] for case in told],
@@ -30,7 +30,7 @@ def cases(told: list[Lie]) -> dict[str, Any]:
 
 
 def answers(status: int = 200, body: bytes = b"", **headers: object) -> Behaviour:
-    """Give this, whatever was asked."""
+    """Send this response to every request."""
 
     async def behaviour(exchange: Exchange) -> None:
         await exchange.reply(status, body, **headers)
@@ -42,7 +42,7 @@ HTML = answers(200, b"<html>please log in</html>", Content_Type="text/html; char
 
 
 def says(raw: bytes) -> Behaviour:
-    """Send these bytes instead of HTTP, and hang up."""
+    """Send these bytes instead of HTTP, and close the connection."""
 
     async def behaviour(exchange: Exchange) -> None:
         await exchange.send(raw)
@@ -52,19 +52,19 @@ def says(raw: bytes) -> Behaviour:
 
 
 def repeats(raw: bytes, first: bytes = b"") -> Behaviour:
-    """Send these bytes again and again, for as long as somebody listens."""
+    """Send these bytes repeatedly until the client disconnects."""
 
     async def behaviour(exchange: Exchange) -> None:
         await exchange.send(first)
         while True:
             await exchange.send(raw)
-            await asyncio.sleep(0)  # the other side runs on this loop too
+            await asyncio.sleep(0)  # the client runs on the same loop
 
     return behaviour
 
 
 def endless(letter: bytes) -> Behaviour:
-    """Send a body that never ends."""
+    """Send an endless body."""
     return repeats(b"1000\r\n%b\r\n" % (letter * 4096), CHUNKED)
 
 
@@ -81,7 +81,7 @@ def trickles(first: bytes, every: float = 0.05) -> Behaviour:
 
 
 def stalls(first: bytes = b"") -> Behaviour:
-    """Send this and then nothing, with the connection open."""
+    """Send this and then nothing, on an open connection."""
 
     async def behaviour(exchange: Exchange) -> None:
         await exchange.send(first)
@@ -91,7 +91,7 @@ def stalls(first: bytes = b"") -> Behaviour:
 
 
 def cut_after(count: int, sink: MemorySink) -> Behaviour:
-    """Announce all that is asked for, send the first bytes of it, and reset when they are in the sink."""
+    """Announce the whole response, send its first bytes, and reset when they are in the sink."""
 
     async def behaviour(exchange: Exchange) -> None:
         send, left, arrived = exchange.send, count, sink.offset + count
@@ -102,7 +102,7 @@ def cut_after(count: int, sink: MemorySink) -> Behaviour:
             await send(data[:left] if body else data)
             left -= len(data) if body else 0
             if left <= 0:
-                await sink.holds(arrived)  # a reset takes with it what nobody has read
+                await sink.holds(arrived)  # a reset discards bytes that were not read
                 exchange.reset()
 
         exchange.send = send_less  # type: ignore[method-assign]
@@ -112,7 +112,7 @@ def cut_after(count: int, sink: MemorySink) -> Behaviour:
 
 
 async def without_ranges(exchange: Exchange) -> None:
-    """Serve everything whole."""
+    """Serve whole blobs for range requests."""
     headers = {name: value for name, value in exchange.asked.headers.items() if name != "range"}
     await honest(replace(exchange, asked=replace(exchange.asked, headers=headers)))
 
@@ -132,7 +132,7 @@ def chunked(body: bytes, *, ends: bool = True) -> Behaviour:
 
 
 def redirects(to: str, status: int = 307) -> Behaviour:
-    """Send on to another place; ``{path}`` in it is the path that was asked for."""
+    """Redirect; ``{path}`` is replaced by the requested path."""
 
     async def behaviour(exchange: Exchange) -> None:
         await exchange.reply(status, b"", Location=to.replace("{path}", exchange.asked.path))
@@ -141,12 +141,12 @@ def redirects(to: str, status: int = 307) -> Behaviour:
 
 
 def gzipped(body: bytes, **headers: object) -> Behaviour:
-    """Encode what nobody asked to have encoded."""
+    """Send a compressed body that was not requested."""
     return answers(200, gzip.compress(body), Content_Encoding="gzip", **headers)
 
 
 def wants_password(inner: Behaviour = honest) -> Behaviour:
-    """Serve whoever says who he is, whoever that may be."""
+    """Serve any client that sends credentials."""
 
     async def behaviour(exchange: Exchange) -> None:
         if "authorization" in exchange.asked.headers:
@@ -158,16 +158,16 @@ def wants_password(inner: Behaviour = honest) -> Behaviour:
 
 
 def challenge(realm: str, **parameters: str) -> str:
-    """Write a challenge for bearer tokens."""
+    """Return a challenge for bearer tokens."""
     known = {"realm": realm, "service": "liar", **parameters}
     return "Bearer " + ",".join(f'{name}="{value}"' for name, value in known.items())
 
 
 class Desk:
-    """Gives out tokens and takes them back."""
+    """Issues tokens and revokes them."""
 
     def __init__(self, liar: Liar) -> None:
-        """Open at the liar's own address, and have it want tokens for everything."""
+        """Issue tokens at the registry's own address and require them for all its requests."""
         self.valid: set[str] = set()
         self.given = 0
         self.realm = f"http://{liar.authority}/token"
@@ -181,7 +181,7 @@ class Desk:
         await exchange.reply(200, json.dumps({"token": token, "expires_in": 300}).encode())
 
     def guard(self, inner: Behaviour = honest) -> Behaviour:
-        """Serve whoever has a valid token."""
+        """Serve clients with a valid token."""
 
         async def behaviour(exchange: Exchange) -> None:
             if exchange.asked.headers.get("authorization") in self.valid:
@@ -192,7 +192,7 @@ class Desk:
         return behaviour
 
     def once(self) -> Behaviour:
-        """Serve whoever has a valid token, which is then used up."""
+        """Serve clients with a valid token, once per token."""
         guard = self.guard()
 
         async def behaviour(exchange: Exchange) -> None:

@@ -1,4 +1,4 @@
-"""Certificates of a test's own: an authority, servers for 127.0.0.1 and localhost, clients."""
+"""Certificates for tests: a CA, servers for 127.0.0.1 and localhost, clients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Pair:
 
 
 class Authority:
-    """Made with openssl in a directory that the caller removes."""
+    """A CA made with openssl in a directory that the caller removes."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

@@ -1,4 +1,4 @@
-"""A whole pull into memory, as whoever stores images makes it."""
+"""A complete pull into memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from registries.sink import MemorySink
 async def pull(
     registry: Remote, reference: Reference, credentials: Credentials | None = None
 ) -> dict[str, bytes]:
-    """Pull everything under a name; what comes back is verified here once more."""
+    """Pull all content of a name and verify it independently."""
     pulled: dict[str, bytes] = {}
     waiting = [await registry.resolve(reference, credentials)]
     while waiting:

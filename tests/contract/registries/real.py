@@ -1,4 +1,4 @@
-"""The real docker-registry: plain, with TLS, with passwords, with tokens, all over one storage."""
+"""The real docker-registry: plain, with TLS, with passwords, with tokens, all with one storage."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _LISTENS = re.compile(r"listening on 127\.0\.0\.1:([0-9]+)")
 
 
 class RealRegistry:
-    """One process on a port of its own; ``stop`` ends it."""
+    """One process on its own port. ``stop`` ends it."""
 
     def __init__(self, directory: Path, storage: Path, name: str, **settings: Any) -> None:
         self._log = directory / f"{name}.log"
-        config = directory / f"{name}.json"  # YAML enough
+        config = directory / f"{name}.json"  # JSON is valid YAML
         http = {"addr": "127.0.0.1:0", **settings.pop("http", {})}
         config.write_text(
             json.dumps(
@@ -50,7 +50,7 @@ class RealRegistry:
         return self._log.read_text(errors="replace")
 
     def push(self, repository: str, content: Content) -> None:
-        """Upload everything; for a registry without TLS and without access control."""
+        """Upload all content, to a registry without TLS and access control."""
         for digest, blob in content.blobs.items():
             with self._ask("POST", f"/v2/{repository}/blobs/uploads/") as answer:
                 location = answer.headers["Location"]

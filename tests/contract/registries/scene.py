@@ -1,4 +1,4 @@
-"""A lying registry, a stranger beside it, an impatient client, and secrets that must not get out."""
+"""A misbehaving registry, another server beside it, a client with short timeouts, and secrets."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ SECRETS = (
     "header-secret",
 )
 TOO_LONG = 8.0
-"""Seconds in which every lie is found out with this patience."""
+"""Seconds within which every lie is detected with these timeouts."""
 
 
 @dataclass
 class Scene:
-    """One image at one registry."""
+    """One image in one registry."""
 
     liar: Liar
     stranger: Liar
@@ -93,7 +93,7 @@ class Scene:
 
 @asynccontextmanager
 async def scene_of(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Scene]:
-    """Set the scene; when it is over, neither the stranger nor the log has heard a secret."""
+    """Yield a scene, and check at its end that neither the other server nor the log contains a secret."""
     caplog.set_level(logging.DEBUG)
     content = Content()
     manifest = content.image("v1", (300_000,))
@@ -115,7 +115,7 @@ async def scene_of(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Scene]:
 
 
 async def refused(call: Awaitable[object], kind: type[NoderuntimeError], words: str) -> str:
-    """Expect one clear line, soon, and no secret in it or behind it; returns the line."""
+    """Expect an error in one line, in time, and without secrets in its chain; return the line."""
     begun = monotonic()
     with pytest.raises(NoderuntimeError) as caught:
         async with asyncio.timeout(TOO_LONG * 2):

@@ -1,4 +1,4 @@
-"""A sink in memory that remembers how it was used."""
+"""A sink in memory that records its use."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ class MemorySink:
             self._grown.notify_all()
 
     async def holds(self, count: int) -> None:
-        """Wait until it has that many bytes."""
+        """Wait until it holds that many bytes."""
         async with self._grown:
             await self._grown.wait_for(lambda: len(self.content) >= count)

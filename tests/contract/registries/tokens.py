@@ -1,4 +1,4 @@
-"""A token server by the distribution project's specification: it signs what docker-registry checks."""
+"""A token server (distribution project's specification) whose tokens docker-registry accepts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ USER, PASSWORD, IDENTITY = "puller", "p:ull-secret", "identity-secret"
 
 
 class TokenServer:
-    """Knows one user, who may pull everything; others may pull what is public."""
+    """Has one user, who can pull everything; others can pull public content."""
 
     def __init__(self, signer: Pair, *, seconds: int = 300, private: bool = True) -> None:
         self._signer = signer
@@ -57,7 +57,7 @@ class TokenServer:
         return web.json_response({"token": token, "expires_in": self._seconds})
 
     def signed(self, service: str, access: list[dict[str, Any]]) -> str:
-        """Sign a token for what ``access`` says."""
+        """Return a signed token for ``access``."""
         der = ssl.PEM_cert_to_DER_cert(self._signer.cert.read_text())
         header = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(der).decode()]}
         now = int(time.time())
