@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from collections import Counter
 from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from types import TracebackType
@@ -85,7 +86,8 @@ async def first(*tasks: asyncio.Task[Any], timeout: float | None = None) -> None
 class Scope:
     """Tasks that end with an ``async with`` block: running ones are cancelled and awaited.
 
-    The block reads ``task.result()`` where a failure matters.
+    The outcome of a task that ended before is for the block: it reads ``task.result()`` where a failure
+    matters. A task that fails while it is cancelled is logged.
     """
 
     def __init__(self) -> None:
@@ -103,11 +105,12 @@ class Scope:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._tasks:
-            task.cancel()
+        cut_off = [task for task in self._tasks if task.cancel()]
         await settle(*self._tasks)
         for task in self._tasks:
             _retrieve(task)
+        for task in cut_off:
+            _report(task)
 
 
 class Group(asyncio.TaskGroup):
@@ -130,7 +133,7 @@ async def concurrently(*work: Coroutine[Any, Any, T], name: str) -> list[T]:
 
 
 async def together(*work: Coroutine[Any, Any, None], name: str) -> None:
-    """Wait for all coroutines to end, then raise the error of the first one, in order, that failed.
+    """Wait for all coroutines, then raise the error of the first, in order, that failed; log the others.
 
     A cancelled caller cancels them.
     """
@@ -138,8 +141,11 @@ async def together(*work: Coroutine[Any, Any, None], name: str) -> None:
         tasks = [scope.start(part, name=name) for part in work]
         if tasks:
             await asyncio.wait(tasks)
-    for task in tasks:
-        task.result()
+    failed = [task for task in tasks if _retrieve(task) is not None]
+    for task in failed[1:]:
+        _report(task)
+    if failed:
+        failed[0].result()
 
 
 class Joint(Generic[T]):
@@ -171,7 +177,7 @@ class Joint(Generic[T]):
                 self._forget(key, job)
                 job.task.cancel()
                 await settle(job.task)
-                _retrieve(job.task)
+                _report(job.task)
 
     def _find(self, key: Hashable) -> _Job[T] | None:
         job = self._jobs.get(key)
@@ -321,19 +327,33 @@ class _Job(Generic[T]):
     waiting: int = 0
 
 
+_callers: Counter[asyncio.Task[Any]] = Counter()
+"""How many callers wait for each task."""
+
+
 async def _wait_for(task: asyncio.Task[T]) -> T:
-    """Return the task's result; if the caller is cancelled the task continues, and its failure is logged."""
+    """Return the task's result. It continues if the caller is cancelled.
+
+    A failure that no caller receives is logged once.
+    """
+    _callers[task] += 1
+    task.remove_done_callback(_report)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        task.add_done_callback(_report)
+        if _callers[task] == 1:
+            task.add_done_callback(_report)
         raise
+    finally:
+        _callers[task] -= 1
+        if not _callers[task]:
+            del _callers[task]
 
 
 def _report(task: asyncio.Task[Any]) -> None:
     error = _retrieve(task)
     if isinstance(error, NoderuntimeError):
-        _log.warning("work failed after its caller was cancelled", work=task.get_name(), error=error)
+        _log.warning("work failed and no caller received the error", work=task.get_name(), error=error)
     elif error is not None:
         text = "".join(traceback.format_exception(error))
         _log.error("work failed unexpectedly", work=task.get_name(), error=text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -52,7 +52,7 @@ class EventHub:
                 _log.warning("a listener is too slow, its oldest event is dropped")
             queue.put_nowait(tell(event))
 
-    async def listen(self, tell: Callable[[Event], T]) -> AsyncIterator[T]:
+    async def listen(self, tell: Callable[[Event], T]) -> AsyncGenerator[T]:
         """Yield what ``tell`` makes of each event from now on, as things are when it happens.
 
         Ends when the caller stops asking.

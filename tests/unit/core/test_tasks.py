@@ -131,6 +131,40 @@ async def test_scope_cancels_and_awaits_running_tasks():
     assert ended == [True, True]
 
 
+async def test_scope_logs_a_failure_of_what_it_cancels(logged):
+    async def work():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise Unavailable("the plugin is away")
+
+    async with Scope() as scope:
+        scope.start(work(), name="relay output")
+        await turns()
+    assert "'work': 'relay output'" in logged()
+    assert "the plugin is away" in logged()
+
+
+async def test_scope_leaves_earlier_outcomes_to_its_block(logged):
+    verb = Verb(error=Unavailable("the plugin is away"))
+    verb.gate.set()
+    async with Scope() as scope:
+        scope.start(verb(), name="relay output")
+        await turns()
+    assert logged() == ""
+
+
+async def test_together_logs_the_errors_that_it_does_not_raise(logged):
+    verbs = [Verb(error=Unavailable(name)) for name in ("first", "second", "third")]
+    for verb in verbs:
+        verb.gate.set()
+    with pytest.raises(Unavailable, match="first"):
+        await together(*(verb() for verb in verbs), name="stop a container")
+    assert "first" not in logged()
+    assert all(f"{name}" in logged() for name in ("second", "third"))
+    assert len(logged().splitlines()) == 2
+
+
 async def test_together_completes_all_and_raises_the_first_error():
     done = []
 

@@ -8,7 +8,8 @@ fails if the upstream fails**: to the kubelet a partial list looks like dead pod
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 
 import grpc
 
@@ -44,31 +45,33 @@ async def joined(upstream: Upstream, path: str, request: bytes, context: Context
     return theirs.body + mine
 
 
-async def stream(upstream: Upstream, path: str, request: bytes, context: Context) -> AsyncIterator[bytes]:
+async def stream(upstream: Upstream, path: str, request: bytes, context: Context) -> AsyncGenerator[bytes]:
     """Relay a server-streaming call. Raises UpstreamStatus."""
     call = upstream.stream(
         path, request, timeout=context.time_remaining(), metadata=request_metadata(context)
     )
-    initial = await call.initial_metadata()
-    if initial:
-        await context.send_initial_metadata(initial)
-    async for body in call:
-        yield body
+    async with aclosing(call.messages()) as bodies:
+        initial = await call.initial_metadata()
+        if initial:
+            await context.send_initial_metadata(initial)
+        async for body in bodies:
+            yield body
     trailing = await call.trailing_metadata()
     if trailing:
         context.set_trailing_metadata(trailing)
 
 
 async def merged_stream(
-    upstream: Upstream, path: str, request: bytes, context: Context, ours: AsyncIterator[bytes]
-) -> AsyncIterator[bytes]:
+    upstream: Upstream, path: str, request: bytes, context: Context, ours: AsyncGenerator[bytes]
+) -> AsyncGenerator[bytes]:
     """Yield the messages of both sides as they arrive. Ends when either side ends or fails."""
     queue: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(maxsize=1)
 
-    async def pump(messages: AsyncIterator[bytes]) -> None:
+    async def pump(messages: AsyncGenerator[bytes]) -> None:
         try:
-            async for body in messages:
-                await queue.put(body)
+            async with aclosing(messages):
+                async for body in messages:
+                    await queue.put(body)
         except Exception as error:
             await queue.put(error)
         else:

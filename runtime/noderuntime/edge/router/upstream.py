@@ -10,7 +10,7 @@ loop.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +89,8 @@ class StreamCall:
         """Wait for the trailing metadata and return it."""
         return _plain(await self._call.trailing_metadata())
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def messages(self) -> AsyncGenerator[bytes]:
+        """Yield the responses. Raises UpstreamStatus. The call is cancelled at the end."""
         try:
             async for body in self._call:
                 yield body

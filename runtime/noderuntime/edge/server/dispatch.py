@@ -9,9 +9,10 @@ not take calls that the schema does not know.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, aclosing, contextmanager
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -25,16 +26,16 @@ from noderuntime.edge.router.passthrough import Context
 from noderuntime.edge.router.router import Router
 from noderuntime.edge.router.routes import Method, Route, methods
 from noderuntime.edge.server import fields, requests
-from noderuntime.edge.server.status import abort, ended_with
+from noderuntime.edge.server.status import caller_left, end, ended_with
 from noderuntime.lifecycle.metrics.base import OTHER_METHOD, Metadata, Metrics
 
 _BATCH = 500
 """Entries of a streamed list per message: one with all its labels may have 10 KiB, a message 16 MiB."""
 
 Verb = Callable[[Any], Awaitable[Message]]
-EventVerb = Callable[[Any], AsyncIterator[Message]]
+EventVerb = Callable[[Any], AsyncGenerator[Message]]
 _Unary = Callable[[bytes, Context], Awaitable[bytes]]
-_Stream = Callable[[bytes, Context], AsyncIterator[bytes]]
+_Stream = Callable[[bytes, Context], AsyncGenerator[bytes]]
 _Count = Callable[[str, float], None]
 """Takes note of an ended call: its code, and how many seconds it took."""
 
@@ -103,7 +104,7 @@ class Dispatcher(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(_guarded(method.name, self._unary(method), count, trace))
 
     def _extra(self, path: str, extra: Extra) -> grpc.RpcMethodHandler[bytes, bytes]:
-        def serve(raw: bytes, _context: Context) -> AsyncIterator[bytes]:
+        def serve(raw: bytes, _context: Context) -> AsyncGenerator[bytes]:
             return _serialized(extra.answer(requests.parsed(path, extra.request, raw)))
 
         count = partial(self._metrics.called, path)
@@ -173,28 +174,31 @@ class Dispatcher(grpc.GenericRpcHandler):
             self._router.upstream, method.path, raw, context, lambda: self._answer(method, request)
         )
 
-    async def _pass_stream(self, method: Method, raw: bytes, context: Context) -> AsyncIterator[bytes]:
+    async def _pass_stream(self, method: Method, raw: bytes, context: Context) -> AsyncGenerator[bytes]:
         if self._router.upstream is None:
             yield await self._alone(method, raw)
             return
-        async for body in relay.stream(self._router.upstream, method.path, raw, context):
-            yield body
+        async with aclosing(relay.stream(self._router.upstream, method.path, raw, context)) as bodies:
+            async for body in bodies:
+                yield body
 
-    async def _join_stream(self, method: Method, raw: bytes, context: Context) -> AsyncIterator[bytes]:
+    async def _join_stream(self, method: Method, raw: bytes, context: Context) -> AsyncGenerator[bytes]:
         request = requests.parse(method, raw)
         if self._router.upstream is not None:
-            async for body in relay.stream(self._router.upstream, method.path, raw, context):
-                yield body
+            async with aclosing(relay.stream(self._router.upstream, method.path, raw, context)) as bodies:
+                async for body in bodies:
+                    yield body
         for body in await self._answer_in_batches(method, request):
             yield body
 
-    async def _merge_events(self, method: Method, raw: bytes, context: Context) -> AsyncIterator[bytes]:
-        ours = _serialized(self._events(requests.parse(method, raw)))
+    async def _merge_events(self, method: Method, raw: bytes, context: Context) -> AsyncGenerator[bytes]:
+        events = _serialized(self._events(requests.parse(method, raw)))
         upstream = self._router.upstream
         if upstream is not None:
-            ours = relay.merged_stream(upstream, method.path, raw, context, ours)
-        async for body in ours:
-            yield body
+            events = relay.merged_stream(upstream, method.path, raw, context, events)
+        async with aclosing(events):
+            async for body in events:
+                yield body
 
     def _relay_unknown(self, path: str) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         """Hand on a call that the schema does not know; None (UNIMPLEMENTED) when there is nobody to ask.
@@ -219,29 +223,36 @@ def _guarded(name: str, serve: _Unary, count: _Count, trace: _Trace) -> Any:
             with _counted(count), trace(context.invocation_metadata()):
                 return await serve(raw, context)
         except Exception as error:
-            await abort(context, name, error)
+            await end(context, name, error)
 
     return guarded
 
 
 def _guarded_stream(name: str, serve: _Stream, count: _Count) -> Any:
-    async def guarded(raw: bytes, context: Context) -> AsyncIterator[bytes]:
+    """Return a handler that writes the messages itself: gRPC does not close a generator that it drops."""
+
+    async def guarded(raw: bytes, context: Context) -> None:
         try:
             with _counted(count):
-                async for body in serve(raw, context):
-                    yield body
+                async with aclosing(serve(raw, context)) as bodies:
+                    async for body in bodies:
+                        await context.write(body)
         except Exception as error:
-            await abort(context, name, error)
+            await end(context, name, error)
 
     return guarded
 
 
 @contextmanager
 def _counted(count: _Count) -> Iterator[None]:
-    """Count a call that ends here, before its caller hears of it."""
+    """Count a call before its caller gets the outcome.
+
+    RuntimeError for a cancellation that did not come from gRPC, which would never answer the call then.
+    """
     began, code = time.perf_counter(), _GIVEN_UP
     try:
-        yield
+        with _own_cancellation_is_a_failure():
+            yield
         code = grpc.StatusCode.OK.name
     except Exception as error:
         code = ended_with(error).name
@@ -250,6 +261,17 @@ def _counted(count: _Count) -> Iterator[None]:
         count(code, time.perf_counter() - began)
 
 
-async def _serialized(messages: AsyncIterator[Message]) -> AsyncIterator[bytes]:
-    async for message in messages:
-        yield message.SerializeToString()
+@contextmanager
+def _own_cancellation_is_a_failure() -> Iterator[None]:
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        if caller_left():
+            raise
+        raise RuntimeError("the call was cancelled from within") from error
+
+
+async def _serialized(messages: AsyncGenerator[Message]) -> AsyncGenerator[bytes]:
+    async with aclosing(messages):
+        async for message in messages:
+            yield message.SerializeToString()

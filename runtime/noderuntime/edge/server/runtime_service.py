@@ -6,7 +6,7 @@ node without an upstream, of nothing that exists.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from noderuntime.core.sessions import Offers
 from noderuntime.cri.v1 import api_pb2
@@ -207,6 +207,6 @@ class RuntimeService:
             pod_sandbox_stats=await list_pod_sandbox_stats(self._parts, request.filter)
         )
 
-    def events(self, _request: api_pb2.GetEventsRequest) -> AsyncIterator[api_pb2.ContainerEventResponse]:
+    def events(self, _request: api_pb2.GetEventsRequest) -> AsyncGenerator[api_pb2.ContainerEventResponse]:
         """CRI GetContainerEvents: what happens to our pods from now on."""
         return container_events(self._parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from google.protobuf import message_factory
@@ -35,7 +35,7 @@ class StoreService:
             for call in service.methods
         }
 
-    async def Pull(self, request: images_pb2.PullRequest) -> AsyncIterator[images_pb2.PullProgress]:
+    async def Pull(self, request: images_pb2.PullRequest) -> AsyncGenerator[images_pb2.PullProgress]:
         """Pull an image and tell how far it is; the node's own credentials count. Ends with its ID."""
         seen: list[Progress] = []
         changed = asyncio.Event()
@@ -54,7 +54,7 @@ class StoreService:
             image_id = await pull
             yield images_pb2.PullProgress(layers=_layers(seen), image_id=image_id)
 
-    async def Load(self, request: images_pb2.LoadRequest) -> AsyncIterator[images_pb2.LoadResponse]:
+    async def Load(self, request: images_pb2.LoadRequest) -> AsyncGenerator[images_pb2.LoadResponse]:
         """Load the images of an archive that lies on the node."""
         path = Path(request.path)
         if not path.is_absolute() or "\0" in request.path:

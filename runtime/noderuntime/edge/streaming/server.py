@@ -114,6 +114,7 @@ class StreamingServer:
             raise Refused(HTTPStatus.NOT_FOUND, "the session does not exist or has expired")
         if request.method not in ("GET", "POST"):
             raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "the method must be GET or POST")
+        log.bind(session=session.name)
         return session
 
 

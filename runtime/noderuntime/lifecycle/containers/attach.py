@@ -47,8 +47,9 @@ async def _run(parts: Parts, request: api_pb2.AttachRequest, stdio: Stdio) -> in
             relaying = scope.start(relayed, name="relay an attached client")
             ending = scope.start(_give_up(parts, container), name="await the end of an attached container")
             await first(relaying, ending)
-            if relaying.done():
-                relaying.result()
+            for task in (relaying, ending):
+                if task.done():
+                    task.result()
     finally:
         await talk.close()
     return 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.containers.status import describe as describe_container
@@ -11,10 +12,11 @@ from noderuntime.lifecycle.parts import Parts
 from noderuntime.lifecycle.pods.status import describe
 
 
-async def container_events(parts: Parts) -> AsyncIterator[api_pb2.ContainerEventResponse]:
+async def container_events(parts: Parts) -> AsyncGenerator[api_pb2.ContainerEventResponse]:
     """Tell what happens to sandboxes and containers from now on (CRI GetContainerEvents)."""
-    async for response in parts.events.listen(lambda event: _response(parts, event)):
-        yield response
+    async with aclosing(parts.events.listen(lambda event: _response(parts, event))) as responses:
+        async for response in responses:
+            yield response
 
 
 def _response(parts: Parts, event: Event) -> api_pb2.ContainerEventResponse:

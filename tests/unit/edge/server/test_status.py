@@ -9,7 +9,7 @@ import pytest
 
 from noderuntime.core import errors
 from noderuntime.edge.router.upstream import UpstreamStatus
-from noderuntime.edge.server.status import abort, status_of
+from noderuntime.edge.server.status import end, status_of
 
 LEAVES = [
     kind
@@ -54,7 +54,7 @@ async def test_what_was_not_foreseen_says_nothing_about_our_insides(
 ) -> None:
     context = Context()
     with pytest.raises(Aborted):
-        await abort(context, "Version", ValueError("secret"))  # type: ignore[arg-type]
+        await end(context, "Version", ValueError("secret"))  # type: ignore[arg-type]
     assert context.ended == (
         grpc.StatusCode.INTERNAL,
         "internal error (ValueError); the daemon's log has more",
@@ -66,5 +66,5 @@ async def test_the_upstreams_answer_is_not_touched() -> None:
     context = Context()
     said = UpstreamStatus(grpc.StatusCode.UNKNOWN, "two\nlines", (("grpc-status-details-bin", b"\x00"),))
     with pytest.raises(Aborted):
-        await abort(context, "Version", said)  # type: ignore[arg-type]
+        await end(context, "Version", said)  # type: ignore[arg-type]
     assert context.ended == (said.code, said.details, said.trailing)

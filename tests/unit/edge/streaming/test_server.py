@@ -161,7 +161,8 @@ async def test_a_session_that_raises_ends_only_itself(
         for name in ("stdout", "stderr", "error"):
             await client.open(streamtype=name)
         await client.ends()
-    assert "streaming session failed unexpectedly" in caplog.messages
+    (record,) = [one for one in caplog.records if one.message == "streaming session failed unexpectedly"]
+    assert record.noderuntime_values["session"] == "exec"
     await hears_hello(await spdy(server.offer(command(says_hello))))
 
 

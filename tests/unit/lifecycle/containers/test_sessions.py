@@ -7,8 +7,9 @@ import asyncio
 import pytest
 from fakes import FakeExecutor, FakeMonitor, Node, container_config, pod_config
 from fakesessions import FakeClient, FakeConversation
+from fakeworld import FakeHost
 
-from noderuntime.core.errors import FailedPrecondition, Internal, InvalidArgument, NotFound
+from noderuntime.core.errors import FailedPrecondition, HostError, Internal, InvalidArgument, NotFound
 from noderuntime.core.sessions import Streams
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.containers.attach import attach_session
@@ -17,7 +18,7 @@ from noderuntime.lifecycle.containers.exec import exec_session
 from noderuntime.lifecycle.containers.start import start_container
 from noderuntime.lifecycle.containers.stop import stop_container
 from noderuntime.lifecycle.pods.run import run_pod_sandbox
-from noderuntime.node.host.base import STDERR, STDOUT
+from noderuntime.node.host.base import STDERR, STDOUT, ProcessRef
 
 
 @pytest.fixture
@@ -187,6 +188,18 @@ async def test_a_container_without_stdin_takes_none(node: Node, running: str) ->
     assert not talk.input_ended
     talk.end()
     assert await ending == 0
+
+
+async def test_attach_fails_if_the_end_of_the_container_cannot_be_awaited(node: Node, running: str) -> None:
+    class Unwatchable(FakeHost):
+        async def wait(self, process: ProcessRef, *, timeout: float) -> bool:
+            raise HostError("pidfd_open", 24, "Too many open files")
+
+    attached(node)
+    node.parts.host = Unwatchable(node.world)  # type: ignore[assignment]
+    async with asyncio.timeout(5):
+        with pytest.raises(HostError, match="Too many open files"):
+            await attach_session(node.parts, attach_request(running)).run(FakeClient())
 
 
 async def test_a_client_that_reads_nothing_does_not_hold_an_ended_container(
