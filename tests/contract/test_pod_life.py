@@ -241,6 +241,7 @@ def test_systemd_is_notified_when_the_socket_serves(
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         daemon.stop()
         daemon.start()
+        assert manager.recv(100) == b"EXTEND_TIMEOUT_USEC=30000000"
         assert manager.recv(100) == b"READY=1"
         daemon.stop()
         assert manager.recv(100) == b"STOPPING=1"

@@ -7,6 +7,10 @@ import os
 import socket
 from collections.abc import Callable
 
+from noderuntime.core import log
+
+_log = log.get(__name__)
+
 # Taken out of the environment before anything is spawned: ``runc start`` would wait for
 # the container to report to the socket it inherits.
 _ADDRESS = os.environ.pop("NOTIFY_SOCKET", "")
@@ -27,12 +31,16 @@ def watchdog_seconds() -> float:
 
 
 def notify(state: str) -> None:
-    """Send lines such as ``READY=1`` or ``STATUS=…`` to the service manager."""
+    """Send lines such as ``READY=1`` or ``STATUS=…`` to the service manager; if that fails, log it."""
     if not _ADDRESS:
         return
     address = "\0" + _ADDRESS[1:] if _ADDRESS.startswith("@") else _ADDRESS
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        channel.sendto(state.encode(), address)
+    flags = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    try:
+        with socket.socket(socket.AF_UNIX, flags) as channel:
+            channel.sendto(state.encode(), address)
+    except OSError as error:
+        _log.warning("service manager was not notified", state=state, error=error)
 
 
 async def extend_start(seconds: float = _EXTEND_SECONDS, send: Callable[[str], None] = notify) -> None:

@@ -32,6 +32,19 @@ def test_without_a_manager_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     sdnotify.notify("READY=1")
 
 
+def test_manager_that_does_not_answer_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sdnotify, "_ADDRESS", str(tmp_path / "nothing"))
+    sdnotify.notify("READY=1")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "full"))
+        monkeypatch.setattr(sdnotify, "_ADDRESS", str(tmp_path / "full"))
+        for _ in range(1000):
+            sdnotify.notify("STATUS=x")
+    assert {record.getMessage() for record in caplog.records} == {"service manager was not notified"}
+
+
 def test_programs_do_not_inherit_what_systemd_tells_the_daemon() -> None:
     told = dict.fromkeys(
         ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"), "1"
