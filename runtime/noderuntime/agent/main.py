@@ -16,7 +16,7 @@ from noderuntime.agent.layout import Layout
 from noderuntime.agent.loop import Loop, is_alive
 from noderuntime.agent.node import Node
 from noderuntime.agent.systemd import Systemd
-from noderuntime.core import log, tasks
+from noderuntime.core import log, loop, tasks
 from noderuntime.core.errors import InvalidArgument
 from noderuntime.node.host.linux import LinuxHost
 
@@ -25,7 +25,7 @@ def run_agent(argv: Sequence[str]) -> int:
     """Run the agent until SIGTERM. The node stays unchanged then."""
     options = _options(argv)
     log.configure("info")
-    asyncio.run(_run(options))
+    loop.run(_run(options))
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 from collections.abc import Sequence
 
@@ -14,7 +13,7 @@ from noderuntime.agent.switch.run import apply, resume
 from noderuntime.agent.switch.status import status
 from noderuntime.agent.switch.uninstall import uninstall
 from noderuntime.agent.systemd import Systemd
-from noderuntime.core import log
+from noderuntime.core import log, loop
 from noderuntime.core.errors import FailedPrecondition, file_error, os_errors
 from noderuntime.node.host.linux import LinuxHost
 
@@ -42,7 +41,7 @@ def run_switch(argv: Sequence[str]) -> int:
         raise FailedPrecondition("the switch changes the kubelet's settings: run it as root")
     log.configure("info")
     with os_errors(f"switch {options.verb}", file_error):
-        output = asyncio.run(_run(options))
+        output = loop.run(_run(options))
     if output:
         print(output)
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import dataclasses
 import sys
 from collections.abc import Iterable, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from noderuntime.cli import options, text
 from noderuntime.config import CONFIG_FILE
+from noderuntime.core import loop
 from noderuntime.doctor.examine import examine
 from noderuntime.doctor.finding import Finding, State
 
@@ -29,7 +29,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     options.add_output(parser)
     args = parser.parse_args(arguments)
-    findings = asyncio.run(examine(args.config))
+    findings = loop.run(examine(args.config))
     if args.output == "json":
         sys.stdout.write(options.as_json({"findings": [dataclasses.asdict(finding) for finding in findings]}))
     else:

@@ -96,7 +96,7 @@ def last_lines(pieces: Iterable[Piece], count: int) -> set[int]:
 
 async def follow(reader: LogReader, ended: Callable[[], Awaitable[bool]]) -> AsyncGenerator[Piece, None]:
     """Yield the entries to come until ``ended``, which is called while the log is idle, returns True."""
-    with DirectoryWatch(reader.path.parent, CREATE | MOVED_TO | MODIFY) as watch:
+    with DirectoryWatch.on(reader.path.parent, CREATE | MOVED_TO | MODIFY) as watch:
         over = False
         while True:
             for piece in reader.pieces():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from noderuntime.config import SOCKET
+from noderuntime.core import loop
 from noderuntime.core.errors import Unavailable
 from noderuntime.criclient import CriClient
 
@@ -49,7 +49,7 @@ def call(socket: Path, request: Callable[[CriClient], Awaitable[T]]) -> T:
             return await request(client)
 
     try:
-        return asyncio.run(called())
+        return loop.run(called())
     except Unavailable as error:
         raise Unavailable(f"{error} (for the cause, run noderuntime doctor as root)") from error
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
 from noderuntime import app
 from noderuntime.config import CONFIG_FILE
+from noderuntime.core import loop
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -20,5 +20,5 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--config", type=Path, default=CONFIG_FILE, help="configuration file (default: %(default)s)"
     )
-    asyncio.run(app.run(parser.parse_args(arguments).config))
+    loop.run(app.run(parser.parse_args(arguments).config))
     return 0

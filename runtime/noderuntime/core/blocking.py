@@ -20,9 +20,10 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakSet
@@ -64,11 +65,20 @@ class Lane:
         If the caller is cancelled, a call that has not started is dropped, and a call that has started is
         awaited: the caller's next steps must not overlap with it.
         """
-        return await _end_of(self._put(call, arguments), math.inf)
+        return await _end_of(self.submit(call, *arguments), math.inf)
 
     def begin(self, call: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
         """Queue a call and return a future of its result."""
-        return asyncio.wrap_future(self._put(call, arguments))
+        return asyncio.wrap_future(self.submit(call, *arguments))
+
+    def submit(self, call: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Queue a call and return its outcome, which needs no event loop."""
+        outcome: Future[T] = Future()
+        self._queue.put(_Call(outcome, contextvars.copy_context(), call, arguments))
+        if not self._idle.acquire(blocking=False) and self._started < self._limit:
+            self._started += 1
+            threading.Thread(target=self._work, name=f"noderuntime-{self.name}", daemon=True).start()
+        return outcome
 
     def load(self) -> Load:
         """Return the current load."""
@@ -81,14 +91,6 @@ class Lane:
         """End the threads after the queued calls. No call may be queued afterwards."""
         for _ in range(self._started):
             self._queue.put(None)
-
-    def _put(self, call: Callable[..., T], arguments: tuple[Any, ...]) -> Future[T]:
-        outcome: Future[T] = Future()
-        self._queue.put(_Call(outcome, contextvars.copy_context(), call, arguments))
-        if not self._idle.acquire(blocking=False) and self._started < self._limit:
-            self._started += 1
-            threading.Thread(target=self._work, name=f"noderuntime-{self.name}", daemon=True).start()
-        return outcome
 
     def _work(self) -> None:
         thread = threading.get_ident()
@@ -107,6 +109,22 @@ CGROUPS = Lane("cgroups", 2)
 """Cgroups. A write can take 20 ms."""
 IMAGES = Lane("images", 4)
 """Content and layers: hashing, writing, certificates."""
+
+
+class LookupExecutor(ThreadPoolExecutor):
+    """asyncio's default executor, which looks up names of hosts: a lane, which no exit waits for."""
+
+    def __init__(self) -> None:
+        super().__init__(max_workers=1)  # it starts none
+        self._lane = Lane("lookups", 8)
+
+    def submit(self, call: Callable[..., T], /, *arguments: Any, **options: Any) -> Future[T]:
+        """Queue a call."""
+        return self._lane.submit(partial(call, *arguments, **options))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the threads after the queued calls, and wait for none of them."""
+        self._lane.close()
 
 
 def lanes() -> dict[str, Load]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from noderuntime.core.blocking import FILES
-from noderuntime.core.errors import InvalidArgument, host_error
+from noderuntime.core.blocking import FILES, apart
+from noderuntime.core.errors import InvalidArgument, host_error, invalid_argument, os_errors
 from noderuntime.core.paths import ContainerPaths
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.images.base import Image
@@ -98,7 +99,11 @@ async def add_cdi_devices(
         return
     if not parts.executor(handler).traits.cdi_devices:
         raise InvalidArgument(f"handler {handler} offers no CDI devices")
-    await FILES.run(lambda: apply(spec, parts.cdi.edits(names)))
+    await apart(
+        lambda: apply(spec, parts.cdi.edits(names)),
+        what=f"look up {', '.join(names)[:200]}",
+        subject="CDI devices",
+    )
 
 
 def cdi_devices(config: api_pb2.ContainerConfig) -> Sequence[str]:
@@ -113,13 +118,25 @@ def cdi_devices(config: api_pb2.ContainerConfig) -> Sequence[str]:
     return list(dict.fromkeys(names))
 
 
+async def make_log_directory(directory: str) -> None:
+    """Create a directory for logs, which the kubelet chose. InvalidArgument if that is impossible."""
+    with os_errors(f"log directory {directory[:80]!r}", invalid_argument):
+        await apart(
+            lambda: os.makedirs(directory, mode=0o755, exist_ok=True),
+            what=f"create log directory {directory}",
+            subject=directory,
+        )
+
+
 async def remove_unused_log(log_path: str) -> None:
     """Remove the empty log of a container that was not created. No error if it is missing.
 
     The monitor opens the log first, and the kubelet counts each log that it finds as a restart.
     """
     if log_path:
-        await FILES.run(_remove_empty, log_path)
+        await apart(
+            lambda: _remove_empty(log_path), what=f"remove {log_path}", subject=posixpath.dirname(log_path)
+        )
 
 
 def _remove_empty(path: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 import time
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from typing import Any
 
 from noderuntime.core import log
 from noderuntime.core.blocking import FILES, apart
-from noderuntime.core.errors import FailedPrecondition, InvalidArgument, NotFound, invalid_argument
+from noderuntime.core.errors import FailedPrecondition, InvalidArgument, NotFound
 from noderuntime.core.ids import new_id
 from noderuntime.core.undo import Undo
 from noderuntime.cri.v1 import api_pb2
@@ -19,6 +18,7 @@ from noderuntime.images.base import Image
 from noderuntime.lifecycle.containers.build import (
     add_cdi_devices,
     image_ref,
+    make_log_directory,
     mount_image_volumes,
     remove_unused_log,
     write_spec,
@@ -119,7 +119,9 @@ async def _make(parts: Parts, sandbox: Sandbox, container: Container, image: Ima
     """Make everything that the record speaks of."""
     paths = parts.paths.container(container.id)
     undo.add("bundle", lambda: parts.host.remove_tree(paths.bundle))
-    await FILES.run(_make_directories, paths.rootfs, container.log_path)
+    await FILES.run(lambda: paths.rootfs.mkdir(mode=0o700, parents=True))
+    if container.log_path:
+        await make_log_directory(posixpath.dirname(container.log_path))
     undo.add("snapshot", lambda: parts.images.release(container.id, paths.rootfs))
     labels = {"io.kubernetes.cri.container-id": container.id, "io.kubernetes.cri.sandbox-id": sandbox.id}
     user = user_of(parts, sandbox)
@@ -179,15 +181,6 @@ async def _run_monitor(parts: Parts, sandbox: Sandbox, container: Container, und
         made = await parts.monitor.create(request)
     container.process, container.monitor = made.process, made.monitor
     return made
-
-
-def _make_directories(rootfs: Path, log_path: str) -> None:
-    rootfs.mkdir(mode=0o700, parents=True)
-    if log_path:
-        try:
-            os.makedirs(posixpath.dirname(log_path), mode=0o755, exist_ok=True)
-        except OSError as error:
-            raise invalid_argument(f"log path {log_path[:80]!r}", error) from error
 
 
 def _log_path(directory: str, path: str) -> str:

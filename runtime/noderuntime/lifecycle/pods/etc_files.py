@@ -47,7 +47,7 @@ def resolv_conf(dns: api_pb2.DNSConfig) -> str:
 
 
 def write_files(paths: SandboxPaths, config: api_pb2.PodSandboxConfig, user: UserNamespace | None) -> None:
-    """Make the sandbox's directory, its files, the mount point of its /dev/shm, and the log directory.
+    """Make the sandbox's directory, its files, and the mount point of its /dev/shm.
 
     In a user namespace the files belong to its root.
     """
@@ -62,8 +62,3 @@ def write_files(paths: SandboxPaths, config: api_pb2.PodSandboxConfig, user: Use
         path.chmod(0o644)
         if user is not None:
             os.chown(path, *user.root)
-    if config.log_directory:
-        try:
-            Path(config.log_directory).mkdir(mode=0o755, parents=True, exist_ok=True)
-        except OSError as error:
-            raise InvalidArgument(f"log directory {config.log_directory[:80]!r}: {error.strerror}") from error

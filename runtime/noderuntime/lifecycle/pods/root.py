@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from noderuntime.core import log
-from noderuntime.core.blocking import FILES
+from noderuntime.core.blocking import FILES, apart
 from noderuntime.core.errors import DeadlineExceeded, Internal
 from noderuntime.core.paths import ContainerPaths
 from noderuntime.cri.v1 import api_pb2
@@ -36,7 +36,12 @@ async def create_root(parts: Parts, sandbox: Sandbox) -> None:
     executor = parts.executor(sandbox.handler)
     paths = parts.paths.container(sandbox.id)
     rootfs = parts.config.tools.pause_rootfs
-    spec = await FILES.run(builder.root_spec, pod_of(parts, sandbox), rootfs, _PAUSE, parts.facts)
+    pod = pod_of(parts, sandbox)
+    spec = await apart(  # it reads the seccomp profile that the pod names
+        lambda: builder.root_spec(pod, rootfs, _PAUSE, parts.facts),
+        what=f"look up the profiles of sandbox {sandbox.id}",
+        subject=f"profiles of {sandbox.id}",
+    )
     executor.adapt_spec(spec, sandbox.id, is_root=True)
     await FILES.run(_write, paths, spec)
     runtime = executor.monitor_runtime(sandbox.id, sandbox.id, is_root=True)

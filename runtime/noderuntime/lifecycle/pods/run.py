@@ -13,6 +13,7 @@ from noderuntime.core.ids import new_id
 from noderuntime.core.tasks import together
 from noderuntime.core.undo import Undo
 from noderuntime.cri.v1 import api_pb2
+from noderuntime.lifecycle.containers.build import make_log_directory
 from noderuntime.lifecycle.containers.pod import cgroup_of, user_of, wants_own_ipc
 from noderuntime.lifecycle.ledger.ledger import sandbox_name
 from noderuntime.lifecycle.ledger.records import Sandbox
@@ -106,6 +107,8 @@ async def _make(parts: Parts, sandbox: Sandbox, undo: Undo) -> None:
     paths = parts.paths.sandbox(sandbox.id)
     undo.add("files", lambda: parts.host.remove_tree(paths.dir))
     await FILES.run(write_files, paths, sandbox.config, user_of(parts, sandbox))
+    if sandbox.config.log_directory:
+        await make_log_directory(sandbox.config.log_directory)
     undo.add("namespaces and mounts", lambda: release.unpin(parts, sandbox))
     with parts.metrics.phase("namespaces", sandbox.handler):
         # The plugins keep state on disk: the record has to be there before, should the power be cut.

@@ -99,7 +99,9 @@ class StatsCollector:
         def read() -> dict[str, Sample]:
             return {path: sample for path in paths if (sample := self._reader.read(path)) is not None}
 
-        return await apart(read, what="read cgroups", abandon=True) if paths else {}
+        return (
+            await apart(read, what="read cgroups", subject="cgroup statistics", abandon=True) if paths else {}
+        )
 
     def _pod_path(self, sandbox: Sandbox) -> str:
         return pod_cgroup(sandbox.config.linux.cgroup_parent, sandbox.id, self._driver)

@@ -157,7 +157,7 @@ class PidFiles:
 
     def _await(self, file: Path) -> asyncio.Event:
         if self._watch is None:
-            self._watch = DirectoryWatch(self._directory, CLOSE_WRITE | MOVED_TO)
+            self._watch = DirectoryWatch.on(self._directory, CLOSE_WRITE | MOVED_TO)
             asyncio.get_running_loop().add_reader(self._watch, self._changed, self._watch)
         event = self._awaited[file.name] = asyncio.Event()
         return event

@@ -110,7 +110,7 @@ class GvisorExecutor:
             await self._runsc.call("start", container_id)
             return
         bundle = self._bundles / container_id
-        with DirectoryWatch(bundle, CLOSE_WRITE) as watch:
+        with DirectoryWatch.on(bundle, CLOSE_WRITE) as watch:
             stand_in = await self._stand_in(container_id)
             if stand_in is None or not _open_gate(bundle / "gate"):
                 raise FailedPrecondition(f"the monitor of container {container_id} has ended")

@@ -37,15 +37,25 @@ class Changes:
 
 
 class DirectoryWatch:
-    """One watched directory; a context manager."""
+    """Watched directories; a context manager."""
 
-    def __init__(self, directory: Path, mask: int) -> None:
+    def __init__(self) -> None:
         self._fd = _call(_libc.inotify_init1, os.O_NONBLOCK | os.O_CLOEXEC)
+
+    @classmethod
+    def on(cls, directory: Path, mask: int) -> DirectoryWatch:
+        """Return a watch of one directory, whose filesystem does not block."""
+        watch = cls()
         try:
-            _call(_libc.inotify_add_watch, self._fd, os.fsencode(directory), ctypes.c_uint(mask | _ONLYDIR))
+            watch.add(directory, mask)
         except HostError:
-            os.close(self._fd)
+            watch.close()
             raise
+        return watch
+
+    def add(self, directory: Path, mask: int) -> None:
+        """Watch a directory, whose filesystem may make this block."""
+        _call(_libc.inotify_add_watch, self._fd, os.fsencode(directory), ctypes.c_uint(mask | _ONLYDIR))
 
     def __enter__(self) -> DirectoryWatch:
         return self

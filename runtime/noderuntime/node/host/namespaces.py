@@ -52,7 +52,8 @@ async def read_in_network_namespaces(
     One thread visits them all, so fifty pods cost fifty setns calls and no spawn.
     """
     wanted = tuple(pins)
-    return await apart(lambda: _visit(wanted, file, limit), what=f"read {file} of pods", abandon=True)
+    what = f"read {file} of pods"
+    return await apart(lambda: _visit(wanted, file, limit), what=what, subject=what, abandon=True)
 
 
 def sysctl_settings(pins: Collection[NamespaceKind], sysctls: Mapping[str, str] | None) -> dict[str, str]:

@@ -15,7 +15,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from noderuntime.core.blocking import FILES
+from noderuntime.core.blocking import apart
 from noderuntime.core.errors import FailedPrecondition, Unavailable
 from noderuntime.node.host.base import STDERR, STDOUT
 from noderuntime.node.monitor.control import tell
@@ -77,7 +77,7 @@ class AttachedContainer:
 
 async def attach(bundle: Path) -> AttachedContainer:
     """Connect to the monitor of a container."""
-    connection = await FILES.run(_connect, bundle)
+    connection = await apart(lambda: _connect(bundle), what="attach", subject=f"monitor of {bundle}")
     return AttachedContainer(connection, bundle)
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from noderuntime.core import tasks
-from noderuntime.core.blocking import FILES
+from noderuntime.core.blocking import FILES, apart
 from noderuntime.core.errors import (
     DeadlineExceeded,
     HostError,
@@ -61,11 +61,22 @@ class ConmonMonitor:
 
     async def reopen_log(self, bundle: Path, log_path: Path) -> None:
         """Tell conmon to open its log anew, and wait until the file is there."""
-        with DirectoryWatch(log_path.parent, CREATE | MOVED_TO) as watch:
+        directory = str(log_path.parent)
+        with DirectoryWatch() as watch:
+            await apart(
+                lambda: watch.add(log_path.parent, CREATE | MOVED_TO),
+                what=f"watch {directory}",
+                subject=directory,
+            )
             tell(bundle / "ctl", _REOPEN_LOG)
             try:
                 async with asyncio.timeout(_REOPEN_TIMEOUT):
-                    while not _is_there(log_path):
+                    while not await apart(
+                        lambda: os.path.lexists(log_path),
+                        what=f"look for {log_path}",
+                        subject=directory,
+                        abandon=True,
+                    ):
                         await watch.changes()
             except TimeoutError:
                 raise DeadlineExceeded(f"the monitor did not reopen {log_path.name}") from None
@@ -203,7 +214,3 @@ def _pid(line: bytes, runtime: Path) -> int:
         return pid
     words = one_line(str(said.get("message", "")))
     raise ToolError(runtime.name, "create", -pid if isinstance(pid, int) else 1, words)
-
-
-def _is_there(path: Path) -> bool:
-    return os.path.lexists(path)
