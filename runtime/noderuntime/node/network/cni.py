@@ -71,11 +71,11 @@ class CniNetwork:
     ) -> None:
         """Call DEL on the chain with the configuration of the ADD.
 
-        Every plugin is called even when one fails; the first error is raised then. Without a result, the
-        node's current configuration is used; if there is none, nothing can be undone.
+        Every plugin is called even when one fails; the first error is raised then. Without a readable result,
+        the node's current configuration is used; if there is none, nothing can be undone.
         """
         try:
-            kept = Kept.from_bytes(result) if result else Kept(await self._current(), None)
+            kept = await self._kept_or_current(result)
         except Unavailable as error:
             _log.warning("CNI DEL was not called: no configuration", sandbox=sandbox_id, error=error)
             return
@@ -134,6 +134,12 @@ class CniNetwork:
 
     def _collection_lock(self) -> AbstractAsyncContextManager[Sequence[int]]:
         return inherited_lock(self._paths.run_dir, "CNI GC")
+
+    async def _kept_or_current(self, result: bytes) -> Kept:
+        try:
+            return Kept.from_bytes(result)
+        except InvalidArgument:
+            return Kept(await self._current(), None)
 
     async def _current(self) -> NetworkList:
         return await _on_disk(self._configuration.current)

@@ -87,6 +87,13 @@ async def test_del_restores_addresses_that_the_pod_removed(network, host, pod, n
     assert len(host.order) == 3
 
 
+@pytest.mark.parametrize("damaged", [b"", b"{", b'{"network": {"name": "pods"}, "result": null}'])
+async def test_del_without_a_readable_result_uses_the_current_network(network, host, pod, netns, damaged):
+    await network.detach("5b", netns, pod, damaged)
+    assert host.order == [("DEL", "bandwidth"), ("DEL", "portmap"), ("DEL", "bridge")]
+    assert {config["name"] for _, _, config, _ in host.calls} == {"pods"}
+
+
 async def test_del_without_a_namespace_passes_no_path(network, host, pod, tmp_path):
     await network.detach("5b", str(tmp_path / "gone"), pod, b"")
     assert [env["CNI_NETNS"] for *_, env in host.calls] == ["", "", ""]
