@@ -19,7 +19,7 @@ from realnode.containerd import Containerd
 from realnode.layout import Layout
 from realnode.tools import tool
 
-from noderuntime.node.layers.growth import Growth
+from noderuntime.node.layers.growth import GrowingFile
 from noderuntime.node.layers.pool import Unpackers
 from noderuntime.node.layers.tar.limits import Unpacked
 from noderuntime.node.layers.zstandard import zstd
@@ -149,7 +149,9 @@ async def unpack(unpackers: Unpackers, blob: tuple[str, bytes, bytes], directory
     target.mkdir()
     (directory / "blob").write_bytes(packed)
     with (directory / "blob").open("rb") as file:
-        done = await unpackers.unpack(Growth(file.fileno(), len(packed), complete=True), target, media_type)
+        done = await unpackers.unpack(
+            GrowingFile(file.fileno(), len(packed), complete=True), target, media_type
+        )
     assert done.diff_id == f"sha256:{hashlib.sha256(raw).hexdigest()}"
     return done
 

@@ -12,7 +12,7 @@ from layer_trees import differences, looks, make_everything
 from realnode.tools import tool
 
 from noderuntime.core.errors import ResourceExhausted
-from noderuntime.node.layers.growth import Growth
+from noderuntime.node.layers.growth import GrowingFile
 from noderuntime.node.layers.pool import Unpackers
 from noderuntime.node.layers.tar.limits import Unpacked
 
@@ -46,7 +46,7 @@ async def unpackers() -> AsyncIterator[Unpackers]:
 async def unpack(unpackers: Unpackers, blob: Path, target: Path) -> Unpacked:
     target.mkdir()
     with blob.open("rb") as file:
-        growth = Growth(file.fileno(), blob.stat().st_size, complete=True)
+        growth = GrowingFile(file.fileno(), blob.stat().st_size, complete=True)
         return await unpackers.unpack(growth, target, TAR)
 
 

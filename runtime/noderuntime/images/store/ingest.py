@@ -12,7 +12,7 @@ from noderuntime.core import tasks
 from noderuntime.core.blocking import IMAGES, on_files
 from noderuntime.core.errors import NoderuntimeError, file_error
 from noderuntime.images.remote import Hash
-from noderuntime.node.layers.growth import Growth
+from noderuntime.node.layers.growth import GrowingFile
 
 _BATCH = 512 << 10
 """Bytes per write: a switch to another thread costs as much as writing some ten thousand bytes."""
@@ -39,7 +39,7 @@ class Ingest:
         self._reader = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         self.resumed = held
         """Bytes that an earlier pull left."""
-        self.growth = Growth(self._reader, held)
+        self.growth = GrowingFile(self._reader, held)
         self._written = held
         self._gathered: list[bytes] = []
         self._waiting = 0

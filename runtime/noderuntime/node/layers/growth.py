@@ -19,7 +19,7 @@ class Blob(Protocol):
         """
 
 
-class Growth:
+class GrowingFile:
     """A :class:`Blob` with one writer and any number of readers.
 
     The writer calls :meth:`grew` after each write, and finally :meth:`finish` or :meth:`fail`.

@@ -9,7 +9,7 @@ from pathlib import Path
 from layer_archives import directory, entry, zipped
 
 from noderuntime.node.host.process import identify, readable
-from noderuntime.node.layers.growth import Growth
+from noderuntime.node.layers.growth import GrowingFile
 
 CONTENT = os.urandom(700_000)
 LAYER = zipped(
@@ -24,7 +24,7 @@ class File:
         self.file = (directory / f"blob{id(self)}").open("w+b", buffering=0)
         self.content = content
         self.requested = asyncio.Event()
-        self.growth = Growth(self.file.fileno())
+        self.growth = GrowingFile(self.file.fileno())
         self.write(len(content) if available is None else available)
         if available is None:
             self.growth.finish()

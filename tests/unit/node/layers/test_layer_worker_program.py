@@ -20,12 +20,12 @@ DAEMON = """
 import asyncio, os, sys
 from pathlib import Path
 from noderuntime.node.host.process import descendants
-from noderuntime.node.layers.growth import Growth
+from noderuntime.node.layers.growth import GrowingFile
 from noderuntime.node.layers.pool import Unpackers
 
 async def main():
     file = open(sys.argv[1], "rb")
-    growth = Growth(file.fileno(), os.path.getsize(sys.argv[1]), complete=sys.argv[3] == "complete")
+    growth = GrowingFile(file.fileno(), os.path.getsize(sys.argv[1]), complete=sys.argv[3] == "complete")
     task = asyncio.create_task(Unpackers(1).unpack(growth, Path(sys.argv[2]), "TAR"))
     while not os.listdir(sys.argv[2]):
         await asyncio.sleep(0.001)
