@@ -49,6 +49,8 @@ class FakeExecutor:
         self.program = FakeConversation()
         self.execs: list[Mapping[str, Any]] = []
         self.connections: list[tuple[Path | None, int]] = []
+        self.dump_seconds: list[float] = []
+        """The timeouts of checkpoints."""
         self.inside: dict[str, str] = {}
         """The sandbox of each container."""
 
@@ -117,8 +119,10 @@ class FakeExecutor:
         self.updates.append(resources)
 
     async def checkpoint(
-        self, container_id: str, sandbox_id: str, directory: Path, *, timeout: float | None
+        self, container_id: str, sandbox_id: str, directory: Path, *, timeout: float
     ) -> None:
+        self.dump_seconds.append(timeout)
+        self.world.frozen.add(container_id)
         await self.world.step("checkpoint")
         (directory / "checkpoint").mkdir()
         (directory / "checkpoint/pages-1.img").write_bytes(b"memory")

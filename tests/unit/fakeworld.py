@@ -70,6 +70,8 @@ class World:
     signals: list[tuple[str, int]] = field(default_factory=list)
     stubborn: set[str] = field(default_factory=set)
     """Containers that take no notice of any signal but SIGKILL."""
+    frozen: set[str] = field(default_factory=set)
+    """Containers in a frozen cgroup."""
     stuck: set[ProcessRef] = field(default_factory=set)
     """Processes that no container's signal ends; a wait for one is over at once."""
     trace: list[str] = field(default_factory=list)
@@ -209,6 +211,10 @@ class FakeHost:
     async def give_stdio(self, process: ProcessRef, uid: int) -> None:
         self.world.trace.append(f"give stdio to {uid}")
 
+    async def processes_with(self, *arguments: str) -> list[ProcessRef]:
+        await self.world.step("look for processes")
+        return []
+
     async def stuck(self, process: ProcessRef) -> str:
         return f"process {process.pid} is in state D, in nfs_wait"
 
@@ -231,6 +237,10 @@ class FakeHost:
 
     async def empty_cgroup(self, path: str, *, timeout: float) -> None:
         await self.world.step("empty_cgroup")
+
+    async def thaw_cgroup(self, path: str) -> None:
+        await self.world.step("thaw")
+        self.world.frozen.discard(path.rpartition("/")[2])
 
     async def cgroup_oom_kills(self, path: str) -> int:
         return self.world.oom_kills.get(path, 0)

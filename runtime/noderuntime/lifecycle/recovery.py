@@ -30,6 +30,7 @@ from pathlib import Path
 from noderuntime.core import log
 from noderuntime.core.tasks import concurrently, together
 from noderuntime.lifecycle import orphans
+from noderuntime.lifecycle.containers.checkpoint import end_dump
 from noderuntime.lifecycle.containers.exits import record_end as record_container_end
 from noderuntime.lifecycle.containers.exits import runs
 from noderuntime.lifecycle.containers.intents import undo_intent as undo_container
@@ -135,7 +136,7 @@ def _is_pinned(parts: Parts, sandbox: Sandbox, mounted: Set[Path]) -> bool:
 async def _tear_down_pod(parts: Parts, sandbox: Sandbox) -> None:
     """Tear down the containers of a sandbox that do not live, then the sandbox if it is not ready.
 
-    An update of a live container that was cut off is done again.
+    A checkpoint of a live container that was cut off is given up; an update is done again.
     """
     await concurrently(
         *(
@@ -146,6 +147,8 @@ async def _tear_down_pod(parts: Parts, sandbox: Sandbox) -> None:
         name="tear down a container",
     )
     for container in parts.ledger.containers.of(sandbox.id):
+        if container.checkpointing_at:
+            await _attempt(parts, container, partial(end_dump, parts, container))
         if container.updating.ByteSize():
             await _attempt(parts, container, partial(finish_update, parts, container))
     if not sandbox.ready and not sandbox.released_at:

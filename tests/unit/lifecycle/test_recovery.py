@@ -12,6 +12,7 @@ from pydantic_core import ValidationError
 from noderuntime.core.errors import AlreadyExists, Internal, NotFound, Unavailable
 from noderuntime.core.retries import Retries
 from noderuntime.cri.v1 import api_pb2
+from noderuntime.lifecycle.containers.checkpoint import checkpoint_container
 from noderuntime.lifecycle.containers.create import create_container
 from noderuntime.lifecycle.containers.remove import remove_container
 from noderuntime.lifecycle.containers.start import start_container
@@ -252,6 +253,19 @@ async def test_orphans_of_a_lost_ledger_are_removed(node):
     assert set(left) <= {"cgroups"}
     with pytest.raises(NotFound):
         pod_sandbox_status(node.parts, sandbox)
+
+
+async def test_container_of_a_cut_off_checkpoint_runs_on(node, tmp_path):
+    _, container = await pod_with_container(node)
+    node.world.hold["checkpoint"] = asyncio.Event()
+    call = asyncio.create_task(checkpoint_container(node.parts, container, str(tmp_path / "c.tar"), 0))
+    await node.world.held.wait()
+    assert node.world.frozen == {container}
+    await die_and_recover(node)
+    assert is_dead(call)
+    assert node.world.frozen == set()
+    assert node.parts.ledger.containers.get(container).checkpointing_at == 0
+    assert (await state(node, container)).state == api_pb2.CONTAINER_RUNNING
 
 
 async def test_a_checkpoint_that_was_cut_off_is_removed(node):

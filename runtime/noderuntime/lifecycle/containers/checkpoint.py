@@ -1,4 +1,4 @@
-"""CheckpointContainer: a running container as an archive, for whoever wants to look into it. It runs on.
+"""CheckpointContainer: a running container as an archive, to be examined elsewhere. It runs on.
 
 The archive's files are those that checkpoint tools know:
 
@@ -16,6 +16,7 @@ import os
 import posixpath
 import shutil
 import tarfile
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,9 +25,10 @@ from google.protobuf.json_format import MessageToDict
 from noderuntime.core import log
 from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import FailedPrecondition, InvalidArgument, file_error
+from noderuntime.lifecycle.containers.kill import cgroup
 from noderuntime.lifecycle.containers.pod import user_of
 from noderuntime.lifecycle.containers.status import describe
-from noderuntime.lifecycle.ledger.records import Container
+from noderuntime.lifecycle.ledger.records import Container, Sandbox
 from noderuntime.lifecycle.parts import Parts
 from noderuntime.node.host.base import UserNamespace
 from noderuntime.node.host.changes import upper_directory, write_changes
@@ -36,13 +38,18 @@ _log = log.get(__name__)
 
 DIRECTORY = "checkpoints"
 """Below the state directory: where archives are put together; emptied at a start."""
+DEFAULT_SECONDS = 10.0
+"""CRI's default: the timeout of a request that names none."""
+_END_SECONDS = 5.0
+"""How long a dump may take to end after it was killed."""
 
 
 async def checkpoint_container(parts: Parts, container_id: str, location: str, timeout: float) -> None:
-    """Write an archive of a running container to a path (CRI CheckpointContainer); ``timeout`` 0 is none.
+    """Write an archive of a running container to a path (CRI CheckpointContainer).
 
-    FailedPrecondition when it does not run, or the node lacks CRIU; Unimplemented when its handler has no
-    checkpoints. After an error there is no archive.
+    The dump of its processes may take ``timeout`` seconds, :data:`DEFAULT_SECONDS` if that is 0; after that
+    DeadlineExceeded. FailedPrecondition when it does not run, or the node lacks CRIU; Unimplemented when its
+    handler has no checkpoints. After an error there is no archive, and the container runs on.
     """
     container = parts.ledger.containers.get(container_id)
     check_path(location, "checkpoint location")
@@ -53,23 +60,60 @@ async def checkpoint_container(parts: Parts, container_id: str, location: str, t
     if not container.running:
         raise FailedPrecondition(f"container {container.id} is not running")
     await parts.work.finish(
-        _checkpoint(parts, container, Path(location), timeout if timeout > 0 else None),
+        _checkpoint(parts, container, Path(location), timeout if timeout > 0 else DEFAULT_SECONDS),
         name=f"CheckpointContainer {container.id}",
     )
 
 
-async def _checkpoint(parts: Parts, container: Container, target: Path, timeout: float | None) -> None:
-    work = parts.config.server.state_dir / DIRECTORY / container.id
+async def _checkpoint(parts: Parts, container: Container, target: Path, timeout: float) -> None:
+    work = _directory(parts, container)
     sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
     async with parts.work.lock(container.id):
         try:
             await FILES.run(lambda: work.mkdir(mode=0o700, parents=True, exist_ok=True))
-            await parts.executor(sandbox.handler).checkpoint(container.id, sandbox.id, work, timeout=timeout)
+            await _dump(parts, sandbox, container, timeout)
             user = user_of(parts, sandbox)
             await FILES.run(_archive, parts, container, work, target, user)
         finally:
             await parts.host.remove_tree(work)
     _log.info("container checkpointed", container=container.id, location=target)
+
+
+def _directory(parts: Parts, container: Container) -> Path:
+    return parts.config.server.state_dir / DIRECTORY / container.id
+
+
+async def _dump(parts: Parts, sandbox: Sandbox, container: Container, timeout: float) -> None:
+    """Have CRIU dump the container's processes; whatever comes of it, they run afterwards."""
+    container.checkpointing_at = time.time_ns()
+    await parts.ledger.containers.save(container)
+    work, executor = _directory(parts, container), parts.executor(sandbox.handler)
+    try:
+        await executor.checkpoint(container.id, sandbox.id, work, timeout=timeout)
+    finally:
+        await _thaw(parts, sandbox, container)
+
+
+async def end_dump(parts: Parts, container: Container) -> None:
+    """End the dump that an earlier daemon began, and let the container run.
+
+    Without effect when there is none; one that this daemon began is awaited.
+    """
+    async with parts.work.lock(container.id):
+        if not container.checkpointing_at:
+            return
+        for process in await parts.host.processes_with("checkpoint", str(_directory(parts, container))):
+            await parts.host.kill_tree(process)
+            await parts.host.wait(process, timeout=_END_SECONDS)
+        await _thaw(parts, parts.ledger.sandboxes.get(container.sandbox_id), container)
+        _log.warning("checkpoint cut off by the daemon's end was given up", container=container.id)
+
+
+async def _thaw(parts: Parts, sandbox: Sandbox, container: Container) -> None:
+    """Let the container run: a CRIU that failed or was killed leaves it frozen."""
+    await parts.host.thaw_cgroup(cgroup(parts, sandbox, container.id))
+    container.checkpointing_at = 0
+    await parts.ledger.containers.save(container)
 
 
 def _archive(

@@ -31,4 +31,5 @@ STEPS = (
     """,
     "ALTER TABLE containers ADD COLUMN killed_at INTEGER NOT NULL DEFAULT 0;",
     "ALTER TABLE containers ADD COLUMN updating BLOB NOT NULL DEFAULT x'';",
+    "ALTER TABLE containers ADD COLUMN checkpointing_at INTEGER NOT NULL DEFAULT 0;",
 )

@@ -84,6 +84,8 @@ class Container:
     """When a stop was first requested: an intent, not a signal that was sent. It is not started any more."""
     killed_at: int = 0
     """When SIGKILL was sent: only then is exit code 137 ours and not the kernel's OOM kill."""
+    checkpointing_at: int = 0
+    """When the checkpoint under way began: until it is over, the container can be frozen."""
     finished_at: int = 0
     released_at: int = 0
     """When the runtime's own state of the ended container was deleted."""

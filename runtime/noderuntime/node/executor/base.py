@@ -132,11 +132,12 @@ class Executor(Interactive, Protocol):
         """Set OCI ``linux.resources`` on a live container."""
 
     async def checkpoint(
-        self, container_id: str, sandbox_id: str, directory: Path, *, timeout: float | None
+        self, container_id: str, sandbox_id: str, directory: Path, *, timeout: float
     ) -> None:
-        """Write images of a running container's processes below a directory; they run on.
+        """Write images of a running container's processes below a directory.
 
-        FailedPrecondition when the node lacks CRIU; Unimplemented when this handler has no checkpoints.
+        DeadlineExceeded at the timeout (seconds); FailedPrecondition when the node lacks CRIU; Unimplemented
+        when this handler has no checkpoints. After an error the caller thaws the container's cgroup.
         """
 
     async def pids(self, container_id: str, sandbox_id: str) -> Sequence[int]:

@@ -177,7 +177,7 @@ class GvisorExecutor:
         )
 
     async def checkpoint(
-        self, container_id: str, sandbox_id: str, directory: Path, *, timeout: float | None
+        self, container_id: str, sandbox_id: str, directory: Path, *, timeout: float
     ) -> None:
         """Refuse: runsc knows only checkpoints of whole sandboxes."""
         raise Unimplemented(f"handler {self.name} offers no checkpoints of single containers")

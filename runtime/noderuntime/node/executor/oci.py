@@ -8,7 +8,6 @@ Asked for are ``create``, ``start``, ``state``, ``delete``, ``exec``, ``update``
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,6 @@ from noderuntime.core.errors import (
     DeadlineExceeded,
     FailedPrecondition,
     Internal,
-    NoderuntimeError,
     ToolError,
 )
 from noderuntime.node.executor.base import ExecResult, Features, RuntimeCommand, Traits
@@ -144,18 +142,14 @@ class OciExecutor:
         await self._oci.call("update", "--resources", "-", container_id, stdin=json.dumps(resources).encode())
 
     async def checkpoint(
-        self, container_id: str, sandbox_id: str, directory: Path, *, timeout: float | None
+        self, container_id: str, sandbox_id: str, directory: Path, *, timeout: float
     ) -> None:
-        """Have ``checkpoint`` run CRIU. Where that fails half-way processes may be frozen: thaw them."""
+        """Have ``checkpoint`` run CRIU, which ends with it at the timeout."""
         if shutil.which("criu") is None:
             raise FailedPrecondition("a checkpoint needs CRIU, and this node has no program criu")
         arguments = ["--leave-running", "--tcp-established", "--file-locks"]
         arguments += ["--image-path", str(directory / "checkpoint"), "--work-path", str(directory)]
-        try:
-            await self._oci.call("checkpoint", *arguments, container_id, timeout=timeout or math.inf)
-        except NoderuntimeError:
-            await self._oci.run("resume", container_id)
-            raise
+        await self._oci.call("checkpoint", *arguments, container_id, timeout=timeout)
 
     async def pids(self, container_id: str, sandbox_id: str) -> Sequence[int]:
         """List the processes of the container's cgroup."""

@@ -233,6 +233,9 @@ class Host(Protocol):
     def watch(self, process: ProcessRef, on_end: Callable[[], None]) -> Watching:
         """Call ``on_end`` once, on the event loop, when that very process has ended (or is gone already)."""
 
+    async def processes_with(self, *arguments: str) -> list[ProcessRef]:
+        """List the processes that have all of the arguments in their command lines."""
+
     async def stuck(self, process: ProcessRef) -> str:
         """Describe a process that does not end: its state, and the kernel's function that it sleeps in."""
 

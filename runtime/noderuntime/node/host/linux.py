@@ -7,7 +7,7 @@ from pathlib import Path
 from signal import SIGKILL
 from typing import Literal
 
-from noderuntime.core.blocking import CGROUPS
+from noderuntime.core.blocking import CGROUPS, FILES
 from noderuntime.node.host import addresses as interfaces
 from noderuntime.node.host import connect, converse, launch, namespaces, owned, stdio, trees
 from noderuntime.node.host import fifo as fifos
@@ -129,6 +129,10 @@ class LinuxHost:
     def watch(self, process: ProcessRef, on_end: Callable[[], None]) -> Watch:
         """Report the end of a process."""
         return Watch(process, on_end)
+
+    async def processes_with(self, *arguments: str) -> list[ProcessRef]:
+        """List processes by their arguments."""
+        return await FILES.run(processes.with_arguments, *arguments)
 
     async def stuck(self, process: ProcessRef) -> str:
         """Describe a process that does not end."""

@@ -140,6 +140,21 @@ async def writable(fd: int) -> None:
         loop.remove_writer(fd)
 
 
+def with_arguments(*arguments: str) -> list[ProcessRef]:
+    """List the processes that have all of the arguments in their command lines."""
+    wanted = set(map(os.fsencode, arguments))
+    found: list[ProcessRef] = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        process = identify(int(directory.name))
+        try:
+            present = (directory / "cmdline").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if process is not None and wanted.issubset(present):
+            found.append(process)
+    return found
+
+
 def kill_tree(process: ProcessRef) -> None:
     """SIGKILL a process and everything that descends from it."""
     for member in stop_tree(process):

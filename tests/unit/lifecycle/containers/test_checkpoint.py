@@ -42,6 +42,22 @@ async def test_an_archive_tells_which_container_it_was(node, container, tmp_path
     assert [path.name for path in tmp_path.glob(".*partial")] == []
 
 
+@pytest.mark.parametrize(("asked", "seconds"), [(0, 10.0), (-1, 10.0), (90, 90.0)])
+async def test_checkpoint_timeout_of_0_is_the_default(node, container, tmp_path, asked, seconds):
+    await start_container(node.parts, container)
+    await checkpoint_container(node.parts, container, str(tmp_path / "c.tar"), asked)
+    assert node.parts.executors["runc"].dump_seconds == [seconds]
+
+
+async def test_container_runs_after_a_checkpoint_that_failed(node, container, tmp_path):
+    await start_container(node.parts, container)
+    node.world.fail.add("checkpoint")
+    with pytest.raises(Internal):
+        await checkpoint_container(node.parts, container, str(tmp_path / "c.tar"), 0)
+    assert node.world.frozen == set()
+    assert node.parts.ledger.containers.get(container).checkpointing_at == 0
+
+
 async def test_what_fails_leaves_nothing(node, container, tmp_path):
     with pytest.raises(FailedPrecondition, match="not running"):
         await checkpoint_container(node.parts, container, str(tmp_path / "c.tar"), 0)

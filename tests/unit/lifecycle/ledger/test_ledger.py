@@ -60,7 +60,14 @@ def full_container(identifier=C, sandbox_id=A):
     )
 
 
-_ADDED = (["volume_images"], ["pod_oom_kills"], ["image_ref", "volume_refs"], ["killed_at"], ["updating"])
+_ADDED = (
+    ["volume_images"],
+    ["pod_oom_kills"],
+    ["image_ref", "volume_refs"],
+    ["killed_at"],
+    ["updating"],
+    ["checkpointing_at"],
+)
 """Columns of containers that each migration after the first added."""
 
 
