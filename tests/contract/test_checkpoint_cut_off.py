@@ -16,8 +16,8 @@ from noderuntime.cri.v1 import api_pb2
 from noderuntime.node.host.cgroup import ROOT
 
 _CRIU = """#!/bin/sh
-[ -d {group} ] || exit 1
-if [ -e {group}/freezer.state ]; then echo FROZEN >{group}/freezer.state; else echo 1 >{group}/cgroup.freeze; fi
+cd {group}
+if [ -e freezer.state ]; then echo FROZEN >freezer.state; else echo 1 >cgroup.freeze; fi
 touch {begun}
 exec sleep 1000
 """

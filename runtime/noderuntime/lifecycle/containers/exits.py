@@ -7,7 +7,7 @@ import time
 from noderuntime.core import log
 from noderuntime.core.errors import NoderuntimeError
 from noderuntime.cri.v1 import api_pb2
-from noderuntime.lifecycle.containers.kill import LAST_WORDS, erase
+from noderuntime.lifecycle.containers.kill import LAST_WORDS, erase, finish_monitor
 from noderuntime.lifecycle.containers.oom import oom_killed
 from noderuntime.lifecycle.containers.state import LOST_CODE
 from noderuntime.lifecycle.ledger.records import Container
@@ -36,6 +36,7 @@ async def settle(parts: Parts, container: Container) -> None:
             sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
             with parts.metrics.phase("delete", sandbox.handler):
                 await erase(parts, sandbox, container.id)
+            await finish_monitor(parts, container.monitor)
             await parts.monitor.forget(container.id)
             container.released_at = time.time_ns()
             await parts.ledger.containers.save(container)

@@ -18,8 +18,11 @@ _log = log.get(__name__)
 
 KILL_PATIENCE = 30.0
 """Seconds that the kernel can take to end what was sent SIGKILL."""
-LAST_WORDS = 10.0
-"""Seconds that a monitor has to record the end of its container, and to pass on the last output."""
+LAST_WORDS = 8.0
+"""Seconds that a monitor has to record the end of its container, and to pass on the last output.
+
+Less than an attempt of core.retries may take: one that ends a monitor that stays comes to its end.
+"""
 
 
 def killing(parts: Parts, container: Container) -> Lock:

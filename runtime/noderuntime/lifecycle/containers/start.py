@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from noderuntime.core import log
 from noderuntime.core.errors import FailedPrecondition, NoderuntimeError
 from noderuntime.cri.v1 import api_pb2
+from noderuntime.lifecycle.containers.exits import settle
 from noderuntime.lifecycle.containers.kill import kill
 from noderuntime.lifecycle.containers.state import START_ERROR_CODE, state_of
 from noderuntime.lifecycle.ledger.records import Container
@@ -52,12 +54,14 @@ async def _start(parts: Parts, container: Container) -> None:
 
 
 async def fail_start(parts: Parts, container: Container, why: str) -> None:
-    """Record that a container never ran, and end what there is of it."""
+    """Record that a container never ran, and end what there is of it; the background repeats that."""
     await record_start_failure(parts, container, why)
     try:
         await kill(parts, container)
-    except NoderuntimeError as error:  # the next stop or removal tries again
+    except NoderuntimeError as error:
         _log.warning("container that did not start was not killed", container=container.id, error=error)
+    what = f"end container {container.id}"
+    parts.work.background(parts.retries.attempt(what, partial(settle, parts, container)), name=what)
 
 
 async def record_start_failure(parts: Parts, container: Container, why: str) -> None:

@@ -9,7 +9,6 @@ from noderuntime.core.errors import NoderuntimeError
 from noderuntime.core.ids import check_id
 from noderuntime.core.tasks import together
 from noderuntime.lifecycle.containers.intents import undo_intent
-from noderuntime.lifecycle.containers.kill import finish_monitor
 from noderuntime.lifecycle.containers.stop import halt
 from noderuntime.lifecycle.ledger.ledger import sandbox_name
 from noderuntime.lifecycle.ledger.records import Container, Sandbox
@@ -52,7 +51,7 @@ async def give_back(parts: Parts, sandbox: Sandbox) -> None:
 
 
 async def _end_containers(parts: Parts, sandbox: Sandbox) -> None:
-    """End the containers of a sandbox and their monitors."""
+    """End the containers of a sandbox; where they live in its process, that process if they do not end."""
     try:
         await _end_all(parts, sandbox)
     except NoderuntimeError as error:
@@ -61,8 +60,6 @@ async def _end_containers(parts: Parts, sandbox: Sandbox) -> None:
         _log.warning("containers are ended with their sandbox", sandbox=sandbox.id, error=error)
         await kill_root(parts, sandbox)
         await _end_all(parts, sandbox)
-    for container in parts.ledger.containers.of(sandbox.id):
-        await finish_monitor(parts, container.monitor)
 
 
 async def _end_all(parts: Parts, sandbox: Sandbox) -> None:

@@ -138,9 +138,26 @@ async def test_monitor_that_hangs_is_killed_and_the_code_is_lost(node, running):
     assert node.world.processes == {}
 
 
-async def test_failed_start_that_could_not_be_killed_is_killed_later(node, sandbox):
+async def test_failed_start_is_killed_in_the_background(node, sandbox):
     container = await create_container(node.parts, sandbox, container_config())
-    node.world.fail |= {"start", "kill"}
+    node.world.fail |= {"start", "kill", "delete"}
+    with pytest.raises(Internal, match="start fails"):
+        await start_container(node.parts, container)
+    await node.parts.work.drain(5)
+    assert len(node.world.processes) == 2
+    node.world.fail -= {"kill", "delete"}
+    async with asyncio.timeout(5):
+        while not node.pauses.seconds:
+            await asyncio.sleep(0)
+        node.pauses.end()
+        while not node.parts.ledger.containers.get(container).released_at:
+            await asyncio.sleep(0)
+    assert node.world.processes == {}
+
+
+async def test_failed_start_that_could_not_be_killed_is_killed_by_a_stop(node, sandbox):
+    container = await create_container(node.parts, sandbox, container_config())
+    node.world.fail |= {"start", "kill", "delete"}
     with pytest.raises(Internal, match="start fails"):
         await start_container(node.parts, container)
     assert (await status(node, container)).reason == "StartError"
