@@ -1,10 +1,10 @@
-"""The door: every gRPC call comes in here as bytes and leaves to whoever answers it.
+"""Dispatch of gRPC calls: every call arrives as bytes and is answered here or forwarded to the upstream.
 
-    bytes ──► parse and check ──► ours?  ──► a verb of the services ──► bytes
-                                  theirs ──► the same bytes to the upstream
+    bytes ──► parse and check ──► our pod    ──► a verb of the services ──► bytes
+                                  other pods ──► the same bytes to the upstream
 
-There are no generated servicers here: they would parse every request and could
-not take calls that the schema does not know.
+Generated servicers are not used: they would parse every request, and they reject calls that the schema
+does not contain.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from noderuntime.edge.server.status import caller_left, end, ended_with
 from noderuntime.lifecycle.metrics.base import OTHER_METHOD, Metadata, Metrics
 
 _BATCH = 500
-"""Entries of a streamed list per message: one with all its labels may have 10 KiB, a message 16 MiB."""
+"""Entries of a streamed list per message. An entry with many labels can have 10 KiB; a message, 16 MiB."""
 
 Verb = Callable[[Any], Awaitable[Message]]
 EventVerb = Callable[[Any], AsyncGenerator[Message]]
 _Unary = Callable[[bytes, Context], Awaitable[bytes]]
 _Stream = Callable[[bytes, Context], AsyncGenerator[bytes]]
 _Count = Callable[[str, float], None]
-"""Takes note of an ended call: its code, and how many seconds it took."""
+"""Counts a finished call by its code and duration (seconds)."""
 
 _Trace = Callable[[Metadata], AbstractContextManager[None]]
-"""Makes a call a span."""
+"""Returns the span of a call."""
 
-_GIVEN_UP = grpc.StatusCode.CANCELLED.name
+_CANCELLED = grpc.StatusCode.CANCELLED.name
 
 
 class Extra(NamedTuple):
-    """A call with a stream of answers that no CRI service has."""
+    """A call of a service other than CRI's, with a stream of responses."""
 
     request: type[Message]
     answer: EventVerb
@@ -56,7 +56,7 @@ _NOTHING: Mapping[str, Extra] = MappingProxyType({})
 
 
 def verbs_of(*services: object) -> dict[str, Verb]:
-    """Collect the methods that are named like CRI calls."""
+    """Return the services' methods that are named like CRI calls."""
     return {
         method.name: getattr(service, method.name)
         for method in methods()
@@ -66,10 +66,10 @@ def verbs_of(*services: object) -> dict[str, Verb]:
 
 
 class Dispatcher(grpc.GenericRpcHandler):
-    """Serves all calls, known by name or not.
+    """The handler of all calls, including calls that the schema does not contain.
 
-    ``verbs`` are our answers by the call's name; that of a streamed list is the whole list.
-    ``events`` answers the one call that never ends, ``extra`` are calls of no CRI service, by their path.
+    ``verbs`` implement the calls, by name; the verb of a streamed list returns the whole list.
+    ``events`` implements GetContainerEvents, which never ends. ``extra`` are other services' calls, by path.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Dispatcher(grpc.GenericRpcHandler):
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler[bytes, bytes] | None:
-        """Find the handler of a call (gRPC asks for each)."""
+        """Return the handler of a call. gRPC calls this for each call."""
         path = handler_call_details.method
         return self._handlers.get(path) or self._relay_unknown(path)
 
@@ -127,22 +127,22 @@ class Dispatcher(grpc.GenericRpcHandler):
         return lambda raw, context: self._pass_stream(method, raw, context)
 
     async def _answer(self, method: Method, request: Any) -> bytes:
-        """Answer from this daemon."""
-        return (await self._ask_verb(method, request)).SerializeToString()
+        """Answer the call with a verb."""
+        return (await self._run_verb(method, request)).SerializeToString()
 
     async def _answer_in_batches(self, method: Method, request: Any) -> list[bytes]:
-        """Answer with a list that may be too long for one message: every message holds a part of it."""
-        answer = await self._ask_verb(method, request)
+        """Return a list in as many messages as it needs."""
+        answer = await self._run_verb(method, request)
         return [
             method.response(**{field.name: items[at : at + _BATCH]}).SerializeToString()
             for field, items in answer.ListFields()
             for at in range(0, len(items), _BATCH)
         ]
 
-    async def _ask_verb(self, method: Method, request: Any) -> Message:
+    async def _run_verb(self, method: Method, request: Any) -> Message:
         verb = self._verbs.get(method.name)
         if verb is None:
-            raise Unimplemented(f"{method.name} is not offered for pods of noderuntime's handlers")
+            raise Unimplemented(f"{method.name} is not supported for pods of noderuntime's handlers")
         fields.check(request)
         return await verb(request)
 
@@ -161,9 +161,11 @@ class Dispatcher(grpc.GenericRpcHandler):
         return await relay.unary(self._router.upstream, method.path, raw, context)
 
     async def _alone(self, method: Method, raw: bytes) -> bytes:
-        """Answer what would be the upstream's to answer, where there is none."""
+        """Answer a call that the upstream would answer, on a node without one."""
         if method.name not in self._verbs:
-            raise Unimplemented(f"{method.name} is not offered: this node has no other runtime to pass it to")
+            raise Unimplemented(
+                f"{method.name} is not supported: this node has no upstream runtime to forward it to"
+            )
         return await self._answer(method, requests.parse(method, raw))
 
     async def _join(self, method: Method, raw: bytes, context: Context) -> bytes:
@@ -201,9 +203,9 @@ class Dispatcher(grpc.GenericRpcHandler):
                 yield body
 
     def _relay_unknown(self, path: str) -> grpc.RpcMethodHandler[bytes, bytes] | None:
-        """Hand on a call that the schema does not know; None (UNIMPLEMENTED) when there is nobody to ask.
+        """Forward a call that the schema does not contain; None (UNIMPLEMENTED) without an upstream.
 
-        It may have one reply or many; like every CRI call it is taken to have one request.
+        It can have one response or many. Like every CRI call, it must have exactly one request.
         """
         upstream = self._router.upstream
         if upstream is None:
@@ -249,7 +251,7 @@ def _counted(count: _Count) -> Iterator[None]:
 
     RuntimeError for a cancellation that did not come from gRPC, which would never answer the call then.
     """
-    began, code = time.perf_counter(), _GIVEN_UP
+    began, code = time.perf_counter(), _CANCELLED
     try:
         with _own_cancellation_is_a_failure():
             yield

@@ -1,6 +1,6 @@
-"""``GET /metrics`` for Prometheus, and nothing else: one request for each connection.
+"""The HTTP endpoint of Prometheus metrics: ``GET /metrics``, one request per connection.
 
-Not by aiohttp's server, which costs every node 11 MiB.
+aiohttp's server is not used because it takes 11 MiB of memory on every node.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _log = log.get(__name__)
 
 _HEAD_LIMIT = 8192
 _SECONDS = 10.0
-"""How long a client may take, all in all."""
+"""The deadline of a request, from the connection to the last byte."""
 _CLIENTS = 8
 _LANE = Lane("metrics", 1)
 _TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -24,9 +24,9 @@ _TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 @asynccontextmanager
 async def serve_metrics(address: tuple[str, int] | None, text: Callable[[], bytes]) -> AsyncIterator[None]:
-    """Answer at the address meanwhile; ``text`` is called in a thread.
+    """Serve metrics at the address while the context is entered. ``text`` is called in a thread.
 
-    One that cannot be had is an error in the log and no more: pods are worth more than their numbers.
+    If the address cannot be bound, log an error and serve without metrics.
     """
     if address is None:
         yield
@@ -45,14 +45,14 @@ async def serve_metrics(address: tuple[str, int] | None, text: Callable[[], byte
 
 
 class _Exposition:
-    """Answers clients, a few at a time."""
+    """The handler of connections, with a limit on concurrent clients."""
 
     def __init__(self, text: Callable[[], bytes]) -> None:
         self._text = text
         self._clients = 0
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request; a client that is slow, or one too many, is left alone."""
+        """Answer one request. A slow client, or one above the limit, is disconnected."""
         self._clients += 1
         try:
             if self._clients <= _CLIENTS:
@@ -62,7 +62,7 @@ class _Exposition:
                     writer.close()
                     await writer.wait_closed()
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError) as error:
-            _log.debug("a client of the metrics went away", error=error)
+            _log.debug("client of the metrics endpoint disconnected", error=error)
         finally:
             self._clients -= 1
             writer.transport.abort()
@@ -71,9 +71,9 @@ class _Exposition:
         method, _, rest = head.partition(b"\r\n")[0].partition(b" ")
         path = rest.partition(b" ")[0].partition(b"?")[0]
         if path != b"/metrics":
-            return _message("404 Not Found", b"there is only /metrics\n")
+            return _message("404 Not Found", b"the only path is /metrics\n")
         if method != b"GET":
-            return _message("405 Method Not Allowed", b"there is only GET\n")
+            return _message("405 Method Not Allowed", b"the only method is GET\n")
         return _message("200 OK", self._text())
 
 

@@ -1,7 +1,7 @@
-"""What no field of any request may hold, checked once for all calls that we answer ourselves.
+"""Checks that apply to every field of every request that is answered here.
 
-A number that an enum does not have comes from a client that is newer than we: doing something
-else instead would be worse than saying no. A NUL in a text is where the kernel would cut it off.
+A value that an enum does not contain comes from a newer client: it is refused, because another behaviour
+than the requested one would be worse. A string must not contain NUL, where the kernel would truncate it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from noderuntime.core.errors import InvalidArgument
 
 
 def check(message: Message, path: str = "") -> None:
-    """Raise InvalidArgument with the name of the first field that holds what it must not."""
+    """Raise InvalidArgument with the name of the first field that is invalid."""
     for field, value in message.ListFields():
         _check_field(field, value, f"{path}{field.name}")
 
@@ -40,4 +40,4 @@ def _check_one(field: FieldDescriptor, value: Any, path: str) -> None:
         if "\0" in value:
             raise InvalidArgument(f"{path} contains a NUL character")
     elif field.enum_type is not None and value not in field.enum_type.values_by_number:
-        raise InvalidArgument(f"{path}: there is no {field.enum_type.name} {value}")
+        raise InvalidArgument(f"{path}: {value} is not a value of {field.enum_type.name}")

@@ -1,4 +1,4 @@
-"""Our answers to the calls about images, on a node where nobody else keeps them."""
+"""CRI ImageService on a node with the native image store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from noderuntime.images.credentials import from_cri
 
 
 class ImageService:
-    """ImageService over our own store. Each method answers the CRI call of its name."""
+    """ImageService over the native store. Each method implements the CRI call of its name."""
 
     def __init__(self, images: NativeBackend) -> None:
         self._images = images
@@ -22,11 +22,11 @@ class ImageService:
         return api_pb2.ListImagesResponse(images=self._list(request.filter))
 
     async def StreamImages(self, request: api_pb2.StreamImagesRequest) -> api_pb2.StreamImagesResponse:
-        """List images, as the one message that they fit in."""
+        """List images in one message."""
         return api_pb2.StreamImagesResponse(images=self._list(request.filter))
 
     async def ImageStatus(self, request: api_pb2.ImageStatusRequest) -> api_pb2.ImageStatusResponse:
-        """Describe an image; one that is not here is no error. Verbose adds its config as JSON."""
+        """Return an image; an empty response if it does not exist. Verbose adds its config as JSON."""
         found = self._images.status(request.image.image)
         if found is None:
             return api_pb2.ImageStatusResponse()
@@ -43,12 +43,12 @@ class ImageService:
         return api_pb2.PullImageResponse(image_ref=await self._images.pull(name, credentials))
 
     async def RemoveImage(self, request: api_pb2.RemoveImageRequest) -> api_pb2.RemoveImageResponse:
-        """Remove an image with all its names; one that is not here is no error."""
+        """Remove an image and all its names. A missing image is not an error."""
         await self._images.remove(request.image.image)
         return api_pb2.RemoveImageResponse()
 
     async def ImageFsInfo(self, request: api_pb2.ImageFsInfoRequest) -> api_pb2.ImageFsInfoResponse:
-        """Tell what images take; containers write to the same filesystem."""
+        """Return the disk usage of images. Containers write to the same filesystem."""
         used = await self._images.fs_info()
         usage = api_pb2.FilesystemUsage(
             timestamp=time.time_ns(),
@@ -63,7 +63,7 @@ class ImageService:
 
 
 def _described(image: Image) -> api_pb2.Image:
-    """Put an image into CRI's words; who its containers run as is a number or a name, never both."""
+    """Return CRI's description of an image, with either the number or the name of its user."""
     described = api_pb2.Image(
         id=image.id,
         repo_tags=image.repo_tags,

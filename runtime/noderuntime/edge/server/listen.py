@@ -1,4 +1,4 @@
-"""The CRI socket: only root may connect, and a file that a killed daemon left is replaced."""
+"""The CRI socket. Only root can connect; the file that a killed daemon left behind is replaced."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _PROBE_SECONDS = 1.0
 
 
 def make_way(path: Path) -> None:
-    """Prepare the directory and remove a socket file on which nobody listens.
+    """Create the directory and remove a socket file that no process serves.
 
-    Raises AlreadyExists when somebody does, FailedPrecondition when the path is something else.
+    Raises AlreadyExists if a process serves it, FailedPrecondition if the path is not a socket.
     """
     path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
     if not path.exists() and not path.is_symlink():
         return
     if path.is_symlink() or not path.is_socket():
-        raise FailedPrecondition(f"{path} exists and is no socket")
-    if _somebody_listens(path):
+        raise FailedPrecondition(f"{path} exists and is not a socket: remove it or change server.socket")
+    if _is_served(path):
         raise AlreadyExists(f"another program already serves {path}")
     path.unlink(missing_ok=True)
 
@@ -45,8 +45,8 @@ def bind(server: grpc.aio.Server, path: Path) -> None:
         os.umask(before)
 
 
-def _somebody_listens(path: Path) -> bool:
-    """Try to connect; a full backlog or no answer means that there is somebody."""
+def _is_served(path: Path) -> bool:
+    """Return whether a process serves the socket. A full backlog and a timeout count as served."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_PROBE_SECONDS)
         try:

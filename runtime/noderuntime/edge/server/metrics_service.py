@@ -1,8 +1,8 @@
-"""Pod metrics of the node: ours and the upstream's under the same names, so that one reader takes both.
+"""CRI's pod metrics of the node: those of our pods and of the upstream's, under the same names.
 
-A reader learns the labels of each metric once, and from then on takes values by their place. So what
-the upstream has described stands, and ours are put into its order. An upstream that knows no metrics
-has none, and that is no failure: unlike a pod that is missing in a list, nobody acts on it.
+A client reads the labels of each metric once and then identifies values by their position. Our values
+therefore have the order of the upstream's descriptors. An upstream without metrics is not an error: unlike
+a pod that is missing in a list, missing metrics cause no action.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _UPSTREAM_SECONDS = 30.0
 
 
 class MetricsService:
-    """The verbs about metrics."""
+    """The metrics calls of RuntimeService."""
 
     def __init__(self, parts: Parts, upstream: Upstream | None) -> None:
         self._parts = parts
@@ -32,7 +32,7 @@ class MetricsService:
     async def ListMetricDescriptors(
         self, request: api_pb2.ListMetricDescriptorsRequest
     ) -> api_pb2.ListMetricDescriptorsResponse:
-        """CRI ListMetricDescriptors: the upstream's, and those of ours that it does not have."""
+        """CRI ListMetricDescriptors: the upstream's descriptors, and ours for metrics that it lacks."""
         theirs = await self._described()
         names = {one.name for one in theirs.descriptors}
         return api_pb2.ListMetricDescriptorsResponse(
@@ -42,7 +42,7 @@ class MetricsService:
     async def ListPodSandboxMetrics(
         self, request: api_pb2.ListPodSandboxMetricsRequest
     ) -> api_pb2.ListPodSandboxMetricsResponse:
-        """CRI ListPodSandboxMetrics: the upstream's pods, and ours."""
+        """CRI ListPodSandboxMetrics: metrics of the upstream's pods and ours."""
         ours, reply = await asyncio.gather(self._ours(), self._ask("ListPodSandboxMetrics", request))
         response = api_pb2.ListPodSandboxMetricsResponse.FromString(reply)
         response.pod_metrics.extend(ours)
@@ -51,7 +51,7 @@ class MetricsService:
     async def StreamPodSandboxMetrics(
         self, request: api_pb2.StreamPodSandboxMetricsRequest
     ) -> api_pb2.StreamPodSandboxMetricsResponse:
-        """CRI StreamPodSandboxMetrics: our part of it."""
+        """CRI StreamPodSandboxMetrics: metrics of our pods."""
         return api_pb2.StreamPodSandboxMetricsResponse(pod_sandbox_metrics=await self._ours())
 
     async def _ours(self) -> list[api_pb2.PodSandboxMetrics]:
@@ -60,7 +60,7 @@ class MetricsService:
         return await list_pod_sandbox_metrics(self._parts, self._order or {})
 
     async def _described(self) -> api_pb2.ListMetricDescriptorsResponse:
-        """Ask the upstream for its metrics, and remember their labels."""
+        """Return the upstream's descriptors and remember the order of their labels."""
         reply = await self._ask("ListMetricDescriptors", api_pb2.ListMetricDescriptorsRequest())
         theirs = api_pb2.ListMetricDescriptorsResponse.FromString(reply)
         self._order = {one.name: tuple(one.label_keys) for one in theirs.descriptors}
@@ -71,7 +71,7 @@ class MetricsService:
         call: str,
         request: api_pb2.ListMetricDescriptorsRequest | api_pb2.ListPodSandboxMetricsRequest,
     ) -> bytes:
-        """Ask the upstream; nothing from one that does not know the call, or where there is none."""
+        """Return the upstream's response; empty if it does not implement the call, or without an upstream."""
         if self._upstream is None:
             return b""
         try:

@@ -1,7 +1,7 @@
-"""What is asked of the node as a whole: Version, Status, RuntimeConfig, UpdateRuntimeConfig.
+"""The calls about the node: Version, Status, RuntimeConfig, UpdateRuntimeConfig.
 
-We answer, with the upstream's word on what only it can know: its own handlers,
-whether it and the network are ready, and its cgroup driver, with which ours must agree.
+They are answered here, with what only the upstream knows: its handlers, whether it and the network are
+ready, and its cgroup driver, which ours must match.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SERVICE = "/runtime.v1.RuntimeService"
 _UPSTREAM_SECONDS = 10.0
 _MESSAGE_LIMIT = 2000
 _EVERYTHING = api_pb2.RuntimeFeatures(supplemental_groups_policy=True, user_namespaces_host_network=True)
-"""The features of an upstream that does not answer: they take nothing away from ours."""
+"""The features assumed of an upstream that does not respond, so that ours are reported unchanged."""
 _DRIVERS: Mapping[CgroupDriver, api_pb2.CgroupDriver] = {
     "systemd": api_pb2.SYSTEMD,
     "cgroupfs": api_pb2.CGROUPFS,
@@ -41,7 +41,7 @@ Answers = Mapping[str, Features | NoderuntimeError]
 
 
 class NodeService:
-    """The verbs about the node."""
+    """The node's calls of RuntimeService."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class NodeService:
         self._cgroup_driver = cgroup_driver
 
     async def Version(self, request: api_pb2.VersionRequest) -> api_pb2.VersionResponse:
-        """CRI Version: who we are; the kubelet shows it as the node's runtime."""
+        """CRI Version. The kubelet shows it as the node's container runtime."""
         return api_pb2.VersionResponse(
             version="0.1.0",
             runtime_name="noderuntime",
@@ -65,12 +65,12 @@ class NodeService:
         )
 
     async def Status(self, request: api_pb2.StatusRequest) -> api_pb2.StatusResponse:
-        """CRI Status: conditions, handlers and features of both sides; answers without the upstream too."""
+        """CRI Status: conditions, handlers and features of both. Answers without the upstream too."""
         ours, theirs = await asyncio.gather(self._own_status(request.verbose), self._upstream_status(request))
         return ours if theirs is None else join(ours, theirs)
 
     async def RuntimeConfig(self, request: api_pb2.RuntimeConfigRequest) -> api_pb2.RuntimeConfigResponse:
-        """CRI RuntimeConfig: the upstream's cgroup driver; ours, which is the same, while it is away."""
+        """CRI RuntimeConfig: the upstream's cgroup driver, or ours while it is unavailable."""
         if self._upstream is not None:
             try:
                 reply = await self._ask("RuntimeConfig", request.SerializeToString())
@@ -85,7 +85,7 @@ class NodeService:
     async def UpdateRuntimeConfig(
         self, request: api_pb2.UpdateRuntimeConfigRequest
     ) -> api_pb2.UpdateRuntimeConfigResponse:
-        """CRI UpdateRuntimeConfig: the upstream gets the pod CIDR, which we do not use."""
+        """CRI UpdateRuntimeConfig: forward the pod CIDR to the upstream. It is not used here."""
         if self._upstream is None:
             return api_pb2.UpdateRuntimeConfigResponse()
         reply = await self._ask("UpdateRuntimeConfig", request.SerializeToString())
@@ -117,20 +117,20 @@ class NodeService:
         return response
 
     def _described(self, handlers: Answers) -> list[api_pb2.RuntimeHandler]:
-        """Describe all handlers. Without an upstream, the first one is the default, which has no name."""
+        """Return all handlers. Without an upstream, the first is also the default handler, without a name."""
         described = [_describe(name, answer) for name, answer in handlers.items()]
         if self._upstream is None:
             return [api_pb2.RuntimeHandler(features=described[0].features), *described]
         return described
 
     async def _upstream_status(self, request: api_pb2.StatusRequest) -> api_pb2.StatusResponse | None:
-        """Ask the upstream; one that does not answer makes the runtime not ready."""
+        """Return the upstream's status. An upstream that does not respond makes the runtime not ready."""
         if self._upstream is None:
             return None
         try:
             return api_pb2.StatusResponse.FromString(await self._ask("Status", request.SerializeToString()))
         except UpstreamStatus as error:
-            _log.warning("the upstream gives no status", code=error.code.name, error=error.details)
+            _log.warning("the upstream did not return its status", code=error.code.name, error=error.details)
             away = api_pb2.RuntimeCondition(
                 type="RuntimeReady", status=False, reason="UpstreamNotReady", message=error.details
             )
@@ -139,7 +139,7 @@ class NodeService:
             )
 
     async def _ask(self, call: str, request: bytes) -> bytes:
-        assert self._upstream is not None  # noqa: S101 - every caller has looked
+        assert self._upstream is not None  # noqa: S101 - all callers check
         reply = await self._upstream.unary(f"{_SERVICE}/{call}", request, timeout=_UPSTREAM_SECONDS).reply()
         return reply.body
 

@@ -1,7 +1,7 @@
-"""Requests from the wire: parsed once, and refused when they can never work.
+"""Parsing and validation of requests.
 
-The kubelet relays what users write, so every name has a length and every ID a
-form. Calls for the upstream are checked here too, then sent on as they came.
+The kubelet forwards what users write, so names have a maximum length and IDs a format. Requests for the
+upstream are checked too, and then forwarded unchanged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NAME = 253
 _HOSTNAME = 64
 """HOST_NAME_MAX of Linux."""
 _IMAGE = 1024
-"""An image reference: name ≤ 255, tag ≤ 128, a digest; the rest is room."""
+"""Bytes of an image reference. The longest parts are the name (255), the tag (128) and a digest."""
 
 _POD_LIMITS = {
     "config.metadata.name": _NAME,
@@ -57,12 +57,12 @@ _FILTER_IDS: Mapping[str, tuple[str, ...]] = {
 
 
 def wants_check(method: Method) -> bool:
-    """Tell whether anything in the request has a limit; other requests need not be parsed for it."""
+    """Return whether a request of this method has anything to check; others are forwarded unparsed."""
     return method.name in _LIMITS or method.name in _FILTER_IDS or method.id_field is not None
 
 
 def parse(method: Method, raw: bytes) -> Any:
-    """Parse and check a request. Raises InvalidArgument with one line that names the field."""
+    """Return the parsed request. InvalidArgument names the field that is invalid."""
     request = parsed(method.name, method.request, raw)
     for path, limit in _LIMITS.get(method.name, {}).items():
         _check_length(path, attrgetter(path)(request), limit)
@@ -75,7 +75,7 @@ def parse(method: Method, raw: bytes) -> Any:
 
 
 def parsed(name: str, kind: type[Message], raw: bytes) -> Any:
-    """Parse a request; InvalidArgument names the call."""
+    """Return the parsed request. InvalidArgument names the call."""
     try:
         return kind.FromString(raw)
     except DecodeError as error:

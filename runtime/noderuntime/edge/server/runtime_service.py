@@ -1,7 +1,7 @@
-"""Our answers to the calls about pods and containers: one call, one verb.
+"""CRI RuntimeService for pods and containers: one call, one verb.
 
-IDs in the requests are full IDs of ours (the router has seen to it), or, on a
-node without an upstream, of nothing that exists.
+IDs in requests are full IDs of our objects (the router resolves prefixes) or, on a node without an
+upstream, IDs of objects that do not exist.
 """
 
 from __future__ import annotations
@@ -36,33 +36,33 @@ from noderuntime.lifecycle.pods.update import update_pod_sandbox_resources
 
 
 class RuntimeService:
-    """RuntimeService for pods of our handlers. Each method answers the CRI call of its name."""
+    """RuntimeService for pods of our handlers. Each method implements the CRI call of its name."""
 
     def __init__(self, parts: Parts, offers: Offers) -> None:
         self._parts = parts
         self._offers = offers
 
     async def RunPodSandbox(self, request: api_pb2.RunPodSandboxRequest) -> api_pb2.RunPodSandboxResponse:
-        """Make a pod and its network."""
+        """Create a pod sandbox and its network."""
         made = await run_pod_sandbox(self._parts, request.config, request.runtime_handler)
         return api_pb2.RunPodSandboxResponse(pod_sandbox_id=made)
 
     async def StopPodSandbox(self, request: api_pb2.StopPodSandboxRequest) -> api_pb2.StopPodSandboxResponse:
-        """Stop all that runs in a pod and give its network back."""
+        """Stop all containers of a pod and release its network."""
         await stop_pod_sandbox(self._parts, request.pod_sandbox_id)
         return api_pb2.StopPodSandboxResponse()
 
     async def RemovePodSandbox(
         self, request: api_pb2.RemovePodSandboxRequest
     ) -> api_pb2.RemovePodSandboxResponse:
-        """Leave nothing of a pod."""
+        """Remove a pod sandbox and its containers."""
         await remove_pod_sandbox(self._parts, request.pod_sandbox_id)
         return api_pb2.RemovePodSandboxResponse()
 
     async def PodSandboxStatus(
         self, request: api_pb2.PodSandboxStatusRequest
     ) -> api_pb2.PodSandboxStatusResponse:
-        """Tell how a pod stands."""
+        """Return the status of a pod sandbox."""
         return pod_sandbox_status(self._parts, request.pod_sandbox_id, verbose=request.verbose)
 
     async def ListPodSandbox(self, request: api_pb2.ListPodSandboxRequest) -> api_pb2.ListPodSandboxResponse:
@@ -72,7 +72,7 @@ class RuntimeService:
     async def StreamPodSandboxes(
         self, request: api_pb2.StreamPodSandboxesRequest
     ) -> api_pb2.StreamPodSandboxesResponse:
-        """List pods, as one message, which is sent in parts."""
+        """List pods in one message; the dispatcher splits it."""
         return api_pb2.StreamPodSandboxesResponse(
             pod_sandboxes=list_pod_sandboxes(self._parts, request.filter)
         )
@@ -85,26 +85,26 @@ class RuntimeService:
         return api_pb2.CreateContainerResponse(container_id=made)
 
     async def StartContainer(self, request: api_pb2.StartContainerRequest) -> api_pb2.StartContainerResponse:
-        """Let a prepared container run."""
+        """Start a created container."""
         await start_container(self._parts, request.container_id)
         return api_pb2.StartContainerResponse()
 
     async def StopContainer(self, request: api_pb2.StopContainerRequest) -> api_pb2.StopContainerResponse:
-        """Ask a container to end, and kill it after the timeout (seconds)."""
+        """Send the stop signal, and SIGKILL after the timeout (seconds)."""
         await stop_container(self._parts, request.container_id, request.timeout)
         return api_pb2.StopContainerResponse()
 
     async def RemoveContainer(
         self, request: api_pb2.RemoveContainerRequest
     ) -> api_pb2.RemoveContainerResponse:
-        """Leave nothing of a container but its log."""
+        """Remove a container. Its log stays."""
         await remove_container(self._parts, request.container_id)
         return api_pb2.RemoveContainerResponse()
 
     async def ContainerStatus(
         self, request: api_pb2.ContainerStatusRequest
     ) -> api_pb2.ContainerStatusResponse:
-        """Tell how a container stands."""
+        """Return the status of a container."""
         return await container_status(self._parts, request.container_id, verbose=request.verbose)
 
     async def ListContainers(self, request: api_pb2.ListContainersRequest) -> api_pb2.ListContainersResponse:
@@ -114,20 +114,20 @@ class RuntimeService:
     async def StreamContainers(
         self, request: api_pb2.StreamContainersRequest
     ) -> api_pb2.StreamContainersResponse:
-        """List containers, as one message, which is sent in parts."""
+        """List containers in one message; the dispatcher splits it."""
         return api_pb2.StreamContainersResponse(containers=list_containers(self._parts, request.filter))
 
     async def UpdateContainerResources(
         self, request: api_pb2.UpdateContainerResourcesRequest
     ) -> api_pb2.UpdateContainerResourcesResponse:
-        """Set new limits on a container."""
+        """Set new resource limits of a container."""
         await update_container_resources(self._parts, request.container_id, request.linux)
         return api_pb2.UpdateContainerResourcesResponse()
 
     async def UpdatePodSandboxResources(
         self, request: api_pb2.UpdatePodSandboxResourcesRequest
     ) -> api_pb2.UpdatePodSandboxResourcesResponse:
-        """Take note of a pod's new limits."""
+        """Record the new resource limits of a pod."""
         await update_pod_sandbox_resources(
             self._parts, request.pod_sandbox_id, request.overhead, request.resources
         )
@@ -136,24 +136,24 @@ class RuntimeService:
     async def ReopenContainerLog(
         self, request: api_pb2.ReopenContainerLogRequest
     ) -> api_pb2.ReopenContainerLogResponse:
-        """Let a rotated log go on in a new file."""
+        """Reopen the log file of a container after a rotation."""
         await reopen_container_log(self._parts, request.container_id)
         return api_pb2.ReopenContainerLogResponse()
 
     async def ExecSync(self, request: api_pb2.ExecSyncRequest) -> api_pb2.ExecSyncResponse:
-        """Run a command in a container and return what it said; timeout in seconds, 0 for none."""
+        """Run a command in a container and return its output. Timeout in seconds, 0 for none."""
         return await exec_sync(self._parts, request.container_id, request.cmd, request.timeout)
 
     async def Exec(self, request: api_pb2.ExecRequest) -> api_pb2.ExecResponse:
-        """Offer the stdio of a command in a container at a URL."""
+        """Return the URL of a streaming session for a command in a container."""
         return api_pb2.ExecResponse(url=self._offers.offer(exec_session(self._parts, request)))
 
     async def Attach(self, request: api_pb2.AttachRequest) -> api_pb2.AttachResponse:
-        """Offer a part in a container's stdio at a URL."""
+        """Return the URL of a streaming session attached to a container."""
         return api_pb2.AttachResponse(url=self._offers.offer(attach_session(self._parts, request)))
 
     async def PortForward(self, request: api_pb2.PortForwardRequest) -> api_pb2.PortForwardResponse:
-        """Offer connections into a pod at a URL."""
+        """Return the URL of a streaming session for connections to a pod's ports."""
         return api_pb2.PortForwardResponse(url=self._offers.offer(port_forward_session(self._parts, request)))
 
     async def CheckpointContainer(
@@ -164,13 +164,13 @@ class RuntimeService:
         return api_pb2.CheckpointContainerResponse()
 
     async def ContainerStats(self, request: api_pb2.ContainerStatsRequest) -> api_pb2.ContainerStatsResponse:
-        """Tell what a container uses."""
+        """Return the resource usage of a container."""
         return api_pb2.ContainerStatsResponse(stats=await container_stats(self._parts, request.container_id))
 
     async def ListContainerStats(
         self, request: api_pb2.ListContainerStatsRequest
     ) -> api_pb2.ListContainerStatsResponse:
-        """Tell what running containers use."""
+        """Return the resource usage of running containers."""
         return api_pb2.ListContainerStatsResponse(
             stats=await list_container_stats(self._parts, request.filter)
         )
@@ -178,7 +178,7 @@ class RuntimeService:
     async def StreamContainerStats(
         self, request: api_pb2.StreamContainerStatsRequest
     ) -> api_pb2.StreamContainerStatsResponse:
-        """Tell what running containers use, as one message, which is sent in parts."""
+        """Return the resource usage of running containers in one message; the dispatcher splits it."""
         return api_pb2.StreamContainerStatsResponse(
             container_stats=await list_container_stats(self._parts, request.filter)
         )
@@ -186,7 +186,7 @@ class RuntimeService:
     async def PodSandboxStats(
         self, request: api_pb2.PodSandboxStatsRequest
     ) -> api_pb2.PodSandboxStatsResponse:
-        """Tell what a pod uses."""
+        """Return the resource usage of a pod."""
         return api_pb2.PodSandboxStatsResponse(
             stats=await pod_sandbox_stats(self._parts, request.pod_sandbox_id)
         )
@@ -194,7 +194,7 @@ class RuntimeService:
     async def ListPodSandboxStats(
         self, request: api_pb2.ListPodSandboxStatsRequest
     ) -> api_pb2.ListPodSandboxStatsResponse:
-        """Tell what pods use."""
+        """Return the resource usage of pods."""
         return api_pb2.ListPodSandboxStatsResponse(
             stats=await list_pod_sandbox_stats(self._parts, request.filter)
         )
@@ -202,11 +202,11 @@ class RuntimeService:
     async def StreamPodSandboxStats(
         self, request: api_pb2.StreamPodSandboxStatsRequest
     ) -> api_pb2.StreamPodSandboxStatsResponse:
-        """Tell what pods use, as one message, which is sent in parts."""
+        """Return the resource usage of pods in one message; the dispatcher splits it."""
         return api_pb2.StreamPodSandboxStatsResponse(
             pod_sandbox_stats=await list_pod_sandbox_stats(self._parts, request.filter)
         )
 
     def events(self, _request: api_pb2.GetEventsRequest) -> AsyncGenerator[api_pb2.ContainerEventResponse]:
-        """CRI GetContainerEvents: what happens to our pods from now on."""
+        """CRI GetContainerEvents: the events of our pods from now on."""
         return container_events(self._parts)

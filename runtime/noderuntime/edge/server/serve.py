@@ -1,4 +1,4 @@
-"""The server's life: listens once it may, says so, and leaves in order when told to."""
+"""The gRPC server: it listens, reports readiness to systemd, and stops gracefully."""
 
 from __future__ import annotations
 
@@ -16,14 +16,11 @@ from noderuntime.node.host.sdnotify import notify
 _log = log.get(__name__)
 
 GRACE_SECONDS = 5.0
-"""How long calls under way may take to end; the kubelet repeats those that were cut."""
+"""How long calls in progress may continue after SIGTERM. The kubelet repeats those that are cut off."""
 
 
 async def serve(dispatcher: Dispatcher, socket: Path, stop: asyncio.Event) -> None:
-    """Serve CRI on the socket until stop is set; returns when the last call has ended.
-
-    Calls are served from the moment this is entered, so recovery has to be finished by then.
-    """
+    """Serve CRI on the socket until ``stop`` is set. Returns when the last call has ended."""
     server = grpc.aio.server(options=SERVER_OPTIONS)
     server.add_generic_rpc_handlers([dispatcher])
     bind(server, socket)
@@ -39,7 +36,7 @@ async def serve(dispatcher: Dispatcher, socket: Path, stop: asyncio.Event) -> No
 
 
 def on_signals(*signals: signal.Signals) -> asyncio.Event:
-    """Return an event that these signals set."""
+    """Return an event that is set when one of the signals arrives."""
     event = asyncio.Event()
     for signo in signals:
         asyncio.get_running_loop().add_signal_handler(signo, event.set)

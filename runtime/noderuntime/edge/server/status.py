@@ -1,4 +1,4 @@
-"""The one place that turns errors into gRPC status."""
+"""The mapping of errors to gRPC status."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from noderuntime.edge.router.upstream import UpstreamStatus
 _log = log.get(__name__)
 
 _DETAILS_LIMIT = 2000
-"""Characters; gRPC clients drop a connection whose headers pass 8 KiB."""
+"""Characters. gRPC clients drop a connection whose headers exceed 8 KiB."""
 
 
 def ended_with(error: Exception) -> grpc.StatusCode:

@@ -1,4 +1,4 @@
-"""Our store of images as people use it: pulls that can be watched, and archives."""
+"""The service of ``noderuntime images``: pulls with progress, and image archives."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from noderuntime.edge.server.dispatch import Extra
 from noderuntime.images.backends.native import NativeBackend
 from noderuntime.images.progress import Progress
 
-_TELL_SECONDS = 0.1
-"""Between two messages; a terminal shows no more."""
+_PROGRESS_SECONDS = 0.1
+"""Seconds between two progress messages."""
 
 
 class StoreService:
-    """The service ``noderuntime.images.v1.Images``. Each method answers the call of its name."""
+    """The service ``noderuntime.images.v1.Images``. Each method implements the call of its name."""
 
     def __init__(self, images: NativeBackend) -> None:
         self._images = images
@@ -36,7 +36,7 @@ class StoreService:
         }
 
     async def Pull(self, request: images_pb2.PullRequest) -> AsyncGenerator[images_pb2.PullProgress]:
-        """Pull an image and tell how far it is; the node's own credentials count. Ends with its ID."""
+        """Pull an image with the node's credentials. Yields the progress and, last, the image's ID."""
         seen: list[Progress] = []
         changed = asyncio.Event()
 
@@ -50,12 +50,12 @@ class StoreService:
                 await _either(pull, changed)
                 changed.clear()
                 yield images_pb2.PullProgress(layers=_layers(seen))
-                await asyncio.wait([pull], timeout=_TELL_SECONDS)
+                await asyncio.wait([pull], timeout=_PROGRESS_SECONDS)
             image_id = await pull
             yield images_pb2.PullProgress(layers=_layers(seen), image_id=image_id)
 
     async def Load(self, request: images_pb2.LoadRequest) -> AsyncGenerator[images_pb2.LoadResponse]:
-        """Load the images of an archive that lies on the node."""
+        """Load the images of an archive on the node."""
         path = Path(request.path)
         if not path.is_absolute() or "\0" in request.path:
             raise InvalidArgument(f"archive {request.path[:200]!r} is not an absolute path")

@@ -1,4 +1,4 @@
-"""Verbs that say first which pod or container they are about, so that every line of theirs tells it."""
+"""Log context of calls: all log lines of a call name its pod or container."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from noderuntime.lifecycle.ledger.ledger import Ledger
 
 
 def with_subjects(verbs: Mapping[str, Verb], ledger: Ledger) -> dict[str, Verb]:
-    """Wrap all verbs. Each call has a task of its own, so what is bound ends with it."""
-    return {name: _telling(verb, ledger) for name, verb in verbs.items()}
+    """Return the verbs, wrapped. Each call has its own task, so the log context ends with the call."""
+    return {name: _with_subject(verb, ledger) for name, verb in verbs.items()}
 
 
-def _telling(verb: Verb, ledger: Ledger) -> Verb:
-    async def telling(request: Any) -> Message:
+def _with_subject(verb: Verb, ledger: Ledger) -> Verb:
+    async def run(request: Any) -> Message:
         _bind(request, ledger)
         return await verb(request)
 
-    return telling
+    return run
 
 
 def _bind(request: Any, ledger: Ledger) -> None:

@@ -139,14 +139,14 @@ async def alone(start: Started) -> Node:
     return await start(False)
 
 
-async def test_a_request_goes_on_as_the_very_bytes_that_came(node: Node) -> None:
+async def test_forwarded_request_is_byte_identical(node: Node) -> None:
     # Field 900 is none of ours, and field 1 stands behind it: an encoder would not write it so.
     raw = b"\xa2\x38\x03new" + b"\x0a\x05other"
     assert await node.channel.unary_unary("/runtime.v1.RuntimeService/StopContainer")(raw) == raw
     assert node.upstream.seen == [("/runtime.v1.RuntimeService/StopContainer", raw)]
 
 
-async def test_metadata_and_deadline_travel_both_ways(node: Node) -> None:
+async def test_forwarded_call_keeps_metadata_and_deadline(node: Node) -> None:
     async def serve(raw: bytes, context: Any) -> AsyncIterator[bytes]:
         await context.send_initial_metadata((("first", "1"),))
         context.set_trailing_metadata((("last-bin", b"\x00\xff"),))
@@ -164,13 +164,13 @@ async def test_metadata_and_deadline_travel_both_ways(node: Node) -> None:
     assert dict(await call.trailing_metadata())["last-bin"] == b"\x00\xff"
 
 
-async def test_a_call_without_a_deadline_gets_none(node: Node) -> None:
+async def test_call_without_deadline_is_forwarded_without_one(node: Node) -> None:
     await node.channel.unary_unary("/runtime.v1.ImageService/ImageFsInfo")(b"")
     assert node.upstream.remaining is None
 
 
 @pytest.mark.parametrize("path", ["/runtime.v1.ImageService/ImageFsInfo", "/runtime.v1.Other/New", _LIST])
-async def test_a_failure_arrives_whole(node: Node, path: str) -> None:
+async def test_upstream_failure_keeps_code_details_and_trailers(node: Node, path: str) -> None:
     async def serve(raw: bytes, context: Any) -> AsyncIterator[bytes]:
         await context.abort(
             grpc.StatusCode.DATA_LOSS, "two\nlines", (("grpc-status-details-bin", b"\x08\x0f"),)
@@ -185,7 +185,7 @@ async def test_a_failure_arrives_whole(node: Node, path: str) -> None:
     assert dict(caught.value.trailing_metadata() or ())["grpc-status-details-bin"] == b"\x08\x0f"
 
 
-async def test_a_caller_that_gives_up_is_followed(node: Node) -> None:
+async def test_cancelled_call_is_cancelled_upstream(node: Node) -> None:
     arrived = asyncio.Event()
 
     async def serve(raw: bytes, context: Any) -> AsyncIterator[bytes]:
@@ -213,7 +213,7 @@ async def _outcome(call: Any) -> object:
         return None
 
 
-async def test_lists_are_both_lists(node: Node) -> None:
+async def test_list_joins_both_runtimes(node: Node) -> None:
     theirs = api_pb2.ListPodSandboxResponse(items=[api_pb2.PodSandbox(id="theirs")])
 
     async def serve(raw: bytes, context: Any) -> AsyncIterator[bytes]:
@@ -226,7 +226,7 @@ async def test_lists_are_both_lists(node: Node) -> None:
     assert b"\xa2\x38\x03new" in raw
 
 
-async def test_streamed_lists_are_both_lists(node: Node) -> None:
+async def test_streamed_list_joins_both_runtimes(node: Node) -> None:
     async def serve(raw: bytes, context: Any) -> AsyncIterator[bytes]:
         for name in ("a", "b"):
             item = api_pb2.PodSandbox(id=name)
@@ -241,12 +241,12 @@ async def test_streamed_lists_are_both_lists(node: Node) -> None:
     assert told[-1][-1] == "ours1201"
 
 
-async def test_a_streamed_list_that_is_empty_just_ends(alone: Node) -> None:
+async def test_empty_streamed_list_has_no_message(alone: Node) -> None:
     call = alone.runtime.StreamContainers(api_pb2.StreamContainersRequest())
     assert [part async for part in call] == []
 
 
-async def test_a_streamed_list_fails_when_the_upstream_fails(node: Node) -> None:
+async def test_streamed_list_fails_if_the_upstream_fails(node: Node) -> None:
     async def serve(raw: bytes, context: Any) -> AsyncIterator[bytes]:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no streams here")
         yield b""
@@ -257,7 +257,7 @@ async def test_a_streamed_list_fails_when_the_upstream_fails(node: Node) -> None
         await call.read()  # not ours: half a list is worse than none
 
 
-async def test_our_events_and_the_upstreams_share_a_stream_which_ends_with_the_upstreams(node: Node) -> None:
+async def test_event_stream_ends_with_the_upstreams_stream(node: Node) -> None:
     end = asyncio.Event()
 
     async def serve(raw: bytes, context: Any) -> AsyncIterator[bytes]:
@@ -271,7 +271,7 @@ async def test_our_events_and_the_upstreams_share_a_stream_which_ends_with_the_u
     assert await asyncio.wait_for(events.read(), 5) is grpc.aio.EOF
 
 
-async def test_our_verbs_speak_for_our_ids_only(node: Node) -> None:
+async def test_verbs_answer_for_our_ids_only(node: Node) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await node.runtime.StopPodSandbox(api_pb2.StopPodSandboxRequest(pod_sandbox_id="ours1"))
     assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.NOT_FOUND, "no sandbox ours1")
@@ -280,23 +280,25 @@ async def test_our_verbs_speak_for_our_ids_only(node: Node) -> None:
 
 
 @pytest.mark.parametrize("name", ["CheckpointContainer"])
-async def test_what_we_do_not_offer_yet_is_said_in_one_line(node: Node, name: str) -> None:
+async def test_unsupported_call_is_unimplemented_in_one_line(node: Node, name: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await node.channel.unary_unary(f"/runtime.v1.RuntimeService/{name}")(b"\x0a\x05ours1")
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert caught.value.details() == f"{name} is not offered for pods of noderuntime's handlers"
+    assert caught.value.details() == f"{name} is not supported for pods of noderuntime's handlers"
     assert node.upstream.seen == []
 
 
 @pytest.mark.parametrize("name", ["PullImage", "ListImages", "ImageFsInfo"])
-async def test_images_need_an_upstream(alone: Node, name: str) -> None:
+async def test_image_call_without_upstream_is_unimplemented(alone: Node, name: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await alone.channel.unary_unary(f"/runtime.v1.ImageService/{name}")(b"")
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert caught.value.details() == (f"{name} is not offered: this node has no other runtime to pass it to")
+    assert caught.value.details() == (
+        f"{name} is not supported: this node has no upstream runtime to forward it to"
+    )
 
 
-async def test_alone_we_list_what_we_have(alone: Node) -> None:
+async def test_list_without_upstream_is_ours(alone: Node) -> None:
     listed = await alone.runtime.ListPodSandbox(api_pb2.ListPodSandboxRequest())
     assert [item.id for item in listed.items] == ["ours1"]
     events = alone.runtime.GetContainerEvents(api_pb2.GetEventsRequest())
@@ -304,13 +306,13 @@ async def test_alone_we_list_what_we_have(alone: Node) -> None:
     events.cancel()
 
 
-async def test_alone_an_unknown_call_is_unimplemented(alone: Node) -> None:
+async def test_unknown_call_without_upstream_is_unimplemented(alone: Node) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await alone.channel.unary_unary("/runtime.v9.Future/Call")(b"")
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_a_message_that_no_kubelet_sends_is_refused(node: Node) -> None:
+async def test_message_that_is_not_protobuf_is_refused(node: Node) -> None:
     call = node.channel.unary_unary("/runtime.v1.ImageService/ImageFsInfo")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call(b"\x00" * (17 << 20))
@@ -342,7 +344,7 @@ async def test_calls_are_counted_by_method_and_code(node: Node) -> None:
     }
 
 
-async def test_calls_that_were_given_up_and_errors_of_the_upstream_are_counted(node: Node) -> None:
+async def test_cancelled_calls_and_upstream_errors_are_counted(node: Node) -> None:
     async def serve(raw: bytes, context: Any) -> AsyncIterator[bytes]:
         if raw:
             await asyncio.Event().wait()

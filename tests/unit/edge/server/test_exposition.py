@@ -40,7 +40,7 @@ def _get(port: int, path: str, method: str = "GET") -> tuple[int, bytes, str]:
             return error.code, error.read(), ""
 
 
-async def test_prometheus_gets_the_text(port: int) -> None:
+async def test_get_metrics_returns_the_text(port: int) -> None:
     status, body, kind = await asyncio.to_thread(_get, port, "/metrics?x=1")
     assert (status, body) == (200, BODY)
     assert kind == "text/plain; version=0.0.4; charset=utf-8"
@@ -49,14 +49,14 @@ async def test_prometheus_gets_the_text(port: int) -> None:
 @pytest.mark.parametrize(
     ("path", "method", "status"), [("/", "GET", 404), ("/metricsx", "GET", 404), ("/metrics", "POST", 405)]
 )
-async def test_nobody_gets_anything_else(port: int, path: str, method: str, status: int) -> None:
+async def test_other_paths_and_methods_are_refused(port: int, path: str, method: str, status: int) -> None:
     assert (await asyncio.to_thread(_get, port, path, method))[0] == status
 
 
 @pytest.mark.parametrize(
     "sent", [b"", b"GET /metrics", b"\x00" * 20_000, b"GET /metrics\r\n" + b"a: b\r\n" * 9999]
 )
-async def test_what_is_no_request_gets_no_answer(port: int, sent: bytes) -> None:
+async def test_malformed_request_is_disconnected(port: int, sent: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(sent)
     writer.write_eof()
@@ -65,7 +65,7 @@ async def test_what_is_no_request_gets_no_answer(port: int, sent: bytes) -> None
     writer.close()
 
 
-async def test_clients_that_say_nothing_keep_nobody_out_for_ever(port: int) -> None:
+async def test_silent_clients_are_disconnected_after_a_while(port: int) -> None:
     silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(8)]
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     with suppress(ConnectionResetError):
@@ -86,7 +86,7 @@ def _try(port: int) -> int:
         return 0
 
 
-async def test_an_address_that_is_taken_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+async def test_address_in_use_is_logged_and_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -94,7 +94,7 @@ async def test_an_address_that_is_taken_stops_nobody(caplog: pytest.LogCaptureFi
             assert "metrics are not served" in caplog.messages
 
 
-async def test_without_an_address_nothing_listens() -> None:
+async def test_without_address_no_port_is_bound() -> None:
     before = len(asyncio.all_tasks())
     async with serve_metrics(None, lambda: BODY):
         assert len(asyncio.all_tasks()) == before

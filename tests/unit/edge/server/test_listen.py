@@ -11,7 +11,7 @@ from noderuntime.core.errors import AlreadyExists, FailedPrecondition
 from noderuntime.edge.server.listen import make_way
 
 
-def test_a_socket_that_a_killed_daemon_left_is_removed(tmp_path: Path) -> None:
+def test_socket_of_a_killed_daemon_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "cri.sock"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
@@ -19,7 +19,7 @@ def test_a_socket_that_a_killed_daemon_left_is_removed(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_a_socket_on_which_somebody_listens_is_left_alone(tmp_path: Path) -> None:
+def test_socket_that_is_served_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "cri.sock"
     with socket.socket(socket.AF_UNIX) as living:
         living.bind(str(path))
@@ -30,17 +30,17 @@ def test_a_socket_on_which_somebody_listens_is_left_alone(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])
-def test_anything_else_is_left_alone(tmp_path: Path, kind: str) -> None:
+def test_path_that_is_not_a_socket_is_kept(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "cri.sock"
     if kind == "file":
         path.write_text("precious")
     else:
         path.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(FailedPrecondition, match="no socket"):
+    with pytest.raises(FailedPrecondition, match="not a socket"):
         make_way(path)
     assert path.is_symlink() or path.read_text() == "precious"
 
 
-def test_the_directory_is_made(tmp_path: Path) -> None:
+def test_missing_directory_is_created(tmp_path: Path) -> None:
     make_way(tmp_path / "run" / "noderuntime" / "cri.sock")
     assert (tmp_path / "run" / "noderuntime").is_dir()

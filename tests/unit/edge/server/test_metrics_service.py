@@ -53,14 +53,14 @@ async def names(service: MetricsService) -> dict[str, str]:
     return {one.name: one.help for one in told.descriptors}
 
 
-async def test_alone_they_are_ours(parts: Any) -> None:
+async def test_metrics_without_upstream_are_ours(parts: Any) -> None:
     service = MetricsService(parts, None)
     assert "container_cpu_usage_seconds_total" in await names(service)
     told = await service.ListPodSandboxMetrics(api_pb2.ListPodSandboxMetricsRequest())
     assert list(told.pod_metrics) == []
 
 
-async def test_what_the_upstream_describes_stands(parts: Any) -> None:
+async def test_labels_have_the_order_of_the_upstreams_descriptors(parts: Any) -> None:
     upstream = FakeUpstream(ListMetricDescriptors=DESCRIPTORS, ListPodSandboxMetrics=METRICS)
     service = MetricsService(parts, upstream)  # type: ignore[arg-type]
     told = await names(service)
@@ -70,7 +70,7 @@ async def test_what_the_upstream_describes_stands(parts: Any) -> None:
     assert [one.pod_sandbox_id for one in both.pod_metrics] == ["theirs"]
 
 
-async def test_an_upstream_without_metrics_has_none(parts: Any) -> None:
+async def test_upstream_without_metrics_is_no_error(parts: Any) -> None:
     unknown = UpstreamStatus(grpc.StatusCode.UNIMPLEMENTED, "unknown method")
     upstream = FakeUpstream(ListMetricDescriptors=unknown, ListPodSandboxMetrics=unknown)
     service = MetricsService(parts, upstream)  # type: ignore[arg-type]
@@ -79,7 +79,7 @@ async def test_an_upstream_without_metrics_has_none(parts: Any) -> None:
     assert list(told.pod_metrics) == []
 
 
-async def test_an_upstream_that_is_away_is_a_failure(parts: Any) -> None:
+async def test_unavailable_upstream_fails_the_metrics_call(parts: Any) -> None:
     away = UpstreamStatus(grpc.StatusCode.UNAVAILABLE, "away")
     upstream = FakeUpstream(ListMetricDescriptors=away, ListPodSandboxMetrics=away)
     service = MetricsService(parts, upstream)  # type: ignore[arg-type]

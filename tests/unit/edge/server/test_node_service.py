@@ -101,7 +101,7 @@ def _messages(status: api_pb2.StatusResponse) -> dict[str, str]:
     return {one.type: one.message for one in status.status.conditions}
 
 
-async def test_the_version_is_ours() -> None:
+async def test_version_is_that_of_noderuntime() -> None:
     version = await _service(None).Version(api_pb2.VersionRequest())
     assert (version.runtime_name, version.runtime_version, version.runtime_api_version) == (
         "noderuntime",
@@ -110,7 +110,7 @@ async def test_the_version_is_ours() -> None:
     )
 
 
-async def test_handlers_of_both_are_told_and_ours_win_by_name() -> None:
+async def test_status_has_handlers_of_both_and_ours_win_by_name() -> None:
     status = await _service(FakeUpstream(_status(RuntimeReady=True))).Status(api_pb2.StatusRequest())
     assert [handler.name for handler in status.runtime_handlers] == ["runc", "gvisor", ""]
     runc, _, default = status.runtime_handlers
@@ -176,7 +176,7 @@ async def test_status_keeps_upstream_fields_of_a_newer_schema() -> None:
     assert sent.SerializeToString().count(unknown) == 5
 
 
-async def test_an_upstream_that_is_away_is_a_condition_not_a_failure() -> None:
+async def test_unavailable_upstream_is_a_condition_of_status() -> None:
     status = await _service(FakeUpstream(AWAY)).Status(api_pb2.StatusRequest())
     assert _conditions(status) == {
         "RuntimeReady": (False, "UpstreamNotReady"),
@@ -187,7 +187,7 @@ async def test_an_upstream_that_is_away_is_a_condition_not_a_failure() -> None:
     assert status.features.supplemental_groups_policy
 
 
-async def test_alone_the_network_is_ours_to_tell() -> None:
+async def test_network_condition_without_upstream_is_ours() -> None:
     service = _service(None, network=FakeNetwork("no configuration in /etc/cni/net.d"))
     status = await service.Status(api_pb2.StatusRequest())
     assert _conditions(status) == {
@@ -222,7 +222,7 @@ async def test_status_answers_while_one_handler_hangs(monkeypatch: pytest.Monkey
     assert _messages(status)["HandlersReady"] == "gvisor: handler gvisor did not answer within 0.1 s"
 
 
-async def test_tools_are_not_started_at_every_look() -> None:
+async def test_repeated_status_does_not_probe_again() -> None:
     executor = FakeExecutor("runc")
     probes = Probes({"runc": executor}, user_namespaces=True)  # type: ignore[dict-item]
     service = NodeService(probes, FakeNetwork(), None, "cgroupfs")  # type: ignore[arg-type]
@@ -231,7 +231,7 @@ async def test_tools_are_not_started_at_every_look() -> None:
     assert executor.probes == 1
 
 
-async def test_a_kernel_without_user_namespaces_takes_them_from_every_handler() -> None:
+async def test_kernel_without_userns_removes_the_feature() -> None:
     probes = Probes({"runc": FakeExecutor("runc")}, user_namespaces=False)  # type: ignore[dict-item]
     service = NodeService(probes, FakeNetwork(), None, "cgroupfs")  # type: ignore[arg-type]
     status = await service.Status(api_pb2.StatusRequest())
@@ -242,7 +242,7 @@ async def test_a_kernel_without_user_namespaces_takes_them_from_every_handler() 
     assert not status.features.user_namespaces_host_network
 
 
-async def test_handlers_that_come_and_go_are_told_at_once() -> None:
+async def test_status_shows_reloaded_handlers_at_once() -> None:
     executors = {"runc": FakeExecutor("runc")}
     probes = Probes(executors, user_namespaces=True)  # type: ignore[arg-type]
     service = NodeService(probes, FakeNetwork(), None, "cgroupfs")  # type: ignore[arg-type]
@@ -260,25 +260,25 @@ async def test_handlers_that_come_and_go_are_told_at_once() -> None:
     assert [handler.name for handler in status.runtime_handlers] == ["", "late"]
 
 
-async def test_the_cgroup_driver_is_the_upstreams() -> None:
+async def test_cgroup_driver_is_that_of_the_upstream() -> None:
     theirs = api_pb2.RuntimeConfigResponse(linux={"cgroup_driver": api_pb2.CGROUPFS})
     told = await _service(FakeUpstream(theirs)).RuntimeConfig(api_pb2.RuntimeConfigRequest())
     assert told.linux.cgroup_driver == api_pb2.CGROUPFS
 
 
 @pytest.mark.parametrize("upstream", [None, FakeUpstream(AWAY)], ids=["alone", "away"])
-async def test_without_an_answer_the_cgroup_driver_is_the_one_we_use(upstream: FakeUpstream | None) -> None:
+async def test_cgroup_driver_without_upstreams_answer_is_ours(upstream: FakeUpstream | None) -> None:
     told = await _service(upstream).RuntimeConfig(api_pb2.RuntimeConfigRequest())
     assert told.linux.cgroup_driver == api_pb2.SYSTEMD
 
 
-async def test_an_upstream_too_old_to_tell_its_driver_leaves_it_to_the_kubelet() -> None:
+async def test_old_upstream_leaves_the_driver_to_the_kubelet() -> None:
     old = FakeUpstream(UpstreamStatus(grpc.StatusCode.UNIMPLEMENTED, "unknown method"))
     with pytest.raises(UpstreamStatus):
         await _service(old).RuntimeConfig(api_pb2.RuntimeConfigRequest())
 
 
-async def test_the_pod_cidr_goes_to_the_upstream() -> None:
+async def test_pod_cidr_is_forwarded_to_the_upstream() -> None:
     upstream = FakeUpstream(api_pb2.RuntimeConfigResponse())
     request = api_pb2.UpdateRuntimeConfigRequest(
         runtime_config={"network_config": {"pod_cidr": "192.0.2.0/24"}}
@@ -287,7 +287,7 @@ async def test_the_pod_cidr_goes_to_the_upstream() -> None:
     assert upstream.asked == [("/runtime.v1.RuntimeService/UpdateRuntimeConfig", request.SerializeToString())]
 
 
-async def test_handlers_that_come_and_go_while_they_are_asked_do_not_fail_the_call() -> None:
+async def test_reload_during_status_does_not_fail_it() -> None:
     class Slow(FakeExecutor):
         async def probe(self) -> Features:
             executors["late"] = FakeExecutor("late")

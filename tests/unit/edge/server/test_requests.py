@@ -23,7 +23,7 @@ def _refused(name: str, request: bytes) -> str:
 
 @pytest.mark.parametrize("hostile", ["../../etc", "a/b", "", "-rf", ".", "x" * 129, "a\nb", "é"])
 @pytest.mark.parametrize("method", [m for m in METHODS.values() if m.id_field], ids=lambda m: m.name)
-def test_an_id_is_never_a_path_or_an_option(method: Method, hostile: str) -> None:
+def test_id_that_is_a_path_or_option_is_refused(method: Method, hostile: str) -> None:
     field = method.id_field
     assert field is not None
     assert field in _refused(method.name, method.request(**{field: hostile}).SerializeToString())
@@ -32,7 +32,7 @@ def test_an_id_is_never_a_path_or_an_option(method: Method, hostile: str) -> Non
 @pytest.mark.parametrize(
     "name", ["ListPodSandbox", "ListPodSandboxStats", "StreamPodSandboxes", "StreamPodSandboxStats"]
 )
-def test_an_id_in_a_filter_is_an_id(name: str) -> None:
+def test_invalid_id_in_a_filter_is_refused(name: str) -> None:
     request = METHODS[name].request(filter={"id": "../x"})
     assert "filter.id" in _refused(name, request.SerializeToString())
 
@@ -40,17 +40,17 @@ def test_an_id_in_a_filter_is_an_id(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["ListContainers", "ListContainerStats", "StreamContainers", "StreamContainerStats"]
 )
-def test_a_sandbox_id_in_a_filter_is_an_id(name: str) -> None:
+def test_invalid_sandbox_id_in_a_filter_is_refused(name: str) -> None:
     request = METHODS[name].request(filter={"pod_sandbox_id": "../x"})
     assert "filter.pod_sandbox_id" in _refused(name, request.SerializeToString())
 
 
-def test_a_list_without_a_filter_is_fine() -> None:
+def test_list_without_filter_is_accepted() -> None:
     assert requests.parse(METHODS["ListContainers"], b"") == api_pb2.ListContainersRequest()
 
 
 @pytest.mark.parametrize("field", ["name", "namespace", "uid"])
-def test_a_pod_has_names_of_kubernetes_length(field: str) -> None:
+def test_pod_name_beyond_kubernetes_limit_is_refused(field: str) -> None:
     metadata = {field: "n" * 10_000}
     request = api_pb2.RunPodSandboxRequest(
         config=api_pb2.PodSandboxConfig(metadata=api_pb2.PodSandboxMetadata(**metadata))
@@ -59,18 +59,18 @@ def test_a_pod_has_names_of_kubernetes_length(field: str) -> None:
     assert words == f"config.metadata.{field} has 10000 bytes, at most 253 are allowed"
 
 
-def test_a_length_is_counted_in_bytes() -> None:
+def test_length_is_counted_in_bytes() -> None:
     request = api_pb2.RunPodSandboxRequest(config=api_pb2.PodSandboxConfig(hostname="é" * 33))
     assert "66 bytes" in _refused("RunPodSandbox", request.SerializeToString())
 
 
 @pytest.mark.parametrize("name", ["ImageStatus", "PullImage", "RemoveImage"])
-def test_an_image_name_is_a_reference_not_a_book(name: str) -> None:
+def test_overlong_image_name_is_refused(name: str) -> None:
     request = METHODS[name].request(image={"image": "i" * 10_000})
     assert "image.image" in _refused(name, request.SerializeToString())
 
 
-def test_a_containers_image_name_has_a_length_too() -> None:
+def test_overlong_image_name_of_a_container_is_refused() -> None:
     request = api_pb2.CreateContainerRequest(
         pod_sandbox_id="a",
         config=api_pb2.ContainerConfig(image=api_pb2.ImageSpec(image="i" * 10_000)),
@@ -79,11 +79,11 @@ def test_a_containers_image_name_has_a_length_too() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"\x0a\x04\x0a\x02\xff\xfe", b"\x0a\x7f", b"\xff" * 20])
-def test_bytes_that_are_no_message_are_the_callers_fault(raw: bytes) -> None:
+def test_undecodable_request_is_invalid_argument(raw: bytes) -> None:
     assert "ImageStatus" in _refused("ImageStatus", raw)
 
 
-def test_only_requests_with_limits_need_a_look() -> None:
+def test_only_requests_with_limits_are_checked() -> None:
     unlooked = {name for name, method in METHODS.items() if not requests.wants_check(method)}
     assert {"ImageFsInfo", "Version", "StreamImages"} <= unlooked
     assert not {"PullImage", "StopContainer", "ListContainers"} & unlooked

@@ -34,7 +34,7 @@ class Context:
 
 
 @pytest.mark.parametrize("kind", LEAVES, ids=lambda k: k.__name__)
-def test_every_error_has_the_code_of_its_name(kind: type[errors.NoderuntimeError]) -> None:
+def test_error_has_the_code_of_its_name(kind: type[errors.NoderuntimeError]) -> None:
     error = kind.__new__(kind)
     Exception.__init__(error, "words")
     code, details = status_of(error)
@@ -43,13 +43,13 @@ def test_every_error_has_the_code_of_its_name(kind: type[errors.NoderuntimeError
     assert details == "words"
 
 
-def test_details_are_one_short_line() -> None:
+def test_details_are_one_line_of_limited_length() -> None:
     _, details = status_of(errors.ToolError("runc", "create", 1, "first\nsecond\t" + "x" * 9000))
     assert "\n" not in details
     assert len(details) <= 2000
 
 
-async def test_what_was_not_foreseen_says_nothing_about_our_insides(
+async def test_unexpected_error_does_not_expose_its_text(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     context = Context()
@@ -62,7 +62,7 @@ async def test_what_was_not_foreseen_says_nothing_about_our_insides(
     )
 
 
-async def test_the_upstreams_answer_is_not_touched() -> None:
+async def test_upstream_status_is_passed_on_unchanged() -> None:
     context = Context()
     said = UpstreamStatus(grpc.StatusCode.UNKNOWN, "two\nlines", (("grpc-status-details-bin", b"\x00"),))
     with pytest.raises(Aborted):

@@ -45,7 +45,7 @@ async def _call(node: Node, request: Message) -> None:
     await asyncio.create_task(serve())
 
 
-async def test_pods_and_containers_are_named(node: Node, said: list[dict[str, object]]) -> None:
+async def test_log_lines_name_pod_and_container(node: Node, said: list[dict[str, object]]) -> None:
     pod = await run_pod_sandbox(node.parts, pod_config("web"), "runc")
     container = await create_container(node.parts, pod, container_config("app"))
     about_pod = {"pod": "default/web", "sandbox": pod}

@@ -14,7 +14,7 @@ from noderuntime.edge.server.runtime_service import RuntimeService
 SERVICES = (RuntimeService, NodeService, MetricsService, ImageService)
 
 
-def test_every_call_is_answered() -> None:
+def test_every_cri_call_but_events_has_a_verb() -> None:
     calls = {method.name for method in methods() if method.route is not Route.EVENTS}
     assert set(verbs_of(*SERVICES)) == calls
 
@@ -29,7 +29,7 @@ def test_every_public_method_of_the_services_is_a_call() -> None:
     assert named == set(verbs_of(*SERVICES))
 
 
-def test_verbs_take_and_give_the_messages_of_their_call() -> None:
+def test_verbs_have_the_message_types_of_their_call() -> None:
     for method in methods():
         for service in SERVICES:
             verb = getattr(service, method.name, None)

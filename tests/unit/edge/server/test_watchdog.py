@@ -24,7 +24,7 @@ class Manager:
         await asyncio.wait_for(self.changed.wait(), 10)
 
 
-async def test_watchdog_hears_from_a_daemon_that_makes_progress():
+async def test_watchdog_is_notified_while_lanes_progress():
     manager = Manager()
     async with Scope() as scope:
         scope.start(report_alive(pytest.fail, 0.03, manager.send), name="watchdog")
@@ -33,7 +33,7 @@ async def test_watchdog_hears_from_a_daemon_that_makes_progress():
     assert set(manager.heard) == {"WATCHDOG=1"}
 
 
-async def test_watchdog_hears_nothing_while_a_lane_is_stalled():
+async def test_watchdog_is_not_notified_while_a_lane_stalls():
     manager, stalls, release = Manager(), [], threading.Event()
     stalled = asyncio.Event()
     lane = Lane("stalled", 1)
@@ -55,7 +55,7 @@ async def test_watchdog_hears_nothing_while_a_lane_is_stalled():
     lane.close()
 
 
-async def test_watchdog_leaves_a_busy_lane_without_queue_alone():
+async def test_busy_lane_without_queue_is_not_stalled():
     manager, release = Manager(), threading.Event()
     lane = Lane("busy", 1)
     call = start(lane.run(release.wait, 10), name="call")
