@@ -1,1 +1,1 @@
-"""conmon: one small process per container that keeps its log and its exit code."""
+"""Container monitors: conmon, one process per container, writes the log and records the exit code."""

@@ -1,9 +1,10 @@
-"""conmon's attach socket as a conversation with a container.
+"""The attach socket of conmon, as a conversation with a container.
 
-It is a SOCK_SEQPACKET socket in the bundle. Each packet from conmon is one reading of the container's
-output behind a byte that names the stream; each packet to it goes to the container's stdin. conmon
-closes that stdin when we finish writing, unless it was told to leave it open. It writes to us in its one
-thread and waits while we do not read: the container's log waits as well then, and so does its end.
+It is a SOCK_SEQPACKET socket in the bundle. Each packet from conmon is a byte that identifies the stream,
+followed by a chunk of the container's output. Each packet to conmon is written to the container's stdin.
+conmon closes that stdin when this side shuts down writing, unless it runs with ``--leave-stdin-open``.
+conmon has one thread, which blocks while this side does not read. The container's log and the report of its
+exit are delayed meanwhile.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from pathlib import Path
 from noderuntime.core.blocking import apart
 from noderuntime.core.errors import FailedPrecondition, Unavailable
 from noderuntime.node.host.base import STDERR, STDOUT
-from noderuntime.node.monitor.control import tell
+from noderuntime.node.monitor.control import send
 
 _STREAMS = {2: STDOUT, 3: STDERR}
 _LARGEST_PACKET = 1 << 16
 _INPUT = 8192
-"""Bytes a packet; conmon cuts off what is longer than 32 KiB."""
+"""Bytes per packet. conmon truncates packets longer than 32 KiB."""
 _CONNECT_TIMEOUT = 5.0
 _RESIZE = "1 {rows} {columns}\n"
-"""Message to the ``ctl`` fifo."""
+"""The message for the ``ctl`` fifo."""
 _SETTLE = 0.05
-"""Seconds until the next: of two messages that it reads at once conmon takes the first twice."""
+"""Seconds between messages. If conmon reads two messages at once, it applies the first one twice."""
 
 
 class AttachedContainer:
@@ -39,8 +40,8 @@ class AttachedContainer:
         self._bundle = bundle
 
     async def read(self) -> tuple[int, bytes]:
-        """Return one packet; no bytes when the container has ended."""
-        await asyncio.sleep(0)  # a container that always has something to say must not keep the loop
+        """Return the stream and the data of one packet. No data means that the container has ended."""
+        await asyncio.sleep(0)  # sock_recv does not yield while data is available
         try:
             packet = await asyncio.get_running_loop().sock_recv(self._socket, _LARGEST_PACKET)
         except ConnectionResetError:
@@ -57,7 +58,7 @@ class AttachedContainer:
                 raise BrokenPipeError from error
 
     def end_input(self) -> None:
-        """Say that nothing more comes; what the container sees of it is conmon's choice."""
+        """Shut down writing. conmon then closes the container's stdin, or leaves it open if configured so."""
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError as error:
@@ -65,24 +66,24 @@ class AttachedContainer:
                 raise
 
     async def resize(self, rows: int, columns: int) -> None:
-        """Set the size of the container's terminal; a container that has ended needs none."""
+        """Set the size of the container's terminal. No error if the container has ended."""
         with suppress(FailedPrecondition):
-            tell(self._bundle / "ctl", _RESIZE.format(rows=rows, columns=columns).encode())
+            send(self._bundle / "ctl", _RESIZE.format(rows=rows, columns=columns).encode())
             await asyncio.sleep(_SETTLE)
 
     async def close(self) -> None:
-        """Leave the container alone."""
+        """Detach. The container keeps running."""
         self._socket.close()
 
 
 async def attach(bundle: Path) -> AttachedContainer:
-    """Connect to the monitor of a container."""
+    """Connect to the monitor of a container. FailedPrecondition if the monitor has ended."""
     connection = await apart(lambda: _connect(bundle), what="attach", subject=f"monitor of {bundle}")
     return AttachedContainer(connection, bundle)
 
 
 def _connect(bundle: Path) -> socket.socket:
-    """Connect through the directory's descriptor: the path may be longer than a socket's address."""
+    """Connect through the directory's descriptor, because the path can exceed the length of sun_path."""
     made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         directory = os.open(bundle, os.O_PATH | os.O_CLOEXEC)

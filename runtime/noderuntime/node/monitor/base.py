@@ -1,12 +1,12 @@
-"""What watches a container: holds its stdio, writes its log, keeps its exit code.
+"""The protocol of container monitors. A monitor holds the stdio, writes the log and records the exit code.
 
-A monitor is a process of its own, in its pod's cgroup, that survives this daemon.
+Each monitor is a separate process in its pod's cgroup. It survives a restart of this daemon.
 
     create ──► [created; the executor starts it] ──► the monitor ends ──► exit ──► forget
 
 * ``create`` is all or nothing: after an error no process is left. The runtime's state
-  may be, so the caller follows a failed create with the executor's ``delete``.
-* A monitor ends right after it has written how its container ended; that lies on disk until ``forget``.
+  can be left, so the caller runs the executor's ``delete`` after a failed create.
+* A monitor exits right after it has recorded its container's exit, which stays on disk until ``forget``.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class MonitorRequest:
     container_id: str
     name: str
     bundle: Path
-    """Directory that holds ``config.json``; the monitor keeps its sockets there."""
+    """The directory with ``config.json``. The monitor creates its sockets there."""
     runtime: Path
     runtime_flags: tuple[str, ...]
     cgroup: str
-    """Path of the cgroup that the monitor is put into; see host.cgroup_names."""
+    """The path of the monitor's cgroup; see :mod:`noderuntime.node.host.cgroup_names`."""
     log_path: Path | None = None
-    """Log file in the CRI format; None keeps none. Its directory must exist."""
+    """The log file in the CRI format, or None for no log. Its directory must exist."""
     tty: bool = False
     stdin: bool = False
     stdin_once: bool = False
@@ -39,7 +39,7 @@ class MonitorRequest:
 
 @dataclass(frozen=True, slots=True)
 class Monitored:
-    """A container that was created, and its monitor."""
+    """The first process of a created container, and its monitor."""
 
     process: ProcessRef
     monitor: ProcessRef
@@ -47,7 +47,7 @@ class Monitored:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a container ended."""
+    """The exit of a container."""
 
     container_id: str
     exit_code: int
@@ -56,37 +56,38 @@ class Exit:
 
 
 class Monitor(Protocol):
-    """One way of watching containers."""
+    """An implementation of container monitors."""
 
     async def create(self, request: MonitorRequest) -> Monitored:
         """Start the monitor, which runs the runtime's ``create``.
 
-        Raises ToolError with the runtime's own words, DeadlineExceeded when it hangs.
+        ToolError with the runtime's error message, DeadlineExceeded if the runtime hangs.
         """
 
     async def reopen_log(self, bundle: Path, log_path: Path) -> None:
-        """Make the monitor close its log and open the path anew (the caller renamed the old file).
+        """Make the monitor close its log and reopen the path (CRI: ReopenContainerLog).
 
-        Returns when the new file is there. FailedPrecondition when the monitor has ended.
+        The caller has renamed the old file. Returns when the new file exists. FailedPrecondition if the
+        monitor has ended, DeadlineExceeded if the file does not appear.
         """
 
     async def attach(self, bundle: Path) -> Conversation:
-        """Take part in the stdio of a container, from now on; any number may at the same time.
+        """Connect to the stdio of a container (CRI: Attach). Several connections can exist at a time.
 
-        Its output ends with the container. FailedPrecondition when the monitor has ended.
+        The output starts now and ends with the container. FailedPrecondition if the monitor has ended.
         """
 
     def pid(self, bundle: Path) -> int | None:
-        """Read who monitors the container of a bundle; None while nobody does.
+        """Return the PID of the monitor of a bundle's container, or None if no PID is recorded.
 
-        Where the daemon died within a create, that process may not be in its cgroup yet.
+        If the daemon died during ``create``, that process may not be in its cgroup yet.
         """
 
     def exit(self, container_id: str) -> Exit | None:
-        """Read how a container ended, None while it has not."""
+        """Return the exit of a container, or None if it has not ended."""
 
     def oom_killed(self, container_id: str) -> bool:
-        """Tell whether the monitor saw the kernel kill in the container for want of memory."""
+        """Return whether the monitor recorded an OOM kill in the container."""
 
     async def forget(self, container_id: str) -> None:
-        """Remove what is kept of an ended container; missing is no error."""
+        """Remove the records of an ended container. No error if they are missing."""

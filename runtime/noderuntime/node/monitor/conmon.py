@@ -1,10 +1,10 @@
-"""conmon 2.1 as a monitor: one per container, started through its gate, heard through its sync pipe.
+"""conmon 2.1 as the monitor: one process per container, started through a pipe, reporting through another.
 
-conmon reads a byte from ``_OCI_STARTPIPE``, forks, and runs the runtime's ``create``. On
-``_OCI_SYNCPIPE`` it then writes one JSON object: ``{"data": PID}``, or a negative number and
-the runtime's own ``message``. Meanwhile it is put into the pod's cgroup: the kernel makes whoever
-moves a process wait for 5 to 20 ms, which would otherwise come on top. The runtime's short-lived
-processes stay where the daemon is, so a pod's memory limit need not have room for them.
+conmon reads a byte from ``_OCI_STARTPIPE``, forks, and runs the runtime's ``create``. It then writes one
+JSON object to ``_OCI_SYNCPIPE``: ``{"data": PID}``, or a negative ``data`` and the runtime's error
+``message``. Meanwhile the daemon moves it into the pod's cgroup: a write to cgroup.procs takes 5 to 20 ms,
+so it overlaps with ``create``. The short-lived processes of the runtime stay in the daemon's cgroup, so a
+pod's memory limit does not have to allow for them.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from noderuntime.node.host.process import read_pid
 from noderuntime.node.host.words import one_line
 from noderuntime.node.monitor.attach import attach
 from noderuntime.node.monitor.base import Exit, Monitored, MonitorRequest
-from noderuntime.node.monitor.control import tell
+from noderuntime.node.monitor.control import send
 
 _CREATE_TIMEOUT = 60.0
 _DAEMONIZE_TIMEOUT = 10.0
 _REOPEN_TIMEOUT = 5.0
-_KILL_PATIENCE = 10.0
+_KILL_TIMEOUT = 10.0
 _LONGEST_CODE = 16
 _PIDFILE = "conmon.pid"
 _REOPEN_LOG = b"2 0 0\n"
-"""Message to the ``ctl`` fifo: kind 2 with two unused numbers."""
+"""The message for the ``ctl`` fifo: kind 2 and two unused numbers."""
 
 
 class ConmonMonitor:
@@ -57,10 +57,10 @@ class ConmonMonitor:
         """Start conmon, which runs the runtime's ``create``."""
         persistent = self._persist_dir / request.container_id
         await FILES.run(lambda: persistent.mkdir(parents=True, exist_ok=True))
-        return await self._converse(request)
+        return await self._create(request)
 
     async def reopen_log(self, bundle: Path, log_path: Path) -> None:
-        """Tell conmon to open its log anew, and wait until the file is there."""
+        """Make conmon reopen its log, and wait until the file exists."""
         directory = str(log_path.parent)
         with DirectoryWatch() as watch:
             await apart(
@@ -68,7 +68,7 @@ class ConmonMonitor:
                 what=f"watch {directory}",
                 subject=directory,
             )
-            tell(bundle / "ctl", _REOPEN_LOG)
+            send(bundle / "ctl", _REOPEN_LOG)
             try:
                 async with asyncio.timeout(_REOPEN_TIMEOUT):
                     while not await apart(
@@ -86,11 +86,11 @@ class ConmonMonitor:
         return await attach(bundle)
 
     def pid(self, bundle: Path) -> int | None:
-        """Read the PID that conmon wrote down."""
+        """Return the PID from conmon's PID file."""
         return read_pid(bundle / _PIDFILE)
 
     def exit(self, container_id: str) -> Exit | None:
-        """Read the exit file, which conmon renames into place."""
+        """Return the content of the exit file, which conmon renames into place."""
         try:
             with (self._exit_dir / container_id).open("rb") as file:
                 code = int(file.read(_LONGEST_CODE))
@@ -99,7 +99,7 @@ class ConmonMonitor:
             return None
 
     def oom_killed(self, container_id: str) -> bool:
-        """Tell whether conmon left its mark of an out-of-memory kill."""
+        """Return whether conmon created its marker file for an OOM kill."""
         return (self._persist_dir / container_id / "oom").exists()
 
     async def forget(self, container_id: str) -> None:
@@ -107,10 +107,13 @@ class ConmonMonitor:
         (self._exit_dir / container_id).unlink(missing_ok=True)
         await self._host.remove_tree(self._persist_dir / container_id)
 
-    async def _converse(self, request: MonitorRequest) -> Monitored:
-        """Start conmon, let it go, move it and hear who the container is; after an error conmon is gone."""
+    async def _create(self, request: MonitorRequest) -> Monitored:
+        """Start conmon, move it into its cgroup and return the container that it reports.
+
+        Kills conmon on an error.
+        """
         argv = [str(self._conmon), *_arguments(request, self._exit_dir, self._persist_dir)]
-        await self._host.make_cgroup(request.cgroup)  # before the runtime makes the one above it
+        await self._host.make_cgroup(request.cgroup)  # must exist before the runtime creates its parent
         try:
             conmon = await self._host.launch(
                 argv, gate="_OCI_STARTPIPE", reply="_OCI_SYNCPIPE", cwd=request.bundle
@@ -124,13 +127,13 @@ class ConmonMonitor:
             await _release(conmon)
             status = await conmon.daemonized(timeout=_DAEMONIZE_TIMEOUT)
             monitor = await self._identify(request.bundle)
-            moving = tasks.start(self._move(monitor, request.cgroup), name="move a monitor into its cgroup")
+            move = tasks.start(self._move(monitor, request.cgroup), name="move a monitor into its cgroup")
             try:
                 line = await conmon.reply(timeout=_CREATE_TIMEOUT)
             finally:
-                await moving
+                await move
             if not line:
-                raise await FILES.run(_silent, status, request.runtime)
+                raise await FILES.run(_no_report_error, status, request.runtime)
             return await self._monitored(_pid(line, request.runtime), monitor)
         except BaseException:
             await self._end(monitor or await self._identify(request.bundle))
@@ -139,36 +142,36 @@ class ConmonMonitor:
             await conmon.close()
 
     async def _move(self, monitor: ProcessRef | None, cgroup: str) -> None:
-        """Put conmon into its cgroup, or end it, so that its verdict is not waited for."""
+        """Move conmon into its cgroup. On failure kill it, which ends the wait for its report."""
         try:
             if monitor is not None:
                 await self._host.join_cgroup(cgroup, monitor.pid)
         except HostError:
             if monitor is not None and await self._host.process(monitor.pid) == monitor:
-                await self._end(monitor)  # else it has ended, and said why
+                await self._end(monitor)  # otherwise it has ended and reported its error
                 raise
 
     async def _end(self, monitor: ProcessRef | None) -> None:
         if monitor is not None:
             await self._host.kill_tree(monitor)
-            await self._host.wait(monitor, timeout=_KILL_PATIENCE)
+            await self._host.wait(monitor, timeout=_KILL_TIMEOUT)
 
     async def _identify(self, bundle: Path) -> ProcessRef | None:
-        """Identify what conmon has become when it daemonized; None when that has ended."""
+        """Identify the daemonized conmon. None if it has ended."""
         pid = await FILES.run(self.pid, bundle)
         return None if pid is None else await self._host.process(pid)
 
     async def _monitored(self, pid: int, monitor: ProcessRef | None) -> Monitored:
         process = await self._host.process(pid)
         if process is None:
-            raise Internal(f"the container's process {pid} ended at once")
+            raise Internal(f"the container's process {pid} ended during create")
         if monitor is None:
-            raise Internal(f"the monitor of the container's process {pid} ended at once")
+            raise Internal(f"the monitor of the container's process {pid} ended during create")
         return Monitored(process, monitor)
 
 
 async def _release(conmon: Launched) -> None:
-    """Let conmon go on, unless it has ended by now."""
+    """Let conmon run the runtime. No error if conmon has ended."""
     try:
         await conmon.release()
     except HostError as error:
@@ -176,11 +179,14 @@ async def _release(conmon: Launched) -> None:
             raise
 
 
-def _silent(status: int, runtime: Path) -> NoderuntimeError:
-    """Say why conmon ended without a verdict: before its gate, it only looks whether the runtime is there."""
+def _no_report_error(status: int, runtime: Path) -> NoderuntimeError:
+    """Return the error of a conmon that ended without a report.
+
+    Before it reads from its start pipe, it only checks that the runtime is executable.
+    """
     if not os.access(runtime, os.X_OK):
         return NotFound(f"the runtime {runtime} is missing")
-    return ToolError("conmon", "create", status, "it ended without a verdict")
+    return ToolError("conmon", "create", status, "it ended without a report")
 
 
 def _arguments(request: MonitorRequest, exit_dir: Path, persist_dir: Path) -> Iterator[str]:
@@ -203,14 +209,14 @@ def _arguments(request: MonitorRequest, exit_dir: Path, persist_dir: Path) -> It
 
 
 def _pid(line: bytes, runtime: Path) -> int:
-    """Read conmon's verdict; ToolError carries the runtime's words when the container was not created."""
+    """Return the PID from conmon's report. ToolError with the runtime's message if ``create`` failed."""
     try:
-        verdict = json.loads(line)
+        parsed = json.loads(line)
     except ValueError as error:
-        raise Internal(f"conmon said {line[:80]!r}, which is no JSON") from error
-    said = verdict if isinstance(verdict, dict) else {}
-    pid = said.get("data")
+        raise Internal(f"conmon's report {line[:80]!r} is not JSON") from error
+    report = parsed if isinstance(parsed, dict) else {}
+    pid = report.get("data")
     if isinstance(pid, int) and pid > 0:
         return pid
-    words = one_line(str(said.get("message", "")))
-    raise ToolError(runtime.name, "create", -pid if isinstance(pid, int) else 1, words)
+    message = one_line(str(report.get("message", "")))
+    raise ToolError(runtime.name, "create", -pid if isinstance(pid, int) else 1, message)

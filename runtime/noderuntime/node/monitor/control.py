@@ -1,4 +1,4 @@
-"""Messages to a running conmon: lines of three numbers into the ``ctl`` fifo of its bundle."""
+"""Control messages to a running conmon: lines of three numbers, written to the ``ctl`` fifo of its bundle."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from noderuntime.core.errors import FailedPrecondition, host_error
 
 
-def tell(fifo: Path, message: bytes) -> None:
-    """Write to the fifo, which has a reader as long as conmon lives; FailedPrecondition after that."""
+def send(fifo: Path, message: bytes) -> None:
+    """Write a message to the fifo. FailedPrecondition if conmon, its reader, has ended."""
     try:
         fd = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""conmon's mark of an out-of-memory kill."""
+"""conmon's marker file for an OOM kill."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from noderuntime.node.host.linux import LinuxHost
 from noderuntime.node.monitor.conmon import ConmonMonitor
 
 
-def test_conmons_mark_is_believed(tmp_path: Path) -> None:
+def test_monitor_reads_conmons_oom_marker(tmp_path: Path) -> None:
     monitor = ConmonMonitor(LinuxHost(), Path("conmon"), tmp_path, tmp_path / "persist")
     (tmp_path / "c").write_text("137")
     (tmp_path / "persist/c").mkdir(parents=True)
