@@ -66,9 +66,9 @@ _IMAGES = "images"
 
 
 async def run(path: Path) -> None:
-    """Be the daemon with this configuration file until SIGTERM; SIGHUP reads it anew.
+    """Run the daemon until SIGTERM. SIGHUP reloads the configuration.
 
-    Raises a NoderuntimeError when it cannot start.
+    Raises a NoderuntimeError if it cannot start.
     """
     config = load(path)
     log.configure(config.log.level)
@@ -108,7 +108,7 @@ async def run(path: Path) -> None:
 
 
 def _report_on(signo: signal.Signals) -> None:
-    """Log what the daemon does when the signal comes: stacks of all threads even if the event loop hangs."""
+    """Log the daemon's state when the signal arrives; the threads' stacks even if the event loop hangs."""
     asyncio.get_running_loop().add_signal_handler(signo, diagnosis.report)
     faulthandler.register(signo, file=_STDERR, all_threads=True, chain=True)
 
@@ -134,13 +134,13 @@ def _upstream(config: Config, metrics: Metrics) -> Upstream | None:
     if config.upstream is None:
         return None
     if os.path.realpath(config.upstream.socket) == os.path.realpath(config.server.socket):
-        raise InvalidArgument(f"upstream.socket {config.upstream.socket} is the socket that we serve")
+        raise InvalidArgument(f"upstream.socket {config.upstream.socket} is the daemon's own socket")
     return Upstream(config.upstream.socket, metrics.upstream_failed)
 
 
 @asynccontextmanager
 async def _parts(config: Config, upstream: Upstream | None, metrics: Metrics) -> AsyncIterator[Parts]:
-    """Build everything that the verbs work with."""
+    """Build the parts that the verbs use."""
     run_dir = config.server.run_dir
     exit_dir, persist_dir = run_dir / "exits", run_dir / "persist"
     for directory in (exit_dir, persist_dir):
@@ -182,7 +182,7 @@ async def _parts(config: Config, upstream: Upstream | None, metrics: Metrics) ->
 async def _images(
     config: Config, host: Host
 ) -> AsyncIterator[tuple[ImageBackend, Callable[[ImagesConfig], None]]]:
-    """Open the store that the configuration names, and let go of it; yield it and what reconfigures it."""
+    """Open the configured image backend. Yields it and the function that reconfigures it."""
     if config.images.backend == "native":
         from noderuntime.images.backends.open_native import open_native  # noqa: PLC0415 - others do without 20 MiB
 
@@ -193,7 +193,7 @@ async def _images(
     client = ContainerdClient(config.images.containerd_socket, config.images.namespace)
     backend = ContainerdBackend(host, client, config.images.snapshotter)
     try:
-        yield backend, lambda _: None  # nothing of it is live
+        yield backend, lambda _: None  # no setting of it can change in a running daemon
     finally:
         await backend.close()
 
@@ -202,7 +202,10 @@ async def _images(
 async def _meanwhile(
     work: Coroutine[Any, Any, None], on_end: Callable[[], None], *, name: str
 ) -> AsyncIterator[None]:
-    """Do endless work meanwhile; should it end by itself, tell, and raise its error at the end."""
+    """Run work that never ends while the context is entered.
+
+    If it ends by itself, call ``on_end``, and raise its error when the context is left.
+    """
     task = tasks.start(work, name=name)
     task.add_done_callback(lambda _task: on_end())
     try:

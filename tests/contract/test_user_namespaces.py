@@ -178,7 +178,7 @@ def refused(kubelet: Kubelet, options: api_pb2.NamespaceOption, handler: str = "
 
 
 def test_an_unsupported_user_namespace_is_rejected(kubelet: Kubelet) -> None:
-    assert "gvisor offers no user namespaces" in refused(kubelet, namespaces(), "gvisor")
+    assert "gvisor does not support user namespaces" in refused(kubelet, namespaces(), "gvisor")
     assert "PID or IPC namespace" in refused(kubelet, namespaces(pid=api_pb2.NODE))
     twice = namespaces(userns_options=namespaces().userns_options)
     assert "one range" in refused(kubelet, twice)

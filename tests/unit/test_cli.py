@@ -50,7 +50,7 @@ def test_serve_refuses_its_own_socket_as_upstream(
         "[handlers.runc]\ntype='runc'\npath='/x'\n"
     )
     assert run(["serve", "--config", str(tmp_path / "config.toml")]) == 2
-    assert "is the socket that we serve" in capsys.readouterr().err
+    assert "is the daemon's own socket" in capsys.readouterr().err
 
 
 def test_run_refuses_an_unknown_command() -> None:

@@ -42,10 +42,10 @@ async def reload_on(hangup: asyncio.Event, parts: Parts, path: Path) -> None:
             await reload(parts, await FILES.run(config.load, path))
             applied = True
         except NoderuntimeError as error:
-            _log.error("the configuration stays as it is", error=error)
+            _log.error("the configuration was not reloaded", error=error)
             applied = False
         except Exception:  # pods run on
-            _log.exception("the configuration stays as it is after an unexpected error")
+            _log.exception("the configuration was not reloaded: unexpected error")
             applied = False
         parts.metrics.reloaded(applied=applied)
 

@@ -1,7 +1,7 @@
-"""A handler outlives its configuration while pods use it: nothing else could stop them.
+"""Handlers that pods use although the configuration no longer contains them: only they can stop these pods.
 
 A reload refuses to remove it (:mod:`noderuntime.lifecycle.reload`). A start cannot refuse, so the ledger
-records how the handlers were configured.
+records the handlers' configuration.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _META = "handlers"
 
 
 async def with_used(config: Config, ledger: Ledger) -> Config:
-    """Return the configuration with what it lacks: handlers of pods that are left, as they were.
+    """Return the configuration with the handlers that pods use and that it lacks, as they were configured.
 
-    One that is there, but of another type, cannot work for those pods, so the old one stays here as well.
+    A handler that has another type now cannot manage those pods, so its old configuration stays too.
     """
     remembered = _remembered(await ledger.meta(_META) or "{}")
     used = {sandbox.handler for sandbox in ledger.sandboxes}
@@ -32,14 +32,16 @@ async def with_used(config: Config, ledger: Ledger) -> Config:
         before, now = remembered[name], handlers.get(name)
         if now is None or now.type != before.type:
             handlers[name] = before
-            _log.warning("a handler stays as it was: pods use it", handler=name, type=before.type)
+            _log.warning(
+                "a handler keeps its old configuration because pods use it", handler=name, type=before.type
+            )
     kept = config.model_copy(update={"handlers": handlers})
     await remember(kept, ledger)
     return kept
 
 
 def _remembered(text: str) -> dict[str, HandlerConfig]:
-    """Return the handlers of the last start; one that cannot be read is logged and left out."""
+    """Return the handlers of the last start. A handler that cannot be parsed is logged and omitted."""
     try:
         entries = dict(json.loads(text))
     except (ValueError, TypeError) as error:
@@ -60,6 +62,6 @@ def _remembered(text: str) -> dict[str, HandlerConfig]:
 
 
 async def remember(config: Config, ledger: Ledger) -> None:
-    """Keep the handlers for the next start, before pods use them."""
+    """Record the handlers for the next start, before pods use them."""
     handlers = {name: handler.model_dump(mode="json") for name, handler in config.handlers.items()}
     await ledger.set_meta(_META, json.dumps(handlers))

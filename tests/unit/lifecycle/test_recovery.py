@@ -65,7 +65,7 @@ async def state(node, container):
 
 
 @HANDLERS
-async def test_what_runs_is_adopted(node, handler):
+async def test_recover_adopts_what_runs(node, handler):
     sandbox, container = await pod_with_container(node, handler)
     before = node.world.left()
     await die_and_recover(node)
@@ -77,7 +77,7 @@ async def test_what_runs_is_adopted(node, handler):
     assert not node.left()
 
 
-async def test_an_end_in_between_is_read_from_the_exit_file(node):
+async def test_recover_reads_an_end_from_the_exit_file(node):
     sandbox, container = await pod_with_container(node)
     node.world.exit(container, 7)
     await die_and_recover(node)
@@ -86,7 +86,7 @@ async def test_an_end_in_between_is_read_from_the_exit_file(node):
     assert pod_sandbox_status(node.parts, sandbox).status.state == api_pb2.SANDBOX_READY
 
 
-async def test_a_container_without_its_monitor_is_ended(node):
+async def test_recover_ends_a_container_without_its_monitor(node):
     _, container = await pod_with_container(node)
     node.world.end(node.world.runtime[container].monitor)
     await die_and_recover(node)
@@ -100,7 +100,7 @@ async def test_a_container_without_its_monitor_is_ended(node):
 
 @HANDLERS
 @pytest.mark.parametrize("boot", ["boot-1", "boot-2"])
-async def test_after_a_reboot_all_is_gone_and_known_to_be(node, handler, boot):
+async def test_recover_after_a_reboot_records_all_ends(node, handler, boot):
     """With the old boot ID: a node that is itself a container."""
     sandbox, container = await pod_with_container(node, handler)
     node.world.power_cut()
@@ -114,7 +114,7 @@ async def test_after_a_reboot_all_is_gone_and_known_to_be(node, handler, boot):
     assert await node.parts.ledger.meta("boot_id") == boot
 
 
-async def test_after_a_reboot_another_process_with_the_pid_is_not_ours(node):
+async def test_recover_after_a_reboot_adopts_no_reused_pid(node):
     _, container = await pod_with_container(node)
     running = node.world.runtime[container]
     node.world.power_cut()
@@ -127,7 +127,7 @@ async def test_after_a_reboot_another_process_with_the_pid_is_not_ours(node):
 
 @HANDLERS
 @pytest.mark.parametrize("step", ["mount", "pin", "attach", "create", "start"])
-async def test_a_sandbox_that_was_half_made_is_undone(node, step, handler):
+async def test_recover_undoes_a_half_made_sandbox(node, step, handler):
     if handler == "runc" and step in ("create", "start"):
         return
     await recover(node.parts, "boot-1")
@@ -144,7 +144,7 @@ async def test_a_sandbox_that_was_half_made_is_undone(node, step, handler):
 
 
 @pytest.mark.parametrize("step", ["prepare", "create"])
-async def test_a_container_that_was_half_made_is_undone(node, step):
+async def test_recover_undoes_a_half_made_container(node, step):
     await recover(node.parts, "boot-1")
     logs = node.directory / "logs"
     sandbox = await run_pod_sandbox(node.parts, pod_config(log_directory=str(logs)), "runc")
@@ -161,7 +161,7 @@ async def test_a_container_that_was_half_made_is_undone(node, step):
     assert await create_container(node.parts, sandbox, container_config())
 
 
-async def test_a_created_container_can_be_started_by_the_successor(node):
+async def test_created_container_starts_after_a_restart(node):
     await recover(node.parts, "boot-1")
     sandbox = await run_pod_sandbox(node.parts, pod_config(), "runc")
     container = await create_container(node.parts, sandbox, container_config())
@@ -170,7 +170,7 @@ async def test_a_created_container_can_be_started_by_the_successor(node):
     assert (await state(node, container)).state == api_pb2.CONTAINER_RUNNING
 
 
-async def test_a_start_that_was_cut_off_has_failed(node):
+async def test_recover_fails_an_interrupted_start(node):
     await recover(node.parts, "boot-1")
     sandbox = await run_pod_sandbox(node.parts, pod_config(), "runc")
     container = await create_container(node.parts, sandbox, container_config())
@@ -186,7 +186,7 @@ async def test_a_start_that_was_cut_off_has_failed(node):
 
 
 @pytest.mark.parametrize("ends", [True, False], ids=["works the second time", "fails the second time"])
-async def test_update_that_was_cut_off_is_done_again(node, ends):
+async def test_recover_repeats_an_interrupted_update(node, ends):
     _, container = await pod_with_container(node)
     node.world.hold["update"] = asyncio.Event()
     limits = api_pb2.LinuxContainerResources(cpu_shares=77)
@@ -206,7 +206,7 @@ async def test_update_that_was_cut_off_is_done_again(node, ends):
 
 
 @pytest.mark.parametrize("step", ["kill", "detach", "unpin", "remove_cgroup"])
-async def test_a_stop_that_was_cut_off_can_be_repeated(node, step):
+async def test_interrupted_stop_can_be_repeated(node, step):
     sandbox, _ = await pod_with_container(node, "gvisor")
     node.world.hold[step] = asyncio.Event()
     call = asyncio.create_task(remove_pod_sandbox(node.parts, sandbox))
@@ -217,7 +217,7 @@ async def test_a_stop_that_was_cut_off_can_be_repeated(node, step):
     assert not node.left()
 
 
-async def test_stop_cut_off_before_its_signal_sends_it_again(node):
+async def test_stop_interrupted_before_its_signal_sends_it(node):
     _, container = await pod_with_container(node)
     node.world.hold["kill"] = asyncio.Event()
     call = asyncio.create_task(stop_container(node.parts, container, 10))
@@ -229,7 +229,7 @@ async def test_stop_cut_off_before_its_signal_sends_it_again(node):
     assert node.world.signals == [(container, signal.SIGTERM)]
 
 
-async def test_a_sandbox_whose_process_ended_in_between_is_not_ready(node):
+async def test_recover_notices_a_sandbox_whose_process_ended(node):
     sandbox, container = await pod_with_container(node, "gvisor")
     node.world.exit(sandbox, 2)
     node.world.exit(container, 2)
@@ -255,7 +255,7 @@ async def test_orphans_of_a_lost_ledger_are_removed(node):
         pod_sandbox_status(node.parts, sandbox)
 
 
-async def test_container_of_a_cut_off_checkpoint_runs_on(node, tmp_path):
+async def test_container_of_an_interrupted_checkpoint_runs_on(node, tmp_path):
     _, container = await pod_with_container(node)
     node.world.hold["checkpoint"] = asyncio.Event()
     call = asyncio.create_task(checkpoint_container(node.parts, container, str(tmp_path / "c.tar"), 0))
@@ -268,7 +268,7 @@ async def test_container_of_a_cut_off_checkpoint_runs_on(node, tmp_path):
     assert (await state(node, container)).state == api_pb2.CONTAINER_RUNNING
 
 
-async def test_a_checkpoint_that_was_cut_off_is_removed(node):
+async def test_interrupted_checkpoint_is_removed(node):
     await pod_with_container(node)
     unfinished = node.directory / f"state/checkpoints/{'a' * 64}/pages-1.img"
     unfinished.parent.mkdir(parents=True)
@@ -277,7 +277,7 @@ async def test_a_checkpoint_that_was_cut_off_is_removed(node):
     assert not unfinished.exists()
 
 
-async def test_an_image_store_that_is_away_does_not_keep_the_daemon_from_starting(node):
+async def test_unavailable_image_store_does_not_stop_the_start(node):
     _, container = await pod_with_container(node)
     node.world.fail.add("keys")
     await die_and_recover(node)
@@ -557,7 +557,7 @@ async def test_one_object_that_resists_does_not_stop_the_others(node):
     assert list_pod_sandboxes(node.parts, api_pb2.PodSandboxFilter()) == []
 
 
-async def test_an_intent_that_cannot_be_undone_is_shown_to_the_kubelet(node):
+async def test_intent_that_cannot_be_undone_becomes_visible(node):
     await recover(node.parts, "boot-1")
     node.world.hold["attach"] = asyncio.Event()
     call = asyncio.create_task(run_pod_sandbox(node.parts, pod_config(), "runc"))

@@ -47,7 +47,7 @@ def _handlers(node: Node, **changes: dict[str, str] | None) -> dict[str, Any]:
     return {name: handler for name, handler in handlers.items() if handler is not None}
 
 
-async def test_a_new_handler_is_there_and_the_others_are_the_same(
+async def test_reload_adds_a_handler_and_keeps_the_others(
     node: Node, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log.configure("info")
@@ -62,14 +62,14 @@ async def test_a_new_handler_is_there_and_the_others_are_the_same(
     assert line.endswith('msg="configuration reloaded" log_level=info added=next changed="" removed=""')
 
 
-async def test_a_new_handler_works_where_the_daemon_does_now(node: Node) -> None:
+async def test_added_handler_uses_the_current_directories(node: Node) -> None:
     handlers = _handlers(node, next={"type": "runc", "path": "/opt/next"})
     await reload(node.parts, _wanted(node, handlers=handlers, server={"run_dir": "/run/after/a/restart"}))
     flags = node.parts.executor("next").monitor_runtime("c", "s", is_root=False).flags
     assert str(node.parts.config.server.run_dir / "runc") in flags
 
 
-async def test_a_changed_path_counts_for_pods_that_run(node: Node) -> None:
+async def test_changed_path_applies_to_running_pods(node: Node) -> None:
     await run_pod_sandbox(node.parts, pod_config(), "gvisor")
     handlers = _handlers(node, gvisor={"type": "gvisor", "path": "/opt/new"})
     await reload(node.parts, _wanted(node, handlers=handlers))
@@ -79,7 +79,7 @@ async def test_a_changed_path_counts_for_pods_that_run(node: Node) -> None:
 
 
 @pytest.mark.parametrize("change", [None, {"type": "gvisor", "path": "/bin/fake"}])
-async def test_a_handler_that_pods_use_stays(node: Node, change: dict[str, str] | None) -> None:
+async def test_reload_refuses_to_remove_a_used_handler(node: Node, change: dict[str, str] | None) -> None:
     pod = await run_pod_sandbox(node.parts, pod_config(), "runc")
     before, executors = node.parts.config, dict(node.parts.executors)
     wanted = _wanted(node, handlers=_handlers(node, runc=change), log={"level": "debug"})
@@ -94,7 +94,7 @@ async def test_a_handler_that_pods_use_stays(node: Node, change: dict[str, str] 
 
 @pytest.mark.parametrize("own_users", [False, True], ids=["node's users", "own users"])
 @pytest.mark.parametrize("steps", range(8))
-async def test_a_handler_goes_before_a_pod_begins_with_it_or_not_at_all(
+async def test_handler_is_removed_before_a_pod_starts_or_not_at_all(
     node: Node, steps: int, own_users: bool
 ) -> None:
     """A record whose handler is gone could never be undone, at whatever point of a call that happens."""
@@ -117,7 +117,7 @@ async def test_a_handler_goes_before_a_pod_begins_with_it_or_not_at_all(
     assert node.left() == {}
 
 
-async def test_the_level_changes_and_the_rest_needs_a_restart(
+async def test_reload_applies_the_level_and_names_the_rest(
     node: Node, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log.configure("info")
@@ -138,7 +138,7 @@ async def test_the_level_changes_and_the_rest_needs_a_restart(
     assert "need a restart" in capsys.readouterr().err, "as long as they wait"
 
 
-async def test_what_is_said_of_registries_changes(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_reload_applies_registry_settings(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
     log.configure("info")
     taken: list[ImagesConfig] = []
     node.parts.configure_images = taken.append
@@ -150,7 +150,7 @@ async def test_what_is_said_of_registries_changes(node: Node, capsys: pytest.Cap
     assert "keys=images.namespace" in capsys.readouterr().err
 
 
-async def test_names_that_are_none_change_nothing(node: Node) -> None:
+async def test_reload_with_invalid_names_changes_nothing(node: Node) -> None:
     def refuse(_: ImagesConfig) -> None:
         raise InvalidArgument("no such name")
 
@@ -162,7 +162,7 @@ async def test_names_that_are_none_change_nothing(node: Node) -> None:
     assert (node.parts.config, node.parts.executors) == (before, executors)
 
 
-async def test_a_signal_reads_the_file_anew_and_a_bad_file_changes_nothing(
+async def test_sighup_reloads_and_an_invalid_file_changes_nothing(
     node: Node, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log.configure("info")
@@ -257,7 +257,7 @@ async def test_reload_that_fails_at_any_step_changes_nothing(
     assert await parts.ledger.meta("handlers") == known
     assert logging.getLogger().level == logging.INFO
     (line,) = capsys.readouterr().err.splitlines()
-    assert 'msg="the configuration stays as it is' in line
+    assert 'msg="the configuration was not reloaded' in line
     assert why in line
 
 
@@ -292,7 +292,7 @@ async def test_reload_that_applied_is_not_reported_as_refused(
     assert list(json.loads(await node.parts.ledger.meta("handlers") or "")) == ["runc"]
     lines = capsys.readouterr().err
     assert 'msg="configuration reloaded"' in lines
-    assert "stays as it is" not in lines
+    assert "was not reloaded" not in lines
     assert b'outcome="refused"' not in node.parts.metrics.text()
 
 

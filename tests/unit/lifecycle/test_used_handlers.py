@@ -19,7 +19,7 @@ def _config(node: Node, **handlers: dict[str, Any]) -> Config:
 
 
 @pytest.mark.parametrize("now", [{}, {"gvisor": {"type": "runc", "path": "/opt/other"}}])
-async def test_a_handler_of_pods_is_kept_until_they_are_gone(node: Node, now: dict[str, Any]) -> None:
+async def test_start_keeps_a_used_handler_until_its_pods_are_gone(node: Node, now: dict[str, Any]) -> None:
     await remember(node.parts.config, node.parts.ledger)
     pod = await run_pod_sandbox(node.parts, pod_config(), "gvisor")
     wanted = _config(node, crun={"type": "runc", "path": "/opt/crun"}, **now)
@@ -33,7 +33,7 @@ async def test_a_handler_of_pods_is_kept_until_they_are_gone(node: Node, now: di
     assert await with_used(wanted, node.parts.ledger) == wanted
 
 
-async def test_a_handler_whose_program_has_moved_is_where_the_file_says(node: Node) -> None:
+async def test_start_uses_the_new_path_of_a_used_handler(node: Node) -> None:
     await remember(node.parts.config, node.parts.ledger)
     await run_pod_sandbox(node.parts, pod_config(), "gvisor")
     wanted = _config(node, gvisor={"type": "gvisor", "path": "/opt/new"})

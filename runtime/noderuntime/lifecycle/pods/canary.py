@@ -1,6 +1,6 @@
-"""Canary sandboxes: made by the agent to prove a handler, hidden from everybody else.
+"""Canary sandboxes, which the agent creates to prove a handler. They are hidden from other clients.
 
-The kubelet takes a sandbox that it did not ask for for the orphan of a pod and stops it.
+The kubelet would take a sandbox that it did not create for the leftover of a pod, and stop it.
 """
 
 from __future__ import annotations
@@ -11,5 +11,5 @@ LABEL = "noderuntime.dev/canary"
 
 
 def is_hidden(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
-    """Tell whether a list with this label selector leaves the sandbox out."""
+    """Return whether a list with this label selector omits the sandbox."""
     return LABEL in labels and LABEL not in selector

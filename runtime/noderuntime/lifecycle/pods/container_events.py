@@ -1,4 +1,4 @@
-"""GetContainerEvents: each event with the state of its pod at the moment it happened."""
+"""GetContainerEvents: each event with the state of its pod at the time of the event."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from noderuntime.lifecycle.pods.status import describe
 
 
 async def container_events(parts: Parts) -> AsyncGenerator[api_pb2.ContainerEventResponse]:
-    """Tell what happens to sandboxes and containers from now on (CRI GetContainerEvents)."""
+    """Yield the events of sandboxes and containers from now on (CRI GetContainerEvents)."""
     async with aclosing(parts.events.listen(lambda event: _response(parts, event))) as responses:
         async for response in responses:
             yield response

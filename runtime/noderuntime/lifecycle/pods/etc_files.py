@@ -1,4 +1,4 @@
-"""The sandbox's own files: ``resolv.conf`` and ``hostname``. They block; call them in a thread."""
+"""The sandbox's files ``resolv.conf`` and ``hostname``. The functions block; call them in a thread."""
 
 from __future__ import annotations
 
@@ -19,25 +19,27 @@ _HOSTNAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")
 
 
 def hostname_of(config: api_pb2.PodSandboxConfig) -> str:
-    """Return the sandbox's hostname, the node's where the pod has none.
+    """Return the sandbox's hostname, or the node's if the pod has none.
 
-    Raises InvalidArgument for one that no kernel takes (HOST_NAME_MAX is 64).
+    InvalidArgument if the kernel would not accept it (HOST_NAME_MAX is 64).
     """
     if not config.hostname:
         return socket.gethostname()
     if not _HOSTNAME.fullmatch(config.hostname):
-        raise InvalidArgument(f"hostname {config.hostname[:80]!r} is not valid")
+        raise InvalidArgument(
+            f"hostname {config.hostname[:80]!r} is not a valid hostname of at most 64 characters"
+        )
     return config.hostname
 
 
 def resolv_conf(dns: api_pb2.DNSConfig) -> str:
-    """Write a pod's DNS settings in resolv.conf(5)'s words; empty without settings.
+    """Return a pod's DNS settings in the format of resolv.conf(5); empty without settings.
 
-    Raises InvalidArgument for a value that would break out of its line.
+    InvalidArgument for a value that contains white space, which would end it.
     """
     for word in (*dns.servers, *dns.searches, *dns.options):
         if not _WORD.fullmatch(word):
-            raise InvalidArgument(f"DNS setting {word[:80]!r} is not one word")
+            raise InvalidArgument(f"DNS setting {word[:80]!r} must not be empty or contain white space")
     lines = [f"nameserver {server}" for server in dns.servers]
     if dns.searches:
         lines.insert(0, f"search {' '.join(dns.searches)}")
@@ -47,9 +49,9 @@ def resolv_conf(dns: api_pb2.DNSConfig) -> str:
 
 
 def write_files(paths: SandboxPaths, config: api_pb2.PodSandboxConfig, user: UserNamespace | None) -> None:
-    """Make the sandbox's directory, its files, and the mount point of its /dev/shm.
+    """Create the sandbox's directory, its files, and the mount point of its /dev/shm.
 
-    In a user namespace the files belong to its root.
+    In a user namespace, the files belong to the namespace's root.
     """
     paths.dir.mkdir(mode=0o711, parents=True)
     paths.shm.mkdir()

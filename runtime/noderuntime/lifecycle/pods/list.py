@@ -13,16 +13,16 @@ from noderuntime.lifecycle.pods.state import state_of
 
 
 def list_pod_sandboxes(parts: Parts, wanted: api_pb2.PodSandboxFilter) -> list[api_pb2.PodSandbox]:
-    """List the sandboxes that pass every filter that is set (CRI ListPodSandbox).
+    """Return the sandboxes that match the filter (CRI ListPodSandbox).
 
-    The ID in the filter may be a unique prefix. InvalidArgument if it is ambiguous.
+    The ID in the filter can be a unique prefix. InvalidArgument if it is ambiguous.
     """
     return [_summary(sandbox) for sandbox in select_pod_sandboxes(parts, wanted)]
 
 
 def select_pod_sandboxes(parts: Parts, wanted: api_pb2.PodSandboxFilter) -> list[Sandbox]:
-    """Find the sandboxes that pass every filter that is set."""
-    return [sandbox for sandbox in _candidates(parts, wanted) if _passes(sandbox, wanted)]
+    """Return the sandboxes that match the filter."""
+    return [sandbox for sandbox in _candidates(parts, wanted) if _matches(sandbox, wanted)]
 
 
 def _candidates(parts: Parts, wanted: api_pb2.PodSandboxFilter) -> Iterable[Sandbox]:
@@ -32,7 +32,7 @@ def _candidates(parts: Parts, wanted: api_pb2.PodSandboxFilter) -> Iterable[Sand
     return [] if found is None else [found]
 
 
-def _passes(sandbox: Sandbox, wanted: api_pb2.PodSandboxFilter) -> bool:
+def _matches(sandbox: Sandbox, wanted: api_pb2.PodSandboxFilter) -> bool:
     if not sandbox.visible or is_hidden(sandbox.config.labels, wanted.label_selector):
         return False
     if wanted.HasField("state") and wanted.state.state != state_of(sandbox):

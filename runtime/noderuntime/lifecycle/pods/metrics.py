@@ -1,4 +1,4 @@
-"""ListPodSandboxMetrics: what monitoring wants to know of pods and their containers."""
+"""ListPodSandboxMetrics: metrics of pods and their containers for monitoring."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _NET_DEV = "/proc/thread-self/net/dev"
 
 
 async def list_pod_sandbox_metrics(parts: Parts, order: LabelKeys) -> list[api_pb2.PodSandboxMetrics]:
-    """Look at the ready pods and their running containers (CRI ListPodSandboxMetrics).
+    """Return the metrics of ready pods and their running containers (CRI ListPodSandboxMetrics).
 
-    ``order`` tells in which order a reader expects the labels of metrics that somebody else described.
+    ``order`` is the order of labels that a client expects of metrics that the upstream described.
     """
     ready = api_pb2.PodSandboxFilter(state=api_pb2.PodSandboxStateValue(state=api_pb2.SANDBOX_READY))
     sandboxes = select_pod_sandboxes(parts, ready)
@@ -62,8 +62,8 @@ async def list_pod_sandbox_metrics(parts: Parts, order: LabelKeys) -> list[api_p
 async def _containers(
     parts: Parts, sandboxes: Sequence[Sandbox], running: Mapping[str, Sequence[Container]]
 ) -> dict[str, list[Value]]:
-    """Look at all containers, by their IDs; those that share a cgroup have their part of what it uses."""
-    looks: list[Target] = []
+    """Return the metrics of containers by ID. Containers of one cgroup get a share of its usage."""
+    targets: list[Target] = []
     shared = []
     for sandbox in sandboxes:
         target = pod_target(parts, sandbox, running[sandbox.id])
@@ -71,24 +71,27 @@ async def _containers(
             shared.append(target)
         for one in running[sandbox.id]:
             group = container_cgroup(cgroup_of(parts, sandbox), one.id, parts.cgroup_driver)
-            looks.append(
+            targets.append(
                 Target(one, parts.paths.container(one.id).rootfs, None if target.in_sandbox else group)
             )
     version = parts.host.cgroup_version()
-    looked, parts_of_shared, written = await asyncio.gather(
+    observed, shares, written = await asyncio.gather(
         apart(
-            lambda: {one.container.id: observe(version, one) for one in looks},
+            lambda: {one.container.id: observe(version, one) for one in targets},
             what="read metrics of containers",
             abandon=True,
         ),
         parts.stats.containers(shared),
-        parts.stats.written([one.container.id for one in looks]),
+        parts.stats.written([one.container.id for one in targets]),
     )
-    for stats in parts_of_shared:
-        looked[stats.attributes.id] += share_values(stats)
+    for stats in shares:
+        observed[stats.attributes.id] += share_values(stats)
     return {
-        one.container.id: [*recorded(one.container, written.get(one.container.id)), *looked[one.container.id]]
-        for one in looks
+        one.container.id: [
+            *recorded(one.container, written.get(one.container.id)),
+            *observed[one.container.id],
+        ]
+        for one in targets
     }
 
 

@@ -17,10 +17,10 @@ _RETRY_SECONDS = 60.0
 
 
 async def collect_network_garbage(parts: Parts, after: asyncio.Task[None]) -> None:
-    """Have the plugins remove leaked addresses, rules and the like (CNI GC), until cancelled.
+    """Have the plugins remove leaked addresses and rules (CNI GC). Runs until cancelled.
 
     It begins at the end of ``after``, which calls DEL for what died: that removes more than GC can.
-    With another runtime behind us this must not run: its pods' attachments are not in our ledger.
+    It must not run beside an upstream runtime, whose pods' attachments are not in this ledger.
     """
     await tasks.first(after)
     while True:

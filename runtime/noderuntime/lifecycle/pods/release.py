@@ -1,4 +1,4 @@
-"""Giving back what a sandbox holds: each step is idempotent, and used by stop, by undo and by recovery."""
+"""Release of a sandbox's resources. Each step is idempotent; stop, undo and recovery use them."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from noderuntime.node.host.words import one_line
 
 _SYSTEMD_TIMEOUT = 30.0
 _NOT_LOADED = 5
-"""systemctl's exit status for a unit that is not there."""
+"""systemctl's exit status for a unit that does not exist."""
 
 
 async def root(parts: Parts, sandbox: Sandbox) -> None:
-    """End the root container, where there is one."""
+    """Remove the root container, if the sandbox has one."""
     if needs_root(parts, sandbox):
         await remove_root(parts, sandbox)
 
 
 async def detach(parts: Parts, sandbox: Sandbox) -> None:
-    """Take the sandbox off the pod network."""
+    """Detach the sandbox from the pod network."""
     if sandbox.netns:
         pin = Path(sandbox.netns)
         if not await parts.host.mounted([pin]):
-            # Where the pinning was cut off there is an empty file, which plugins take for a namespace.
+            # An interrupted pinning leaves an empty file, which plugins would take for a namespace.
             await parts.host.unpin_namespaces([pin])
         await parts.network.detach(sandbox.id, sandbox.netns, sandbox.config, sandbox.cni_result)
 
 
 async def unpin(parts: Parts, sandbox: Sandbox) -> None:
-    """Let the namespaces and the pod's /dev/shm go."""
+    """Unpin the namespaces and unmount the pod's /dev/shm."""
     paths = parts.paths.sandbox(sandbox.id)
     await parts.host.unpin_namespaces(paths.pins)
     await parts.host.unmount(paths.shm)
 
 
 async def remove_cgroups(parts: Parts, sandbox: Sandbox) -> None:
-    """Remove the cgroup of the monitors, and the pod's own when it is not the kubelet's."""
+    """Remove the cgroup of the monitors, and the pod's cgroup unless it is the kubelet's."""
     pod = cgroup_of(parts, sandbox)
     await parts.host.remove_cgroup(monitor_cgroup(pod))
     if not sandbox.config.linux.cgroup_parent:
@@ -52,7 +52,7 @@ async def remove_cgroups(parts: Parts, sandbox: Sandbox) -> None:
 
 
 async def _stop_slice(parts: Parts, name: str) -> None:
-    """Have systemd forget a slice that it made for the first scope in it, if there ever was one."""
+    """Stop the slice that systemd created for the first scope in it, if any."""
     argv = ["systemctl", "--no-ask-password", "stop", name]
     done = await parts.host.run(argv, timeout=_SYSTEMD_TIMEOUT)
     if done.returncode not in (0, _NOT_LOADED):

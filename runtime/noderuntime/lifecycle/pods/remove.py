@@ -1,4 +1,4 @@
-"""RemovePodSandbox: the sandbox, its containers and its record go."""
+"""RemovePodSandbox: the sandbox, its containers and its record are removed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _log = log.get(__name__)
 async def remove_pod_sandbox(parts: Parts, sandbox_id: str) -> None:
     """Remove a sandbox and its containers, stopping them if they run (CRI RemovePodSandbox).
 
-    Missing is no error.
+    A missing sandbox is not an error.
     """
     sandbox = parts.ledger.sandboxes.find(check_id(sandbox_id, "sandbox ID"))
     if sandbox is not None and sandbox.visible:

@@ -1,4 +1,4 @@
-"""The sandbox's root container: pause for pods that share their processes, gVisor's sentry for its pods."""
+"""The sandbox's root container: pause in pods that share a PID namespace, the sentry in gVisor's pods."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _PAUSE = ("/pause", "-P")
 
 
 def needs_root(parts: Parts, sandbox: Sandbox) -> bool:
-    """Tell whether a sandbox has a process of its own."""
+    """Return whether a sandbox has a root container."""
     return parts.executor(sandbox.handler).traits.root_container or shares_pids(sandbox.config)
 
 
 async def create_root(parts: Parts, sandbox: Sandbox) -> None:
-    """Create the root container; its namespaces are pinned already."""
+    """Create the root container. Its namespaces must be pinned."""
     executor = parts.executor(sandbox.handler)
     paths = parts.paths.container(sandbox.id)
     rootfs = parts.config.tools.pause_rootfs
@@ -65,13 +65,13 @@ async def start_root(parts: Parts, sandbox: Sandbox) -> None:
 
 
 async def check_root(parts: Parts, sandbox: Sandbox) -> None:
-    """Raise Internal if a sandbox's process has ended by now."""
+    """Raise Internal if a sandbox's process has ended."""
     if needs_root(parts, sandbox) and not await runs(parts, sandbox.root):
         raise Internal(f"the process of sandbox {sandbox.id} ended while the sandbox was being set up")
 
 
 async def kill_root(parts: Parts, sandbox: Sandbox) -> None:
-    """End the process of the root container; DeadlineExceeded says what it does if it does not end."""
+    """Kill the root container's process. DeadlineExceeded describes a process that does not end."""
     executor = parts.executor(sandbox.handler)
     await executor.kill(sandbox.id, sandbox.id, signal.SIGKILL, process=sandbox.root)
     if sandbox.root is not None and not await parts.host.wait(sandbox.root, timeout=KILL_PATIENCE):
@@ -80,7 +80,7 @@ async def kill_root(parts: Parts, sandbox: Sandbox) -> None:
 
 
 async def remove_root(parts: Parts, sandbox: Sandbox) -> None:
-    """End the root container and give back everything of it; idempotent, also where there is none."""
+    """Remove the root container and its resources. Idempotent."""
     await kill_root(parts, sandbox)
     await finish_monitor(parts, sandbox.monitor)
     await erase(parts, sandbox, sandbox.id)
@@ -92,7 +92,7 @@ async def root_ended(parts: Parts, sandbox: Sandbox) -> None:
     """Record that a sandbox's process ended by itself: the sandbox is no longer ready."""
     if sandbox.ready:
         await record_end(parts, sandbox)
-        _log.warning("sandbox ended by itself", sandbox=sandbox.id, handler=sandbox.handler)
+        _log.warning("the sandbox's process ended unexpectedly", sandbox=sandbox.id, handler=sandbox.handler)
 
 
 async def record_end(parts: Parts, sandbox: Sandbox) -> None:

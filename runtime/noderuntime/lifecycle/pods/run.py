@@ -1,4 +1,4 @@
-"""RunPodSandbox: an intent, files, pinned namespaces, the network, and a root container if need be."""
+"""RunPodSandbox: an intent, files, pinned namespaces, the network, and a root container where needed."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ _SHM_OPTIONS = ("nosuid", "nodev", "noexec", "mode=1777", "size=65536k")
 
 
 async def run_pod_sandbox(parts: Parts, config: api_pb2.PodSandboxConfig, handler: str) -> str:
-    """Make a sandbox ready for containers and return its ID (CRI RunPodSandbox).
+    """Create a sandbox, make it ready for containers and return its ID (CRI RunPodSandbox).
 
-    A sandbox that was finished after its call had been given up is returned to the retry.
-    Raises InvalidArgument for what can never work, AlreadyExists when another sandbox has the
-    name and attempt; on any error nothing is left.
+    A retry gets the sandbox that was finished after the first call was cancelled. InvalidArgument for a
+    request that can never work, AlreadyExists if another sandbox has the name and attempt. After an
+    error, nothing is left.
     """
     parts.executor(handler)
     _check(config)
     key = sandbox_name(config.metadata)
-    asked = handler, config.SerializeToString(deterministic=True)
+    request = handler, config.SerializeToString(deterministic=True)
     name = f"RunPodSandbox {config.metadata.namespace}/{config.metadata.name}"
-    return await parts.work.once(key, asked, lambda: _run(parts, config, handler), name=name)
+    return await parts.work.once(key, request, lambda: _run(parts, config, handler), name=name)
 
 
 def _check(config: api_pb2.PodSandboxConfig) -> None:
@@ -77,7 +77,9 @@ async def _run(parts: Parts, config: api_pb2.PodSandboxConfig, handler: str) -> 
         sandbox.cni_result = await parts.network.configuration()
     cgroup_of(parts, sandbox)
     if user_of(parts, sandbox) and not (await parts.probes.features(handler)).user_namespaces:
-        raise InvalidArgument(f"handler {handler} offers no user namespaces on this node (hostUsers: false)")
+        raise InvalidArgument(
+            f"handler {handler} does not support user namespaces on this node (hostUsers: false)"
+        )
     parts.executor(handler)  # a reload may have removed it meanwhile
     bind_sandbox(sandbox)
     async with Undo(f"run sandbox {sandbox.id}") as undo:
@@ -90,12 +92,12 @@ async def _run(parts: Parts, config: api_pb2.PodSandboxConfig, handler: str) -> 
     parts.events.publish(sandbox.id, sandbox.id, api_pb2.CONTAINER_CREATED_EVENT)
     parts.events.publish(sandbox.id, sandbox.id, api_pb2.CONTAINER_STARTED_EVENT)
     took = (sandbox.ready_at - sandbox.created_at) // 1_000_000
-    _log.info("sandbox runs", sandbox=sandbox.id, handler=handler, ms=took)
+    _log.info("sandbox is ready", sandbox=sandbox.id, handler=handler, ms=took)
     return sandbox.id
 
 
 async def _close_record(parts: Parts, sandbox: Sandbox, undo: Undo) -> None:
-    """Drop the record, or keep it as a sandbox that is not ready, whose removal is left to the caller."""
+    """Drop the record, or keep it as a sandbox that is not ready, which the caller has to remove."""
     if undo.complete:
         await parts.ledger.sandboxes.drop(sandbox)
     else:
@@ -103,7 +105,7 @@ async def _close_record(parts: Parts, sandbox: Sandbox, undo: Undo) -> None:
 
 
 async def _make(parts: Parts, sandbox: Sandbox, undo: Undo) -> None:
-    """Make everything that the record speaks of."""
+    """Create everything that the record names."""
     paths = parts.paths.sandbox(sandbox.id)
     undo.add("files", lambda: parts.host.remove_tree(paths.dir))
     await FILES.run(write_files, paths, sandbox.config, user_of(parts, sandbox))
@@ -111,7 +113,7 @@ async def _make(parts: Parts, sandbox: Sandbox, undo: Undo) -> None:
         await make_log_directory(sandbox.config.log_directory)
     undo.add("namespaces and mounts", lambda: release.unpin(parts, sandbox))
     with parts.metrics.phase("namespaces", sandbox.handler):
-        # The plugins keep state on disk: the record has to be there before, should the power be cut.
+        # Plugins keep state on disk: the record must be on disk first, in case of a power cut.
         await together(
             _mount_shm(parts, sandbox),
             _pin(parts, sandbox),
@@ -137,7 +139,7 @@ async def _mount_shm(parts: Parts, sandbox: Sandbox) -> None:
 
 
 async def _pin(parts: Parts, sandbox: Sandbox) -> None:
-    """Make the namespaces; sysctls that belong to none of them are refused even if there are none to make."""
+    """Create and pin the namespaces. Sysctls of other namespaces are refused even if none is created."""
     sysctls: Mapping[str, str] = sandbox.config.linux.sysctls
     pins, user = pins_of(parts, sandbox), user_of(parts, sandbox)
     if pins or sysctls or user:
@@ -146,7 +148,7 @@ async def _pin(parts: Parts, sandbox: Sandbox) -> None:
 
 
 def pins_of(parts: Parts, sandbox: Sandbox) -> dict[NamespaceKind, Path]:
-    """Return the pins of the namespaces that a sandbox has of its own."""
+    """Return the pins of the sandbox's own namespaces."""
     paths = parts.paths.sandbox(sandbox.id)
     pins: dict[NamespaceKind, Path] = {}
     if wants_pod_network(sandbox.config):

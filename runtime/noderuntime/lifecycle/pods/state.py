@@ -1,4 +1,4 @@
-"""The state of a sandbox, derived from what has happened to it.
+"""The state of a sandbox, derived from its record.
 
 (an intent, not visible) ── run ──► SANDBOX_READY ── stop, or its own process ends ──► SANDBOX_NOTREADY
                                                                  ▲
@@ -12,5 +12,5 @@ from noderuntime.lifecycle.ledger.records import Sandbox
 
 
 def state_of(sandbox: Sandbox) -> api_pb2.PodSandboxState:
-    """Derive the CRI state."""
+    """Return the CRI state of a sandbox."""
     return api_pb2.SANDBOX_READY if sandbox.ready else api_pb2.SANDBOX_NOTREADY

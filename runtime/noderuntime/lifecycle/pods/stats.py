@@ -11,7 +11,7 @@ from noderuntime.lifecycle.stats.collect import PodTarget
 
 
 async def pod_sandbox_stats(parts: Parts, sandbox_id: str) -> api_pb2.PodSandboxStats:
-    """Look at one pod and its running containers (CRI PodSandboxStats)."""
+    """Return the statistics of a pod and its running containers (CRI PodSandboxStats)."""
     sandbox = parts.ledger.sandboxes.get(sandbox_id)
     [stats] = await parts.stats.sandboxes([_target(parts, sandbox)])
     return stats
@@ -20,7 +20,7 @@ async def pod_sandbox_stats(parts: Parts, sandbox_id: str) -> api_pb2.PodSandbox
 async def list_pod_sandbox_stats(
     parts: Parts, wanted: api_pb2.PodSandboxStatsFilter
 ) -> list[api_pb2.PodSandboxStats]:
-    """Look at the ready pods that pass every filter that is set (CRI ListPodSandboxStats)."""
+    """Return the statistics of ready pods that match the filter (CRI ListPodSandboxStats)."""
     ready = api_pb2.PodSandboxFilter(
         id=wanted.id,
         label_selector=wanted.label_selector,

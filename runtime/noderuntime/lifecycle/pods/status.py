@@ -18,7 +18,7 @@ from noderuntime.lifecycle.pods.state import state_of
 def pod_sandbox_status(
     parts: Parts, sandbox_id: str, *, verbose: bool = False
 ) -> api_pb2.PodSandboxStatusResponse:
-    """Describe a sandbox (CRI PodSandboxStatus); verbose adds its process and namespaces as JSON."""
+    """Return the status of a sandbox (CRI PodSandboxStatus). Verbose adds process and namespaces as JSON."""
     sandbox = parts.ledger.sandboxes.get(sandbox_id)
     containers = [c for c in parts.ledger.containers.of(sandbox.id) if c.visible]
     response = api_pb2.PodSandboxStatusResponse(
@@ -41,7 +41,7 @@ def pod_sandbox_status(
 
 
 def describe(sandbox: Sandbox) -> api_pb2.PodSandboxStatus:
-    """Put a sandbox's record into CRI's words; addresses only as long as it is ready."""
+    """Return the CRI status of a sandbox. It has addresses only while it is ready."""
     config = sandbox.config
     options = config.linux.security_context.namespace_options
     ips = sandbox.ips if sandbox.ready else ()

@@ -1,4 +1,4 @@
-"""StopPodSandbox: its containers end, everything it holds is given back, its record stays."""
+"""StopPodSandbox: its containers are stopped and its resources released; its record stays."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _log = log.get(__name__)
 
 
 async def stop_pod_sandbox(parts: Parts, sandbox_id: str) -> None:
-    """Stop a sandbox (CRI StopPodSandbox); missing or stopped is no error.
+    """Stop a sandbox (CRI StopPodSandbox). A missing or stopped sandbox is not an error.
 
-    What fails half-way is done at the next call: the kubelet repeats it until it succeeds.
+    The next call continues a stop that failed: the kubelet repeats the call until it succeeds.
     """
     sandbox = parts.ledger.sandboxes.find(check_id(sandbox_id, "sandbox ID"))
     if sandbox is not None and sandbox.visible:
@@ -35,7 +35,7 @@ async def _stop(parts: Parts, sandbox: Sandbox) -> None:
 
 
 async def give_back(parts: Parts, sandbox: Sandbox) -> None:
-    """Do the work of a stop; the caller holds the sandbox's lock."""
+    """Stop the containers and release the resources. The caller holds the sandbox's lock."""
     if sandbox.released_at:
         return
     if not sandbox.stopped_at:
@@ -51,13 +51,15 @@ async def give_back(parts: Parts, sandbox: Sandbox) -> None:
 
 
 async def _end_containers(parts: Parts, sandbox: Sandbox) -> None:
-    """End the containers of a sandbox; where they live in its process, that process if they do not end."""
+    """Stop the containers. If they run inside the sandbox's process and do not end, kill that process."""
     try:
         await _end_all(parts, sandbox)
     except NoderuntimeError as error:
         if not parts.executor(sandbox.handler).traits.root_container:
             raise
-        _log.warning("containers are ended with their sandbox", sandbox=sandbox.id, error=error)
+        _log.warning(
+            "stopping containers failed; their sandbox's process is killed", sandbox=sandbox.id, error=error
+        )
         await kill_root(parts, sandbox)
         await _end_all(parts, sandbox)
 

@@ -195,7 +195,7 @@ async def test_a_start_that_fails(node, sandbox):
 
 @pytest.mark.parametrize("late", ["", "!"])
 @pytest.mark.parametrize("step", ["image", "prepare", "create"])
-async def test_a_failure_at_any_step_leaves_nothing(node, sandbox, step, late):
+async def test_failure_at_any_step_leaves_nothing(node, sandbox, step, late):
     if (step, late) == ("image", "!"):
         return
     before = node.world.left()
@@ -219,7 +219,7 @@ async def test_a_log_with_words_in_it_is_not_removed(node, sandbox):
     assert log.read_text() == "last words\n"
 
 
-async def test_what_cannot_be_undone_is_left_to_the_kubelet(node, sandbox):
+async def test_failed_undo_leaves_a_sandbox_for_the_kubelet(node, sandbox):
     node.world.fail |= {"create", "release"}
     with pytest.raises(Internal, match="create fails"):
         await create_container(node.parts, sandbox, container_config())
@@ -345,7 +345,7 @@ async def test_bad_requests(node, sandbox):
     assert not node.world.snapshots
 
 
-async def test_filters(node, sandbox, running):
+async def test_list_returns_sandboxes_that_match_the_filter(node, sandbox, running):
     other = await run_pod_sandbox(node.parts, pod_config("other"), "runc")
     there = await create_container(node.parts, other, container_config(labels={"a": "b"}))
 

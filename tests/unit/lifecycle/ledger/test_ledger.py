@@ -72,7 +72,7 @@ _ADDED = (
 
 
 @pytest.mark.parametrize("version", range(1, len(_ADDED) + 1))
-async def test_a_ledger_of_an_older_daemon_goes_on(tmp_path, version):
+async def test_ledger_of_an_older_daemon_is_migrated(tmp_path, version):
     without = [column for columns in _ADDED[version - 1 :] for column in columns]
     expected = full_container()
     if "image_ref" in without:
@@ -92,7 +92,7 @@ async def test_a_ledger_of_an_older_daemon_goes_on(tmp_path, version):
     await ledger.close()
 
 
-async def test_everything_is_there_after_reopening(tmp_path):
+async def test_reopened_ledger_has_all_records(tmp_path):
     ledger = Ledger(tmp_path)
     await ledger.sandboxes.add(full_sandbox())
     await ledger.containers.add(full_container())
@@ -124,7 +124,7 @@ async def test_records_are_found_by_id_prefix_name_and_owner(node):
         table.get("../x")
 
 
-async def test_a_name_is_taken_until_its_record_is_dropped(node):
+async def test_name_is_taken_until_its_record_is_dropped(node):
     table = node.parts.ledger.sandboxes
     first = full_sandbox(A)
     await table.add(first)
@@ -145,19 +145,19 @@ async def test_save_during_a_drop_does_not_restore_the_row(node):
     assert list((await node.restart()).ledger.sandboxes) == []
 
 
-async def test_an_intent_is_not_visible(node):
+async def test_intent_is_not_visible(node):
     await node.parts.ledger.sandboxes.add(Sandbox(A, "runc", pod_config(), 1))
     with pytest.raises(NotFound):
         node.parts.ledger.sandboxes.get(A)
     assert node.parts.ledger.sandboxes.find(A) is not None
 
 
-async def test_a_second_daemon_is_kept_out(node):
+async def test_second_daemon_is_refused(node):
     with pytest.raises(FailedPrecondition, match="another noderuntime already uses"):
         Ledger(node.directory / "state")
 
 
-async def test_a_damaged_ledger_is_one_clear_error(tmp_path):
+async def test_damaged_ledger_is_one_clear_error(tmp_path):
     (tmp_path / "ledger.db").write_bytes(b"not a database at all" * 100)
     with pytest.raises(FailedPrecondition, match=r"cannot be read .* move it away"):
         Ledger(tmp_path)
@@ -194,7 +194,7 @@ async def test_ledger_ignores_and_keeps_an_unreadable_row(tmp_path, caplog, colu
     assert kept == [(DAMAGE[column],)]
 
 
-async def test_a_write_that_fails_takes_the_record_back(node):
+async def test_failed_write_removes_the_new_record(node):
     ledger = node.parts.ledger
     await ledger.set_meta("x", "y")
     connection = sqlite3.connect(node.directory / "state/ledger.db")

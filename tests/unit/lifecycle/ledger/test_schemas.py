@@ -125,7 +125,7 @@ async def test_catalog_of_the_next_schema_is_used_and_kept(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("steps", [STEPS, catalog.STEPS], ids=["ledger", "image catalog"])
-def test_a_step_is_additive_or_names_its_oldest_reader(steps: tuple[str, ...]) -> None:
+def test_step_is_additive_or_names_its_oldest_reader(steps: tuple[str, ...]) -> None:
     for number, step in enumerate(steps[1:], 2):
         statements = [" ".join(part.split()) for part in step.split(";") if part.strip()]
         added = {name for statement in statements for name in ADDED.findall(statement)}

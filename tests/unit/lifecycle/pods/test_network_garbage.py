@@ -61,13 +61,13 @@ async def test_gc_that_fails_is_logged_and_repeated(node, caplog, error, pause, 
     assert [record.message for record in caplog.records].count("CNI GC failed") == logged
 
 
-async def test_a_record_is_on_disk_before_plugins_begin(node, monkeypatch):
+async def test_record_is_on_disk_before_plugins_run(node, monkeypatch):
     monkeypatch.setattr(node.parts.ledger, "sync", lambda: node.world.step("sync"))
     await run_pod_sandbox(node.parts, pod_config(), "runc")
     assert node.world.trace.index("sync") < node.world.trace.index("attach")
 
 
-async def test_a_record_that_cannot_be_flushed_fails_the_pod(node, monkeypatch):
+async def test_record_that_cannot_be_flushed_fails_the_pod(node, monkeypatch):
     monkeypatch.setattr(node.parts.ledger, "sync", lambda: node.world.step("sync"))
     node.world.fail = {"sync"}
     with pytest.raises(Internal, match="sync fails"):

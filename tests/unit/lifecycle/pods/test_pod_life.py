@@ -53,7 +53,7 @@ def hidden_container(name="app", **fields):
     return config
 
 
-async def test_a_pod_lives_and_leaves_nothing(node):
+async def test_stopped_and_removed_pod_leaves_nothing(node):
     sandbox = await run_pod_sandbox(node.parts, pod_config(labels={"a": "b"}), "runc")
     status = pod_sandbox_status(node.parts, sandbox).status
     assert status.state == api_pb2.SANDBOX_READY
@@ -73,7 +73,7 @@ async def test_a_pod_lives_and_leaves_nothing(node):
 
 
 @pytest.mark.parametrize(("config", "handler"), [(shared_pod(), "runc"), (pod_config(), "gvisor")])
-async def test_a_root_container_runs_where_one_is_needed(node, config, handler):
+async def test_root_container_is_created_where_needed(node, config, handler):
     sandbox = await run_pod_sandbox(node.parts, config, handler)
     assert node.world.runtime[sandbox].started
     assert node.world.trace.index("attach") < node.world.trace.index("start")
@@ -83,7 +83,7 @@ async def test_a_root_container_runs_where_one_is_needed(node, config, handler):
     assert not node.left()
 
 
-async def test_a_host_network_pod_has_nothing_pinned(node):
+async def test_host_network_pod_has_no_pins(node):
     sandbox = await run_pod_sandbox(node.parts, host_pod(), "runc")
     assert not node.world.left()
     assert pod_sandbox_status(node.parts, sandbox).status.network.ip == ""
@@ -92,7 +92,7 @@ async def test_a_host_network_pod_has_nothing_pinned(node):
     assert not node.left()
 
 
-async def test_a_user_namespace_is_pinned_and_given_back(node):
+async def test_user_namespace_is_pinned_and_released(node):
     sandbox = await run_pod_sandbox(node.parts, hidden_pod(), "runc")
     assert node.parts.paths.sandbox(sandbox).user in node.world.pins
     container = await create_container(node.parts, sandbox, hidden_container())
@@ -103,20 +103,20 @@ async def test_a_user_namespace_is_pinned_and_given_back(node):
 
 
 @pytest.mark.parametrize("step", ["mount", "pin", "attach", "mount!", "pin!", "attach!"])
-async def test_a_failure_leaves_no_user_namespace(node, step):
+async def test_failed_run_leaves_no_user_namespace(node, step):
     node.world.fail.add(step)
     with pytest.raises(Internal):
         await run_pod_sandbox(node.parts, hidden_pod(), "runc")
     assert not node.left()
 
 
-async def test_a_handler_without_user_namespaces_refuses_them(node):
-    with pytest.raises(InvalidArgument, match="gvisor offers no user namespaces"):
+async def test_run_refuses_userns_the_handler_does_not_support(node):
+    with pytest.raises(InvalidArgument, match="gvisor does not support user namespaces"):
         await run_pod_sandbox(node.parts, hidden_pod(), "gvisor")
     assert node.world.trace == []
 
 
-async def test_mounts_that_a_handler_cannot_make_are_refused(node):
+async def test_create_refuses_mounts_the_handler_cannot_make(node):
     sandbox = await run_pod_sandbox(node.parts, pod_config(), "gvisor")
     ids = [api_pb2.IDMapping(length=1)]
     recursive = api_pb2.Mount(container_path="/a", host_path="/", readonly=True, recursive_read_only=True)
@@ -128,7 +128,7 @@ async def test_mounts_that_a_handler_cannot_make_are_refused(node):
     assert not node.world.snapshots
 
 
-async def test_stop_and_remove_twice_and_of_nothing(node):
+async def test_stop_and_remove_are_idempotent(node):
     sandbox = await run_pod_sandbox(node.parts, pod_config(), "runc")
     await asyncio.gather(*(stop_pod_sandbox(node.parts, sandbox) for _ in range(3)))
     assert node.world.trace.count("detach") == 1
@@ -137,7 +137,7 @@ async def test_stop_and_remove_twice_and_of_nothing(node):
     await remove_pod_sandbox(node.parts, sandbox)
 
 
-async def test_remove_ends_and_removes_the_containers(node):
+async def test_remove_stops_and_removes_the_containers(node):
     sandbox = await run_pod_sandbox(node.parts, pod_config(), "gvisor")
     for name in ("one", "two"):
         container = await create_container(node.parts, sandbox, container_config(name))
@@ -150,7 +150,7 @@ async def test_remove_ends_and_removes_the_containers(node):
 @pytest.mark.parametrize("late", ["", "!"])
 @pytest.mark.parametrize("handler", ["runc", "gvisor"])
 @pytest.mark.parametrize("step", ["mount", "pin", "attach", "create", "start"])
-async def test_a_failure_at_any_step_leaves_nothing(node, step, handler, late):
+async def test_failure_at_any_step_leaves_nothing(node, step, handler, late):
     node.world.fail.add(step + late)
     if handler == "runc" and step in ("create", "start"):
         await run_pod_sandbox(node.parts, pod_config(), handler)
@@ -162,7 +162,7 @@ async def test_a_failure_at_any_step_leaves_nothing(node, step, handler, late):
     assert await run_pod_sandbox(node.parts, pod_config(), handler)
 
 
-async def test_what_cannot_be_undone_is_left_to_the_kubelet(node):
+async def test_failed_undo_leaves_a_sandbox_for_the_kubelet(node):
     node.world.fail |= {"attach!", "detach"}
     with pytest.raises(Internal, match="attach fails late"):
         await run_pod_sandbox(node.parts, pod_config(), "runc")
@@ -175,7 +175,7 @@ async def test_what_cannot_be_undone_is_left_to_the_kubelet(node):
     assert not node.left()
 
 
-async def test_a_call_that_was_given_up_is_finished_for_the_retry(node):
+async def test_retry_gets_the_sandbox_of_a_cancelled_call(node):
     node.world.hold["attach"] = asyncio.Event()
     call = asyncio.create_task(run_pod_sandbox(node.parts, pod_config(), "runc"))
     await node.world.held.wait()
@@ -190,7 +190,7 @@ async def test_a_call_that_was_given_up_is_finished_for_the_retry(node):
     assert node.world.trace.count("attach") == 1
 
 
-async def test_a_result_that_nobody_took_is_handed_over_once(node):
+async def test_kept_result_is_returned_to_one_retry_only(node):
     node.world.hold["attach"] = asyncio.Event()
     call = asyncio.create_task(run_pod_sandbox(node.parts, pod_config(), "runc"))
     await node.world.held.wait()
@@ -203,7 +203,7 @@ async def test_a_result_that_nobody_took_is_handed_over_once(node):
         await run_pod_sandbox(node.parts, pod_config(), "runc")
 
 
-async def test_a_removed_sandbox_is_not_handed_over(node):
+async def test_retry_does_not_get_a_removed_sandbox(node):
     node.world.hold["attach"] = asyncio.Event()
     call = asyncio.create_task(run_pod_sandbox(node.parts, pod_config(), "runc"))
     await node.world.held.wait()
@@ -215,7 +215,7 @@ async def test_a_removed_sandbox_is_not_handed_over(node):
     assert await run_pod_sandbox(node.parts, pod_config(), "runc") != first.id
 
 
-async def test_another_attempt_is_another_sandbox(node):
+async def test_another_attempt_creates_another_sandbox(node):
     await run_pod_sandbox(node.parts, pod_config(), "runc")
     with pytest.raises(AlreadyExists):
         await run_pod_sandbox(node.parts, pod_config(), "gvisor")
@@ -247,7 +247,7 @@ async def test_another_attempt_is_another_sandbox(node):
         lambda c: setattr(c.linux.overhead, "cpuset_cpus", "all"),
     ],
 )
-async def test_what_can_never_work_is_refused_before_anything_is_made(node, spoil):
+async def test_invalid_config_is_refused_before_any_step(node, spoil):
     config = pod_config()
     spoil(config)
     with pytest.raises(InvalidArgument):
@@ -255,12 +255,12 @@ async def test_what_can_never_work_is_refused_before_anything_is_made(node, spoi
     assert node.world.trace == []
 
 
-async def test_an_unknown_handler_is_told_which_there_are(node):
+async def test_error_of_an_unknown_handler_names_the_known_ones(node):
     with pytest.raises(InvalidArgument, match="gvisor, runc"):
         await run_pod_sandbox(node.parts, pod_config(), "kata")
 
 
-async def test_dns_and_hostname_are_in_the_sandbox_files(node):
+async def test_sandbox_files_have_dns_and_hostname(node):
     dns = api_pb2.DNSConfig(servers=["10.96.0.10"], searches=["a.local", "b"], options=["ndots:5"])
     sandbox = await run_pod_sandbox(node.parts, pod_config(hostname="web-1", dns_config=dns), "runc")
     paths = node.parts.paths.sandbox(sandbox)
@@ -268,7 +268,7 @@ async def test_dns_and_hostname_are_in_the_sandbox_files(node):
     assert paths.hostname.read_text() == "web-1\n"
 
 
-async def test_new_limits_of_a_pod_are_kept(node):
+async def test_new_limits_of_a_pod_are_recorded(node):
     sandbox = await run_pod_sandbox(node.parts, pod_config(), "runc")
     limits = api_pb2.LinuxContainerResources
     overhead, resources = limits(cpu_shares=5), limits(memory_limit_in_bytes=1 << 30)
@@ -283,7 +283,7 @@ async def test_new_limits_of_a_pod_are_kept(node):
         await update_pod_sandbox_resources(node.parts, "a" * 64, overhead, resources)
 
 
-async def test_limits_of_a_pod_that_cannot_be_recorded_stay_as_they_were(node):
+async def test_limits_stay_if_they_cannot_be_recorded(node):
     sandbox = await run_pod_sandbox(node.parts, pod_config(), "runc")
     limits = api_pb2.LinuxContainerResources(cpu_shares=5)
     with closing(sqlite3.connect(node.directory / "state/ledger.db")) as ledger:
@@ -295,7 +295,7 @@ async def test_limits_of_a_pod_that_cannot_be_recorded_stay_as_they_were(node):
     assert (info["overhead"], info["resources"]) == ({}, {})
 
 
-async def test_filters(node):
+async def test_list_returns_sandboxes_that_match_the_filter(node):
     one = await run_pod_sandbox(node.parts, pod_config("one", labels={"app": "x", "n": "1"}), "runc")
     two = await run_pod_sandbox(node.parts, pod_config("two", labels={"app": "x", "n": "2"}), "runc")
     await stop_pod_sandbox(node.parts, two)
@@ -325,7 +325,7 @@ async def test_ambiguous_prefix_in_a_filter_is_refused(node):
         list_containers(node.parts, api_pb2.ContainerFilter(pod_sandbox_id=prefix))
 
 
-async def test_a_sandbox_whose_process_ends_is_not_ready(node):
+async def test_sandbox_whose_process_ends_is_not_ready(node):
     sandbox = await run_pod_sandbox(node.parts, pod_config(), "gvisor")
     node.world.exit(sandbox, 1)
     await root_ended(node.parts, node.parts.ledger.sandboxes.get(sandbox))
@@ -334,7 +334,7 @@ async def test_a_sandbox_whose_process_ends_is_not_ready(node):
     assert not node.left()
 
 
-async def test_events_tell_a_whole_life(node):
+async def test_events_cover_the_whole_life_of_a_pod(node):
     events = container_events(node.parts)
     first = asyncio.create_task(anext(events))
     await asyncio.sleep(0)

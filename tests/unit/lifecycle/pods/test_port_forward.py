@@ -20,7 +20,7 @@ def request(pod: str, *ports: int) -> api_pb2.PortForwardRequest:
     return api_pb2.PortForwardRequest(pod_sandbox_id=pod, port=ports)
 
 
-async def test_connections_are_made_in_the_pods_network(node: Node) -> None:
+async def test_port_forward_connects_in_the_pods_network(node: Node) -> None:
     pod = await run_pod_sandbox(node.parts, pod_config(), "runc")
     session = port_forward_session(node.parts, request(pod, 80, 443))
     assert (session.sandbox_id, session.ports) == (pod, (80, 443))
@@ -37,7 +37,7 @@ async def test_connections_are_made_in_the_pods_network(node: Node) -> None:
     assert executor.program.closed
 
 
-async def test_a_client_that_leaves_closes_its_connection(node: Node) -> None:
+async def test_client_that_leaves_closes_its_connection(node: Node) -> None:
     pod = await run_pod_sandbox(node.parts, pod_config(), "runc")
     executor = node.parts.executors["runc"]
     assert isinstance(executor, FakeExecutor)
@@ -50,7 +50,7 @@ async def test_a_client_that_leaves_closes_its_connection(node: Node) -> None:
     assert executor.program.closed
 
 
-async def test_a_pod_on_the_nodes_network_has_no_other(node: Node) -> None:
+async def test_port_forward_to_a_host_network_pod_uses_the_host(node: Node) -> None:
     config = pod_config()
     config.linux.security_context.namespace_options.network = api_pb2.NODE
     pod = await run_pod_sandbox(node.parts, config, "runc")
@@ -61,7 +61,7 @@ async def test_a_pod_on_the_nodes_network_has_no_other(node: Node) -> None:
     assert executor.connections == [(None, 8080)]
 
 
-async def test_only_into_pods_that_are_ready(node: Node) -> None:
+async def test_port_forward_needs_a_ready_pod(node: Node) -> None:
     with pytest.raises(NotFound):
         port_forward_session(node.parts, request("none"))
     pod = await run_pod_sandbox(node.parts, pod_config(), "runc")
@@ -74,7 +74,7 @@ async def test_only_into_pods_that_are_ready(node: Node) -> None:
 
 
 @pytest.mark.parametrize("ports", [(0,), (-1,), (65536,), tuple(range(1, 35))])
-async def test_ports_that_cannot_be(node: Node, ports: tuple[int, ...]) -> None:
+async def test_invalid_ports_are_refused(node: Node, ports: tuple[int, ...]) -> None:
     pod = await run_pod_sandbox(node.parts, pod_config(), "runc")
     with pytest.raises(InvalidArgument, match="at most 32 numbers from 1 to 65535"):
         port_forward_session(node.parts, request(pod, *ports))

@@ -41,22 +41,22 @@ async def removed(host: Systemd, driver: str, parent: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize("status", [0, 5], ids=["stopped", "not loaded"])
-async def test_systemd_forgets_the_slice_that_was_made_for_the_pod(status: int) -> None:
+async def test_slice_of_the_pod_is_stopped(status: int) -> None:
     stop = f"systemctl --no-ask-password stop noderuntime-{ID[:12]}.slice"
     assert await removed(Systemd(status), "systemd") == [f"{SLICE}/noderuntime-monitor", stop, SLICE]
 
 
-async def test_a_slice_that_stays_is_an_error() -> None:
+async def test_slice_that_cannot_be_stopped_is_an_error() -> None:
     with pytest.raises(ToolError, match="systemctl stop failed with exit status 1: no bus"):
         await removed(Systemd(1), "systemd")
 
 
-async def test_the_kubelets_slice_is_the_kubelets() -> None:
+async def test_slice_of_the_kubelet_is_not_stopped() -> None:
     parent = "/kubepods.slice/kubepods-pod1.slice"
     assert await removed(Systemd(), "systemd", parent) == [f"{parent}/noderuntime-monitor"]
 
 
-async def test_without_systemd_the_cgroup_is_removed() -> None:
+async def test_cgroup_is_removed_without_systemd() -> None:
     assert await removed(Systemd(), "cgroupfs") == [
         f"/noderuntime/{ID}/noderuntime-monitor",
         f"/noderuntime/{ID}",
