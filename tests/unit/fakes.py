@@ -88,7 +88,7 @@ class FakeExecutor:
         await self.world.step("killed")
         return True
 
-    async def holds(self, container_id: str) -> bool:
+    async def has_state(self, container_id: str) -> bool:
         return container_id in self.world.runtime
 
     async def delete(self, container_id: str, sandbox_id: str) -> None:

@@ -44,7 +44,7 @@ async def _bundle(parts: Parts, container_id: str) -> None:
     """End what may run from a bundle, whose handler is unknown, and remove it."""
     await end_monitor(parts, container_id)
     for executor in parts.executors.values():
-        if await executor.holds(container_id):
+        if await executor.has_state(container_id):
             await executor.delete(container_id, container_id)
     await parts.monitor.forget(container_id)
     paths = parts.paths.container(container_id)

@@ -487,7 +487,7 @@ async def test_stop_undoes_a_container_intent(node):
 
 
 class BrokenHandler(FakeExecutor):
-    async def holds(self, container_id):
+    async def has_state(self, container_id):
         return False
 
     async def kill(self, container_id, sandbox_id, signo, *, everything):

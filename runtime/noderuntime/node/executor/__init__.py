@@ -1,1 +1,1 @@
-"""Handlers: OCI runtimes driven through their command line."""
+"""Runtime handlers: OCI runtimes that are driven through their command line."""

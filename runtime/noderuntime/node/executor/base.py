@@ -1,14 +1,14 @@
-"""What a handler is: an OCI runtime, driven through its command line.
+"""The protocol of runtime handlers: an OCI runtime, driven through its command line.
 
-One instance per configured handler, without state of its own: everything it
-needs to know of a container is in the bundle and in what the caller passes.
-``oci``, ``runc`` and ``gvisor`` follow this protocol; tests hold all three to it.
+There is one executor per configured handler. An executor has no state of its own: it takes all facts about a
+container from the bundle and from its arguments. ``oci``, ``runc`` and ``gvisor`` implement the protocol, and
+one test suite runs against all three.
 
-A container's life: ``conmon … -r RUNTIME`` runs the runtime's ``create``
-(:meth:`Executor.monitor_runtime` says which program and global flags that is),
-then :meth:`start`, then the process ends by itself or by :meth:`kill`, then
-:meth:`delete`. ``sandbox_id`` names the root container in every call, because
-gVisor's tool must find the sandbox that a sub-container lives in.
+    conmon … -r RUNTIME create ──► start ──► the process exits, or kill ──► delete
+
+:meth:`Executor.monitor_runtime` returns the program and the global flags for ``create``. ``sandbox_id`` is
+the ID of the root container. It is an argument of every call, because runsc must find the sandbox of a
+sub-container.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from noderuntime.node.host.base import Conversation, ProcessRef, Program
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the binary said of itself."""
+    """The version and the features that the handler's binary reports."""
 
     version: str
     user_namespaces: bool
@@ -35,7 +35,7 @@ class Traits:
     """The properties by which handlers differ. Other packages check a trait, never a handler's name."""
 
     root_container: bool = False
-    """Each sandbox needs a root container, whose process holds the memory of all its containers."""
+    """Each sandbox needs a root container. The memory of all its containers is charged to its process."""
     own_kernel: bool = False
     """Pods have their own kernel: the node's security modules, UTS namespace and loopback do not apply."""
     cdi_devices: bool = True
@@ -44,7 +44,7 @@ class Traits:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeCommand:
-    """The program that the monitor calls for ``create``, and its global flags."""
+    """The program that the monitor runs for ``create``, and its global flags."""
 
     path: Path
     flags: tuple[str, ...]
@@ -52,93 +52,93 @@ class RuntimeCommand:
 
 @dataclass(frozen=True, slots=True)
 class ExecResult:
-    """What an ExecSync process left."""
+    """The result of an ExecSync process."""
 
     exit_code: int
-    """The command's own; 128 + the signal's number when a signal ended it."""
+    """The exit code of the command, or 128 + the signal number if a signal ended it."""
     stdout: bytes
     stderr: bytes
 
 
 class Interactive(Protocol):
-    """Ways for a person into what runs."""
+    """The interactive part of an executor: exec and port forwarding."""
 
     async def exec(
         self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, stdin: bool
     ) -> Program:
-        """Start an OCI process in the container, on a terminal where it asks for one, and hold its stdio.
+        """Start an OCI process in the container and return it with its stdio (CRI: Exec).
 
-        Returns when it runs; ToolError with the runtime's words when it never will. The exit status is the
-        process's own. Whoever closes it early leaves the process to what a hung up terminal or a broken pipe
-        does to it.
+        It gets a terminal if its ``terminal`` is set. Returns once the process runs. ToolError with the
+        runtime's error message if it cannot be started. The exit status is that of the process. If the caller
+        closes it early, the process gets SIGHUP from its terminal, or EPIPE.
         """
 
     async def connect(self, sandbox_id: str, netns: Path | None, port: int) -> Conversation:
-        """Connect to a TCP port of the sandbox's localhost; a NoderuntimeError, here or in the
-        first reading, says why that is not possible.
+        """Connect to a TCP port of the sandbox's localhost (CRI: PortForward).
 
-        ``netns`` is the sandbox's network namespace; None means the node's own.
+        NoderuntimeError, here or in the first read, if the connection fails. ``netns`` is the sandbox's
+        network namespace, None for that of the node.
         """
 
 
 class Executor(Interactive, Protocol):
-    """One handler."""
+    """A runtime handler."""
 
     name: str
 
     @property
     def traits(self) -> Traits:
-        """The properties of this handler's pods; constant."""
+        """The properties of this handler's pods. They never change."""
 
     async def probe(self) -> Features:
-        """Ask the binary what it can do; ToolError with its words when broken, NotFound when missing."""
+        """Query the binary's features. ToolError with its output if it fails, NotFound if it is missing."""
 
     def monitor_runtime(self, container_id: str, sandbox_id: str, *, is_root: bool) -> RuntimeCommand:
-        """Name the program and flags with which the monitor runs ``create``."""
+        """Return the program and the flags with which the monitor runs ``create``."""
 
     def adapt_spec(self, spec: dict[str, Any], sandbox_id: str, *, is_root: bool) -> None:
-        """Change a finished OCI spec where this runtime needs it (annotations, namespaces)."""
+        """Change a finished OCI spec in place, as this runtime needs it (annotations, namespaces)."""
 
     async def start(self, container_id: str, sandbox_id: str, *, is_root: bool) -> None:
-        """Start what ``create`` prepared."""
+        """Start a created container (OCI: start)."""
 
     async def kill(
         self, container_id: str, sandbox_id: str, signo: int, *, process: ProcessRef | None = None
     ) -> bool:
-        """Signal a container's first process; SIGKILL ends a container of a sandbox's kernel with all it has.
+        """Signal the first process of a container. In a gVisor sandbox, SIGKILL kills all its processes.
 
-        ``process`` is the first process as the ledger knows it, which needs no state of the runtime's.
-        True when the signal is sent, whatever its effect; False for a container that has ended or is missing.
+        ``process`` is the first process from the ledger, for which the runtime's state is not needed.
+        Return True if the signal was sent, False if the container has ended or is missing.
         """
 
-    async def holds(self, container_id: str) -> bool:
-        """Tell whether the runtime's directory has state of a container; the runtime itself is not called."""
+    async def has_state(self, container_id: str) -> bool:
+        """Return whether the runtime's state directory has a container. Does not run the runtime."""
 
     async def delete(self, container_id: str, sandbox_id: str) -> None:
-        """Remove the runtime's state of a container, after killing what still runs; missing is no error.
+        """Kill a container's processes and remove its runtime state. No error if it is missing.
 
-        DeadlineExceeded says what a process does that does not end after SIGKILL.
+        DeadlineExceeded, with the state of the process, if a process does not end after SIGKILL.
         """
 
     async def exec_sync(
         self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, timeout: float | None
     ) -> ExecResult:
-        """Run an OCI process in the container; at the timeout kill it and raise DeadlineExceeded.
+        """Run an OCI process in the container to its end (CRI: ExecSync).
 
-        Each stream is cut at 16 MiB.
+        Kills it after ``timeout`` seconds and raises DeadlineExceeded. Each stream is truncated at 16 MiB.
         """
 
     async def update(self, container_id: str, sandbox_id: str, resources: Mapping[str, Any]) -> None:
-        """Set OCI ``linux.resources`` on a live container."""
+        """Set OCI ``linux.resources`` of a running container (CRI: UpdateContainerResources)."""
 
     async def checkpoint(
         self, container_id: str, sandbox_id: str, directory: Path, *, timeout: float
     ) -> None:
-        """Write images of a running container's processes below a directory.
+        """Write a checkpoint of a running container to a directory (CRI: CheckpointContainer).
 
-        DeadlineExceeded at the timeout (seconds); FailedPrecondition when the node lacks CRIU; Unimplemented
-        when this handler has no checkpoints. After an error the caller thaws the container's cgroup.
+        DeadlineExceeded after ``timeout`` seconds, FailedPrecondition if CRIU is not installed, Unimplemented
+        if this handler does not support checkpoints. After an error the caller thaws the container's cgroup.
         """
 
     async def pids(self, container_id: str, sandbox_id: str) -> Sequence[int]:
-        """List the host PIDs of a container; empty where they have none (gVisor)."""
+        """Return the host PIDs of a container. Containers in a gVisor sandbox have none."""

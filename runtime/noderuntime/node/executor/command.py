@@ -1,4 +1,4 @@
-"""Driving the command line of an OCI runtime: one binary, its global flags, and its words."""
+"""The command line of an OCI runtime: one binary, its global flags, and its errors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from noderuntime.node.host.base import Completed, Host, Program
 from noderuntime.node.host.words import one_line
 
 TIMEOUT = 60.0
-"""Seconds that a runtime may take for anything but an exec."""
+"""The deadline of every call but ``exec``, in seconds."""
 
 
 class OciCommand:
-    """An OCI runtime's binary with the flags that every call of it needs."""
+    """The binary of an OCI runtime, with the flags that every call needs."""
 
     def __init__(self, host: Host, binary: Path, flags: Sequence[str]) -> None:
         self._host = host
@@ -26,7 +26,7 @@ class OciCommand:
         self.flags = tuple(flags)
 
     async def call(self, verb: str, *arguments: str, timeout: float = TIMEOUT, stdin: bytes = b"") -> bytes:
-        """Run one verb and return its standard output; ToolError carries its complaint."""
+        """Run one verb and return its standard output. ToolError with its error message if it fails."""
         done = await self.run(verb, *arguments, timeout=timeout, stdin=stdin)
         if done.returncode != 0:
             raise self.failure(verb, done)
@@ -40,31 +40,31 @@ class OciCommand:
         output_limit: int = 1 << 20,
         stdin: bytes = b"",
     ) -> Completed:
-        """Run one verb and return how it ended; NotFound and ToolError when it cannot even be run."""
+        """Run one verb and return its result. NotFound or ToolError if the binary cannot be executed."""
         with self._startable(verb):
             return await self._host.run(
                 self._argv(verb, arguments), timeout=timeout, output_limit=output_limit, stdin=stdin
             )
 
     async def converse(self, verb: str, *arguments: str, stdin: bool, terminal: bool) -> Program:
-        """Start one verb and hold its stdio; NotFound and ToolError when it cannot even be run."""
+        """Start one verb and return it with its stdio. NotFound or ToolError if it cannot be executed."""
         with self._startable(verb):
             return await self._host.converse(self._argv(verb, arguments), stdin=stdin, terminal=terminal)
 
     async def query(self, verb: str, *arguments: str) -> Any:
-        """Run one verb that answers in JSON."""
+        """Run one verb and return its JSON output. ToolError if it fails or its output is not JSON."""
         answer = await self.call(verb, *arguments)
         try:
             return json.loads(answer)
         except ValueError as error:
-            raise ToolError(self.binary.name, verb, 0, f"no JSON: {one_line(answer.decode())}") from error
+            raise ToolError(self.binary.name, verb, 0, f"not JSON: {one_line(answer.decode())}") from error
 
     def _argv(self, verb: str, arguments: Sequence[str]) -> list[str]:
         return [str(self.binary), *self.flags, verb, *arguments]
 
     @contextmanager
     def _startable(self, verb: str) -> Iterator[None]:
-        """Say what it means when the binary cannot be run."""
+        """Translate the HostError of a binary that cannot be executed."""
         try:
             yield
         except HostError as error:
@@ -75,6 +75,6 @@ class OciCommand:
             raise
 
     def failure(self, verb: str, done: Completed) -> ToolError:
-        """Make an error of a call that failed."""
-        words = one_line((done.stderr or done.stdout).decode(errors="replace"))
-        return ToolError(self.binary.name, verb, done.returncode, words)
+        """Return the error of a failed call, with the last error message of its output."""
+        message = one_line((done.stderr or done.stdout).decode(errors="replace"))
+        return ToolError(self.binary.name, verb, done.returncode, message)

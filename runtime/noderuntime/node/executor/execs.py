@@ -1,8 +1,8 @@
-"""Execs: OCI processes that run in a container beside its first one.
+"""Execs: OCI processes that run in a container beside its first process.
 
-The runtime's ``exec`` stays in the foreground and carries the streams, the signals and the exit status.
-It writes a PID file when the process runs; before that, its output is about itself. A PID means this
-process only while the process lives, so it is identified when the file appears, not when it is killed.
+The runtime's ``exec`` stays in the foreground and forwards the streams, the signals and the exit status.
+It writes a PID file once the process runs. Output before that is the runtime's own. PIDs are reused, so the
+process is identified when the file appears, not when it is killed.
 """
 
 from __future__ import annotations
@@ -28,36 +28,36 @@ from noderuntime.node.host.inotify import CLOSE_WRITE, MOVED_TO, DirectoryWatch
 from noderuntime.node.host.process import read_pid
 
 OUTPUT_LIMIT = 16 << 20
-"""Bytes of each stream that a caller of ExecSync gets (CRI: ExecSync)."""
+"""The limit of each stream that ExecSync returns, in bytes (CRI: ExecSync)."""
 
 _END_SECONDS = 5.0
-"""How long the runtime may take to end after its process was killed."""
+"""How long to wait for the runtime to exit after its process was killed."""
 _ERROR_LIMIT = 1 << 16
-"""Bytes of the runtime's own output that are read for an error."""
+"""The limit of the runtime's own output in an error, in bytes."""
 
 Kill = Callable[[], Awaitable[None]]
-"""Kills one process of a container; one that has ended is no error."""
+"""Kills one process of a container. No error if it has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The container that a process is started in."""
+    """The container in which a process is started."""
 
     arguments: Callable[[str, str], Sequence[str]]
-    """From the paths of the process's spec and of the PID file to the arguments of ``exec``."""
+    """Returns the arguments of ``exec`` for the paths of the process's spec and of the PID file."""
     identify: Callable[[int], Awaitable[Kill]]
-    """Identifies the process whose PID the runtime wrote, which in gVisor is not one of the node."""
+    """Identifies the process whose PID the runtime wrote. In gVisor it is a PID of the sandbox."""
 
 
 class Started(NamedTuple):
-    """A process that runs."""
+    """A running process, and the function that kills it."""
 
     program: Program
     kill: Kill
 
 
 class Execs:
-    """The execs of one runtime. ``directory`` holds the spec and the PID file of each."""
+    """The execs of one runtime. ``directory`` contains the spec and the PID file of each."""
 
     def __init__(self, runtime: OciCommand, directory: Path) -> None:
         self._runtime = runtime
@@ -65,9 +65,9 @@ class Execs:
         self._pidfiles = PidFiles(directory)
 
     async def run(self, target: Target, process: Mapping[str, Any], *, timeout: float | None) -> ExecResult:
-        """Run a process without input to its end (CRI ExecSync).
+        """Run a process without input to its end (CRI: ExecSync).
 
-        At the timeout (seconds) kill it and raise DeadlineExceeded. ToolError when it never ran.
+        Kills it after ``timeout`` seconds and raises DeadlineExceeded. ToolError if it cannot be started.
         """
         async with self._files(process) as (spec, pidfile), tasks.Scope() as scope:
             arguments = target.arguments(str(spec), str(pidfile))
@@ -84,12 +84,12 @@ class Execs:
             finally:
                 if not running.done():
                     await tasks.finish(_end(target, running, identified, pidfile), name="end an exec")
-            if await FILES.run(read_pid, pidfile) is None:  # the output is about the runtime itself
+            if await FILES.run(read_pid, pidfile) is None:  # the output is the runtime's own
                 raise self._runtime.failure("exec", done)
         return ExecResult(shell_status(done.returncode), done.stdout, done.stderr)
 
     async def start(self, target: Target, process: Mapping[str, Any], *, stdin: bool) -> Started:
-        """Return the process when it runs, with its stdio held (CRI Exec). ToolError when it never ran."""
+        """Return the process once it runs, with its stdio (CRI: Exec). ToolError if it cannot be started."""
         async with self._files(process) as (spec, pidfile):
             arguments = target.arguments(str(spec), str(pidfile))
             terminal = bool(process.get("terminal"))
@@ -105,7 +105,7 @@ class Execs:
                 raise
 
     async def _started(self, target: Target, program: Program, pidfile: Path) -> Kill | None:
-        """Wait until the process runs; None when the runtime ended before."""
+        """Wait until the process runs and identify it. None if the runtime ended without a PID."""
         async with tasks.Scope() as scope:
             identified = scope.start(self._identified(target, pidfile), name="identify an exec's process")
             ended = scope.start(program.ended(), name="await the end of a runtime")
@@ -122,7 +122,7 @@ class Execs:
 
     @asynccontextmanager
     async def _files(self, process: Mapping[str, Any]) -> AsyncIterator[tuple[Path, Path]]:
-        """Write the spec of a process; yield its path and that of the PID file, and remove both."""
+        """Write the spec of a process, yield its path and that of the PID file, and remove both files."""
         spec = self._directory / f"{secrets.token_hex(8)}.json"
         pidfile = spec.with_suffix(".pid")
         try:
@@ -134,9 +134,9 @@ class Execs:
 
 
 class PidFiles:
-    """PID files that runtimes write into a directory.
+    """The PID files that runtimes write into a directory. For use on one event loop.
 
-    All that are awaited share one inotify instance: a node has only 128. For use on one event loop.
+    All waiters share one inotify instance, because the default limit (max_user_instances) is 128.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -145,7 +145,7 @@ class PidFiles:
         self._watch: DirectoryWatch | None = None
 
     async def written(self, file: Path) -> int:
-        """Wait until the file holds a PID, and return it."""
+        """Wait until the file contains a PID, and return it."""
         changed = self._await(file)
         try:
             while (pid := await FILES.run(read_pid, file)) is None:
@@ -182,9 +182,9 @@ async def _end(
     identified: asyncio.Task[Kill],
     pidfile: Path,
 ) -> None:
-    """Kill the process, so that its runtime ends by itself; end the runtime if it does not.
+    """Kill the process, so that its runtime exits. Kill the runtime if it does not.
 
-    Killing only the runtime would leave the process in the container running.
+    If only the runtime were killed, the process in the container would keep running.
     """
     known = identified.done() and identified.exception() is None
     try:
@@ -194,13 +194,13 @@ async def _end(
     finally:
         running.cancel()
         await tasks.settle(running)
-    if not known and (pid := await FILES.run(read_pid, pidfile)) is not None:  # it was just starting
+    if not known and (pid := await FILES.run(read_pid, pidfile)) is not None:  # it has just started
         kill = await target.identify(pid)
         await kill()
 
 
 async def _output(program: Program) -> bytes:
-    """Read what the runtime wrote about its failure."""
+    """Return the output of a runtime that failed."""
     output = b""
     while len(output) < _ERROR_LIMIT:
         _, data = await program.read()

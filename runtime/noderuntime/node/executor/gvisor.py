@@ -1,10 +1,10 @@
-"""The ``gvisor`` handler: pods with a kernel of their own, by ``runsc``.
+"""The ``gvisor`` handler: pods with their own kernel, run by ``runsc``.
 
-A pod is one sandbox, a process of the node, made by the root container. Its other
-containers live inside and have no process on the node: a small shell stands in for each
-(``gvisor_stand_in.sh``), so that its monitor has stdio to hold and an exit status to keep.
+A pod is one sandbox, which is a process of the node and is created with the root container. The other
+containers run inside the sandbox and have no process on the node. A small shell stands in for each of them
+(``gvisor_stand_in.sh``): it holds the stdio and exits with the container's exit status, as conmon expects.
 
-Every call of a sandbox needs the same global flags, and the state of all lies in one root.
+All calls for a sandbox need the same global flags. The state of all sandboxes is in one root directory.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _SANDBOX = "io.kubernetes.cri.sandbox-id"
 _START = b"start\n"
 _KILL_TIMEOUT = 10.0
 _ENDING = 2.0
-"""Seconds that a container can take to end when a signal no longer reaches it."""
+"""How long to wait for the end of a container that can no longer be signalled."""
 
 
 class GvisorExecutor:
@@ -64,11 +64,11 @@ class GvisorExecutor:
             "--platform=systrap",
             "--network=sandbox",
             "--overlay2=none",  # a writable layer in the sandbox's memory would escape stats and limits
-            "--oci-seccomp",  # profiles of the pod's own; ignored without it
-            "--allow-suid",  # what no_new_privs is there to prevent
-            "--allow-flag-override",  # by annotations of ours alone: the pod's are not passed on
+            "--oci-seccomp",  # apply the pod's seccomp profiles, which runsc ignores by default
+            "--allow-suid",  # as on Linux: no_new_privs is what disables set-user-ID programs
+            "--allow-flag-override",  # only by annotations of noderuntime: the pod's are not passed on
         ]
-        # On cgroup v1 runsc makes its cgroups itself, where systemd makes everybody else's too.
+        # On cgroup v1 runsc creates the cgroups itself, in the directories that systemd would use.
         self._slices_as_paths = systemd_cgroup and host.cgroup_version() == 1
         if systemd_cgroup and not self._slices_as_paths:
             flags.append("--systemd-cgroup")
@@ -76,7 +76,7 @@ class GvisorExecutor:
         self._execs = Execs(self._runsc, run_dir / "exec")
 
     async def probe(self) -> Features:
-        """Ask ``runsc --version``: its first line ends with the version."""
+        """Return the version, from the first line of ``runsc --version``, and the fixed features."""
         first, _, _ = (await self._runsc.call("--version")).decode(errors="replace").partition("\n")
         return Features(
             version=first.rpartition(" ")[2] or "unknown",
@@ -85,7 +85,7 @@ class GvisorExecutor:
         )
 
     def monitor_runtime(self, container_id: str, sandbox_id: str, *, is_root: bool) -> RuntimeCommand:
-        """The monitor runs runsc for the sandbox itself, and the stand-in for its containers."""
+        """Return runsc for the root container, and the stand-in for the other containers."""
         if is_root:
             return RuntimeCommand(self._runsc.binary, self._runsc.flags)
         sandbox = str(self._bundles / sandbox_id / "pidfile")
@@ -93,7 +93,7 @@ class GvisorExecutor:
         return RuntimeCommand(self._busybox, ("sh", str(_STAND_IN), str(self._busybox), sandbox, *runsc))
 
     def adapt_spec(self, spec: dict[str, Any], sandbox_id: str, *, is_root: bool) -> None:
-        """Say which container is the sandbox; without a network namespace it uses the node's network."""
+        """Annotate the container's type and sandbox. Without a network namespace use the node's network."""
         translate(spec)
         annotations = spec.setdefault("annotations", {})
         annotations[_TYPE] = "sandbox" if is_root else "container"
@@ -105,7 +105,11 @@ class GvisorExecutor:
             spec["linux"]["cgroupsPath"] = scope_path(spec["linux"]["cgroupsPath"])
 
     async def start(self, container_id: str, sandbox_id: str, *, is_root: bool) -> None:
-        """Start the sandbox, or tell a container's stand-in to start it, and hear how that went."""
+        """Start the sandbox, or make the container's stand-in start the container, and wait for the result.
+
+        FailedPrecondition if the monitor has ended or the container is killed meanwhile, ToolError with the
+        message of runsc if the start fails, DeadlineExceeded if it hangs.
+        """
         if is_root:
             await self._runsc.call("start", container_id)
             return
@@ -129,25 +133,25 @@ class GvisorExecutor:
     async def kill(
         self, container_id: str, sandbox_id: str, signo: int, *, process: ProcessRef | None = None
     ) -> bool:
-        """Signal the sandbox by its process, a container through runsc; one that has not started is ended."""
+        """Signal the sandbox's process, or a container through runsc. Kill an unstarted container."""
         if container_id == sandbox_id and process is not None:
             return await self._host.signal(process, signo)
         return await self._end_unstarted(container_id, process) or await self._kill_inside(
             container_id, signo, process
         )
 
-    async def holds(self, container_id: str) -> bool:
-        """Look for the container's state file."""
-        return await FILES.run(self._known, container_id)
+    async def has_state(self, container_id: str) -> bool:
+        """Return whether runsc has a state file of the container."""
+        return await FILES.run(self._has_state_file, container_id)
 
     async def delete(self, container_id: str, sandbox_id: str) -> None:
-        """Remove a container, or with its root container the sandbox; what still runs is killed."""
+        """Kill and remove a container, or the whole sandbox if it is the root container."""
         await self._end_unstarted(container_id)
-        if await self.holds(container_id):
+        if await self.has_state(container_id):
             await self._runsc.call("delete", "--force", container_id)
         await FILES.run(self._remove_locks, sandbox_id)
-        if not await FILES.run(self._known, "*"):
-            # The gofers' empty network namespace, which runsc pins for them all and makes anew when missing.
+        if not await FILES.run(self._has_state_file, "*"):
+            # The empty network namespace of all gofers. runsc pins it, and creates it again if it is missing.
             await self._host.unpin_namespaces([self._root / "null-netns"])
 
     async def exec_sync(
@@ -159,12 +163,12 @@ class GvisorExecutor:
     async def exec(
         self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, stdin: bool
     ) -> Program:
-        """Start a process with ``runsc exec``, which stays as long as it does."""
+        """Start a process with ``runsc exec``, which runs as long as the process."""
         started = await self._execs.start(self._target(container_id), process, stdin=stdin)
         return started.program
 
     async def connect(self, sandbox_id: str, netns: Path | None, port: int) -> Conversation:
-        """Have the sandbox connect: its network stack is its own, and knows nothing of the namespace's lo."""
+        """Connect from inside the sandbox, whose network stack does not use the namespace's ``lo``."""
         program, kill = await self._execs.start(
             self._target(sandbox_id), connecting_process(port), stdin=True
         )
@@ -179,16 +183,16 @@ class GvisorExecutor:
     async def checkpoint(
         self, container_id: str, sandbox_id: str, directory: Path, *, timeout: float
     ) -> None:
-        """Refuse: runsc knows only checkpoints of whole sandboxes."""
+        """Raise Unimplemented: runsc can only checkpoint whole sandboxes."""
         raise Unimplemented(f"handler {self.name} offers no checkpoints of single containers")
 
     async def pids(self, container_id: str, sandbox_id: str) -> Sequence[int]:
-        """Containers of a sandbox have no processes on the node."""
+        """Return no PIDs: containers of a sandbox have no processes on the node."""
         return ()
 
     def _target(self, container_id: str) -> Target:
         async def identify(pid: int) -> Kill:
-            """PIDs are those of the sandbox's kernel, and runsc checks that they are the container's."""
+            """Return the kill of a PID of the sandbox. runsc checks that it belongs to the container."""
 
             async def kill() -> None:
                 await self._runsc.run("kill", "--pid", str(pid), container_id, "KILL")
@@ -201,7 +205,7 @@ class GvisorExecutor:
         )
 
     async def _kill_inside(self, container_id: str, signo: int, process: ProcessRef | None) -> bool:
-        """Signal a container of a sandbox; False for one whose stand-in ends by itself."""
+        """Signal a container through runsc. If that fails, False if its stand-in ends, else ToolError."""
         scope = ["--all"] if signo == signal.SIGKILL else []
         done = await self._runsc.run("kill", *scope, container_id, str(signo), timeout=_KILL_TIMEOUT)
         if done.returncode == 0:
@@ -212,9 +216,9 @@ class GvisorExecutor:
         return False
 
     async def _end_unstarted(self, container_id: str, process: ProcessRef | None = None) -> bool:
-        """End a container that has not started, with a start under way; False when it has started or ended.
+        """Kill a container that has not started or is starting. False if it has started or ended.
 
-        What that start has made in the sandbox is removed by :meth:`delete`.
+        :meth:`delete` removes what that start has created in the sandbox.
         """
         bundle = self._bundles / container_id
         if (bundle / "started").exists() or not (bundle / "gate").exists():
@@ -226,18 +230,18 @@ class GvisorExecutor:
         return True
 
     async def _stand_in(self, container_id: str) -> ProcessRef | None:
-        """Return the process that stands for a container, None when it has ended."""
+        """Return the process that stands in for a container, or None if it has ended."""
         pid = _read_number(self._bundles / container_id / "pidfile")
         return None if pid is None else await self._host.process(pid)
 
-    def _known(self, container_id: str) -> bool:
-        """Look for a state file (``*``: any), whose name is ``<container>_sandbox:<sandbox>.state``."""
+    def _has_state_file(self, container_id: str) -> bool:
+        """Return whether runsc has a state file ``<container>_sandbox:<sandbox>.state`` (``*``: any)."""
         return any(self._root.glob(f"{container_id}_sandbox:*.state"))
 
     def _remove_locks(self, sandbox_id: str) -> None:
-        """Remove the lock files of a sandbox of which nothing else is left.
+        """Remove the lock files of a sandbox that has no state files left.
 
-        A call that looks at all containers of a sandbox makes the lock of one anew whose delete it overlaps.
+        runsc leaves a lock file behind if another call reads the state of all containers during a delete.
         """
         if not any(self._root.glob(f"*_sandbox:{sandbox_id}.state")):
             for lock in self._root.glob(f"*_sandbox:{sandbox_id}.lock"):
@@ -245,7 +249,7 @@ class GvisorExecutor:
 
 
 def _open_gate(gate: Path) -> bool:
-    """Let the stand-in that waits at the gate start its container; False when none waits."""
+    """Make the stand-in that reads from the gate start its container. False if the fifo has no reader."""
     try:
         fd = os.open(gate, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:

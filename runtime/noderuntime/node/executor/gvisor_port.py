@@ -1,8 +1,8 @@
-"""Connections into a gVisor sandbox: a small program inside connects, and copies to and from our pipes.
+"""Connections into a gVisor sandbox: a program inside it connects and copies between socket and stdio.
 
-It is busybox's nc, in the root container, beside pause. runsc only starts it: the sandbox has the pipes then,
-so runsc is let go and no process of the node is left. (``runsc port-forward`` would need no program inside,
-but loses bytes when the pod is slow, and ends both ways when one ends.)
+It is busybox's nc, in the root container, beside pause. runsc only starts it and hands the pipes over to the
+sandbox, so runsc is killed then and no process remains on the node. ``runsc port-forward`` needs no program
+in the sandbox, but it loses bytes if the pod is slow, and closes both directions if one is closed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from noderuntime.node.host.words import one_line
 
 _NC = ("/busybox", "nc", "127.0.0.1")
 _NOBODY = 65534
-_LONGEST_WORDS = 1 << 10
+_MESSAGE_LIMIT = 1 << 10
 
 
 def connecting_process(port: int) -> dict[str, Any]:
@@ -37,37 +37,37 @@ class SandboxConnection:
         self._program = program
         self._port = port
         self._kill = kill
-        self._heard = self._ended = False
-        self._words = b""
+        self._received = self._ended = False
+        self._message = b""
         program.release()
 
     async def read(self) -> tuple[int, bytes]:
-        """Return what came next; Unavailable when nothing did and the program inside says why."""
+        """Return the next data. Unavailable, with nc's error message, if the connection failed."""
         while True:
             stream, data = await self._program.read()
             self._ended = not data
             if stream == STDERR and data:
-                self._words = (self._words + data)[:_LONGEST_WORDS]
-            elif data or self._heard or not self._words:
-                self._heard = True
+                self._message = (self._message + data)[:_MESSAGE_LIMIT]
+            elif data or self._received or not self._message:
+                self._received = True
                 return stream, data
             else:
-                words = one_line(self._words.decode(errors="replace"))
-                raise Unavailable(f"connect to port {self._port}: {words}")
+                message = one_line(self._message.decode(errors="replace"))
+                raise Unavailable(f"connect to port {self._port}: {message}")
 
     async def write(self, data: bytes) -> None:
-        """Send."""
+        """Send data. BrokenPipeError if the program inside has ended."""
         await self._program.write(data)
 
     def end_input(self) -> None:
-        """Say that we have sent all."""
+        """Close the program's stdin, which ends the sending direction."""
         self._program.end_input()
 
     async def resize(self, rows: int, columns: int) -> None:
-        """There is no terminal."""
+        """Do nothing: there is no terminal."""
 
     async def close(self) -> None:
-        """Close it, and end the program inside, which might wait for the pod for ever."""
+        """Close the connection and kill the program inside, which could wait for the pod forever."""
         await self._program.close()
         if not self._ended:
             await self._kill()

@@ -1,4 +1,4 @@
-"""An OCI spec in the words that runsc understands; what it would ignore or take amiss is said otherwise."""
+"""OCI specs for runsc: values that runsc ignores or rejects are replaced by equivalent ones."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _ACTIONS = {
     "SCMP_ACT_KILL_THREAD": "SCMP_ACT_KILL",
     "SCMP_ACT_LOG": "SCMP_ACT_ALLOW",
 }
-"""seccomp actions that runsc refuses, and those that let the same system calls through."""
+"""seccomp actions that runsc rejects, and equivalents that allow the same system calls."""
 
 
 def translate(spec: dict[str, Any]) -> None:
     """Change a container's spec in place.
 
-    A read-only mount is read-only with all that is mounted in it, so recursively is the same. Groups
-    come in ascending order, as Linux tells them whatever their order was; runsc keeps the one given.
+    A read-only mount in runsc applies to its submounts too, so ``ro`` replaces ``rro``. Groups are sorted in
+    ascending order, which is the order of getgroups(2) on Linux. runsc keeps the order of the spec.
     """
     for mount in spec.get("mounts", ()):
         mount["options"] = ["ro" if one == "rro" else one for one in mount.get("options", ())]
@@ -30,7 +30,7 @@ def translate(spec: dict[str, Any]) -> None:
 
 
 def _seccomp(profile: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy: profiles are shared between containers."""
+    """Return a changed copy of a profile. Containers share profiles."""
     rules = [{**rule, "action": _action(rule["action"])} for rule in profile["syscalls"]]
     return {**profile, "defaultAction": _action(profile["defaultAction"]), "syscalls": rules}
 

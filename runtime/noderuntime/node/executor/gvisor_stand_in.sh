@@ -1,11 +1,11 @@
-# Stands in for a gVisor sub-container, which has no process on the host.
+# Stands in for a gVisor sub-container, which has no process on the node.
 #
-# conmon runs this as its runtime, by a static busybox:
+# conmon runs this script as its runtime, with a static busybox:
 #     sh THIS BUSYBOX PIDFILE_OF_THE_SANDBOX RUNSC FLAG... create --bundle DIR --pid-file FILE ID
-# It creates the container and leaves one small shell behind, whose PID goes into FILE.
-# conmon adopts that shell and takes it for the container: it holds the container's stdio,
-# runs `runsc start` (which hands the stdio over) when told through the fifo DIR/gate,
-# then ends as the container does. How the start went is written to DIR/started.
+# The script creates the container, starts one small shell in the background and writes its PID to FILE.
+# conmon adopts that shell and treats it as the container's process. The shell holds the container's stdio and
+# waits for the line "start" on the fifo DIR/gate. Then it runs `runsc start`, which hands the stdio over,
+# writes its exit status to DIR/started, and exits with the container's exit status.
 set -fu
 console=
 busybox=$1
@@ -27,8 +27,8 @@ while [ $# -gt 1 ]; do
 done
 id=$1
 
-# Puts this shell, and so what it leaves behind, where the sandbox is: there conmon watches for
-# out-of-memory kills, and what stands in for a container is not the daemon's expense.
+# Moves this shell, and so its children, into the sandbox's cgroup: conmon watches that cgroup for OOM kills,
+# and the memory of the stand-in is charged to the pod, not to the daemon.
 join() {
     read -r pid <"$sandbox"
     while IFS=: read -r _ controllers path; do
@@ -37,13 +37,13 @@ join() {
         '') group=/sys/fs/cgroup$path ;;
         *) continue ;;
         esac
-        # The hierarchy without controllers is elsewhere where there are others.
+        # The hierarchy without controllers is only mounted here if it is the only one (cgroup v2).
         [ "$controllers" ] || [ -e /sys/fs/cgroup/cgroup.controllers ] || continue
         echo $$ >"$group/cgroup.procs" || exit
     done <"/proc/$pid/cgroup" || exit
 }
 
-join & # the kernel makes whoever moves a process wait
+join & # in the background: a write to cgroup.procs blocks for 5 to 20 ms
 $runsc create --bundle "$bundle" $console "$id" </dev/null >&2 || exit
 wait $! || exit
 "$busybox" mkfifo -m 600 "$bundle/gate" || exit
@@ -56,19 +56,19 @@ stand_in() {
     code=$?
     echo "$code" >"$bundle/started"
     [ "$code" = 0 ] || exit 128
-    # The container has its stdio now; to hold it here as well would keep the log from its end.
+    # The container has its stdio now. Close it here, because conmon logs until the last writer has closed.
     exec </dev/null >/dev/null 2>&1 4<&-
-    said=$($runsc wait "$id")
-    case $said in
+    result=$($runsc wait "$id")
+    case $result in
     *'"exitStatus":'*)
-        said=${said##*:}
-        exit "${said%\}*}"
+        result=${result##*:}
+        exit "${result%\}*}"
         ;;
     esac
     exit 137 # the sandbox died, and the container with it
 }
 
-exec 3<>"$bundle/gate" # open before anybody is told of it: an order must find its reader
-exec 4<&0              # a shell gives what it runs in the background /dev/null instead
+exec 3<>"$bundle/gate" # before the PID is written: the daemon's write fails if the fifo has no reader
+exec 4<&0              # a shell redirects the stdin of background commands to /dev/null
 stand_in &
 echo $! >"$pidfile"

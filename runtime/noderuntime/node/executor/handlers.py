@@ -1,4 +1,4 @@
-"""From configuration to handlers: a name for each, chosen by pods as ``runtime_handler``."""
+"""The executors of the configured handlers, by the name that pods select as ``runtime_handler``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from noderuntime.node.host.base import Host
 
 
 def executors(config: Config, host: Host, *, systemd_cgroup: bool) -> dict[str, Executor]:
-    """Make the executor of every configured handler."""
+    """Return an executor for each configured handler, by its name."""
     run_dir = config.server.run_dir
     made: dict[str, Executor] = {}
     for name, handler in config.handlers.items():

@@ -1,8 +1,8 @@
-"""The ``oci`` handler: Linux containers, by any runtime with the command line that runc has made usual.
+"""The ``oci`` handler: Linux containers, by any runtime whose command line is compatible with runc.
 
-Asked for are ``create``, ``start``, ``state``, ``delete``, ``exec``, ``update`` with its options, and
-``features`` where there is such a verb. Signals are sent and ends are awaited here, by pidfds, not by
-``kill`` and a runtime that sleeps in a loop.
+The runtime must implement ``create``, ``start``, ``state``, ``delete``, ``exec`` and ``update``, and can
+implement ``features`` and ``checkpoint``. The executor itself signals processes and waits for their ends by
+pidfds, instead of running ``kill`` and a ``delete`` that polls.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _KILL_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What a runtime knows of a container."""
+class ContainerState:
+    """The state of a container, from its runtime."""
 
     init: ProcessRef | None
-    """Its first process; None when that is known to have ended."""
+    """Its first process, or None if that has ended."""
     cgroup: str
-    """The path of its cgroup, ``/`` where it has none of its own."""
+    """The path of its cgroup, or ``/`` if it has no cgroup of its own."""
 
     def own_cgroup(self) -> str:
-        """Return the cgroup; Internal where there is none, for then it is in somebody else's."""
+        """Return the cgroup's path. Internal if the container is in a cgroup of other processes."""
         if self.cgroup == "/":
             raise Internal("the container has no cgroup of its own")
         return self.cgroup
@@ -53,13 +53,13 @@ class OciExecutor:
 
     traits = Traits()
     _directory = "oci"
-    """Below the run directory, where the runtime keeps its state."""
+    """The subdirectory of the run directory for the runtime's state."""
 
     def __init__(self, name: str, host: Host, binary: Path, run_dir: Path, *, systemd_cgroup: bool) -> None:
         self.name = name
         self._host = host
         self._root = run_dir / self._directory
-        # To /dev/null goes the copy; with a log set, errors come on stderr as plain text.
+        # With --log, runc writes errors to stderr as plain text. The copy in the log is discarded.
         flags = ["--root", str(self._root), "--log", "/dev/null"]
         self._systemd_cgroup = systemd_cgroup
         if systemd_cgroup:
@@ -68,7 +68,7 @@ class OciExecutor:
         self._execs = Execs(self._oci, run_dir / "exec")
 
     async def probe(self) -> Features:
-        """Ask for the version and for ``features``; a runtime too old for these promises nothing."""
+        """Return the version and the ``features``. A runtime without that verb has no optional features."""
         version = (await self._oci.call("--version")).decode(errors="replace").partition("\n")[0]
         try:
             features = await self._oci.query("features")
@@ -83,41 +83,41 @@ class OciExecutor:
         )
 
     def monitor_runtime(self, container_id: str, sandbox_id: str, *, is_root: bool) -> RuntimeCommand:
-        """The monitor runs the runtime itself."""
+        """Return the runtime itself."""
         return RuntimeCommand(self._oci.binary, self._oci.flags)
 
     def adapt_spec(self, spec: dict[str, Any], sandbox_id: str, *, is_root: bool) -> None:
-        """Have crun make no cgroup of its own in the container's scope, where nobody looks for limits."""
+        """Disable crun's cgroup below the container's scope, because limits and stats use the scope."""
         if self._systemd_cgroup:
             spec.setdefault("annotations", {})["run.oci.systemd.subgroup"] = ""
 
     async def start(self, container_id: str, sandbox_id: str, *, is_root: bool) -> None:
-        """Start what ``create`` prepared."""
+        """Start a created container with ``start``."""
         await self._oci.call("start", container_id)
 
     async def kill(
         self, container_id: str, sandbox_id: str, signo: int, *, process: ProcessRef | None = None
     ) -> bool:
-        """Signal the first process: the ledger's, or the one that the runtime knows."""
+        """Signal the first process, from the ledger or else from the runtime's state."""
         if process is None:
-            known = await self._known(container_id)
-            process = known.init if known else None
+            state = await self._state(container_id)
+            process = state.init if state else None
         return process is not None and await self._host.signal(process, signo)
 
-    async def holds(self, container_id: str) -> bool:
-        """Look for the container's directory below ``--root``."""
+    async def has_state(self, container_id: str) -> bool:
+        """Return whether the container has a directory below ``--root``."""
         return await FILES.run((self._root / container_id).exists)
 
     async def delete(self, container_id: str, sandbox_id: str) -> None:
-        """Remove the runtime's state and the cgroup; what still runs is killed and awaited before."""
+        """Kill the container's processes, wait for their ends, and remove its state and its cgroup."""
         try:
-            known = await self._known(container_id)
+            state = await self._state(container_id)
         except DataLoss:
-            known = None
-        if known is None:
-            await self._give_up(container_id)
+            state = None
+        if state is None:
+            await self._delete_without_state(container_id)
             return
-        await self._end(known)
+        await self._end(state)
         await self._oci.call("delete", container_id)
 
     async def exec_sync(
@@ -129,12 +129,12 @@ class OciExecutor:
     async def exec(
         self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, stdin: bool
     ) -> Program:
-        """Start a process with ``exec``, which stays as long as it does."""
+        """Start a process with ``exec``, which runs as long as the process."""
         started = await self._execs.start(self._target(container_id), process, stdin=stdin)
         return started.program
 
     async def connect(self, sandbox_id: str, netns: Path | None, port: int) -> Conversation:
-        """Connect from a socket that belongs to the pod's network namespace."""
+        """Connect from a socket in the pod's network namespace."""
         return await self._host.connect(netns, port)
 
     async def update(self, container_id: str, sandbox_id: str, resources: Mapping[str, Any]) -> None:
@@ -144,36 +144,36 @@ class OciExecutor:
     async def checkpoint(
         self, container_id: str, sandbox_id: str, directory: Path, *, timeout: float
     ) -> None:
-        """Have ``checkpoint`` run CRIU, which ends with it at the timeout."""
+        """Run ``checkpoint``, which runs CRIU. Both are killed at the timeout."""
         if shutil.which("criu") is None:
-            raise FailedPrecondition("a checkpoint needs CRIU, and this node has no program criu")
+            raise FailedPrecondition("a checkpoint needs CRIU: install the program criu on this node")
         arguments = ["--leave-running", "--tcp-established", "--file-locks"]
         arguments += ["--image-path", str(directory / "checkpoint"), "--work-path", str(directory)]
         await self._oci.call("checkpoint", *arguments, container_id, timeout=timeout)
 
     async def pids(self, container_id: str, sandbox_id: str) -> Sequence[int]:
-        """List the processes of the container's cgroup."""
-        known = await self._known(container_id)
-        return [] if known is None else await self._host.cgroup_pids(known.own_cgroup())
+        """Return the PIDs in the container's cgroup."""
+        state = await self._state(container_id)
+        return [] if state is None else await self._host.cgroup_pids(state.own_cgroup())
 
-    async def _give_up(self, container_id: str) -> None:
-        """Remove what the runtime does not know, or cannot say: it was not created to the end, as a rule."""
-        if await self.holds(container_id):
+    async def _delete_without_state(self, container_id: str) -> None:
+        """Remove a container without usable state, which usually comes from an interrupted ``create``."""
+        if await self.has_state(container_id):
             await self._oci.run("delete", "--force", container_id)
             await self._host.remove_tree(self._root / container_id)
 
-    async def _end(self, known: Known) -> None:
-        """Kill what the runtime knows of a container, and wait for its end."""
-        if known.cgroup != "/":
-            await self._host.empty_cgroup(known.own_cgroup(), timeout=_KILL_TIMEOUT)
-        init = known.init
+    async def _end(self, state: ContainerState) -> None:
+        """Kill the processes of a container, and wait for their ends."""
+        if state.cgroup != "/":
+            await self._host.empty_cgroup(state.own_cgroup(), timeout=_KILL_TIMEOUT)
+        init = state.init
         if init is None or not await self._host.signal(init, signal.SIGKILL):
             return
         if not await self._host.wait(init, timeout=_KILL_TIMEOUT):
             raise DeadlineExceeded(f"{await self._host.stuck(init)} {_KILL_TIMEOUT:g} s after SIGKILL")
 
-    async def _known(self, container_id: str) -> Known | None:
-        """Return what the runtime knows of a container, None for an unknown one; DataLoss if damaged."""
+    async def _state(self, container_id: str) -> ContainerState | None:
+        """Return the state of a container, or None if the runtime has none. DataLoss if it is damaged."""
         done = await self._oci.run("state", container_id)
         if done.returncode != 0:
             return None
@@ -185,7 +185,7 @@ class OciExecutor:
             raise DataLoss(f"{self.name}'s state of {container_id} is damaged") from error
         running = pid > 0 and state.get("status") != "stopped"
         path = scope_path(cgroup) if self._systemd_cgroup else cgroup
-        return Known(await self._host.process(pid) if running else None, path)
+        return ContainerState(await self._host.process(pid) if running else None, path)
 
     def _target(self, container_id: str) -> Target:
         async def identify(pid: int) -> Kill:
@@ -198,7 +198,7 @@ class OciExecutor:
         )
 
     async def _kill_process(self, container_id: str, process: ProcessRef | None) -> None:
-        """Kill a process and its descendants, as far as they are in the container's cgroup."""
-        known = await self._known(container_id)
-        if known is not None and process is not None:
-            await self._host.kill_tree(process, cgroup=known.own_cgroup())
+        """Kill those of a process and its descendants that are in the container's cgroup."""
+        state = await self._state(container_id)
+        if state is not None and process is not None:
+            await self._host.kill_tree(process, cgroup=state.own_cgroup())

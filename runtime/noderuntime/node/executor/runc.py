@@ -1,7 +1,7 @@
-"""The ``runc`` handler: as any OCI runtime, but with what runc leaves in files instead of programs to ask.
+"""The ``runc`` handler: an OCI runtime whose files are used instead of calls, which take longer.
 
-The container's first process and cgroup are known from runc's ``state.json``, and a created
-container is let go through the fifo at which it waits.
+The first process and the cgroup of a container are read from runc's ``state.json``. A created container is
+started through the fifo at which it waits.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import DataLoss
 from noderuntime.node.executor.command import TIMEOUT
-from noderuntime.node.executor.oci import Known, OciExecutor
+from noderuntime.node.executor.oci import ContainerState, OciExecutor
 from noderuntime.node.host.base import ProcessRef
 from noderuntime.node.host.cgroup import path_in_hierarchy
 
@@ -24,24 +24,28 @@ class RuncExecutor(OciExecutor):
     _directory = "runc"
 
     async def start(self, container_id: str, sandbox_id: str, *, is_root: bool) -> None:
-        """Start what ``create`` prepared: its first process waits for a reader of its fifo.
+        """Start a created container, whose first process waits for a reader of its fifo.
 
-        Where it does not, ``runc start`` has the words for why.
+        If it does not, run ``runc start``, which reports the reason.
         """
-        known, fifo = await self._known(container_id), self._root / container_id / "exec.fifo"
-        init = known.init if known else None
+        state, fifo = await self._state(container_id), self._root / container_id / "exec.fifo"
+        init = state.init if state else None
         if init is not None and await self._host.read_fifo(fifo, init, timeout=TIMEOUT):
             fifo.unlink(missing_ok=True)
         else:
             await super().start(container_id, sandbox_id, is_root=is_root)
 
-    async def _known(self, container_id: str) -> Known | None:
-        """Read what runc keeps of a container, whose first process can have ended; DataLoss if damaged."""
+    async def _state(self, container_id: str) -> ContainerState | None:
+        """Return the state of a container, whose first process can have ended. DataLoss if it is damaged."""
         file = self._root / container_id / "state.json"
         try:
             state = json.loads(await FILES.run(file.read_bytes))
             pid = int(state.get("init_process_pid") or 0)
-            return Known(ProcessRef(pid, int(state["init_process_start"])), _cgroup(state)) if pid else None
+            return (
+                ContainerState(ProcessRef(pid, int(state["init_process_start"])), _cgroup(state))
+                if pid
+                else None
+            )
         except FileNotFoundError:
             return None
         except (ValueError, LookupError, TypeError, AttributeError) as error:

@@ -1,4 +1,4 @@
-"""The exit code of an ExecSync, with small scripts in the runtime's place."""
+"""The exit code of ExecSync, with small scripts in place of the runtime."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from noderuntime.node.host.linux import LinuxHost
         ("kill -TERM $$", 128 + signal.SIGTERM),
     ],
 )
-async def test_exec_sync_code_is_that_of_a_shell(tmp_path: Path, end: str, code: int) -> None:
+async def test_exec_sync_returns_the_exit_code_of_a_shell(tmp_path: Path, end: str, code: int) -> None:
     runtime = tmp_path / "runtime"
     runtime.write_text(f'#!/bin/sh\nwhile [ "$1" != --pid-file ]; do shift; done; echo 42 >"$2"; {end}\n')
     runtime.chmod(0o755)

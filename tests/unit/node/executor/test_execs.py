@@ -70,7 +70,7 @@ class Container:
 
 @pytest.fixture
 async def container(tmp_path: Path) -> AsyncIterator[Container]:
-    """A container of which no file, no descriptor and no event of the loop must be left."""
+    """A container. Afterwards no file, descriptor or reader of the event loop must be left."""
     before, descriptors = _readers(), len(os.listdir("/proc/self/fd"))
     made = Container(tmp_path)
     yield made
@@ -81,14 +81,14 @@ async def container(tmp_path: Path) -> AsyncIterator[Container]:
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    """A process of the node that no container has to do with."""
+    """A process of the node that belongs to no container."""
     with subprocess.Popen(["sleep", "60"]) as process:
         yield process
         process.kill()
 
 
 def _readers() -> set[int]:
-    """Return the descriptors that the event loop waits for."""
+    """Return the descriptors that the event loop watches."""
     return set(asyncio.get_running_loop()._selector.get_map())  # type: ignore[attr-defined]
 
 
@@ -109,19 +109,19 @@ async def test_exec_starts_when_its_pid_is_written(container: Container) -> None
     assert container.identified == [42]
 
 
-async def test_exec_that_ends_at_once_was_started(container: Container) -> None:
+async def test_exec_that_ends_immediately_is_started(container: Container) -> None:
     started = await container.start('echo 42 >"$3"; exit 5')
     assert await started.program.wait() == 5
     await started.program.close()
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-async def test_exec_that_never_ran_is_the_runtimes_failure(container: Container, terminal: bool) -> None:
+async def test_exec_that_cannot_start_is_the_runtimes_error(container: Container, terminal: bool) -> None:
     with pytest.raises(ToolError, match="runtime exec failed with exit status 255: no such thing"):
         await container.start("echo no such thing >&2; exit 255", terminal=terminal)
 
 
-async def test_missing_runtime_is_named(tmp_path: Path) -> None:
+async def test_exec_with_a_missing_runtime_names_it(tmp_path: Path) -> None:
     execs = Execs(OciCommand(LinuxHost(), tmp_path / "none", ()), tmp_path)
     with pytest.raises(NotFound, match="none is missing"):
         await execs.start(Container(tmp_path).target(), _PROCESS, stdin=False)
@@ -139,7 +139,7 @@ async def test_exec_sync_returns_status_and_streams(container: Container) -> Non
     assert await container.run('echo 42 >"$3"; echo o; echo e >&2; exit 3') == ExecResult(3, b"o\n", b"e\n")
 
 
-async def test_exec_sync_that_never_ran_is_the_runtimes_failure(container: Container) -> None:
+async def test_exec_sync_that_cannot_start_is_the_runtimes_error(container: Container) -> None:
     with pytest.raises(ToolError, match="runtime exec failed with exit status 255: no such thing"):
         await container.run("echo no such thing >&2; exit 255")
 
@@ -189,7 +189,7 @@ async def test_exec_sync_kills_a_process_that_starts_at_the_deadline(
     container: Container, sleeper: subprocess.Popen[bytes]
 ) -> None:
     class Late(OciCommand):
-        """A runtime that writes the PID while it is being ended."""
+        """A runtime that writes the PID file when it is cancelled."""
 
         async def run(self, verb: str, *arguments: str, **_: object) -> Completed:
             try:

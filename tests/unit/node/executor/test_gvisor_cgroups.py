@@ -1,4 +1,4 @@
-"""Where the cgroup of a sandbox lies: where its statistics are looked for, whoever makes it."""
+"""The path of a sandbox's cgroup: the one that statistics use, whether runsc or systemd creates it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SLICE = "kubepods-burstable-pod1_2.slice"
 
 
 class Node(LinuxHost):
-    """A host with the other cgroup hierarchy."""
+    """A host with a given cgroup version."""
 
     def __init__(self, version: Literal[1, 2]) -> None:
         super().__init__()
@@ -34,13 +34,13 @@ def _adapted(tmp_path: Path, version: Literal[1, 2]) -> tuple[GvisorExecutor, st
     return executor, spec["linux"]["cgroupsPath"]
 
 
-def test_runsc_makes_it_below_the_slice_on_cgroup_v1(tmp_path: Path) -> None:
+def test_runsc_creates_the_cgroup_in_the_slice_on_cgroup_v1(tmp_path: Path) -> None:
     executor, path = _adapted(tmp_path, 1)
     assert path == container_cgroup(pod_cgroup(_SLICE, _ID, "systemd"), _ID, "systemd")
     assert "--systemd-cgroup" not in executor.monitor_runtime(_ID, _ID, is_root=True).flags
 
 
-def test_systemd_makes_it_on_cgroup_v2(tmp_path: Path) -> None:
+def test_systemd_creates_the_cgroup_on_cgroup_v2(tmp_path: Path) -> None:
     executor, path = _adapted(tmp_path, 2)
     assert path == f"{_SLICE}:noderuntime:{_ID}"
     assert "--systemd-cgroup" in executor.monitor_runtime(_ID, _ID, is_root=True).flags

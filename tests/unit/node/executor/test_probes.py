@@ -1,4 +1,4 @@
-"""Probes of handlers: each on its own, with a deadline, renewed in the background."""
+"""Probes of handlers: independent, with a deadline, renewed in the background."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from noderuntime.node.executor.probes import Probes
 
 
 class FakeExecutor:
-    """A handler whose binary gives the answers that a test sets, or hangs."""
+    """A handler whose binary returns the answer that a test sets, or hangs."""
 
     def __init__(self, name: str = "runc") -> None:
         self.name = name
@@ -22,7 +22,7 @@ class FakeExecutor:
         self.release = asyncio.Event()
         self.release.set()
         self.stubborn = False
-        """Whether a cancelled probe does not end: a process in state D."""
+        """Whether a cancelled probe does not end, as with a process in state D."""
 
     async def probe(self) -> Features:
         self.probes += 1
@@ -51,7 +51,7 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def _settled(executor: FakeExecutor, probes: int) -> None:
-    """Wait until a probe in the background has ended."""
+    """Wait until a background probe has ended."""
     async with asyncio.timeout(2):
         while executor.probes < probes:
             await asyncio.sleep(0)
@@ -60,7 +60,7 @@ async def _settled(executor: FakeExecutor, probes: int) -> None:
 
 
 @pytest.mark.parametrize("stubborn", [False, True], ids=["killable", "in-state-D"])
-async def test_hanging_handler_fails_at_its_deadline_and_alone(stubborn: bool) -> None:
+async def test_hanging_handler_fails_alone_at_its_deadline(stubborn: bool) -> None:
     good, hanging = FakeExecutor("runc"), FakeExecutor("gvisor")
     hanging.release.clear()
     hanging.stubborn = stubborn
@@ -94,10 +94,10 @@ async def test_old_answer_is_served_while_it_is_renewed(monkeypatch: pytest.Monk
     await _settled(executor, 2)
     monkeypatch.setattr(module, "_RENEW_SECONDS", 60.0)
     assert (await probes.features("runc")).version == "2"
-    assert executor.probes == 2, "one probe at a time"
+    assert executor.probes == 2, "only one probe at a time"
 
 
-async def test_handler_that_begins_to_hang_becomes_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_handler_that_starts_to_hang_fails_after_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     executor = FakeExecutor()
     probes = _probes(executor)
     await probes.features("runc")
@@ -108,7 +108,7 @@ async def test_handler_that_begins_to_hang_becomes_broken(monkeypatch: pytest.Mo
     await asyncio.sleep(0.2)
     with pytest.raises(DeadlineExceeded, match="runc did not answer"):
         await probes.features("runc")
-    assert executor.probes == 2, "a second process would hang as well"
+    assert executor.probes == 2, "a hanging probe is not started twice"
     executor.release.set()
 
 
@@ -119,7 +119,7 @@ async def test_handler_that_begins_to_hang_becomes_broken(monkeypatch: pytest.Mo
         (AttributeError("'list' object has no attribute 'get'"), Internal),
     ],
 )
-async def test_broken_handler_is_retried_after_seconds(
+async def test_failed_probe_is_retried_after_its_interval(
     raised: Exception, seen: type[NoderuntimeError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     executor = FakeExecutor()
@@ -135,4 +135,4 @@ async def test_broken_handler_is_retried_after_seconds(
         await probes.features("runc")
     await _settled(executor, 2)
     assert (await probes.features("runc")).version == "1"
-    assert executor.probes == 2, "a working handler is not asked again so soon"
+    assert executor.probes == 2, "a working handler is not probed again within the interval"

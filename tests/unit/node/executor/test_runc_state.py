@@ -1,4 +1,4 @@
-"""What runc's own record of a container may make us do to others: nothing. And what is done without it."""
+"""runc's state files that are missing, damaged or without a cgroup: no other process is affected."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOST = [None, "{}", '{"init_process_pid": 0}', "[]", "no JSON", '{"init_process_
 
 
 class Watched(LinuxHost):
-    """A host whose cgroups nobody may ask for."""
+    """A host that fails the test if a cgroup is listed or killed."""
 
     async def cgroup_pids(self, path: str) -> list[int]:
         raise AssertionError(path)
@@ -34,7 +34,7 @@ class Watched(LinuxHost):
 
 @pytest.fixture
 def executor(tmp_path: Path) -> RuncExecutor:
-    """The handler of a runc that succeeds in everything and writes down what it was called for."""
+    """The handler of a runc whose calls all succeed and are recorded in the file ``called``."""
     runc = tmp_path / "runc.sh"
     runc.write_text(f'#!/bin/sh\nshift 4; echo "$@" >>{tmp_path}/called\n')
     runc.chmod(0o755)
@@ -43,14 +43,14 @@ def executor(tmp_path: Path) -> RuncExecutor:
 
 @pytest.fixture
 def first() -> Iterator[subprocess.Popen[bytes]]:
-    """A container's first process."""
+    """The first process of a container."""
     with subprocess.Popen(["sleep", "1000"]) as process:
         yield process
         process.kill()
 
 
 def container(tmp_path: Path, state: str | None) -> str:
-    """Make runc's state of a container; None leaves its file out."""
+    """Create runc's state of a container and return its ID. None leaves the state file out."""
     made = new_id()
     (tmp_path / "runc" / made).mkdir(parents=True)
     if state is not None:
@@ -59,7 +59,7 @@ def container(tmp_path: Path, state: str | None) -> str:
 
 
 @pytest.mark.parametrize("paths", [{}, {"memory": ""}])
-async def test_container_without_a_cgroup_of_its_own(
+async def test_container_without_its_own_cgroup_is_deleted(
     tmp_path: Path, executor: RuncExecutor, paths: dict[str, str]
 ) -> None:
     with subprocess.Popen(["true"]) as ended:
@@ -92,7 +92,7 @@ async def test_delete_removes_a_state_that_is_damaged(
     assert not (tmp_path / "runc" / made).exists()
 
 
-async def test_kill_without_state_or_process_says_what_is_damaged(
+async def test_kill_without_state_or_process_names_the_damaged_state(
     tmp_path: Path, executor: RuncExecutor
 ) -> None:
     made = container(tmp_path, "no JSON")
