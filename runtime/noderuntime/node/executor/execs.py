@@ -47,6 +47,8 @@ class Target:
     """Returns the arguments of ``exec`` for the paths of the process's spec and of the PID file."""
     identify: Callable[[int], Awaitable[Kill]]
     """Identifies the process whose PID the runtime wrote. In gVisor it is a PID of the sandbox."""
+    runtime: OciCommand | None = None
+    """The runtime that created the container, if it is not the handler's present one."""
 
 
 class Started(NamedTuple):
@@ -71,8 +73,9 @@ class Execs:
         """
         async with self._files(process) as (spec, pidfile), tasks.Scope() as scope:
             arguments = target.arguments(str(spec), str(pidfile))
+            runtime = target.runtime or self._runtime
             running = scope.start(
-                self._runtime.run("exec", *arguments, timeout=math.inf, output_limit=OUTPUT_LIMIT),
+                runtime.run("exec", *arguments, timeout=math.inf, output_limit=OUTPUT_LIMIT),
                 name="run an exec",
             )
             identified = scope.start(self._identified(target, pidfile), name="identify an exec's process")
@@ -85,7 +88,7 @@ class Execs:
                 if not running.done():
                     await tasks.finish(_end(target, running, identified, pidfile), name="end an exec")
             if await FILES.run(read_pid, pidfile) is None:  # the output is the runtime's own
-                raise self._runtime.failure("exec", done)
+                raise runtime.failure("exec", done)
         return ExecResult(shell_status(done.returncode), done.stdout, done.stderr)
 
     async def start(self, target: Target, process: Mapping[str, Any], *, stdin: bool) -> Started:
@@ -93,13 +96,14 @@ class Execs:
         async with self._files(process) as (spec, pidfile):
             arguments = target.arguments(str(spec), str(pidfile))
             terminal = bool(process.get("terminal"))
-            program = await self._runtime.converse("exec", *arguments, stdin=stdin, terminal=terminal)
+            runtime = target.runtime or self._runtime
+            program = await runtime.converse("exec", *arguments, stdin=stdin, terminal=terminal)
             try:
                 kill = await self._started(target, program, pidfile)
                 if kill is not None:
                     return Started(program, kill)
                 output = await _output(program)
-                raise self._runtime.failure("exec", Completed(await program.wait(), b"", output))
+                raise runtime.failure("exec", Completed(await program.wait(), b"", output))
             except BaseException:
                 await program.close()
                 raise

@@ -4,7 +4,9 @@ A pod is one sandbox, which is a process of the node and is created with the roo
 containers run inside the sandbox and have no process on the node. A small shell stands in for each of them
 (``gvisor_stand_in.sh``): it holds the stdio and exits with the container's exit status, as conmon expects.
 
-All calls for a sandbox need the same global flags. The state of all sandboxes is in one root directory.
+All calls for a sandbox need the same global flags and the same runsc: gvisor promises no compatibility of the
+state's format and the sandbox's interface between versions. An annotation of the sandbox records both, so
+that they survive an upgrade of the node. The state of all sandboxes is in one root directory.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ from noderuntime.node.host.words import one_line
 _STAND_IN = Path(__file__).with_name("gvisor_stand_in.sh")
 _TYPE = "io.kubernetes.cri.container-type"
 _SANDBOX = "io.kubernetes.cri.sandbox-id"
+_RUNSC = "noderuntime.dev/runsc"
+"""Annotation of a sandbox: runsc's path and global flags, as JSON."""
 _START = b"start\n"
 _KILL_TIMEOUT = 10.0
 _ENDING = 2.0
@@ -89,7 +93,8 @@ class GvisorExecutor:
         if is_root:
             return RuntimeCommand(self._runsc.binary, self._runsc.flags)
         sandbox = str(self._bundles / sandbox_id / "pidfile")
-        runsc = (str(self._runsc.binary), *self._runsc.flags)
+        made_with = self._runsc_of(sandbox_id)
+        runsc = (str(made_with.binary), *made_with.flags)
         return RuntimeCommand(self._busybox, ("sh", str(_STAND_IN), str(self._busybox), sandbox, *runsc))
 
     def adapt_spec(self, spec: dict[str, Any], sandbox_id: str, *, is_root: bool) -> None:
@@ -97,9 +102,11 @@ class GvisorExecutor:
         translate(spec)
         annotations = spec.setdefault("annotations", {})
         annotations[_TYPE] = "sandbox" if is_root else "container"
-        if not is_root:
+        if is_root:
+            annotations[_RUNSC] = json.dumps([str(self._runsc.binary), *self._runsc.flags])
+        else:
             annotations[_SANDBOX] = sandbox_id
-        elif not any(one["type"] == "network" for one in spec["linux"]["namespaces"]):
+        if is_root and not any(one["type"] == "network" for one in spec["linux"]["namespaces"]):
             annotations["dev.gvisor.flag.network"] = "host"
         if self._slices_as_paths:
             spec["linux"]["cgroupsPath"] = scope_path(spec["linux"]["cgroupsPath"])
@@ -111,7 +118,7 @@ class GvisorExecutor:
         message of runsc if the start fails, DeadlineExceeded if it hangs.
         """
         if is_root:
-            await self._runsc.call("start", container_id)
+            await self._runsc_of(sandbox_id).call("start", container_id)
             return
         bundle = self._bundles / container_id
         with DirectoryWatch.on(bundle, CLOSE_WRITE) as watch:
@@ -137,7 +144,7 @@ class GvisorExecutor:
         if container_id == sandbox_id and process is not None:
             return await self._host.signal(process, signo)
         return await self._end_unstarted(container_id, process) or await self._kill_inside(
-            container_id, signo, process
+            self._runsc_of(sandbox_id), container_id, signo, process
         )
 
     async def has_state(self, container_id: str) -> bool:
@@ -148,7 +155,7 @@ class GvisorExecutor:
         """Kill and remove a container, or the whole sandbox if it is the root container."""
         await self._end_unstarted(container_id)
         if await self.has_state(container_id):
-            await self._runsc.call("delete", "--force", container_id)
+            await self._runsc_of(sandbox_id).call("delete", "--force", container_id)
         await FILES.run(self._remove_locks, sandbox_id)
         if not await FILES.run(self._has_state_file, "*"):
             # The empty network namespace of all gofers. runsc pins it, and creates it again if it is missing.
@@ -158,25 +165,25 @@ class GvisorExecutor:
         self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, timeout: float | None
     ) -> ExecResult:
         """Run a process with ``runsc exec``."""
-        return await self._execs.run(self._target(container_id), process, timeout=timeout)
+        return await self._execs.run(self._target(container_id, sandbox_id), process, timeout=timeout)
 
     async def exec(
         self, container_id: str, sandbox_id: str, process: Mapping[str, Any], *, stdin: bool
     ) -> Program:
         """Start a process with ``runsc exec``, which runs as long as the process."""
-        started = await self._execs.start(self._target(container_id), process, stdin=stdin)
+        started = await self._execs.start(self._target(container_id, sandbox_id), process, stdin=stdin)
         return started.program
 
     async def connect(self, sandbox_id: str, netns: Path | None, port: int) -> Conversation:
         """Connect from inside the sandbox, whose network stack does not use the namespace's ``lo``."""
         program, kill = await self._execs.start(
-            self._target(sandbox_id), connecting_process(port), stdin=True
+            self._target(sandbox_id, sandbox_id), connecting_process(port), stdin=True
         )
         return SandboxConnection(program, port, kill)
 
     async def update(self, container_id: str, sandbox_id: str, resources: Mapping[str, Any]) -> None:
         """Set ``linux.resources`` with ``runsc update``."""
-        await self._runsc.call(
+        await self._runsc_of(sandbox_id).call(
             "update", "--resources", "-", container_id, stdin=json.dumps(resources).encode()
         )
 
@@ -190,29 +197,44 @@ class GvisorExecutor:
         """Return no PIDs: containers of a sandbox have no processes on the node."""
         return ()
 
-    def _target(self, container_id: str) -> Target:
+    def _runsc_of(self, sandbox_id: str) -> OciCommand:
+        """Return the runsc that created a sandbox, or the present one if that is not on the node any more."""
+        try:
+            annotations = json.loads((self._bundles / sandbox_id / "config.json").read_bytes())["annotations"]
+            binary, *flags = json.loads(annotations[_RUNSC])
+        except (OSError, ValueError, KeyError, TypeError):  # no bundle, or the spec of an earlier version
+            return self._runsc
+        usable = os.access(binary, os.X_OK)
+        return OciCommand(self._host, Path(binary), flags) if usable else self._runsc
+
+    def _target(self, container_id: str, sandbox_id: str) -> Target:
+        runsc = self._runsc_of(sandbox_id)
+
         async def identify(pid: int) -> Kill:
             """Return the kill of a PID of the sandbox. runsc checks that it belongs to the container."""
 
             async def kill() -> None:
-                await self._runsc.run("kill", "--pid", str(pid), container_id, "KILL")
+                await runsc.run("kill", "--pid", str(pid), container_id, "KILL")
 
             return kill
 
         return Target(
             arguments=lambda spec, pidfile: ("--process", spec, "--internal-pid-file", pidfile, container_id),
             identify=identify,
+            runtime=runsc,
         )
 
-    async def _kill_inside(self, container_id: str, signo: int, process: ProcessRef | None) -> bool:
+    async def _kill_inside(
+        self, runsc: OciCommand, container_id: str, signo: int, process: ProcessRef | None
+    ) -> bool:
         """Signal a container through runsc. If that fails, False if its stand-in ends, else ToolError."""
         scope = ["--all"] if signo == signal.SIGKILL else []
-        done = await self._runsc.run("kill", *scope, container_id, str(signo), timeout=_KILL_TIMEOUT)
+        done = await runsc.run("kill", *scope, container_id, str(signo), timeout=_KILL_TIMEOUT)
         if done.returncode == 0:
             return True
         stand_in = process or await self._stand_in(container_id)
         if stand_in is not None and not await self._host.wait(stand_in, timeout=_ENDING):
-            raise self._runsc.failure("kill", done)
+            raise runsc.failure("kill", done)
         return False
 
     async def _end_unstarted(self, container_id: str, process: ProcessRef | None = None) -> bool:
