@@ -18,9 +18,10 @@ from harness.cluster import Cluster
 from harness.node import Node
 from harness.nodefiles import EndpointStyle
 from harness.run import CommandError, wait_for
-from noderuntime.agent import bundle, desired, layout, units
+from noderuntime.agent import bundle, desired, layout
 from noderuntime.agent.instance import InstanceSpec
 from noderuntime.agent.layout import Layout
+from noderuntime.agent.switch import release
 from noderuntime.core import durable_files as files
 from story import traces
 
@@ -47,14 +48,20 @@ class SwitchNode:
         parsed = InstanceSpec.model_validate({"handlers": HANDLERS, **spec})
         bundle.install(self._source, self.layout, verify=False)
         digest = bundle.digest_of(self._source)
-        config = desired.daemon_config(parsed, digest)
-        files.write(self.layout.config, config.encode())
-        files.write(self.layout.switch_config, desired.render(desired.switch_config(parsed, digest)).encode())
-        revision = units.daemon_revision(digest, config)
-        timeout = parsed.kubelet.switch_timeout_seconds
-        for name, text in units.render(revision=revision, timeout_seconds=timeout).items():
-            files.write(self.layout.units / name, text.encode())
+        self.stage(digest, parsed)
+        staged = desired.release(digest, desired.daemon_config(parsed, digest))
+        if release.load(self.layout).serving is None:
+            release.link(self.layout.proven, digest)
+            release.link(self.layout.previous, digest)
+            release.write_units(self.layout, staged, layout.SWITCH_UNITS)
         self.node.systemctl("daemon-reload")
+
+    def stage(self, digest: str, spec: InstanceSpec, retry: str = "") -> None:
+        """Place an order for a version that is on the node."""
+        staged = desired.release(digest, desired.daemon_config(spec, digest))
+        files.write(self.layout.staged, staged.model_dump_json().encode())
+        config = desired.switch_config(spec, digest, retry)
+        files.write(self.layout.switch_config, desired.render(config).encode())
 
     def apply(self) -> None:
         """Run the unit that the agent would start."""
@@ -80,7 +87,7 @@ class SwitchNode:
 
     def endpoint(self) -> str:
         """Return the endpoint of the running kubelet, as the switch determines it."""
-        said = json.loads(self.node.exec("/opt/noderuntime/current/bin/noderuntime", "switch", "status"))
+        said = json.loads(self.node.exec("/opt/noderuntime/proven/bin/noderuntime", "switch", "status"))
         return str(said["kubeletEndpoint"])
 
     def break_kubelet(self, how: str) -> None:

@@ -17,5 +17,5 @@ def test_standalone_config_has_runc_as_its_default_handler() -> None:
 
 
 def test_example_unit_equals_the_agents_unit() -> None:
-    shipped = units.render(revision="by-hand", timeout_seconds=60)[layout.SERVICE]
+    shipped = units.render("by-hand")[layout.SERVICE]
     assert (_EXAMPLES / "noderuntime.service").read_text() == shipped

@@ -54,7 +54,7 @@ def write_payload(image: Path, arguments: str) -> None:
 def _write_etc(etc: Path) -> None:
     """Write the files for /etc: the unit and the configuration of a node without another runtime."""
     plugins = [_BRIDGE | {"ipam": _IPAM}, {"type": "portmap", "capabilities": {"portMappings": True}}]
-    rendered = units.render(revision="by-hand", timeout_seconds=60)
+    rendered = units.render("by-hand")
     files = {
         f"systemd/system/{layout.SERVICE}": rendered[layout.SERVICE],
         "noderuntime/config.toml": (REPO / "examples/standalone.toml").read_text(),

@@ -43,7 +43,7 @@ def digest_of(source: Path) -> str:
 
 
 def install(source: Path, layout: Layout, *, verify: bool) -> bool:
-    """Install the bundle, point ``current`` at it, and return whether anything was changed.
+    """Install the bundle beside other versions, and return whether anything was changed.
 
     With ``verify``, compare the content of an installed version with the source and repair it.
     Blocks for seconds while files are copied. Raises ResourceExhausted when the disk is
@@ -53,11 +53,9 @@ def install(source: Path, layout: Layout, *, verify: bool) -> bool:
     target = layout.versions / digest
     with os_errors(f"install {target}", file_error):
         if target.is_dir():
-            changed = verify and _repair(source, target)
-        else:
-            _copy(source, target)
-            changed = True
-    return files.link(layout.current, f"versions/{digest}") or changed
+            return verify and _repair(source, target)
+        _copy(source, target)
+    return True
 
 
 def manifest(tree: Path) -> dict[str, Entry]:

@@ -14,7 +14,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from noderuntime.agent import units
 from noderuntime.agent.instance import InstanceSpec
+from noderuntime.agent.switch.release import Release
 from noderuntime.core.errors import InvalidArgument, first_problem
 
 _HEAD = (
@@ -26,10 +28,13 @@ _TOOLS = {"Runc": ("runc", "runc"), "GVisor": ("gvisor", "runsc")}
 class SwitchConfig(BaseModel):
     """The content of ``switch.toml``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Unknown keys are ignored: the agent of the next version may write more than this version knows.
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     revision: str = "by-hand"
     """Copied to the result, so that the agent knows which configuration was applied."""
+    retry: str = ""
+    """A failed release is tried again when this value has changed."""
     state: Literal["Installed", "Removed"] = "Installed"
     mode: Literal["Delegate", "Replace", "Manual"] = "Delegate"
     timeout_seconds: Annotated[int, Field(ge=10, le=3600)] = 120
@@ -60,9 +65,16 @@ def daemon_config(spec: InstanceSpec, digest: str) -> str:
     return "".join(parts)
 
 
-def switch_config(spec: InstanceSpec, digest: str) -> SwitchConfig:
+def release(digest: str, config: str) -> Release:
+    """Return the release of this version of the bundle with the daemon's configuration."""
+    revision = units.daemon_revision(digest, config)
+    return Release(revision=revision, digest=digest, config=config, units=units.render(revision))
+
+
+def switch_config(spec: InstanceSpec, digest: str, retry: str = "") -> SwitchConfig:
     """Return the switch's configuration. Its revision changes with everything that the switch acts on."""
     fields = {
+        "retry": retry,
         "state": spec.state,
         "mode": spec.kubelet.mode,
         "timeout_seconds": spec.kubelet.switch_timeout_seconds,

@@ -42,12 +42,18 @@ class InstanceSpec(_Model):
     upstream_socket: str | None = None
 
 
+RETRY = "noderuntime.dev/retry"
+"""The annotation whose change makes the agent try a version again that it rolled back."""
+
+
 class Instance(_Model):
     """A NodeRuntimeInstance as the API server returned it."""
 
     generation: int
     spec: InstanceSpec
     status: dict[str, Any]
+    retry: str = ""
+    """The value of the annotation :data:`RETRY`."""
 
 
 def parse(body: dict[str, Any]) -> Instance:
@@ -57,6 +63,7 @@ def parse(body: dict[str, Any]) -> Instance:
             generation=body.get("metadata", {}).get("generation", 0),
             spec=InstanceSpec.model_validate(body.get("spec") or {}),
             status=body.get("status") or {},
+            retry=(body.get("metadata", {}).get("annotations") or {}).get(RETRY, "")[:100],
         )
     except ValidationError as error:
         raise InvalidArgument(f"instance: spec.{first_problem(error)}") from error

@@ -8,10 +8,17 @@ from pathlib import Path
 SERVICE = "noderuntime.service"
 SWITCH = "noderuntime-switch.service"
 REVERT = "noderuntime-switch-revert.service"
+RESUME = "noderuntime-switch-resume.service"
 REVERT_TIMER = "noderuntime-switch-revert.timer"
+FALLBACK = "noderuntime-fallback.service"
+FALLBACK_DROP_IN = f"{SERVICE}.d/10-fallback.conf"
 SLICE = "noderuntime.slice"
 """The slice of canaries, when systemd manages cgroups."""
-UNITS = (SERVICE, SWITCH, REVERT, REVERT_TIMER)
+DAEMON_UNITS = (SERVICE, FALLBACK_DROP_IN)
+"""What systemd must know before it starts a release's daemon."""
+SWITCH_UNITS = (SWITCH, RESUME, REVERT, FALLBACK)
+UNITS = (*DAEMON_UNITS, *SWITCH_UNITS, REVERT_TIMER)
+"""Files below ``/etc/systemd/system``."""
 
 ENDPOINT = "unix:///run/noderuntime/noderuntime.sock"
 """The kubelet's endpoint. Always a path on the node, also within the agent's pod."""
@@ -39,8 +46,18 @@ class Layout:
 
     @property
     def current(self) -> Path:
-        """The symlink to the version that the units run."""
+        """The symlink to the version that the daemon's unit runs."""
         return self.opt / "current"
+
+    @property
+    def proven(self) -> Path:
+        """The symlink to the version that served last. The switch runs from it."""
+        return self.opt / "proven"
+
+    @property
+    def previous(self) -> Path:
+        """The symlink to the version that served before. The fallback runs from it."""
+        return self.opt / "previous"
 
     @property
     def etc(self) -> Path:
@@ -61,6 +78,11 @@ class Layout:
     def switch_config(self) -> Path:
         """The switch's configuration, written by the agent."""
         return self.etc / "switch.toml"
+
+    @property
+    def staged(self) -> Path:
+        """The release that the agent wants to serve; the switch installs it."""
+        return self.etc / "staged.json"
 
     @property
     def units(self) -> Path:
@@ -88,6 +110,16 @@ class Layout:
         return self.state / "switch" / "journal.json"
 
     @property
+    def releases(self) -> Path:
+        """The releases that served, and the one that failed."""
+        return self.state / "switch" / "releases.json"
+
+    @property
+    def upgrade(self) -> Path:
+        """The journal of an upgrade; the databases' copies are beside it."""
+        return self.state / "switch" / "upgrade" / "journal.json"
+
+    @property
     def result(self) -> Path:
         """The result of the switch's last run."""
         return self.state / "switch" / "result.json"
@@ -104,5 +136,6 @@ class Layout:
 
     def is_empty(self) -> bool:
         """Return whether noderuntime is not installed on the node."""
-        leftovers = (self.current, self.config, self.switch_config, self.units / SERVICE, self.units / SWITCH)
+        links = (self.current, self.proven, self.previous)
+        leftovers = (*links, self.config, self.switch_config, self.units / SERVICE, self.units / SWITCH)
         return not any(path.is_symlink() or path.exists() for path in leftovers)

@@ -76,7 +76,7 @@ class Loop:
             return
         known = self._instance
         self._instance, self._status = instance, instance.status
-        if known is None or known.spec != instance.spec or known.generation != instance.generation:
+        if known is None or _desired(known) != _desired(instance):
             self._changed.set()
 
     async def _reconcile_forever(self) -> None:
@@ -123,6 +123,11 @@ class Loop:
 def pause_after(phase: str) -> float:
     """Return the seconds until the node is reconciled again: a failure that healed is reported until then."""
     return _READY_SECONDS if phase == "Ready" else _UNSETTLED_SECONDS
+
+
+def _desired(instance: Instance) -> tuple[object, ...]:
+    """Return what the node must follow at once."""
+    return instance.spec, instance.generation, instance.retry
 
 
 def is_alive(loop: Loop, clock: Callable[[], float] = time.monotonic) -> bool:

@@ -7,6 +7,7 @@ the desired state, nothing is written and nothing is started.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -14,12 +15,16 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-from noderuntime.agent import bundle, desired, layout, units
+from noderuntime.agent import bundle, desired, layout
 from noderuntime.agent.instance import Instance
 from noderuntime.agent.layout import Layout
 from noderuntime.agent.probe import Finding, probe
 from noderuntime.agent.report import HandlerState, NodeState
+from noderuntime.agent.switch import release
 from noderuntime.agent.switch.journal import Result, load_result, now
+from noderuntime.agent.switch.release import Release
+from noderuntime.agent.switch.upgrade import REFUSED
+from noderuntime.agent.switch.upgrade_steps import CRASH_LOOP, ROLLED_BACK
 from noderuntime.agent.systemd import Systemd
 from noderuntime.core import durable_files as files
 from noderuntime.core import log
@@ -42,6 +47,9 @@ _VERIFY_SECONDS = 3600
 _REPROBE_SECONDS = 1.0
 _SWITCH_SECONDS = 7500.0
 _RETRY_SECONDS = (60, 3600)
+_REMEMBERED = (ROLLED_BACK, CRASH_LOOP)
+"""Reasons after which the switch does not try the release again, so that running it changes nothing."""
+_PREVIOUS_SERVES = (*_REMEMBERED, REFUSED)
 
 Report = Callable[[NodeState], Awaitable[None]]
 Probe = Callable[[Path, list[str]], Awaitable[list[Finding]]]
@@ -90,7 +98,7 @@ class Node:
         )
         state = _with_result(state, load_result(self._layout.result))
         try:
-            state = replace(state, digest=bundle.digest_of(self._source))
+            state = replace(state, digest=self._running_digest())
             if instance.spec.state == "Removed":
                 return await self._remove(instance, state, report)
             return await self._install(instance, state, report)
@@ -103,42 +111,70 @@ class Node:
     async def _install(self, instance: Instance, state: NodeState, report: Report) -> NodeState:
         if instance.spec.kubelet.mode == "Replace":
             raise Unimplemented("kubelet.mode Replace is not supported yet: set Delegate or Manual")
-        if not (self._layout.versions / (state.digest or "")).is_dir():
+        if not (self._layout.versions / bundle.digest_of(self._source)).is_dir():
             await report(replace(state, phase="Installing", reason="CopyingBundle"))
-        config = await self._write_files(instance)
+        config = await self._stage(instance)
         result = load_result(self._layout.result)
         if self._is_due(result, config.revision):
             if not _is_applied(result, config.revision):
                 await report(replace(state, phase="Switching", reason="Switching"))
             result = await self._run_switch(config.revision)
-        state = _with_result(state, result)
+        state = _with_result(replace(state, digest=self._running_digest()), result)
         if result is None or result.outcome != "Failed":
             return await self._observe(state)
         failed = replace(state, phase="Failed", reason=result.reason, message=result.message)
-        if result.kubelet == "Upstream":
+        if result.kubelet == "Upstream" and result.reason not in _PREVIOUS_SERVES:
             return failed
-        # The kubelet still uses noderuntime; only the change to the new desired state failed.
+        # The previous state still serves; only the change to the new desired state failed.
         observed = await self._observe(state)
         phase = "Degraded" if observed.phase == "Ready" else observed.phase
         return replace(observed, phase=phase, reason=result.reason, message=result.message)
 
-    async def _write_files(self, instance: Instance) -> desired.SwitchConfig:
-        """Write the bundle, configurations and units that differ; return the switch's configuration."""
+    def _running_digest(self) -> str | None:
+        """Return the version that runs: not the one of this agent, if that was rolled back."""
+        current = self._layout.current
+        return Path(os.readlink(current)).name if current.is_symlink() else None
+
+    async def _stage(self, instance: Instance) -> desired.SwitchConfig:
+        """Lay the bundle beside the running one and stage its release; return the switch's configuration."""
         verify = time.monotonic() >= self._memory.verified_until
         changed = await FILES.run(lambda: bundle.install(self._source, self._layout, verify=verify))
         if verify:
             self._memory.verified_until = time.monotonic() + _jittered(_VERIFY_SECONDS)
         digest = bundle.digest_of(self._source)
-        config = desired.switch_config(instance.spec, digest)
-        daemon_config = self._daemon_config(instance, digest)
-        changed |= files.write(self._layout.config, daemon_config.encode(), mode=0o600)
-        changed |= await self._write_units(
-            units.daemon_revision(digest, daemon_config), config.timeout_seconds
-        )
+        config = desired.switch_config(instance.spec, digest, instance.retry)
+        staged = desired.release(digest, self._daemon_config(instance, digest))
+        content = staged.model_dump_json(indent=1).encode() + b"\n"
+        changed |= files.write(self._layout.staged, content, mode=0o600)
+        changed |= await self._prepare(staged)
         changed |= files.write(self._layout.switch_config, desired.render(config).encode(), mode=0o600)
         if changed:
             self._memory.checked_until = 0
         return config
+
+    async def _prepare(self, staged: Release) -> bool:
+        """Write what the switch needs to run on a node that nothing served before; repair what serves.
+
+        Files of another release than the staged one are the switch's concern: it replaces or keeps them.
+        """
+        place = self._layout
+        serving = release.load(place).serving
+        if serving is None:
+            linked = [release.link(path, staged.digest) for path in (place.proven, place.previous)]
+            return await self._write_units(staged, layout.SWITCH_UNITS) or any(linked)
+        if serving != staged or place.upgrade.exists():
+            return False
+        changed = release.write_config(place, staged)
+        changed |= release.link(place.current, staged.digest)
+        changed |= release.link(place.proven, staged.digest)
+        return await self._write_units(staged, (*layout.DAEMON_UNITS, *layout.SWITCH_UNITS)) or changed
+
+    async def _write_units(self, staged: Release, names: tuple[str, ...]) -> bool:
+        if not release.write_units(self._layout, staged, names):
+            return False
+        _log.info("systemd units changed")
+        await self._systemd.reload()
+        return True
 
     def _daemon_config(self, instance: Instance, digest: str) -> str:
         """Return the daemon's configuration. A removal without handlers keeps the installed one."""
@@ -149,19 +185,11 @@ class Node:
             return installed.decode(errors="replace")
         raise FailedPrecondition("the instance names no handler: set spec.handlers")
 
-    async def _write_units(self, revision: str, timeout_seconds: int) -> bool:
-        texts = units.render(revision=revision, timeout_seconds=timeout_seconds)
-        written = [files.write(self._layout.units / name, text.encode()) for name, text in texts.items()]
-        if any(written):
-            _log.info("systemd units changed", units=sum(written))
-            await self._systemd.reload()
-        return any(written)
-
     def _is_due(self, result: Result | None, revision: str) -> bool:
         """Return whether to run the switch: a new revision, a retry or the periodic check is due."""
         if result is None or result.revision != revision:
             return True
-        if result.outcome == "Failed":
+        if result.outcome == "Failed" and result.reason not in _REMEMBERED:
             return now() >= result.finished + timedelta(seconds=retry_after(result.failures))
         return time.monotonic() >= self._memory.checked_until
 
@@ -226,7 +254,7 @@ class Node:
         if self._layout.is_empty():
             return removed
         await report(replace(state, phase="Removing", reason="Removing"))
-        config = await self._write_files(instance)
+        config = await self._stage(instance)
         result = await self._run_switch(config.revision)
         if self._layout.is_empty() or result is None:
             return removed

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from noderuntime.agent.layout import Layout
 from noderuntime.agent.switch.context import Context, locked
+from noderuntime.agent.switch.fallback import fallback
 from noderuntime.agent.switch.revert import revert
 from noderuntime.agent.switch.run import apply, resume
 from noderuntime.agent.switch.status import status
@@ -21,6 +22,7 @@ _VERBS = {
     "apply": "bring the node to the state that /etc/noderuntime/switch.toml describes",
     "revert": "switch the kubelet back to its previous runtime",
     "resume": "complete or roll back a switch that a crash or reboot interrupted",
+    "fallback": "return to the release that served before, if systemd gave up the daemon",
     "uninstall": "revert, and remove noderuntime from this node",
     "status": "print the state of the switch as JSON",
 }
@@ -35,7 +37,7 @@ def run_switch(argv: Sequence[str]) -> int:
     for name, summary in _VERBS.items():
         verb = verbs.add_parser(name, help=summary)
         if name == "revert":
-            verb.add_argument("--expired", action="store_true", help="revert only an incomplete switch")
+            verb.add_argument("--expired", action="store_true", help="roll back only what is incomplete")
     options = parser.parse_args(argv)
     if os.geteuid() != 0:
         raise FailedPrecondition("the switch changes the kubelet's settings: run it as root")
@@ -55,6 +57,8 @@ async def _run(options: argparse.Namespace) -> str:
         return f"{result.reason} {result.message}".strip() if result else "removed from this node"
     if options.verb == "revert":
         return await revert(context, expired=options.expired)
+    if options.verb == "fallback":
+        return await fallback(context)
     if options.verb == "status":
         return await status(context)
     async with locked(context):

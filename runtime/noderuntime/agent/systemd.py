@@ -35,6 +35,11 @@ class Systemd:
         """Stop a unit. A unit that is not loaded is ignored."""
         await self._call("stop", unit, timeout=timeout, check=await self._is_loaded(unit))
 
+    async def kill(self, unit: str) -> None:
+        """Kill a service's main process at once and keep it stopped. A unit that is not loaded is ignored."""
+        await self._call("kill", "--kill-who=main", "--signal=KILL", unit, check=False)
+        await self.stop(unit)
+
     async def enable(self, *units: str) -> None:
         """Enable units, so that they start at boot."""
         await self._call("enable", *units)

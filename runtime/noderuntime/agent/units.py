@@ -1,4 +1,9 @@
-"""The contents of the systemd units. Pure functions."""
+"""The contents of the systemd units. Pure functions.
+
+The switch runs from the version that served last, the fallback from the one before: a version that does not
+work cannot break what takes it back. A version is therefore called by the units of another one: the verbs
+``switch apply``, ``resume``, ``revert --expired`` and ``fallback`` must stay.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +11,11 @@ import hashlib
 
 from noderuntime.agent import layout
 
-_PROGRAM = "/opt/noderuntime/current/bin/noderuntime"
+_OPT = "/opt/noderuntime"
+_PROGRAM = "bin/noderuntime"
 
 TIMER_SLACK = 15
-"""Seconds after the switch's timeout in which the switch can roll back by itself, before the timer fires."""
+"""Seconds after a deadline in which the switch can roll back by itself, before the timer fires."""
 
 _SERVICE = f"""\
 [Unit]
@@ -20,7 +26,7 @@ StartLimitIntervalSec=0
 
 [Service]
 Type=notify
-ExecStart={_PROGRAM} serve
+ExecStart={_OPT}/current/{_PROGRAM} serve
 # Applies the settings that a running daemon can change; the log names those that need a restart.
 ExecReload=/bin/kill -HUP $MAINPID
 # Identifies bundle, configuration and unit of this process: the switch restarts it when they change.
@@ -48,14 +54,24 @@ StateDirectoryMode=0700
 WantedBy=multi-user.target
 """
 
+# A node without other versions, set up by hand, has no fallback: its daemon is restarted for ever.
+_FALLBACK_DROP_IN = f"""\
+[Unit]
+StartLimitIntervalSec=300
+StartLimitBurst=5
+OnFailure={layout.FALLBACK}
+"""
+
 _SWITCH = f"""\
 [Unit]
 Description=noderuntime: switch the kubelet as /etc/noderuntime/switch.toml describes
 After={layout.SERVICE} kubelet.service
+# Rolls back what a switch that was killed left incomplete.
+OnFailure={layout.REVERT}
 
 [Service]
 Type=oneshot
-ExecStart={_PROGRAM} switch apply
+ExecStart={_OPT}/proven/{_PROGRAM} switch apply
 TimeoutStartSec=2h
 TimeoutStopSec=10
 
@@ -64,21 +80,44 @@ TimeoutStopSec=10
 WantedBy=multi-user.target
 """
 
-_REVERT = f"""\
+# Does not wait for the daemon, unlike the unit above: a new version may hang at its start.
+_RESUME = f"""\
 [Unit]
-Description=noderuntime: roll back the kubelet's settings
+Description=noderuntime: complete or roll back an upgrade that a reboot interrupted
+ConditionPathExists=/var/lib/noderuntime/switch/upgrade/journal.json
 
 [Service]
 Type=oneshot
-# A switch that still runs at its deadline hangs.
-ExecStartPre=-/usr/bin/env systemctl stop {layout.SWITCH}
-ExecStart={_PROGRAM} switch revert --expired
+ExecStart={_OPT}/proven/{_PROGRAM} switch resume
+TimeoutStartSec=30min
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+_REVERT = f"""\
+[Unit]
+Description=noderuntime: roll back an incomplete switch
+
+[Service]
+Type=oneshot
+ExecStart={_OPT}/proven/{_PROGRAM} switch revert --expired
+TimeoutStartSec=30min
+"""
+
+_FALLBACK = f"""\
+[Unit]
+Description=noderuntime: return to the version that served before, because the daemon keeps failing
+
+[Service]
+Type=oneshot
+ExecStart={_OPT}/previous/{_PROGRAM} switch fallback
 TimeoutStartSec=30min
 """
 
 _TIMER = f"""\
 [Unit]
-Description=noderuntime: deadline for switching the kubelet
+Description=noderuntime: deadline of a switch
 
 [Timer]
 OnActiveSec=@SECONDS@
@@ -88,14 +127,21 @@ Unit={layout.REVERT}
 """
 
 
-def render(*, revision: str, timeout_seconds: int) -> dict[str, str]:
+def render(revision: str) -> dict[str, str]:
     """Return the units' contents by name. ``revision`` is that of :func:`daemon_revision`."""
     return {
         layout.SERVICE: _SERVICE.replace("@REVISION@", revision),
+        layout.FALLBACK_DROP_IN: _FALLBACK_DROP_IN,
         layout.SWITCH: _SWITCH,
+        layout.RESUME: _RESUME,
         layout.REVERT: _REVERT,
-        layout.REVERT_TIMER: _TIMER.replace("@SECONDS@", str(timeout_seconds + TIMER_SLACK)),
+        layout.FALLBACK: _FALLBACK,
     }
+
+
+def timer(seconds: int) -> str:
+    """Return the timer that rolls back what is not complete this many seconds after it is armed."""
+    return _TIMER.replace("@SECONDS@", str(seconds + TIMER_SLACK))
 
 
 def daemon_revision(digest: str, config: str) -> str:

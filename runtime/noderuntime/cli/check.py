@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from noderuntime import config
@@ -29,20 +29,21 @@ def run(arguments: Sequence[str]) -> int:
         "--drop-ins", type=Path, help="directory of its drop-ins (default: conf.d beside the file)"
     )
     parser.add_argument(
-        "--optional",
-        action="append",
-        default=[],
-        metavar="HANDLER",
-        help="a handler whose program need not run; can be repeated",
+        "--handlers",
+        metavar="NAME,...",
+        help="the handlers whose programs must run, perhaps none (default: all)",
     )
     options = parser.parse_args(arguments)
     settings = config.load(options.config, options.drop_ins)
-    failed = asyncio.run(_failures(settings, {handler_check(name) for name in options.optional}))
+    required = None if options.handlers is None else options.handlers.split(",")
+    failed = asyncio.run(_failures(settings, required))
     if failed:
         raise FailedPrecondition("; ".join(f"{finding.check}: {finding.found}" for finding in failed))
     return 0
 
 
-async def _failures(settings: config.Config, optional: Collection[str]) -> list[Finding]:
+async def _failures(settings: config.Config, required: Sequence[str] | None) -> list[Finding]:
+    optional = set() if required is None else settings.handlers.keys() - set(required)
+    ignored = {handler_check(name) for name in optional}
     found = [*await tools(settings, LinuxHost()), *databases(settings.server.state_dir)]
-    return [finding for finding in found if finding.state is State.FAIL and finding.check not in optional]
+    return [finding for finding in found if finding.state is State.FAIL and finding.check not in ignored]

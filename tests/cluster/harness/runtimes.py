@@ -42,7 +42,7 @@ def runtime_files(kind: RuntimeKind, registry: str) -> dict[str, str]:
             "etc/containerd/config.toml": _CONTAINERD_CONFIG.replace("@REGISTRY@", registry),
             "etc/containerd/certs.d/_default/hosts.toml": hosts,
         }
-    unit = units.render(revision="by-hand", timeout_seconds=60)[layout.SERVICE]
+    unit = units.render("by-hand")[layout.SERVICE]
     return {
         f"etc/systemd/system/{layout.SERVICE}": unit,
         "etc/noderuntime/config.toml": (REPO / "examples/standalone.toml").read_text(),

@@ -7,19 +7,22 @@ switch observes the same as on a node: a command line, an environment file, a co
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shlex
 import shutil
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 
-from noderuntime.agent import desired, layout, units
+from noderuntime.agent import desired, layout
 from noderuntime.agent.instance import InstanceSpec
 from noderuntime.agent.layout import Layout
+from noderuntime.agent.switch import release
 from noderuntime.agent.switch.context import Context
 from noderuntime.agent.switch.health import is_connected
 from noderuntime.agent.switch.plan import DEFAULT_ENDPOINT
@@ -56,7 +59,9 @@ class FakeRuntime(RuntimeServiceServicer):
         self.sandboxes: dict[str, cri.PodSandbox] = {}
         self.broken: dict[str, str] = {}
         self.ran: list[str] = []
+        self.containers: dict[str, cri.Container] = {}
         self.upstream: FakeRuntime | None = None
+        self.hidden = False
 
     async def Version(self, request, context):
         return cri.VersionResponse(version="v1", runtime_name=self.name, runtime_version="9.9")
@@ -81,10 +86,15 @@ class FakeRuntime(RuntimeServiceServicer):
         listed = [
             found for found in self.sandboxes.values() if selector.items() <= dict(found.labels).items()
         ]
+        if self.hidden:
+            listed = []
         if not selector:
             listed = [found for found in listed if "noderuntime.dev/canary" not in found.labels]
             listed += list(self.upstream.sandboxes.values()) if self.upstream else []
         return cri.ListPodSandboxResponse(items=listed)
+
+    async def ListContainers(self, request, context):
+        return cri.ListContainersResponse(containers=list(self.containers.values()))
 
     async def StopPodSandbox(self, request, context):
         return cri.StopPodSandboxResponse()
@@ -115,12 +125,27 @@ class FakeHost:
         self.containerd = FakeRuntime("containerd")
         self.daemon.upstream = self.containerd
         self.kubelet_fails_on_noderuntime = False
+        self.refuses: dict[str, str] = {}
+        """Digests of versions whose ``check`` fails, with its message."""
+        self.exits: dict[str, str] = {}
+        """Digests of versions whose daemon exits at its start, with its last words."""
+        self.hangs: set[str] = set()
+        """Digests of versions whose daemon is never ready."""
+        self.breaks: dict[str, dict[str, str]] = {}
+        """Digests of versions with handlers that fail."""
+        self.loses: set[str] = set()
+        """Digests of versions that list no sandboxes."""
+        self.on_start: dict[str, Callable[[], None]] = {}
+        """What versions do at their start."""
+        self.failed: set[str] = set()
+        self.words = ""
         self.active: set[str] = set()
         self.oneshots: dict[str, Callable[[], Awaitable[tuple[int, bytes, bytes]]]] = {}
         self.unit_argv: tuple[str, ...] = ()
         self.pid = 100
         self._servers: dict[str, grpc.aio.Server] = {}
         self._connection: socket.socket | None = None
+        self._endpoint_used: Path | None = None
 
     @property
     def restarts(self) -> list[str]:
@@ -128,6 +153,13 @@ class FakeHost:
         return [call.split()[-1] for call in self.calls if call.startswith("restart")]
 
     async def run(self, argv: Sequence[str], *, timeout: float, **_: object) -> Completed:
+        if argv[1:2] == ["check"]:
+            problem = self.refuses.get(Path(argv[0]).parents[1].name)
+            return (
+                Completed(1, b"", f"noderuntime: {problem}\n".encode()) if problem else Completed(0, b"", b"")
+            )
+        if argv[0] == "journalctl":
+            return Completed(0, self.words.encode(), b"")
         if argv[0] != "systemctl":
             return Completed(0, b"", b"")
         verb, *rest = [word for word in argv[1:] if word not in ("--no-ask-password", "--no-pager")]
@@ -146,10 +178,13 @@ class FakeHost:
             if unit == layout.SERVICE and (verb == "restart" or unit not in self.active):
                 if not (self.layout.units / unit).exists():
                     return 5, b"", b"Unit not found."
-                await self._start_daemon()
+                if not await self._start_daemon():
+                    return 1, b"", b"Job for noderuntime.service failed."
             self.active.add(unit)
+            self.failed.discard(unit)
         if verb == "stop":
             self.active.discard(unit)
+            self.failed.discard(unit)
             if unit == layout.SERVICE:
                 await self.stop_server(str(self.layout.socket))
         return 0, b"", b""
@@ -165,7 +200,9 @@ class FakeHost:
         ]
         shown = {
             "LoadState": "loaded" if path.exists() else "not-found",
-            "ActiveState": "active" if unit in self.active else "inactive",
+            "ActiveState": (
+                "failed" if unit in self.failed else "active" if unit in self.active else "inactive"
+            ),
             "MainPID": self.pid if kubelet else 50 if unit == layout.SERVICE and unit in self.active else 0,
             "FragmentPath": "/etc/systemd/system/kubelet.service" if kubelet else "",
             "DropInPaths": " ".join(self._drop_ins()) if kubelet else "",
@@ -195,10 +232,20 @@ class FakeHost:
         if self.kubelet_fails_on_noderuntime and endpoint == self.layout.socket:
             self.pid = 0
             return
+        self._connect(endpoint)
+
+    def _connect(self, endpoint: Path) -> None:
+        """Connect the kubelet, as soon as the runtime is there."""
+        self._endpoint_used = endpoint
+        if not endpoint.exists():
+            return
+        if self._connection:
+            self._connection.close()
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(str(endpoint))
-        inode = os.fstat(self._connection.fileno()).st_ino
-        (process / "fd" / "7").symlink_to(f"socket:[{inode}]")
+        descriptor = self.layout.proc / str(self.pid) / "fd" / "7"
+        descriptor.unlink(missing_ok=True)
+        descriptor.symlink_to(f"socket:[{os.fstat(self._connection.fileno()).st_ino}]")
 
     def _argv(self) -> list[str]:
         variables: dict[str, str] = {}
@@ -229,8 +276,35 @@ class FakeHost:
                 value = found
         return named.get(FLAG, value)
 
-    async def _start_daemon(self) -> None:
+    @property
+    def version(self) -> str:
+        """The version that the daemon's unit runs."""
+        return os.readlink(self.layout.current).removeprefix("versions/")
+
+    async def crash(self) -> None:
+        """End the daemon as often as systemd starts it."""
         await self.stop_server(str(self.layout.socket))
+        self.active.discard(layout.SERVICE)
+        self.failed.add(layout.SERVICE)
+
+    async def reboot(self) -> None:
+        """Start the units that are enabled, with the files that are on disk."""
+        self.active.clear()
+        if await self._start_daemon():
+            self.active.add(layout.SERVICE)
+        await self.restart_kubelet()
+
+    async def _start_daemon(self) -> bool:
+        await self.stop_server(str(self.layout.socket))
+        self.active.discard(layout.SERVICE)
+        if self.version in self.exits:
+            self.words = f"level=info\nnoderuntime: {self.exits[self.version]}\n"
+            return False
+        self.on_start.get(self.version, lambda: None)()
+        if self.version in self.hangs:
+            await asyncio.sleep(60)
+        self.daemon.broken = self.breaks.get(self.version, self.daemon.broken)
+        self.daemon.hidden = self.version in self.loses
         (self.layout.state / "ledger.db").touch()
         unit = (self.layout.units / layout.SERVICE).read_text()
         process = self.layout.proc / "50"
@@ -239,6 +313,9 @@ class FakeHost:
         assert revision
         (process / "environ").write_bytes(b"A=b\0" + revision[0].encode() + b"\0")
         await self.serve(self.daemon, self.layout.socket)
+        if self._endpoint_used == self.layout.socket and self.pid:
+            self._connect(self.layout.socket)
+        return True
 
     async def serve(self, runtime: FakeRuntime, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -285,7 +362,11 @@ class FakeNode:
     def __init__(self, root: Path) -> None:
         self.layout = Layout(root)
         self.host = FakeHost(self.layout)
-        self.context = Context(self.layout, self.host, Systemd(self.host), second=0.02)  # type: ignore[arg-type]
+        self.context = Context(self.layout, self.host, Systemd(self.host), second=0.05)  # type: ignore[arg-type]
+
+    def hurry(self) -> None:
+        """Shorten all deadlines, for a test that waits until one is over."""
+        self.context = replace(self.context, second=0.01)
 
     def write(self, path: str, text: str) -> Path:
         here = self.layout.at(path)
@@ -320,18 +401,18 @@ class FakeNode:
         await self.host.serve(self.host.containerd, self.layout.at(CONTAINERD))
         await self.host.restart_kubelet()
 
-    def install(self, spec: InstanceSpec = SPEC) -> None:
+    def install(self, spec: InstanceSpec = SPEC, digest: str = "d" * 16, retry: str = "") -> None:
         """Write the files that the agent would write."""
-        config = desired.daemon_config(spec, "d" * 16)
-        self.write("/etc/noderuntime/config.toml", config)
-        self.write("/etc/noderuntime/switch.toml", desired.render(desired.switch_config(spec, "d" * 16)))
+        staged = desired.release(digest, desired.daemon_config(spec, digest))
+        staged.units[layout.SWITCH] += f"# of version {digest}\n"
+        self.write("/etc/noderuntime/staged.json", staged.model_dump_json())
+        self.write("/etc/noderuntime/switch.toml", desired.render(desired.switch_config(spec, digest, retry)))
         (self.layout.state / "switch").mkdir(parents=True, exist_ok=True)
-        self.write("/opt/noderuntime/versions/dddddddddddddddd/BUNDLE", "d" * 16)
-        if not self.layout.current.is_symlink():
-            self.layout.current.symlink_to("versions/dddddddddddddddd")
-        texts = units.render(revision=units.daemon_revision("d" * 16, config), timeout_seconds=10)
-        for name, text in texts.items():
-            self.write(f"/etc/systemd/system/{name}", text)
+        self.write(f"/opt/noderuntime/versions/{digest}/BUNDLE", digest)
+        if release.load(self.layout).serving is None:
+            release.link(self.layout.proven, digest)
+            release.link(self.layout.previous, digest)
+            release.write_units(self.layout, staged, layout.SWITCH_UNITS)
 
     def files(self) -> dict[str, str]:
         """Return the content of every file of the kubelet, by path."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -36,10 +35,10 @@ def node_layout(tmp_path: Path) -> Layout:
     return Layout(tmp_path / "host")
 
 
-def test_install_creates_the_version_and_the_current_link(source: Path, node_layout: Layout) -> None:
+def test_install_lays_the_version_beside_others(source: Path, node_layout: Layout) -> None:
     assert bundle.install(source, node_layout, verify=True)
-    assert os.readlink(node_layout.current) == f"versions/{DIGEST}"
-    assert bundle.manifest(node_layout.current.resolve()) == bundle.manifest(source)
+    assert bundle.manifest(node_layout.versions / DIGEST) == bundle.manifest(source)
+    assert not node_layout.current.is_symlink()
     assert not bundle.install(source, node_layout, verify=True)
 
 
@@ -49,26 +48,26 @@ def test_install_starts_an_interrupted_copy_over(source: Path, node_layout: Layo
     (partial / "bin/tool").write_text("to")
     bundle.install(source, node_layout, verify=True)
     assert not partial.exists()
-    assert (node_layout.current / "bin/tool").read_text() == "tool"
+    assert (node_layout.versions / DIGEST / "bin/tool").read_text() == "tool"
 
 
 def test_install_repairs_a_damaged_version_in_place(source: Path, node_layout: Layout) -> None:
     bundle.install(source, node_layout, verify=True)
-    tool = node_layout.current / "bin/tool"
+    tool = node_layout.versions / DIGEST / "bin/tool"
     with tool.open() as running:
         tool.chmod(0o600)
-        (node_layout.current / "bin/link").unlink()
+        (node_layout.versions / DIGEST / "bin/link").unlink()
         assert bundle.install(source, node_layout, verify=True)
         assert running.read() == "tool"
-    assert bundle.manifest(node_layout.current.resolve()) == bundle.manifest(source)
+    assert bundle.manifest(node_layout.versions / DIGEST) == bundle.manifest(source)
 
 
 def test_install_with_verify_repairs_changed_content(source: Path, node_layout: Layout) -> None:
     bundle.install(source, node_layout, verify=True)
-    (node_layout.current / "bin/tool").write_text("evil")
+    (node_layout.versions / DIGEST / "bin/tool").write_text("evil")
     assert not bundle.install(source, node_layout, verify=False)
     assert bundle.install(source, node_layout, verify=True)
-    assert (node_layout.current / "bin/tool").read_text() == "tool"
+    assert (node_layout.versions / DIGEST / "bin/tool").read_text() == "tool"
 
 
 def test_write_replaces_a_file_and_keeps_its_mode(tmp_path: Path) -> None:
@@ -114,10 +113,10 @@ def test_switch_config_refuses_invalid_values(tmp_path: Path) -> None:
 
 
 def test_units_change_with_the_daemons_revision() -> None:
-    one = units.render(revision=units.daemon_revision(DIGEST, "a"), timeout_seconds=60)
-    two = units.render(revision=units.daemon_revision(DIGEST, "b"), timeout_seconds=60)
+    one = units.render(units.daemon_revision(DIGEST, "a"))
+    two = units.render(units.daemon_revision(DIGEST, "b"))
     assert {name for name in one if one[name] != two[name]} == {"noderuntime.service"}
-    assert "OnActiveSec=75" in one["noderuntime-switch-revert.timer"]
+    assert "OnActiveSec=75" in units.timer(60)
 
 
 def test_parse_names_the_field_with_an_unknown_value() -> None:

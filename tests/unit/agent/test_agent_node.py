@@ -8,14 +8,14 @@ import pytest
 from fakenode import SPEC, FakeNode
 
 from noderuntime.agent import layout
-from noderuntime.agent.instance import Instance, InstanceSpec
+from noderuntime.agent.instance import Instance, InstanceSpec, parse
 from noderuntime.agent.node import Node, retry_after
 from noderuntime.agent.report import NodeState
 from noderuntime.agent.switch.run import apply
 from noderuntime.agent.systemd import Systemd
 from noderuntime.core.errors import NoderuntimeError
 
-DIGEST = "e" * 16
+DIGEST, NEXT = "e" * 16, "f" * 16
 
 
 @pytest.fixture
@@ -35,13 +35,24 @@ async def agent(node: FakeNode, tmp_path: Path) -> Node:
     return Node(node.layout, Systemd(node.host), tmp_path)  # type: ignore[arg-type]
 
 
-async def reconcile(agent: Node, spec: InstanceSpec = SPEC) -> tuple[NodeState, list[str]]:
+@pytest.fixture
+async def next_agent(node: FakeNode, agent: Node, tmp_path: Path) -> Node:
+    """The agent of the next version, on a node that the version before it serves."""
+    await reconcile(agent)
+    source = tmp_path / "next"
+    source.mkdir()
+    (source / "BUNDLE").write_text(NEXT)
+    return Node(node.layout, Systemd(node.host), source)  # type: ignore[arg-type]
+
+
+async def reconcile(agent: Node, spec: InstanceSpec = SPEC, retry: str = "") -> tuple[NodeState, list[str]]:
     phases: list[str] = []
 
     async def report(state: NodeState) -> None:
         phases.append(state.phase)
 
-    return await agent.reconcile(Instance(generation=1, spec=spec, status={}), report), phases
+    instance = Instance(generation=1, spec=spec, status={}, retry=retry)
+    return await agent.reconcile(instance, report), phases
 
 
 async def test_reconcile_installs_switches_and_probes(node: FakeNode, agent: Node) -> None:
@@ -86,7 +97,7 @@ async def test_restarted_agent_never_reports_the_upstream(
     ]
 
 
-@pytest.mark.parametrize("name", ["noderuntime.service", "noderuntime-switch-revert.timer"])
+@pytest.mark.parametrize("name", ["noderuntime.service", "noderuntime-switch.service"])
 async def test_reconcile_restores_a_changed_unit(node: FakeNode, agent: Node, name: str) -> None:
     await reconcile(agent)
     path = node.layout.units / name
@@ -109,6 +120,7 @@ async def test_reconcile_restores_a_changed_config(node: FakeNode, agent: Node) 
 async def test_changed_handlers_restart_the_daemon_only(node: FakeNode, agent: Node) -> None:
     await reconcile(agent)
     state, _ = await reconcile(agent, SPEC.model_copy(update={"handlers": SPEC.handlers[:1]}))
+    assert (state.phase, state.message) == ("Ready", "")
     assert [handler.name for handler in state.handlers] == ["runc"]
     assert node.host.restarts.count(layout.SERVICE) == 2
     assert node.host.restarts.count("kubelet.service") == 1
@@ -144,6 +156,7 @@ async def test_damaged_bundle_is_repaired_after_a_failed_probe(
 
 async def test_failed_switch_is_not_retried_at_once(node: FakeNode, agent: Node) -> None:
     node.host.kubelet_fails_on_noderuntime = True
+    node.hurry()
     state, _ = await reconcile(agent)
     assert (state.phase, state.reason, state.kubelet) == ("Failed", "SwitchReverted", "Upstream")
     restarts = len(node.host.restarts)
@@ -187,3 +200,55 @@ async def test_mode_replace_is_refused_before_any_change(node: FakeNode, agent: 
 
 def test_retry_after_backs_off_exponentially() -> None:
     assert [retry_after(n) for n in (1, 2, 3, 100)] == [60, 120, 240, 3600]
+
+
+async def test_next_version_is_installed_by_the_one_that_serves(node: FakeNode, next_agent: Node) -> None:
+    assert node.host.version == DIGEST
+    state, phases = await reconcile(next_agent)
+    assert (state.phase, state.digest, phases) == ("Ready", NEXT, ["Installing", "Switching"])
+    assert node.host.version == node.layout.proven.resolve().name == NEXT
+    assert node.host.restarts.count("kubelet.service") == 1
+
+
+async def test_failed_version_is_reported_and_the_old_one_serves(node: FakeNode, next_agent: Node) -> None:
+    node.host.exits[NEXT] = "no ledger today"
+    state, _ = await reconcile(next_agent)
+    assert (state.phase, state.reason, state.digest) == ("Degraded", "UpgradeRolledBack", DIGEST)
+    assert (state.kubelet, state.version) == ("Noderuntime", "9.9")
+    assert f"version {NEXT} was rolled back" in state.message
+    assert "no ledger today" in state.message
+    assert {handler.state for handler in state.handlers} == {"Ready"}
+
+
+async def test_failed_version_is_tried_again_on_request_only(node: FakeNode, next_agent: Node) -> None:
+    node.host.exits[NEXT] = "no ledger today"
+    await reconcile(next_agent)
+    node.host.exits.clear()
+    calls = len(node.host.calls)
+    state, _ = await reconcile(next_agent)
+    assert (state.reason, state.digest) == ("UpgradeRolledBack", DIGEST)
+    assert len(node.host.calls) == calls
+    state, _ = await reconcile(next_agent, retry="2026-11-26")
+    assert (state.phase, state.digest) == ("Ready", NEXT)
+
+
+async def test_agent_does_not_touch_files_of_another_release(node: FakeNode, next_agent: Node) -> None:
+    node.host.refuses[NEXT] = "conf.d/50-x.toml: unknown key"
+    before = {path: path.read_bytes() for path in (node.layout.config, node.layout.units / layout.SERVICE)}
+    state, _ = await reconcile(next_agent)
+    assert (state.phase, state.reason, state.digest) == ("Degraded", "UpgradeRefused", DIGEST)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+async def test_removal_by_the_next_version_leaves_nothing(node: FakeNode, next_agent: Node) -> None:
+    node.host.exits[NEXT] = "no ledger today"
+    await reconcile(next_agent)
+    state, _ = await reconcile(next_agent, SPEC.model_copy(update={"state": "Removed"}))
+    assert state.phase == "Removed"
+    assert not node.layout.opt.exists()
+    assert not [path for path in node.layout.units.rglob("*noderuntime*") if path.name != "kubelet.service.d"]
+
+
+def test_parse_reads_the_retry_annotation() -> None:
+    body = {"metadata": {"generation": 1, "annotations": {"noderuntime.dev/retry": "now"}}, "spec": {}}
+    assert parse(body).retry == "now"

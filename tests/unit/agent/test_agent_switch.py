@@ -60,6 +60,7 @@ async def test_apply_rolls_back_when_the_kubelet_does_not_start(node: FakeNode, 
     before = node.files()
     node.install()
     node.host.kubelet_fails_on_noderuntime = True
+    node.hurry()
 
     with pytest.raises(transaction.Reverted, match="was rolled back: the kubelet is not running 120 s after"):
         await apply(node.context)

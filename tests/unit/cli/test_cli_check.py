@@ -62,7 +62,9 @@ def test_check_refuses_a_program_that_does_not_run(config: Path, capsys: pytest.
     )
     assert check(config) == 1
     assert "handler gvisor: " in capsys.readouterr().err
-    assert check(config, "--optional", "gvisor") == 0
+    assert check(config, "--handlers", "runc,gvisor") == 1
+    assert check(config, "--handlers", "runc") == 0
+    assert check(config, "--handlers", "") == 0
 
 
 @pytest.mark.parametrize("name", ["ledger.db", "images/images.db"])

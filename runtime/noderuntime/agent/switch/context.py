@@ -1,4 +1,4 @@
-"""The context of the switch's verbs, and the lock that serialises them."""
+"""The context of the switch's verbs, the walk through a transaction's steps, and the lock between verbs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from noderuntime.agent.layout import Layout
 from noderuntime.agent.systemd import Systemd
@@ -17,6 +18,13 @@ from noderuntime.core.errors import FailedPrecondition
 from noderuntime.node.host.base import Host
 
 _LOCK_TIMEOUT = 600.0
+
+S = TypeVar("S")
+Step = Callable[["Context", S], Awaitable[None]]
+
+
+def _no_observer(name: str) -> None:
+    """Do nothing before a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +36,15 @@ class Context:
     systemd: Systemd
     second: float = 1.0
     """Length of a second in wait loops; tests use a shorter one."""
+    on_step: Callable[[str], None] = _no_observer
+    """Called with the name of each step before it begins; tests interrupt a transaction here."""
+
+
+async def walk(context: Context, steps: Iterable[Step[S]], state: S) -> None:
+    """Take the steps of a transaction, one after the other."""
+    for step in steps:
+        context.on_step(step.__name__)
+        await step(context, state)
 
 
 @contextlib.asynccontextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,24 +43,39 @@ async def check_upstream(socket: Path) -> None:
         )
 
 
-async def ensure_running(context: Context, upstream: Path) -> bool:
-    """Ensure that the daemon runs with the files on disk; return whether it was (re)started."""
-    place = context.layout
+def write_upstream(context: Context, upstream: Path) -> bool:
+    """Write the daemon's drop-in with its upstream; return whether it was changed."""
     socket = json.dumps(str(upstream))
     text = f"{_HEAD}[upstream]\nsocket = {socket}\n\n[images]\ncontainerd_socket = {socket}\n"
-    changed = files.write(place.upstream_config, text.encode())
-    config.load(place.config)
-    await context.systemd.enable(layout.SERVICE, layout.SWITCH)
+    return files.write(context.layout.upstream_config, text.encode())
+
+
+async def ensure_running(context: Context, *, changed: bool) -> None:
+    """Ensure that the daemon runs with the files on disk; ``changed`` says that it must read them again.
+
+    A daemon that systemd is restarting is left to systemd, which counts its starts.
+    """
+    config.load(context.layout.config)
+    await context.systemd.enable(layout.SERVICE, layout.SWITCH, layout.RESUME)
     if not changed and await _is_up_to_date(context):
-        return False
-    _log.info("restarting the daemon", upstream=upstream)
+        return
+    _log.info("restarting the daemon")
+    await start(context)
+
+
+async def start(context: Context, *, seconds: float = 120) -> None:
+    """Start the daemon anew. FailedPrecondition with its last log line if it is not ready in time."""
+    began = time.time()
     try:
-        await context.systemd.restart(layout.SERVICE)
-    except ToolError as error:
-        raise FailedPrecondition(
-            f"{layout.SERVICE} does not start: {await _last_log_line(context)}"
-        ) from error
-    return True
+        async with asyncio.timeout(seconds * context.second):
+            await context.systemd.restart(layout.SERVICE)
+    except TimeoutError:
+        problem = f"was not ready {seconds:g} s after its start"
+    except ToolError:
+        problem = "does not start"
+    else:
+        return
+    raise FailedPrecondition(f"{layout.SERVICE} {problem}: {await last_words(context, since=began)}")
 
 
 async def verify(context: Context) -> Verification:
@@ -84,6 +101,19 @@ async def verify(context: Context) -> Verification:
     return Verification(version, broken)
 
 
+async def running(context: Context) -> frozenset[str]:
+    """Return the IDs of the daemon's own sandboxes and containers that run."""
+    async with CriClient(context.layout.socket) as client:
+        sandboxes = [one.id for one in await client.sandboxes() if one.state == cri.SANDBOX_READY]
+        containers = [one.id for one in await client.containers() if one.state == cri.CONTAINER_RUNNING]
+    found = {*sandboxes, *containers}
+    if upstream := config.load(context.layout.config).upstream:
+        async with CriClient(context.layout.at(upstream.socket)) as client:
+            found -= {one.id for one in await client.sandboxes()}
+            found -= {one.id for one in await client.containers()}
+    return frozenset(found)
+
+
 async def own_sandboxes(context: Context, upstream: Path | None) -> list[cri.PodSandbox]:
     """Return the daemon's own sandboxes: those that it lists and its upstream does not list."""
     async with CriClient(context.layout.socket) as client:
@@ -100,19 +130,21 @@ async def _is_up_to_date(context: Context) -> bool:
     """Return whether the revision in the running daemon's environment is that of its unit on disk."""
     shown = await context.systemd.show(layout.SERVICE, "ActiveState", "MainPID")
     if shown["ActiveState"] != "active":
-        return False
+        return shown["ActiveState"] == "activating"
     environment = files.read(context.layout.proc / shown["MainPID"] / "environ") or b""
     unit = files.read(context.layout.units / layout.SERVICE) or b""
     running = [part for part in environment.split(b"\0") if part.startswith(f"{_REVISION}=".encode())]
     return len(running) == 1 and b"Environment=" + running[0] + b"\n" in unit
 
 
-async def _last_log_line(context: Context) -> str:
-    """Return the last line that the daemon logged, preferably an error."""
-    argv = ["journalctl", "--quiet", "--no-pager", "-o", "cat", "-n", "20", "-u", layout.SERVICE]
+async def last_words(context: Context, *, since: float) -> str:
+    """Return the last line that the daemon itself logged since then, preferably an error."""
+    argv = ["journalctl", "--quiet", "--no-pager", "-o", "cat", "-n", "50", f"--since=@{int(since)}"]
     try:
-        lines = (await context.host.run(argv, timeout=10)).stdout.decode(errors="replace").splitlines()
+        await context.host.run(["journalctl", "--sync"], timeout=5)
+        done = await context.host.run([*argv, f"_SYSTEMD_UNIT={layout.SERVICE}"], timeout=10)
+        lines = done.stdout.decode(errors="replace").splitlines()
     except NoderuntimeError:
         lines = []
     errors = [line for line in lines if "level=error" in line or line.startswith("noderuntime:")]
-    return (errors or lines or [f"see journalctl -u {layout.SERVICE}"])[-1][:300]
+    return (errors or lines or [f"see journalctl -u {layout.SERVICE}"])[-1].strip()[:300]

@@ -73,13 +73,13 @@ def now() -> datetime:
 
 def load_journal(path: Path) -> Journal | None:
     """Return the journal, or None if the kubelet uses its upstream. Internal if it is invalid."""
-    return _load(path, Journal)
+    return load(path, Journal)
 
 
 def load_result(path: Path) -> Result | None:
     """Return the last result, or None if it does not exist or this version cannot parse it."""
     try:
-        return _load(path, Result)
+        return load(path, Result)
     except Internal:
         return None
 
@@ -89,7 +89,8 @@ def save(path: Path, record: BaseModel) -> None:
     files.write(path, record.model_dump_json(indent=1).encode() + b"\n", mode=0o600)
 
 
-def _load(path: Path, model: type[Model]) -> Model | None:
+def load(path: Path, model: type[Model]) -> Model | None:
+    """Return a record, or None if its file does not exist. Internal if it is invalid."""
     content = files.read(path)
     if content is None:
         return None

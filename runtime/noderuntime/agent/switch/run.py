@@ -5,15 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from noderuntime.agent import desired, layout
-from noderuntime.agent.switch import daemon, facts, health, transaction, uninstall, versions
+from noderuntime.agent.switch import daemon, facts, health, transaction, uninstall, upgrade, versions
 from noderuntime.agent.switch import journal as records
 from noderuntime.agent.switch.context import Context, locked
 from noderuntime.agent.switch.journal import Journal, Result, now
 from noderuntime.agent.switch.plan import DEFAULT_ENDPOINT, KubeletFacts, plan
+from noderuntime.agent.switch.release import Failure
 from noderuntime.core import log
 from noderuntime.core.errors import FailedPrecondition, NoderuntimeError, Unimplemented
 
 _log = log.get(__name__)
+
+
+class NotUpgraded(FailedPrecondition):
+    """The staged release does not serve; the previous one does."""
+
+    def __init__(self, failure: Failure) -> None:
+        self.reason = failure.reason
+        super().__init__(failure.message)
 
 
 async def apply(context: Context) -> Result | None:
@@ -29,7 +38,9 @@ async def apply(context: Context) -> Result | None:
             if config.state == "Removed":
                 await uninstall.uninstall(context)
                 return None
-            result = await _install(context, config)
+            result, failure = await _install(context, config)
+            if failure:
+                raise NotUpgraded(failure)
         except NoderuntimeError as error:
             record_failure(context, config.revision, _reason(error), str(error))
             raise
@@ -39,37 +50,41 @@ async def apply(context: Context) -> Result | None:
 
 
 async def resume(context: Context) -> None:
-    """Complete an interrupted switch if the kubelet is healthy, else roll it back."""
+    """Complete what was interrupted, an upgrade or a switch, if it proves healthy, else roll it back."""
+    await upgrade.resume(context)
     journal = records.load_journal(context.layout.journal)
     if journal is None or journal.phase == "Switched":
         return
     _log.warning("an earlier switch was interrupted", phase=journal.phase)
     if journal.phase == "Switching" and transaction.is_written(context, journal):
-        await transaction.commit_or_roll_back(
-            context, journal, await transaction.wait_until_switched(context, journal)
-        )
+        await transaction.complete(context, journal)
     else:
         await transaction.roll_back(context, journal)
 
 
-async def _install(context: Context, config: desired.SwitchConfig) -> Result:
+async def _install(context: Context, config: desired.SwitchConfig) -> tuple[Result, Failure | None]:
+    """Install the staged release, and connect the kubelet to the release that serves."""
     if config.mode == "Replace":
         raise Unimplemented("kubelet.mode Replace is not supported yet: set Delegate or Manual")
     journal = records.load_journal(context.layout.journal)
     observed = await facts.observe(context.layout, context.systemd)
     upstream = _upstream(context, config, observed, journal)
     await daemon.check_upstream(context.layout.at(upstream.removeprefix("unix://")))
-    await daemon.ensure_running(context, Path(upstream.removeprefix("unix://")))
+    changed = daemon.write_upstream(context, Path(upstream.removeprefix("unix://")))
+    failure = await upgrade.bring(context, config.retry)
+    await daemon.ensure_running(context, changed=changed)
     verification = await daemon.verify(context)
+    upgrade.record(context)
     if config.mode == "Manual":
         if journal:
             await uninstall.refuse_while_pods_run(context)
             await transaction.roll_back(context, journal)
-        result = _result(config, "Manual", verification, None, upstream)
         by_hand = not journal and observed.endpoint == layout.ENDPOINT
-        return result.model_copy(update={"kubelet": "Noderuntime"}) if by_hand else result
+        result = _result(config, "Manual", verification, None, upstream)
+        kubelet = {"kubelet": "Noderuntime"} if by_hand else {}
+        return result.model_copy(update=kubelet), failure
     journal = await _switch(context, config, observed, journal, upstream)
-    return _result(config, "Switched", verification, journal, upstream)
+    return _result(config, "Switched", verification, journal, upstream), failure
 
 
 async def _switch(
@@ -162,6 +177,8 @@ def record_failure(context: Context, revision: str, reason: str, message: str) -
 
 
 def _reason(error: NoderuntimeError) -> str:
+    if isinstance(error, NotUpgraded):
+        return error.reason
     if isinstance(error, uninstall.PodsStillRunning):
         return "PodsStillRunning"
     if isinstance(error, Unimplemented):

@@ -10,12 +10,13 @@ first file changes, and each step is idempotent.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from noderuntime.agent import layout
-from noderuntime.agent.switch import health
+from noderuntime.agent.switch import health, timer
 from noderuntime.agent.switch import journal as records
-from noderuntime.agent.switch.context import Context
+from noderuntime.agent.switch.context import Context, Step, walk
 from noderuntime.agent.switch.journal import Journal, JournalFile
 from noderuntime.agent.switch.plan import Edit, KubeletFacts, Plan, undo
 from noderuntime.core import durable_files as files
@@ -31,38 +32,45 @@ class Reverted(FailedPrecondition):
     """The switch failed and was rolled back."""
 
 
+@dataclass(slots=True)
+class Change:
+    """A switch under way, or its rollback."""
+
+    journal: Journal
+    plan: Plan
+    problem: str | None = None
+
+
 async def switch(context: Context, facts: KubeletFacts, plan: Plan, upstream: str, timeout: int) -> Journal:
     """Change the files, restart the kubelet, and commit if it is healthy within ``timeout`` seconds.
 
     Otherwise roll back and raise Reverted with the cause.
     """
-    journal = _begin(context, facts, plan, upstream, timeout)
-    await context.systemd.restart(layout.REVERT_TIMER)
+    change = Change(_journal(context, facts, plan, upstream, timeout), plan)
     _log.info("switching the kubelet to noderuntime", configured_by=plan.configured_by)
+    await walk(context, _BEGIN, change)
     try:
-        await _change(context, facts.unit, plan, timeout)
+        await walk(context, _CHANGE, change)
     except NoderuntimeError as error:
-        return await commit_or_roll_back(context, journal, str(error))
-    return await commit_or_roll_back(context, journal, await wait_until_switched(context, journal))
+        change.problem = str(error)
+    return await commit_or_roll_back(context, change)
 
 
-async def wait_until_switched(context: Context, journal: Journal) -> str | None:
-    """Return None once the kubelet is healthy on noderuntime, or the problem at the deadline."""
-    problem = await health.wait_until_healthy(
-        context, journal.unit, journal.healthz_port, on_noderuntime=True, seconds=journal.timeout_seconds
-    )
-    return f"{problem} {journal.timeout_seconds} s after the switch" if problem else None
+async def complete(context: Context, journal: Journal) -> Journal:
+    """Commit an interrupted switch, whose files are written, if the kubelet is healthy, else roll back."""
+    change = Change(journal, _NO_PLAN)
+    await walk(context, (_await_kubelet,), change)
+    return await commit_or_roll_back(context, change)
 
 
-async def commit_or_roll_back(context: Context, journal: Journal, problem: str | None) -> Journal:
+async def commit_or_roll_back(context: Context, change: Change) -> Journal:
     """Commit if there is no problem, else roll back and raise Reverted with the problem."""
-    if problem:
-        after = await roll_back(context, journal)
-        raise Reverted(f"the switch was rolled back{after}: {problem}")
-    committed = journal.model_copy(update={"phase": "Switched"})
-    records.save(context.layout.journal, committed)
-    await context.systemd.stop(layout.REVERT_TIMER)
-    return committed
+    if change.problem:
+        after = await roll_back(context, change.journal)
+        raise Reverted(f"the switch was rolled back{after}: {change.problem}")
+    change.journal = change.journal.model_copy(update={"phase": "Switched"})
+    await walk(context, _COMMIT, change)
+    return change.journal
 
 
 async def roll_back(context: Context, journal: Journal) -> str:
@@ -71,17 +79,76 @@ async def roll_back(context: Context, journal: Journal) -> str:
     Files that were not changed since the switch get their exact old content.
     """
     _log.warning("rolling back the kubelet's settings", upstream=journal.upstream)
-    records.save(context.layout.journal, journal.model_copy(update={"phase": "Reverting"}))
-    for entry in journal.files:
-        _roll_back_file(context, entry, journal.upstream)
-    await context.systemd.reload()
-    await context.systemd.restart(journal.unit)
+    change = Change(journal.model_copy(update={"phase": "Reverting"}), _NO_PLAN)
+    await walk(context, ROLLBACK_STEPS, change)
+    return f", but {change.problem}" if change.problem else ""
+
+
+async def _save(context: Context, change: Change) -> None:
+    records.save(context.layout.journal, change.journal)
+
+
+async def _arm(context: Context, change: Change) -> None:
+    await timer.arm(context, change.journal.timeout_seconds)
+
+
+async def _write_files(context: Context, change: Change) -> None:
+    for edit in change.plan.edits:
+        context.on_step(f"write {edit.path}")
+        _write(context, edit.path, edit.after)
+
+
+async def _reload(context: Context, change: Change) -> None:
+    if change.plan.reload:
+        await context.systemd.reload()
+
+
+async def _restart_kubelet(context: Context, change: Change) -> None:
+    await context.systemd.restart(change.journal.unit, timeout=change.journal.timeout_seconds)
+
+
+async def _await_kubelet(context: Context, change: Change) -> None:
+    journal = change.journal
     problem = await health.wait_until_healthy(
-        context, journal.unit, journal.healthz_port, on_noderuntime=False, seconds=_ROLLBACK_SECONDS
+        context, journal.unit, journal.healthz_port, on_noderuntime=True, seconds=journal.timeout_seconds
     )
+    change.problem = f"{problem} {journal.timeout_seconds} s after the switch" if problem else None
+
+
+async def _disarm(context: Context, change: Change) -> None:
+    await timer.disarm(context)
+
+
+async def _restore_files(context: Context, change: Change) -> None:
+    for entry in change.journal.files:
+        context.on_step(f"restore {entry.path}")
+        _roll_back_file(context, entry, change.journal.upstream)
+
+
+async def _restart_on_upstream(context: Context, change: Change) -> None:
+    await context.systemd.reload()
+    await context.systemd.restart(change.journal.unit)
+    change.problem = await health.wait_until_healthy(
+        context,
+        change.journal.unit,
+        change.journal.healthz_port,
+        on_noderuntime=False,
+        seconds=_ROLLBACK_SECONDS,
+    )
+
+
+async def _forget(context: Context, change: Change) -> None:
     files.remove(context.layout.journal)
-    await context.systemd.stop(layout.REVERT_TIMER)
-    return f", but {problem}" if problem else ""
+
+
+_NO_PLAN = Plan((), "FlagsFile", reload=False)
+_BEGIN: tuple[Step[Change], ...] = (_save, _arm)
+_CHANGE: tuple[Step[Change], ...] = (_write_files, _reload, _restart_kubelet, _await_kubelet)
+_COMMIT: tuple[Step[Change], ...] = (_save, _disarm)
+ROLLBACK_STEPS: tuple[Step[Change], ...] = (
+    _save, _restore_files, _restart_on_upstream, _forget, _disarm,
+)  # fmt: skip
+SWITCH_STEPS = (*_BEGIN, *_CHANGE, *_COMMIT)
 
 
 def is_written(context: Context, journal: Journal) -> bool:
@@ -89,25 +156,15 @@ def is_written(context: Context, journal: Journal) -> bool:
     return all(_read(context, entry.path) == entry.after for entry in journal.files)
 
 
-async def _change(context: Context, unit: str, plan: Plan, timeout: int) -> None:
-    for edit in plan.edits:
-        _write(context, edit.path, edit.after)
-    if plan.reload:
-        await context.systemd.reload()
-    await context.systemd.restart(unit, timeout=timeout)
-
-
-def _begin(context: Context, facts: KubeletFacts, plan: Plan, upstream: str, timeout: int) -> Journal:
-    """Save the journal and return it. Entries of an earlier switch are kept for files that stay switched."""
+def _journal(context: Context, facts: KubeletFacts, plan: Plan, upstream: str, timeout: int) -> Journal:
+    """Return the journal. Entries of an earlier switch are kept for files that stay switched."""
     earlier = records.load_journal(context.layout.journal)
     kept = {entry.path: entry for entry in earlier.files} if earlier else {}
     changed = {edit.path: _entry(edit, kept.get(edit.path)) for edit in plan.edits}
-    journal = Journal(
+    return Journal(
         phase="Switching", unit=facts.unit, configured_by=plan.configured_by, upstream=upstream,
         healthz_port=facts.healthz_port, timeout_seconds=timeout, files=tuple({**kept, **changed}.values()),
     )  # fmt: skip
-    records.save(context.layout.journal, journal)
-    return journal
 
 
 def _entry(edit: Edit, earlier: JournalFile | None) -> JournalFile:

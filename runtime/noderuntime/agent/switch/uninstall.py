@@ -60,9 +60,9 @@ async def _sandboxes(context: Context) -> list[cri.PodSandbox]:
         upstream = load(context.layout.config).upstream
         return await daemon.own_sandboxes(context, context.layout.at(upstream.socket) if upstream else None)
     except NoderuntimeError as error:
-        if monitors := _monitors(context):
+        if running := monitors(context):
             raise PodsStillRunning(
-                f"{len(monitors)} containers still run, and the daemon failed: {error}"
+                f"{len(running)} containers still run, and the daemon failed: {error}"
             ) from error
         _log.warning("listing the daemon's sandboxes failed", error=error)
         return []
@@ -100,8 +100,8 @@ async def _remove_sandboxes(context: Context, sandboxes: list[cri.PodSandbox]) -
 async def _stop_daemon(context: Context) -> None:
     for unit in (layout.REVERT_TIMER, layout.SERVICE, layout.SLICE):
         await context.systemd.stop(unit)
-    await context.systemd.disable(layout.SERVICE, layout.SWITCH)
-    for pid in _monitors(context):
+    await context.systemd.disable(layout.SERVICE, layout.SWITCH, layout.RESUME)
+    for pid in monitors(context):
         if process := await context.host.process(pid):
             _log.warning("killing a leftover monitor", pid=pid)
             await context.host.kill_tree(process)
@@ -111,7 +111,7 @@ async def _stop_daemon(context: Context) -> None:
             await context.host.wait(process, timeout=5)
 
 
-def _monitors(context: Context) -> list[int]:
+def monitors(context: Context) -> list[int]:
     """Return the PIDs of the bundle's conmon processes."""
 
     def is_monitor(pid: int) -> bool:
@@ -141,6 +141,8 @@ async def _remove_files(context: Context) -> None:
     place = context.layout
     for unit in layout.UNITS:
         files.remove(place.units / unit)
+    with contextlib.suppress(OSError):
+        (place.units / layout.FALLBACK_DROP_IN).parent.rmdir()
     with contextlib.suppress(NoderuntimeError):
         await context.systemd.reload()
     for directory in (place.run, place.state, place.etc):

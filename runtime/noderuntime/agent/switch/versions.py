@@ -8,21 +8,30 @@ import shutil
 from pathlib import Path
 
 from noderuntime.agent.layout import Layout
+from noderuntime.agent.switch import release
 from noderuntime.core import log
 
 _log = log.get(__name__)
 
 
 def collect_garbage(layout: Layout) -> list[str]:
-    """Remove the versions that are neither current nor used by a process; return their names."""
+    """Remove the versions that no release needs and no process uses; return their names."""
     removed = []
-    current = layout.current.resolve().name
+    needed = _needed(layout)
     for path in sorted(layout.versions.iterdir()) if layout.versions.is_dir() else []:
-        if path.name != current and not path.name.startswith(".") and not processes_using(layout, path):
+        if path.name not in needed and not path.name.startswith(".") and not processes_using(layout, path):
             _log.info("removing an old version of the bundle", digest=path.name)
             shutil.rmtree(path, ignore_errors=True)
             removed.append(path.name)
     return removed
+
+
+def _needed(layout: Layout) -> set[str]:
+    """Return the versions that run the units, that the record names, and that is staged."""
+    known, staged = release.load(layout), release.staged(layout)
+    links = {link.resolve().name for link in (layout.current, layout.proven, layout.previous)}
+    releases = (known.serving, *known.previous, staged)
+    return links | {kept.digest for kept in releases if kept}
 
 
 def processes_using(layout: Layout, directory: Path) -> list[int]:
