@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -30,21 +32,52 @@ class StartedPod:
 
 
 @contextmanager
-def connect(node: Node, socket: str) -> Iterator[RuntimeServiceStub]:
+def connect(node: Node, path: str) -> Iterator[RuntimeServiceStub]:
     """Connect to a unix socket in the node's filesystem."""
-    with _channel(node, socket) as channel:
+    with _channel(node, path) as channel:
         yield RuntimeServiceStub(channel)  # type: ignore[no-untyped-call]
 
 
-def list_images(node: Node, socket: str) -> list[pb.Image]:
+def list_images(node: Node, path: str) -> list[pb.Image]:
     """Return all images."""
-    with _channel(node, socket) as channel:
+    with _channel(node, path) as channel:
         images = ImageServiceStub(channel)  # type: ignore[no-untyped-call]
         return list(images.ListImages(pb.ListImagesRequest(), timeout=10).images)
 
 
-def _channel(node: Node, socket: str) -> grpc.Channel:
-    target = f"unix:/proc/{node.pid()}/root{socket}"
+@contextmanager
+def watched(node: Node, path: str) -> Iterator[Callable[[], float]]:
+    """Observe a socket; yield a function that returns the longest time in seconds without a listener."""
+    target, ended, longest = f"/proc/{node.pid()}/root{path}", threading.Event(), 0.0
+
+    def observe() -> None:
+        nonlocal longest
+        last = time.monotonic()
+        while not ended.wait(0.01):
+            if _accepts(target):
+                last = time.monotonic()
+            longest = max(longest, time.monotonic() - last)
+
+    thread = threading.Thread(target=observe)
+    thread.start()
+    try:
+        yield lambda: longest
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _accepts(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(path)
+        except OSError:
+            return False
+    return True
+
+
+def _channel(node: Node, path: str) -> grpc.Channel:
+    target = f"unix:/proc/{node.pid()}/root{path}"
     return grpc.insecure_channel(target, options=(("grpc.default_authority", "localhost"),))
 
 

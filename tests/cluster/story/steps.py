@@ -93,6 +93,18 @@ def install_chart(cluster: Cluster, image: str) -> None:
           "--set", "image.pullPolicy=Always", "--wait", "--timeout", "120s")  # fmt: skip
 
 
+def upgrade_chart(cluster: Cluster, image: str) -> None:
+    """Upgrade the chart to another image; do not wait for anything."""
+    repository, _, tag = image.rpartition(":")
+    _helm(cluster, "upgrade", RELEASE, str(REPO / "charts/noderuntime"), "--namespace", NAMESPACE,
+          "--reuse-values", "--set", f"image.repository={repository},image.tag={tag}")  # fmt: skip
+
+
+def roll_back_chart(cluster: Cluster) -> None:
+    """Return to the previous revision of the chart."""
+    _helm(cluster, "rollback", RELEASE, "--namespace", NAMESPACE)
+
+
 def wait_ready(cluster: Cluster, timeout: float = 180, name: str = RELEASE) -> None:
     """Wait until the NodeRuntime's condition Ready is True."""
     cluster.kubectl.wait_condition("noderuntime", name, "Ready", timeout=timeout)
