@@ -142,7 +142,9 @@ async def test_error_names_the_state_of_what_does_not_end(
     (elsewhere / "cgroup.procs").write_text(str(child.pid))
     (elsewhere / "freezer.state").write_text("FROZEN")
     try:
-        with pytest.raises(DeadlineExceeded, match=rf"process {child.pid} is in state D, in \w+ 0.2 s after"):
+        with pytest.raises(
+            DeadlineExceeded, match=rf"0.2 s after SIGKILL, process {child.pid} is in state D, in \w+ "
+        ):
             await cgroups.empty(group, 0.2)
         with pytest.raises(HostError, match=rf"process {child.pid} is in state D, in \w+") as failure:
             await cgroups.remove(group)

@@ -7,7 +7,7 @@ import time
 from noderuntime.core import log
 from noderuntime.core.errors import NoderuntimeError
 from noderuntime.cri.v1 import api_pb2
-from noderuntime.lifecycle.containers.kill import LAST_WORDS, erase, finish_monitor
+from noderuntime.lifecycle.containers.kill import MONITOR_SECONDS, erase, finish_monitor
 from noderuntime.lifecycle.containers.oom import oom_killed
 from noderuntime.lifecycle.containers.state import LOST_CODE
 from noderuntime.lifecycle.ledger.records import Container
@@ -47,7 +47,7 @@ async def ended(parts: Parts, container: Container, seconds: float) -> bool:
     if container.process is not None and not await parts.host.wait(container.process, timeout=seconds):
         return False
     if container.monitor is not None:
-        await parts.host.wait(container.monitor, timeout=LAST_WORDS)
+        await parts.host.wait(container.monitor, timeout=MONITOR_SECONDS)
     return True
 
 

@@ -16,12 +16,12 @@ from noderuntime.node.host.cgroup_names import container_cgroup
 
 _log = log.get(__name__)
 
-KILL_PATIENCE = 30.0
-"""Seconds that the kernel can take to end what was sent SIGKILL."""
-LAST_WORDS = 8.0
+KILL_SECONDS = 30.0
+"""Seconds that a process can take to end after SIGKILL."""
+MONITOR_SECONDS = 8.0
 """Seconds that a monitor has to record the end of its container, and to pass on the last output.
 
-Less than an attempt of core.retries may take: one that ends a monitor that stays comes to its end.
+Less than an attempt of core.retries may take, so that an attempt gets as far as killing a monitor that stays.
 """
 
 
@@ -51,12 +51,12 @@ async def note(parts: Parts, container: Container) -> None:
 
 async def finish_monitor(parts: Parts, monitor: ProcessRef | None) -> None:
     """Wait for the end of an ended container's monitor, and kill one that stays."""
-    if monitor is None or await parts.host.wait(monitor, timeout=LAST_WORDS):
+    if monitor is None or await parts.host.wait(monitor, timeout=MONITOR_SECONDS):
         return
     await parts.host.kill_tree(monitor)
-    if not await parts.host.wait(monitor, timeout=KILL_PATIENCE):
+    if not await parts.host.wait(monitor, timeout=KILL_SECONDS):
         state = await parts.host.stuck(monitor)
-        raise DeadlineExceeded(f"a monitor did not end {KILL_PATIENCE:g} s after SIGKILL: {state}")
+        raise DeadlineExceeded(f"a monitor did not end {KILL_SECONDS:g} s after SIGKILL: {state}")
 
 
 def cgroup(parts: Parts, sandbox: Sandbox, container_id: str) -> str:
@@ -67,9 +67,9 @@ def cgroup(parts: Parts, sandbox: Sandbox, container_id: str) -> str:
 async def erase(parts: Parts, sandbox: Sandbox, container_id: str) -> None:
     """Remove a container from its runtime, and its cgroup with what is left in it; idempotent.
 
-    The runtime may have lost sight of the cgroup, and runsc does not wait until it can be removed.
+    A runtime whose state is lost does not know the cgroup, and runsc does not wait until it can be removed.
     """
     await parts.executor(sandbox.handler).delete(container_id, sandbox.id)
     path = cgroup(parts, sandbox, container_id)
-    await parts.host.empty_cgroup(path, timeout=KILL_PATIENCE)
+    await parts.host.empty_cgroup(path, timeout=KILL_SECONDS)
     await parts.host.remove_cgroup(path)

@@ -7,7 +7,7 @@ import time
 from noderuntime.core.errors import DeadlineExceeded
 from noderuntime.core.ids import check_id
 from noderuntime.lifecycle.containers.exits import ended, runs, settle
-from noderuntime.lifecycle.containers.kill import KILL_PATIENCE, finish_monitor, kill, note
+from noderuntime.lifecycle.containers.kill import KILL_SECONDS, finish_monitor, kill, note
 from noderuntime.lifecycle.ledger.records import Container, Sandbox
 from noderuntime.lifecycle.parts import Parts
 from noderuntime.node.host.base import ProcessRef
@@ -52,11 +52,11 @@ async def _ask(parts: Parts, container: Container, timeout: float) -> bool:
 
 async def _kill(parts: Parts, container: Container) -> None:
     await kill(parts, container)
-    if not await ended(parts, container, KILL_PATIENCE):
+    if not await ended(parts, container, KILL_SECONDS):
         sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
         state = "; ".join([await parts.host.stuck(one) for one in _processes(parts, sandbox, container)])
         raise DeadlineExceeded(
-            f"container {container.id} did not end {KILL_PATIENCE:g} s after SIGKILL: {state}"
+            f"container {container.id} did not end {KILL_SECONDS:g} s after SIGKILL: {state}"
         )
 
 

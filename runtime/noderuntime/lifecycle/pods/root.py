@@ -13,7 +13,7 @@ from noderuntime.core.paths import ContainerPaths
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.containers.build import write_spec
 from noderuntime.lifecycle.containers.exits import runs
-from noderuntime.lifecycle.containers.kill import KILL_PATIENCE, erase, finish_monitor
+from noderuntime.lifecycle.containers.kill import KILL_SECONDS, erase, finish_monitor
 from noderuntime.lifecycle.containers.pod import cgroup_of, pod_of, shares_pids
 from noderuntime.lifecycle.ledger.records import Sandbox
 from noderuntime.lifecycle.parts import Parts
@@ -74,9 +74,9 @@ async def kill_root(parts: Parts, sandbox: Sandbox) -> None:
     """Kill the root container's process. DeadlineExceeded describes a process that does not end."""
     executor = parts.executor(sandbox.handler)
     await executor.kill(sandbox.id, sandbox.id, signal.SIGKILL, process=sandbox.root)
-    if sandbox.root is not None and not await parts.host.wait(sandbox.root, timeout=KILL_PATIENCE):
+    if sandbox.root is not None and not await parts.host.wait(sandbox.root, timeout=KILL_SECONDS):
         state = await parts.host.stuck(sandbox.root)
-        raise DeadlineExceeded(f"sandbox {sandbox.id} did not end {KILL_PATIENCE:g} s after SIGKILL: {state}")
+        raise DeadlineExceeded(f"sandbox {sandbox.id} did not end {KILL_SECONDS:g} s after SIGKILL: {state}")
 
 
 async def remove_root(parts: Parts, sandbox: Sandbox) -> None:

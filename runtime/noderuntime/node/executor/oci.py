@@ -170,7 +170,7 @@ class OciExecutor:
         if init is None or not await self._host.signal(init, signal.SIGKILL):
             return
         if not await self._host.wait(init, timeout=_KILL_TIMEOUT):
-            raise DeadlineExceeded(f"{await self._host.stuck(init)} {_KILL_TIMEOUT:g} s after SIGKILL")
+            raise DeadlineExceeded(f"{_KILL_TIMEOUT:g} s after SIGKILL, {await self._host.stuck(init)}")
 
     async def _state(self, container_id: str) -> ContainerState | None:
         """Return the state of a container, or None if the runtime has none. DataLoss if it is damaged."""

@@ -43,6 +43,11 @@ class Cgroups:
         self._root = root
         self.version: Literal[1, 2] = 2 if (root / "cgroup.controllers").exists() else 1
         self.hierarchies = (root,) if self.version == 2 else tuple(_v1_hierarchies(root))
+        self._freezers = tuple(
+            one
+            for one in self.hierarchies
+            if "freezer" in one.name.split(",") or (one / "cgroup.controllers").exists()
+        )
         self._making = threading.Lock()
 
     def controllers(self) -> frozenset[str]:
@@ -96,7 +101,7 @@ class Cgroups:
 
     def thaw(self, path: str) -> None:
         """Let all processes in the cgroup and below it run that were frozen; a missing cgroup has none."""
-        for hierarchy in self.hierarchies:
+        for hierarchy in self._freezers:
             for group in files.tree(_below(hierarchy, path)):
                 files.thaw(group)
 
@@ -109,7 +114,7 @@ class Cgroups:
         while killed := await CGROUPS.run(self.kill, path):
             for process in killed:
                 if not await wait(process, max(0.0, deadline - time.monotonic())):
-                    raise DeadlineExceeded(f"{stuck(process)} {timeout:g} s after SIGKILL")
+                    raise DeadlineExceeded(f"{timeout:g} s after SIGKILL, {stuck(process)} (cgroup {path})")
 
     def oom_kills(self, path: str) -> int:
         """Count the cgroup's processes that were killed for want of memory; a missing cgroup has none."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from noderuntime.core.errors import host_error
 
 _GONE = (errno.ENOENT, errno.ENODEV)
-_THAWED = (("freezer.state", "THAWED"), ("cgroup.freeze", "0"))
+_THAWED = (("freezer.state", b"THAWED"), ("cgroup.freeze", b"0"))
 """The file that freezes a group, in v1 and v2, and what thaws it."""
 
 
@@ -52,7 +52,7 @@ def kill(group: Path) -> bool:
     It does from cgroup v2 and Linux 5.14 on, except for a threaded group.
     """
     try:
-        _write(group / "cgroup.kill", "1")
+        _write(group / "cgroup.kill", b"1")
     except OSError as error:
         if error.errno in (*_GONE, errno.EOPNOTSUPP):
             return False
@@ -63,8 +63,10 @@ def kill(group: Path) -> bool:
 def thaw(group: Path) -> None:
     """Let the processes in the group run if it was frozen; a missing group has none."""
     for name, value in _THAWED:
+        file = group / name
         try:
-            _write(group / name, value)
+            if file.read_bytes().strip() != value:  # a write takes milliseconds
+                _write(file, value)
         except OSError as error:
             if error.errno not in _GONE:
                 raise host_error(f"thaw cgroup {group}", error) from error
@@ -73,7 +75,7 @@ def thaw(group: Path) -> None:
 def join(group: Path, pid: int) -> None:
     """Move a process into the group."""
     try:
-        _write(group / "cgroup.procs", str(pid))
+        _write(group / "cgroup.procs", str(pid).encode())
     except OSError as error:
         raise host_error(f"move process {pid} into cgroup {group}", error) from error
 
@@ -91,9 +93,9 @@ def _process_of(thread: int) -> int | None:
     return next((int(line.split()[1]) for line in status.splitlines() if line.startswith(b"Tgid:")), None)
 
 
-def _write(file: Path, value: str) -> None:
+def _write(file: Path, value: bytes) -> None:
     fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.write(fd, value.encode())
+        os.write(fd, value)
     finally:
         os.close(fd)

@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from noderuntime.core import tasks
+from noderuntime.core import log, tasks
 from noderuntime.core.blocking import FILES, apart
 from noderuntime.core.errors import (
     DeadlineExceeded,
@@ -33,6 +33,8 @@ from noderuntime.node.host.words import one_line
 from noderuntime.node.monitor.attach import attach
 from noderuntime.node.monitor.base import Exit, Monitored, MonitorRequest
 from noderuntime.node.monitor.control import send
+
+_log = log.get(__name__)
 
 _CREATE_TIMEOUT = 60.0
 _DAEMONIZE_TIMEOUT = 10.0
@@ -154,7 +156,9 @@ class ConmonMonitor:
     async def _end(self, monitor: ProcessRef | None) -> None:
         if monitor is not None:
             await self._host.kill_tree(monitor)
-            await self._host.wait(monitor, timeout=_KILL_TIMEOUT)
+            if not await self._host.wait(monitor, timeout=_KILL_TIMEOUT):
+                state = await self._host.stuck(monitor)
+                _log.error("monitor of a container that was not created does not end", state=state)
 
     async def _identify(self, bundle: Path) -> ProcessRef | None:
         """Identify the daemonized conmon. None if it has ended."""
