@@ -62,7 +62,7 @@ async def mount_image_volumes(parts: Parts, container: Container) -> Mapping[int
     an image, or an image does not have the path.
     """
     found: dict[int, Path] = {}
-    container.volume_images = container.volume_refs = ()
+    container.volume_images = ()
     directory = parts.paths.container(container.id).volumes
     for number, mount in enumerate(container.config.mounts):
         if mount.HasField("image"):
@@ -71,8 +71,6 @@ async def mount_image_volumes(parts: Parts, container: Container) -> Mapping[int
             target = directory / str(number)
             await FILES.run(lambda path=target: path.mkdir(mode=0o700, parents=True))
             container.volume_images += (image.id,)
-            asked = mount.image.user_specified_image or mount.image.image
-            container.volume_refs += (image_ref(image, asked),)
             found[number] = await parts.images.volume(container.id, image, target, mount.image_sub_path)
     return found
 

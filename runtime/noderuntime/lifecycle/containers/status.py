@@ -54,14 +54,13 @@ def describe(container: Container) -> api_pb2.ContainerStatus:
 
 
 def _mounts(container: Container) -> Iterator[api_pb2.Mount]:
-    """Yield the mounts as they were asked for, but images by their ID: a name may mean another one by now."""
-    images = zip(container.volume_images, container.volume_refs, strict=True)
+    """Yield the requested mounts. Images have their ID, which PullImage returned: a name may have moved."""
+    images = iter(container.volume_images)
     for asked in container.config.mounts:
         mount = api_pb2.Mount()
         mount.CopyFrom(asked)
         if mount.HasField("image"):
-            unmounted = mount.image.image, ""
-            mount.image.image, mount.image.image_ref = next(images, unmounted)
+            mount.image.image = mount.image.image_ref = next(images, mount.image.image)
         yield mount
 
 

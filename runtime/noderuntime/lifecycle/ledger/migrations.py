@@ -26,8 +26,7 @@ STEPS = (
     "ALTER TABLE containers ADD COLUMN pod_oom_kills INTEGER NOT NULL DEFAULT 0;",
     """
     ALTER TABLE containers ADD COLUMN image_ref TEXT NOT NULL DEFAULT '';
-    ALTER TABLE containers ADD COLUMN volume_refs TEXT NOT NULL DEFAULT '[]';
-    UPDATE containers SET image_ref = image_id, volume_refs = volume_images;
+    UPDATE containers SET image_ref = image_id;
     """,
     "ALTER TABLE containers ADD COLUMN killed_at INTEGER NOT NULL DEFAULT 0;",
     "ALTER TABLE containers ADD COLUMN updating BLOB NOT NULL DEFAULT x'';",

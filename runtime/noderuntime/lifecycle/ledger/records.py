@@ -69,8 +69,6 @@ class Container:
     """A tag or digest of the image, for people."""
     volume_images: tuple[str, ...] = ()
     """IDs of the images that it has as volumes, in the order of its mounts."""
-    volume_refs: tuple[str, ...] = ()
-    """Their digests, as :attr:`image_ref`."""
     log_path: str = ""
     """Absolute path of the log file; empty when the pod wants none."""
     process: ProcessRef | None = None
@@ -109,7 +107,6 @@ class Container:
     def __post_init__(self) -> None:
         """Fill what the row of an older daemon, to which the node returned for a while, does not have."""
         self.image_ref = self.image_ref or self.image_id
-        self.volume_refs = self.volume_refs or self.volume_images
 
     @property
     def visible(self) -> bool:

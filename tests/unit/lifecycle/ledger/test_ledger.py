@@ -41,7 +41,6 @@ def full_container(identifier=C, sandbox_id=A):
         image_ref="app@sha256:2",
         image_name="app:1",
         volume_images=("sha256:3",),
-        volume_refs=("tool@sha256:4",),
         log_path="/l",
         process=ProcessRef(1, 2),
         prepared_at=2,
@@ -63,7 +62,7 @@ def full_container(identifier=C, sandbox_id=A):
 _ADDED = (
     ["volume_images"],
     ["pod_oom_kills"],
-    ["image_ref", "volume_refs"],
+    ["image_ref"],
     ["killed_at"],
     ["updating"],
     ["checkpointing_at"],
@@ -77,7 +76,7 @@ async def test_ledger_of_an_older_daemon_is_migrated(tmp_path, version):
     expected = full_container()
     if "image_ref" in without:
         expected.image_ref = expected.image_id
-        expected.volume_images = expected.volume_refs = () if "volume_images" in without else ("sha256:3",)
+        expected.volume_images = () if "volume_images" in without else ("sha256:3",)
     ledger = Ledger(tmp_path)
     await ledger.sandboxes.add(full_sandbox())
     await ledger.containers.add(full_container())
