@@ -12,11 +12,11 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from noderuntime.agent import bundle, desired, layout
-from noderuntime.agent.instance import Instance
+from noderuntime.agent.instance import RETRY, Instance
 from noderuntime.agent.layout import Layout
 from noderuntime.agent.probe import Finding, probe
 from noderuntime.agent.report import HandlerState, NodeState
@@ -122,13 +122,14 @@ class Node:
         state = _with_result(replace(state, digest=self._running_digest()), result)
         if result is None or result.outcome != "Failed":
             return await self._observe(state)
-        failed = replace(state, phase="Failed", reason=result.reason, message=result.message)
+        message = f"{result.message}; {_next_attempt(result)}"
+        failed = replace(state, phase="Failed", reason=result.reason, message=message)
         if result.kubelet == "Upstream" and result.reason not in _PREVIOUS_SERVES:
             return failed
         # The previous state still serves; only the change to the new desired state failed.
         observed = await self._observe(state)
         phase = "Degraded" if observed.phase == "Ready" else observed.phase
-        return replace(observed, phase=phase, reason=result.reason, message=result.message)
+        return replace(observed, phase=phase, reason=result.reason, message=message)
 
     def _running_digest(self) -> str | None:
         """Return the version that runs: not the one of this agent, if that was rolled back."""
@@ -190,7 +191,7 @@ class Node:
         if result is None or result.revision != revision:
             return True
         if result.outcome == "Failed" and result.reason not in _REMEMBERED:
-            return now() >= result.finished + timedelta(seconds=retry_after(result.failures))
+            return now() >= _due(result)
         return time.monotonic() >= self._memory.checked_until
 
     async def _run_switch(self, revision: str) -> Result | None:
@@ -266,6 +267,16 @@ def retry_after(failures: int) -> int:
     """Return the seconds to wait after consecutive failures. An attempt can restart the kubelet twice."""
     first, maximum = _RETRY_SECONDS
     return int(min(first * 2 ** min(failures - 1, 10), maximum))
+
+
+def _due(result: Result) -> datetime:
+    return result.finished + timedelta(seconds=retry_after(result.failures))
+
+
+def _next_attempt(result: Result) -> str:
+    if result.reason in _REMEMBERED:
+        return f"tried again when the annotation {RETRY} changes"
+    return f"tried again at {_due(result):%H:%M:%S} UTC"
 
 
 def _is_applied(result: Result | None, revision: str) -> bool:

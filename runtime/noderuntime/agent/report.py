@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 LIMIT = 2048
-_MESSAGE_LIMIT = 256
+_MESSAGE_LIMIT = 512
 
 Phase = Literal["Pending", "Installing", "Switching", "Ready", "Degraded", "Removing", "Removed", "Failed"]
 

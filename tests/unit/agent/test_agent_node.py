@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -216,7 +217,7 @@ async def test_failed_version_is_reported_and_the_old_one_serves(node: FakeNode,
     assert (state.phase, state.reason, state.digest) == ("Degraded", "UpgradeRolledBack", DIGEST)
     assert (state.kubelet, state.version) == ("Noderuntime", "9.9")
     assert f"version {NEXT} was rolled back" in state.message
-    assert "no ledger today" in state.message
+    assert "no ledger today; tried again when the annotation noderuntime.dev/retry changes" in state.message
     assert {handler.state for handler in state.handlers} == {"Ready"}
 
 
@@ -237,6 +238,7 @@ async def test_agent_does_not_touch_files_of_another_release(node: FakeNode, nex
     before = {path: path.read_bytes() for path in (node.layout.config, node.layout.units / layout.SERVICE)}
     state, _ = await reconcile(next_agent)
     assert (state.phase, state.reason, state.digest) == ("Degraded", "UpgradeRefused", DIGEST)
+    assert re.search(r"50-x.toml: unknown key; tried again at \d\d:\d\d:\d\d UTC$", state.message)
     assert {path: path.read_bytes() for path in before} == before
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from fakenode import CONTAINERD, SPEC, FakeNode
@@ -13,7 +14,7 @@ from noderuntime.agent.switch import transaction
 from noderuntime.agent.switch.revert import revert
 from noderuntime.agent.switch.run import apply, resume
 from noderuntime.agent.switch.uninstall import PodsStillRunning
-from noderuntime.core.errors import FailedPrecondition, Unimplemented
+from noderuntime.core.errors import FailedPrecondition, HostError, Unimplemented
 
 STYLES = ("FlagsFile", "ConfigFile", "DropIn", "Unit", "Default")
 REMOVED = SPEC.model_copy(update={"state": "Removed"})
@@ -71,6 +72,26 @@ async def test_apply_rolls_back_when_the_kubelet_does_not_start(node: FakeNode, 
     assert result
     assert (result.outcome, result.reason, result.kubelet) == ("Failed", "SwitchReverted", "Upstream")
     assert records.load_journal(node.layout.journal) is None
+
+
+async def test_rollback_needs_no_space_for_its_journal(node: FakeNode) -> None:
+    await node.boot("FlagsFile")
+    before = node.files()
+    node.install()
+    node.host.kubelet_fails_on_noderuntime = True
+    node.hurry()
+    saved: list[str] = []
+
+    def on_step(name: str) -> None:
+        saved.extend([name] if name == "_save" else [])
+        if len(saved) == 2:
+            saved.append("full")
+            raise HostError("write journal", 28, "No space left on device")
+
+    with pytest.raises(transaction.Reverted):
+        await apply(replace(node.context, on_step=on_step))
+    assert saved == ["_save", "_save", "full"]
+    assert node.files() == before
 
 
 async def test_apply_arms_the_timer_before_the_kubelet_restarts(node: FakeNode) -> None:

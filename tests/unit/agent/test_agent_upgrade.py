@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -17,6 +18,7 @@ from noderuntime.agent.switch.fallback import fallback
 from noderuntime.agent.switch.journal import Result
 from noderuntime.agent.switch.revert import revert
 from noderuntime.agent.switch.run import NotUpgraded, apply
+from noderuntime.core.errors import NoderuntimeError
 
 ONE, TWO, THREE = "d" * 16, "e" * 16, "f" * 16
 POD = "a" * 64
@@ -267,6 +269,32 @@ async def test_switch_killed_at_a_step_leaves_a_kubelet_with_a_runtime(
         assert records.load_journal(node.layout.journal)
     else:
         assert node.files() == before
+
+
+def full_disk_at(node: FakeNode, *steps: str) -> Context:
+    """Return a context in which the disk is full when these steps begin."""
+
+    def on_step(name: str) -> None:
+        if name in steps:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    return replace(node.context, on_step=on_step)
+
+
+async def test_full_disk_in_an_upgrade_leaves_the_old_version_serving(served: FakeNode) -> None:
+    with pytest.raises(NotUpgraded, match="No space left on device"):
+        await apply(full_disk_at(served, "copy_databases", "mark", "remember"))
+    check_serves(served, ONE)
+
+
+async def test_rollback_that_cannot_restore_files_is_repeated(served: FakeNode) -> None:
+    served.host.exits[TWO] = LAST_WORDS
+    with pytest.raises(NoderuntimeError):
+        await apply(full_disk_at(served, "restore_files"))
+    assert served.layout.upgrade.exists()
+    with pytest.raises(NotUpgraded, match=LAST_WORDS):
+        await apply(served.context)
+    check_serves(served, ONE)
 
 
 async def test_crash_loop_returns_to_the_release_before(served: FakeNode) -> None:

@@ -80,7 +80,11 @@ async def roll_back(context: Context, journal: Journal) -> str:
     """
     _log.warning("rolling back the kubelet's settings", upstream=journal.upstream)
     change = Change(journal.model_copy(update={"phase": "Reverting"}), _NO_PLAN)
-    await walk(context, ROLLBACK_STEPS, change)
+    try:
+        await walk(context, (_save,), change)
+    except NoderuntimeError as error:  # a full disk must not prevent the restoration
+        _log.error("saving the journal failed", error=error)
+    await walk(context, _RESTORE, change)
     return f", but {change.problem}" if change.problem else ""
 
 
@@ -145,9 +149,7 @@ _NO_PLAN = Plan((), "FlagsFile", reload=False)
 _BEGIN: tuple[Step[Change], ...] = (_save, _arm)
 _CHANGE: tuple[Step[Change], ...] = (_write_files, _reload, _restart_kubelet, _await_kubelet)
 _COMMIT: tuple[Step[Change], ...] = (_save, _disarm)
-ROLLBACK_STEPS: tuple[Step[Change], ...] = (
-    _save, _restore_files, _restart_on_upstream, _forget, _disarm,
-)  # fmt: skip
+_RESTORE: tuple[Step[Change], ...] = (_restore_files, _restart_on_upstream, _forget, _disarm)
 SWITCH_STEPS = (*_BEGIN, *_CHANGE, *_COMMIT)
 
 

@@ -89,8 +89,21 @@ async def roll_back(context: Context, upgrade: Upgrade, problem: str) -> Failure
     """Put the previous release back into service and return the failure, which is remembered."""
     upgrade.phase, upgrade.problem = "Reverting", problem
     _log.warning("returning to the previous release", digest=upgrade.origin.digest, problem=problem)
-    await walk(context, steps.ROLLBACK, upgrade)
+    failed = [step.__name__ for step in steps.RESTORE if not await _attempt(context, step, upgrade)]
+    if steps.ESSENTIAL.isdisjoint(failed):
+        await walk(context, (steps.end,), upgrade)
     return steps.failure(upgrade)
+
+
+async def _attempt(context: Context, step: Step[Upgrade], upgrade: Upgrade) -> bool:
+    """Take one step back. If it fails, the next ones are still taken: the old daemon must run again."""
+    try:
+        await walk(context, (step,), upgrade)
+    except (NoderuntimeError, OSError, sqlite3.Error) as error:
+        _log.error("a step of the rollback failed", step=step.__name__, error=error)
+        upgrade.problem += f"; {step.__name__.replace('_', ' ')}: {error}"
+        return False
+    return True
 
 
 async def _can_lose(context: Context, staged: Release) -> bool:

@@ -191,9 +191,10 @@ CHANGE: tuple[Step[Upgrade], ...] = (
 )  # fmt: skip
 COMMIT: tuple[Step[Upgrade], ...] = (record, *FINISH)
 UPGRADE = (*PREPARE, *CHANGE, *COMMIT)
-ROLLBACK: tuple[Step[Upgrade], ...] = (
-    mark, kill, restore_files, restore_databases, restart, remember, end,
-)  # fmt: skip
+RESTORE: tuple[Step[Upgrade], ...] = (mark, kill, restore_files, restore_databases, restart, remember)
+ROLLBACK = (*RESTORE, end)
+ESSENTIAL = frozenset(step.__name__ for step in (restore_files, restore_databases))
+"""Steps of a rollback that must succeed before the journal is removed: it is repeated otherwise."""
 
 
 def failure(upgrade: Upgrade) -> Failure:
