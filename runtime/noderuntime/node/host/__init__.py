@@ -1,1 +1,1 @@
-"""System calls, mounts and processes: the only layer that makes them."""
+"""System calls, mounts and processes. No other package makes system calls of its own."""

@@ -1,4 +1,4 @@
-"""Addresses of an interface in a pinned network namespace, by rtnetlink(7)."""
+"""Adds addresses to an interface in a pinned network namespace, by rtnetlink(7)."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from noderuntime.node.host.base import Address
 
 _RTM_NEWADDR = 20
 _FLAGS = 0x1 | 0x4 | 0x200 | 0x400
-"""REQUEST, ACK, EXCL, CREATE."""
+"""NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL and NLM_F_CREATE."""
 _IFA_ADDRESS = 1
 _IFA_LOCAL = 2
 _ANSWER = struct.Struct("=IHHIIi")
-"""A netlink header, and the negative errno of the error message that answers every request."""
+"""A netlink header, followed by the negative errno of the acknowledgement."""
 
 
 async def add_addresses(pin: Path, interface: str, addresses: Sequence[Address]) -> None:
-    """Give an interface the addresses that it lacks; without such an interface there is nothing to do.
+    """Add the addresses that an interface lacks. Do nothing if there is no such interface.
 
-    Raises HostError when the namespace cannot be entered or the kernel refuses an address.
+    HostError if the namespace cannot be entered or the kernel rejects an address.
     """
     if addresses:
         await apart(lambda: _add_all(pin, interface, addresses), what=f"add addresses in {pin}")

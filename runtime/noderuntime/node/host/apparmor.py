@@ -1,4 +1,4 @@
-"""AppArmor: whether the node has it, which profiles its kernel knows, and a default one of ours."""
+"""AppArmor: whether the node supports it, which profiles are loaded, and noderuntime's default profile."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TIMEOUT = 30.0
 
 _TEXT = """
 profile noderuntime-default flags=(attach_disconnected, mediate_deleted) {
-  # A container is free in what is its own: its files, its network, its processes.
+  # Allow everything that concerns only the container: its files, its network, its processes.
   file,
   network,
   capability,
@@ -28,12 +28,12 @@ profile noderuntime-default flags=(attach_disconnected, mediate_deleted) {
   signal (send, receive) peer=noderuntime-default,
   ptrace (trace, tracedby, read, readby) peer=noderuntime-default,
 
-  # It is told to stop by us and by the runtimes, some of which a distribution confines.
+  # Allow signals from the daemon and from the runtimes, some of which a distribution confines.
   signal (receive) peer=unconfined,
   signal (receive) peer=runc,
   signal (receive) peer=crun,
 
-  # It mounts nothing, and changes nothing of the kernel but what its namespaces have of their own.
+  # Deny mounts, and writes to kernel settings that are not namespaced.
   deny mount,
   deny /proc/{kcore,sysrq-trigger} rwklx,
   deny /proc/[^1-9s]* w,
@@ -51,25 +51,25 @@ profile noderuntime-default flags=(attach_disconnected, mediate_deleted) {
 
 @dataclass(frozen=True, slots=True)
 class AppArmor:
-    """A kernel that confines by AppArmor."""
+    """The AppArmor of a kernel that has it enabled."""
 
     default: str = _DEFAULT
-    """The profile of containers that name none."""
+    """The profile of containers that request none."""
     profiles: Path = _PROFILES
-    """Lists what the kernel knows; each line ends with a mode in parentheses."""
+    """The file that lists the loaded profiles, one per line, with the mode in parentheses."""
 
     def knows(self, profile: str) -> bool:
-        """Tell whether a profile is loaded. Blocks."""
+        """Return whether a profile is loaded. Blocks."""
         lines = self.profiles.read_text(encoding="utf-8", errors="replace").splitlines()
         return any(line.rpartition(" (")[0] == profile for line in lines)
 
 
 async def prepare(host: Host) -> AppArmor | None:
-    """Return the kernel's AppArmor with the default profile loaded; None where there is none to use.
+    """Load the default profile and return the kernel's AppArmor, or None if it cannot be used.
 
-    Without its parser a node counts as one without AppArmor, as it does for containerd.
+    Like containerd, treat a node without apparmor_parser as a node without AppArmor.
     """
-    if not _is_on():
+    if not _is_enabled():
         return None
     kernel = AppArmor()
     if kernel.knows(kernel.default):
@@ -77,16 +77,16 @@ async def prepare(host: Host) -> AppArmor | None:
     try:
         done = await host.run([_PARSER, "--replace"], timeout=_TIMEOUT, stdin=_TEXT.encode())
     except NoderuntimeError as error:
-        _log.warning("AppArmor is on, but cannot be used", error=error)
+        _log.warning("AppArmor is enabled, but apparmor_parser failed", error=error)
         return None
     if done.returncode != 0:
-        words = one_line(done.stderr.decode(errors="replace"))
-        _log.warning("AppArmor is on, but takes no profile of ours", error=words)
+        message = one_line(done.stderr.decode(errors="replace"))
+        _log.warning("AppArmor is enabled, but the default profile was not loaded", error=message)
         return None
     return kernel
 
 
-def _is_on() -> bool:
+def _is_enabled() -> bool:
     try:
         return _ENABLED.read_text(encoding="ascii").startswith("Y") and _PROFILES.exists()
     except OSError:

@@ -1,8 +1,8 @@
-"""The seam to the kernel: the only layer that spawns, mounts or makes system calls.
+"""The interface to the kernel: the only layer that starts programs, mounts or makes system calls.
 
-``noderuntime.node.host.linux.LinuxHost`` is the real one; unit tests use a fake.
-Every method is async and blocks a worker thread at most, never the event loop.
-Failures raise HostError, a missed deadline DeadlineExceeded.
+:class:`noderuntime.node.host.linux.LinuxHost` implements it. Unit tests use a fake.
+No method blocks the event loop; a blocking call runs in a worker thread.
+A failure raises HostError, a missed deadline DeadlineExceeded.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Literal, Protocol
 
 NamespaceKind = Literal["net", "ipc", "uts"]
 Address = IPv4Interface | IPv6Interface
-"""With its prefix length, as an interface has it."""
+"""An interface's address with its prefix length."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """What a finished program left: exit status (negative: killed by that signal) and output."""
+    """The result of a program: its exit status (negative: killed by that signal) and its output."""
 
     returncode: int
     stdout: bytes
@@ -28,13 +28,13 @@ class Completed:
 
 
 def shell_status(status: int) -> int:
-    """Return an exit status as a shell reports it: 128 + the signal's number for a program that it killed."""
+    """Return an exit status as a shell reports it: 128 + the signal number if a signal killed the program."""
     return status if status >= 0 else 128 - status
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessRef:
-    """A process that cannot be mistaken for a later one with the same PID.
+    """The identity of a process, which differs from that of a later process with the same PID.
 
     ``start_time`` is field 22 of ``/proc/PID/stat``, in clock ticks since boot.
     """
@@ -45,7 +45,7 @@ class ProcessRef:
 
 @dataclass(frozen=True, slots=True)
 class IdRange:
-    """IDs of a user namespace, from ``inside`` on, which are the node's from ``outside`` on."""
+    """A mapping of ``size`` IDs: ``inside`` is the first in the namespace, ``outside`` the first on the node."""
 
     inside: int
     outside: int
@@ -54,7 +54,7 @@ class IdRange:
 
 @dataclass(frozen=True, slots=True)
 class UserNamespace:
-    """A user namespace that is or will be pinned, and whose IDs are the node's in another place."""
+    """A user namespace: the path where it is pinned, and its ID mappings."""
 
     pin: Path
     uids: IdRange
@@ -62,16 +62,16 @@ class UserNamespace:
 
     @property
     def root(self) -> tuple[int, int]:
-        """The user and group of the node that are root inside; the ranges begin with it."""
+        """The node's UID and GID of root in the namespace, which are the first of each range."""
         return self.uids.outside, self.gids.outside
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One mount as ``mount(8)`` would take it; options include "bind", "ro", "rslave" and the like.
+    """A mount, with options as in mount(8): "bind", "ro", "rslave", and those of the filesystem.
 
-    With a user namespace it is the root filesystem of a container in it: the layers of an overlay are seen as
-    if the namespace's own had written them, and the directory that is written to is given to its root.
+    With a user namespace it is the root filesystem of a container in it: the layers of an overlay are mounted
+    with mapped IDs (mount_setattr(2)), and the writable directory is owned by the namespace's root.
     """
 
     source: str
@@ -82,68 +82,71 @@ class Mount:
 
 
 class Launched(Protocol):
-    """A program that waits at a gate, daemonizes, and says one line; see :meth:`Host.launch`."""
+    """A program that waits for a byte, daemonizes, and writes a one-line reply; see :meth:`Host.launch`."""
 
     async def release(self) -> None:
-        """Let it pass the gate."""
+        """Write the byte that the program waits for."""
 
     async def reply(self, *, timeout: float, limit: int = 1 << 16) -> bytes:
-        """Return what it wrote up to the first newline or its end of file; DeadlineExceeded."""
+        """Return the program's output up to the first newline or end of file.
+
+        DeadlineExceeded after ``timeout`` seconds.
+        """
 
     async def daemonized(self, *, timeout: float) -> int:
-        """Wait for the program (not for what it left running) and return its exit status.
+        """Wait for the end of the program, not of its daemon, and return its exit status.
 
-        At the timeout it is killed, with its process group.
+        After ``timeout`` seconds kill its process group and raise DeadlineExceeded.
         """
 
     async def close(self) -> None:
-        """Close the pipes; kill it, with its process group, if it has not daemonized."""
+        """Close the pipes. Kill the program's process group if it has not daemonized."""
 
 
 STDOUT, STDERR = 1, 2
 
 
 class Conversation(Protocol):
-    """The stdio of something that runs, in our hands until :meth:`close`."""
+    """The stdio of a running process or connection, held until :meth:`close`."""
 
     async def read(self) -> tuple[int, bytes]:
-        """Return what it said next, on STDOUT or STDERR, at most 64 KiB; no bytes when it has said all."""
+        """Return the stream (STDOUT or STDERR) and at most 64 KiB of output. No bytes at the end."""
 
     async def write(self, data: bytes) -> None:
-        """Write to its stdin, as slowly as it reads; BrokenPipeError when it reads no more."""
+        """Write to the stdin, waiting while it is full. BrokenPipeError if it is no longer read."""
 
     def end_input(self) -> None:
-        """Let its stdin end; a terminal's cannot, and stays."""
+        """Close the stdin. Without effect on a terminal."""
 
     async def resize(self, rows: int, columns: int) -> None:
-        """Set the size of its terminal; nothing happens where it has none."""
+        """Set the size of the terminal. Without effect if there is no terminal."""
 
     async def close(self) -> None:
-        """Let go of it."""
+        """Release the stdio."""
 
 
 class Program(Conversation, Protocol):
-    """A program that we started, and its stdio. ``close`` hangs its terminal up, and kills the program."""
+    """A child process and its stdio. ``close`` hangs up its terminal and kills the program."""
 
     async def ended(self) -> None:
-        """Wait for the program's end; may be asked again and again, until :meth:`wait`."""
+        """Wait for the program's end. Can be called repeatedly."""
 
     async def wait(self) -> int:
         """Wait for the program's end and return its exit status (negative: killed by that signal)."""
 
     def release(self) -> None:
-        """Kill the program and keep its streams: it has handed their other ends to somebody."""
+        """Kill the program and keep its streams, whose other ends it has passed to another process."""
 
 
 class Watching(Protocol):
-    """A process whose end will be reported; see :meth:`Host.watch`."""
+    """A watch for the end of a process; see :meth:`Host.watch`."""
 
     def close(self) -> None:
         """Stop watching."""
 
 
 class Host(Protocol):
-    """System calls, as the layers above need them."""
+    """The system calls that the layers above use."""
 
     async def run(
         self,
@@ -156,9 +159,10 @@ class Host(Protocol):
         output_limit: int = 1 << 20,
         pass_fds: Sequence[int] = (),
     ) -> Completed:
-        """Run a program to its end; at the timeout (seconds) kill it and raise DeadlineExceeded.
+        """Run a program to its end and return its result.
 
-        Output past ``output_limit`` bytes per stream is read and dropped.
+        After ``timeout`` seconds kill its process group and raise DeadlineExceeded. Output beyond
+        ``output_limit`` bytes per stream is read and discarded.
         """
 
     async def launch(
@@ -170,29 +174,29 @@ class Host(Protocol):
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> Launched:
-        """Start a program that daemonizes, with two pipes whose descriptors it finds in its environment.
+        """Start a program that daemonizes, with two pipes whose descriptors are in its environment.
 
-        ``gate`` and ``reply`` name the variables: it reads a byte from the first before
-        it does anything, and writes its verdict into the second.
+        ``gate`` and ``reply`` are the names of the variables. The program reads a byte from the first pipe
+        before it does anything else, and writes its reply to the second.
         """
 
     async def converse(self, argv: Sequence[str], *, stdin: bool, terminal: bool) -> Program:
-        """Start a program with pipes for its streams, or with a terminal that it controls.
+        """Start a program with its streams on pipes, or on a controlling terminal.
 
-        Without ``stdin`` and terminal it reads from ``/dev/null``.
+        Without ``stdin`` and ``terminal`` its stdin is ``/dev/null``.
         """
 
     async def connect(self, netns: Path | None, port: int) -> Conversation:
-        """Connect to a TCP port of localhost, IPv4 before IPv6, in a pinned network namespace or our own."""
+        """Connect to a TCP port of localhost, IPv4 first, in a pinned network namespace or the node's."""
 
     async def mount(self, mount: Mount) -> None:
-        """Mount, creating no directory."""
+        """Mount a filesystem. The target must exist."""
 
     async def unmount(self, target: Path) -> None:
-        """Detach whatever is mounted there, lazily; nothing mounted or no such path is no error."""
+        """Lazily unmount all mounts at a path. No error if there are none or the path does not exist."""
 
     async def mounted(self, paths: Collection[Path]) -> set[Path]:
-        """Return those of the paths on which another filesystem than their parent's is mounted."""
+        """Return the paths that are on another filesystem than their parent directories."""
 
     async def pin_namespaces(
         self,
@@ -202,93 +206,93 @@ class Host(Protocol):
         sysctls: Mapping[str, str] | None = None,
         user: UserNamespace | None = None,
     ) -> None:
-        """Make new namespaces and bind each to its path (an empty file).
+        """Create namespaces and pin each with a bind mount at its path (an empty file).
 
-        Brings ``lo`` up in a new network namespace, sets the hostname in a new UTS namespace and
-        writes the sysctls from inside. With a user namespace that one is made and pinned as well, and
-        owns the others. On failure no pin is left.
+        Sets ``lo`` up in a new network namespace, sets the hostname in a new UTS namespace and
+        writes the sysctls from inside. A user namespace is also created and pinned, and owns the others.
+        After a failure no pin is left.
         """
 
     async def unpin_namespaces(self, pins: Sequence[Path]) -> None:
-        """Unmount and remove the pins; missing ones are no error."""
+        """Unmount and remove the pins. No error if they are missing."""
 
     async def add_addresses(self, pin: Path, interface: str, addresses: Sequence[Address]) -> None:
-        """Give an interface in a pinned network namespace the addresses that it lacks.
+        """Add the addresses that an interface in a pinned network namespace lacks.
 
-        No such interface is no error.
+        No error if there is no such interface.
         """
 
     async def process(self, pid: int) -> ProcessRef | None:
-        """Identify a running process; None if no process has the PID or it is a zombie."""
+        """Return the identity of a running process. None if no process has the PID or it is a zombie."""
 
     async def signal(self, process: ProcessRef, signo: int, *, cgroup: str | None = None) -> bool:
-        """Send a signal through a pidfd; False if that very process is gone.
+        """Send a signal through a pidfd. Return False if the process has ended.
 
-        With a ``cgroup`` only a process in it or below it is signalled; False for any other.
+        With a ``cgroup``, signal only a process in it or below it, and return False for any other.
         """
 
     async def wait(self, process: ProcessRef, *, timeout: float) -> bool:
-        """Wait until that very process has ended; False when the timeout (seconds) came first."""
+        """Wait for the end of a process. Return False if it has not ended after ``timeout`` seconds."""
 
     def watch(self, process: ProcessRef, on_end: Callable[[], None]) -> Watching:
-        """Call ``on_end`` once, on the event loop, when that very process has ended (or is gone already)."""
+        """Call ``on_end`` once, on the event loop, when a process ends or if it has already ended."""
 
     async def processes_with(self, *arguments: str) -> list[ProcessRef]:
-        """List the processes that have all of the arguments in their command lines."""
+        """Return the processes whose command lines contain all of the arguments."""
 
     async def stuck(self, process: ProcessRef) -> str:
-        """Describe a process that does not end: its state, and the kernel's function that it sleeps in."""
+        """Describe a process that does not end: its state, and the kernel function in which it sleeps."""
 
     async def give_stdio(self, process: ProcessRef, uid: int) -> None:
-        """Make the pipes that are a process's standard streams somebody's; gone is no error."""
+        """Change the owner of the pipes among a process's standard streams. No error if it has ended."""
 
     async def read_fifo(self, fifo: Path, writer: ProcessRef, *, timeout: float) -> bool:
-        """Be the reader that a process waits for at a fifo; tell whether it wrote.
+        """Open a fifo whose writer waits for a reader. Return whether the writer wrote.
 
-        It did not when there is no such file, when it ended before, or when the timeout (seconds) is over.
+        Return False if the fifo is missing, the writer ends, or ``timeout`` seconds have passed.
         """
 
     async def kill_tree(self, process: ProcessRef, *, cgroup: str | None = None) -> None:
-        """SIGKILL a process and its descendants; gone is no error.
+        """SIGKILL a process and its descendants. No error if it has ended.
 
-        With a ``cgroup`` only processes in it or below it are signalled.
+        With a ``cgroup``, signal only processes in it or below it.
         """
 
     async def remove_tree(self, path: Path) -> None:
-        """Remove a directory tree without following links or crossing into mounts; missing is no error."""
+        """Remove a directory tree. Does not follow symlinks or cross mounts. No error if it is missing."""
 
     def cgroup_version(self) -> Literal[1, 2]:
-        """Tell which cgroup hierarchy carries the memory controller."""
+        """Return the version of the cgroup hierarchy that has the memory controller."""
 
     async def make_cgroup(self, path: str) -> None:
-        """Make the cgroup (in every v1 hierarchy, or v2) if it is missing."""
+        """Create the cgroup, in every v1 hierarchy or in v2, if it is missing."""
 
     async def join_cgroup(self, path: str, pid: int) -> None:
-        """Make the cgroup if it is missing and move a process in; the kernel takes its time (5 to 20 ms)."""
+        """Create the cgroup if it is missing, and move a process into it, which takes 5 to 20 ms."""
 
     async def cgroup_pids(self, path: str) -> list[int]:
-        """List all processes in the cgroup and below it; a missing cgroup has none."""
+        """Return the PIDs in the cgroup and below it. None if it is missing."""
 
     async def kill_cgroup(self, path: str) -> None:
-        """SIGKILL every process in the cgroup and below it, frozen or not; a missing cgroup has none.
+        """SIGKILL all processes in the cgroup and below it, also frozen ones. No error if it is missing.
 
-        A process that was forked meanwhile can be left; :meth:`empty_cgroup` leaves none.
+        A process that is forked meanwhile can survive; :meth:`empty_cgroup` repeats the kill.
         """
 
     async def empty_cgroup(self, path: str, *, timeout: float) -> None:
-        """Kill as above until the cgroup has no process, and wait for their ends.
+        """Kill the processes in the cgroup and below it until there are none, and wait for their ends.
 
-        DeadlineExceeded says what a process does that has not ended after ``timeout`` seconds.
+        DeadlineExceeded, with a description of the process, if one has not ended after ``timeout`` seconds.
         """
 
     async def thaw_cgroup(self, path: str) -> None:
-        """Let the processes in the cgroup and below it run that were frozen; a missing cgroup has none."""
+        """Thaw the cgroup and the cgroups below it. No error if it is missing."""
 
     async def cgroup_oom_kills(self, path: str) -> int:
-        """Count the cgroup's processes that were killed for want of memory; a missing cgroup has none."""
+        """Return the number of OOM kills in the cgroup, 0 if it is missing."""
 
     async def remove_cgroup(self, path: str) -> None:
-        """Remove the cgroup and everything below it, in all hierarchies; missing is no error.
+        """Remove the cgroup and the cgroups below it, in all hierarchies. No error if it is missing.
 
-        HostError (EBUSY) says what a process in it does that has not ended within some seconds.
+        HostError (EBUSY), with a description of the process, if a process in it does not end in 5 s.
         """

@@ -1,7 +1,7 @@
-"""Control groups: v1 (every hierarchy, with v2 beside it where systemd is hybrid) and v2.
+"""Control groups: v1 (all hierarchies, including the v2 one in systemd's hybrid mode) and v2.
 
-A path names the same group in all hierarchies. The kubelet makes the pods' groups
-and sets their limits; here they are joined, listed and removed.
+A path identifies the same group in all hierarchies. The kubelet creates the pods' groups
+and sets their limits. This module creates containers' groups, and joins, lists, kills and removes groups.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SETTLE = 0.01
 
 
 def path_in_hierarchy(directory: str) -> str:
-    """Turn a cgroup's directory into its path: what comes after the mount of its hierarchy."""
+    """Return the path of a cgroup's directory, relative to the mount point of its hierarchy."""
     below = directory.removeprefix(str(ROOT)).lstrip("/")
     if (ROOT / "cgroup.controllers").exists():
         return "/" + below
@@ -37,7 +37,7 @@ def path_in_hierarchy(directory: str) -> str:
 
 
 class Cgroups:
-    """The hierarchies that are mounted on this node."""
+    """The cgroup hierarchies of this node."""
 
     def __init__(self, root: Path = ROOT) -> None:
         self._root = root
@@ -51,64 +51,64 @@ class Cgroups:
         self._making = threading.Lock()
 
     def controllers(self) -> frozenset[str]:
-        """Name the controllers that there are."""
+        """Return the names of the available controllers."""
         if self.version == 2:
             return frozenset((self._root / "cgroup.controllers").read_text(encoding="ascii").split())
         return frozenset(name for one in self.hierarchies for name in one.name.split(","))
 
     def swap_accounting(self) -> bool:
-        """Tell whether memory with swap can be limited."""
+        """Return whether swap accounting is enabled, so that memory plus swap can be limited."""
         return self.version == 2 or (self._root / "memory/memory.memsw.limit_in_bytes").exists()
 
     def swap_file(self) -> bool:
-        """Tell whether groups have ``memory.swap.max``, which a kernel may lack or be told to leave out."""
+        """Return whether groups have ``memory.swap.max``. The kernel can lack or disable it."""
         return self.version == 2 and any(self._root.glob("*/memory.swap.max"))
 
     def make(self, path: str) -> None:
-        """Make the cgroup where it is missing."""
-        with self._making:  # a group that somebody else has made may not be ready to take anyone in
+        """Create the cgroup where it is missing."""
+        with self._making:  # a new cpuset accepts processes only once the creating thread has filled it
             for hierarchy in self.hierarchies:
                 _make(hierarchy, _below(hierarchy, path))
 
     def join(self, path: str, pid: int) -> None:
-        """Make the cgroup where it is missing and move a process in."""
+        """Create the cgroup where it is missing and move a process into it."""
         self.make(path)
         for hierarchy in self.hierarchies:
             files.join(_below(hierarchy, path), pid)
 
     def pids(self, path: str) -> list[int]:
-        """List the processes in the cgroup and below it."""
+        """Return the PIDs in the cgroup and below it."""
         preferred = [self._root / name for name in _LISTED_IN]
         hierarchy = next((one for one in preferred if one in self.hierarchies), self.hierarchies[0])
         return _listed([_below(hierarchy, path)])
 
     def kill(self, path: str) -> list[ProcessRef]:
-        """SIGKILL every process in the cgroup and below it, in any hierarchy; return them, none when empty.
+        """SIGKILL all processes in the cgroup and below it, in any hierarchy, and return them.
 
-        One that was forked meanwhile can be left, so the caller repeats the call until it returns none.
+        A process that is forked meanwhile can survive, so the caller repeats the call until it returns none.
         """
         if not path.strip("/"):
-            raise HostError(f"kill cgroup {path!r}", errno.EPERM, "it holds every process of the node")
+            raise HostError(f"kill cgroup {path!r}", errno.EPERM, "it contains all processes of the node")
         groups = [_below(hierarchy, path) for hierarchy in self.hierarchies]
         members = _members(groups)
         if not members:
             return []
-        self.thaw(path)  # what v1 has frozen does not end before it is thawed
+        self.thaw(path)  # a process that v1 has frozen ends only once it is thawed
         if not all(files.kill(group) for group in groups):
             for process in members:
                 signal(process, SIGKILL)
         return members
 
     def thaw(self, path: str) -> None:
-        """Let all processes in the cgroup and below it run that were frozen; a missing cgroup has none."""
+        """Thaw the cgroup and the cgroups below it. No error if it is missing."""
         for hierarchy in self._freezers:
             for group in files.tree(_below(hierarchy, path)):
                 files.thaw(group)
 
     async def empty(self, path: str, timeout: float) -> None:
-        """Kill until no process is left in the cgroup or below it, and wait for their ends.
+        """Kill the processes in the cgroup and below it until there are none, and wait for their ends.
 
-        DeadlineExceeded names a process that has not ended after ``timeout`` seconds.
+        DeadlineExceeded, with a description of the process, if one has not ended after ``timeout`` seconds.
         """
         deadline = time.monotonic() + timeout
         while killed := await CGROUPS.run(self.kill, path):
@@ -117,7 +117,7 @@ class Cgroups:
                     raise DeadlineExceeded(f"{timeout:g} s after SIGKILL, {stuck(process)} (cgroup {path})")
 
     def oom_kills(self, path: str) -> int:
-        """Count the cgroup's processes that were killed for want of memory; a missing cgroup has none."""
+        """Return the number of OOM kills in the cgroup, 0 if it is missing."""
         group = _below(self._root if self.version == 2 else self._root / "memory", path)
         file = "memory.events" if self.version == 2 else "memory.oom_control"
         try:
@@ -127,18 +127,18 @@ class Cgroups:
         return int(fields.get("oom_kill", 0))
 
     async def remove(self, path: str) -> None:
-        """Remove the cgroup and all below it, waiting for processes that are just ending."""
+        """Remove the cgroup and the cgroups below it. Waits 5 s for processes in them to end."""
         deadline = time.monotonic() + _REMOVE_DEADLINE
         groups = [_below(hierarchy, path) for hierarchy in self.hierarchies]
         while busy := await CGROUPS.run(_remove_all, groups):
             left = deadline - time.monotonic()
             if left <= 0:
-                raise HostError(f"remove cgroup {busy}", errno.EBUSY, _user_of(busy))
+                raise HostError(f"remove cgroup {busy}", errno.EBUSY, _busy_reason(busy))
             await _emptied(busy, left)
 
 
 def _remove_all(groups: Sequence[Path]) -> Path | None:
-    """Remove trees of groups; return the first that is still in use, None when all are gone."""
+    """Remove trees of groups. Return the first group that is in use, or None if all are removed."""
     for group in (member for top in groups for member in files.tree(top)):
         try:
             group.rmdir()
@@ -152,30 +152,30 @@ def _remove_all(groups: Sequence[Path]) -> Path | None:
 
 
 async def _emptied(group: Path, timeout: float) -> None:
-    """Wait for the processes in the group, or, when there are none, a moment for the kernel to let go."""
+    """Wait for the ends of the processes in the group, or 10 ms for the kernel if there are none."""
     running = _members([group])
     for process in running:
         await wait(process, timeout)
     if not running:
-        await asyncio.sleep(_SETTLE)  # it is being taken apart, and no event tells when that is done
+        await asyncio.sleep(_SETTLE)  # the kernel still releases the group, and reports no event for that
 
 
-def _user_of(group: Path) -> str:
-    """Say what keeps a group that cannot be removed."""
+def _busy_reason(group: Path) -> str:
+    """Return why a group cannot be removed."""
     return next((stuck(process) for process in _members([group])), "the kernel still uses it")
 
 
 def _listed(groups: Iterable[Path]) -> list[int]:
-    """List the processes in trees of groups, each once."""
+    """Return the PIDs in trees of groups, each once."""
     members = (pid for top in groups for group in files.tree(top) for pid in files.pids(group))
     return list(dict.fromkeys(members))
 
 
 def _members(groups: Sequence[Path]) -> list[ProcessRef]:
-    """Identify the processes in trees of groups.
+    """Return the identities of the processes in trees of groups.
 
-    A listed PID can go to a process elsewhere before it is identified: only one that is listed
-    afterwards as well belongs to a member.
+    A PID can be reused by a process outside before it is identified. So only PIDs that are still listed
+    afterwards count.
     """
     found = [process for pid in _listed(groups) if (process := identify(pid))]
     listed = _listed(groups) if found else ()
@@ -183,7 +183,7 @@ def _members(groups: Sequence[Path]) -> list[ProcessRef]:
 
 
 def _v1_hierarchies(root: Path) -> Iterator[Path]:
-    """Yield the hierarchies below the root, each once: ``cpu`` may be a link to ``cpu,cpuacct``."""
+    """Yield the hierarchies below the root, each once: ``cpu`` can be a symlink to ``cpu,cpuacct``."""
     with suppress(FileNotFoundError):
         for entry in sorted(root.iterdir()):
             if not entry.is_symlink() and (entry / "cgroup.procs").exists():
@@ -195,15 +195,15 @@ def _below(hierarchy: Path, path: str) -> Path:
 
 
 def _make(hierarchy: Path, group: Path) -> None:
-    """Make the group and its parents; in v1 a new cpuset is empty and takes nobody in until it is filled."""
+    """Create the group and its parents. A v1 cpuset accepts no process until its files are filled."""
     if group == hierarchy or group.exists():
         return
     _make(hierarchy, group.parent)
     try:
         group.mkdir(exist_ok=True)
         for name in ("cpuset.cpus", "cpuset.mems"):
-            ours = group / name
-            if hierarchy.name == "cpuset" and not ours.read_bytes().strip():
-                ours.write_bytes((group.parent / name).read_bytes())
+            file = group / name
+            if hierarchy.name == "cpuset" and not file.read_bytes().strip():
+                file.write_bytes((group.parent / name).read_bytes())
     except OSError as error:
         raise host_error(f"make cgroup {group}", error) from error

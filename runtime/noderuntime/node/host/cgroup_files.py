@@ -1,7 +1,7 @@
-"""The files of one cgroup: the processes in it, and what is written to it. Blocks; call it in a lane.
+"""Reads and writes the files of a cgroup. Blocks, so call it in a lane.
 
-A group of cgroup v2 may be threaded: it holds threads, and reading its processes or killing it fails with
-EOPNOTSUPP. Its threads belong to processes of the nearest group above it that is not threaded.
+A group of cgroup v2 can be threaded: it contains threads, and reading its processes or killing it fails with
+EOPNOTSUPP. Its threads belong to processes of the nearest ancestor that is not threaded.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from noderuntime.core.errors import host_error
 
 _GONE = (errno.ENOENT, errno.ENODEV)
 _THAWED = (("freezer.state", b"THAWED"), ("cgroup.freeze", b"0"))
-"""The file that freezes a group, in v1 and v2, and what thaws it."""
+"""The file that freezes a group, in v1 and in v2, and the value that thaws it."""
 
 
 def tree(group: Path) -> Iterator[Path]:
-    """Yield the groups below and then the group itself."""
+    """Yield the groups below a group, and then the group itself."""
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(group) as entries:
         for entry in list(entries):
             if entry.is_dir(follow_symlinks=False):
@@ -29,7 +29,7 @@ def tree(group: Path) -> Iterator[Path]:
 
 
 def pids(group: Path) -> list[int]:
-    """List the processes in the group, those of its threads if it is threaded; a missing group has none."""
+    """Return the PIDs in the group, or those of its threads if it is threaded. None if it is missing."""
     try:
         return _numbers(group / "cgroup.procs")
     except OSError as error:
@@ -47,9 +47,9 @@ def pids(group: Path) -> list[int]:
 
 
 def kill(group: Path) -> bool:
-    """SIGKILL everything in the group and below it at once; False where the kernel does not offer that.
+    """SIGKILL all processes in the group and below it, by ``cgroup.kill``. Return False if unsupported.
 
-    It does from cgroup v2 and Linux 5.14 on, except for a threaded group.
+    Requires cgroup v2, Linux 5.14, and a group that is not threaded.
     """
     try:
         _write(group / "cgroup.kill", b"1")
@@ -61,7 +61,7 @@ def kill(group: Path) -> bool:
 
 
 def thaw(group: Path) -> None:
-    """Let the processes in the group run if it was frozen; a missing group has none."""
+    """Thaw the group. No error if it is missing."""
     for name, value in _THAWED:
         file = group / name
         try:
@@ -85,7 +85,7 @@ def _numbers(file: Path) -> list[int]:
 
 
 def _process_of(thread: int) -> int | None:
-    """Return the PID of the process that a thread belongs to; None when the thread has ended."""
+    """Return the PID of the process that a thread belongs to, or None if the thread has ended."""
     try:
         status = Path(f"/proc/{thread}/status").read_bytes()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,8 +1,8 @@
-"""Names of cgroups: what the kubelet calls them, what OCI calls them, where they lie. Pure.
+"""Names of cgroups: the kubelet's, those of the OCI spec, and their paths. Pure.
 
-A *path* is absolute within a hierarchy (``/kubepods/burstable/podUID``), the same in
-all v1 hierarchies and in v2. With the systemd driver the kubelet sends a slice's
-name; each dash in it is a step down (systemd.slice(5)).
+A *path* is absolute within a hierarchy (``/kubepods/burstable/podUID``), and the same in
+all v1 hierarchies and in v2. With the systemd driver the kubelet sends the name of a slice,
+in which each dash is one level of nesting (systemd.slice(5)).
 
     pod's cgroup
     ├── <container ID>                   cgroupfs
@@ -23,9 +23,9 @@ _PREFIX = "noderuntime"
 
 
 def pod_cgroup(parent: str, sandbox_id: str, driver: CgroupDriver) -> str:
-    """Return the path of a pod's cgroup from CRI's ``cgroup_parent`` (empty: one of our own).
+    """Return the path of a pod's cgroup for CRI's ``cgroup_parent``, or of a default one if it is empty.
 
-    Raises InvalidArgument for a name that leads elsewhere.
+    InvalidArgument if the name is invalid or contains ``..``.
     """
     if driver == "systemd":
         return slice_path(posixpath.basename(parent) if parent else f"{_PREFIX}-{sandbox_id[:12]}.slice")
@@ -36,7 +36,7 @@ def pod_cgroup(parent: str, sandbox_id: str, driver: CgroupDriver) -> str:
 
 
 def slice_path(name: str) -> str:
-    """Return where systemd puts a slice: ``a-b.slice`` lies at ``/a.slice/a-b.slice``."""
+    """Return the path of a systemd slice: ``/a.slice/a-b.slice`` for ``a-b.slice``. InvalidArgument."""
     stem = name.removesuffix(".slice")
     parts = stem.split("-")
     if not name.endswith(".slice") or "/" in name or "\0" in name or len(name) > 255 or not all(parts):
@@ -46,24 +46,24 @@ def slice_path(name: str) -> str:
 
 
 def container_cgroup(pod: str, container_id: str, driver: CgroupDriver) -> str:
-    """Return the path of a container's cgroup below its pod's."""
+    """Return the path of a container's cgroup, below that of its pod."""
     leaf = container_id if driver == "cgroupfs" else f"{_PREFIX}-{container_id}.scope"
     return posixpath.join(pod, leaf)
 
 
 def oci_cgroups_path(pod: str, container_id: str, driver: CgroupDriver) -> str:
-    """Return the same cgroup as ``linux.cgroupsPath`` wants it: a path, or ``slice:prefix:name``."""
+    """Return ``linux.cgroupsPath`` of a container's cgroup: a path, or ``slice:prefix:name``."""
     if driver == "cgroupfs":
         return posixpath.join(pod, container_id)
     return f"{posixpath.basename(pod)}:{_PREFIX}:{container_id}"
 
 
 def scope_path(cgroups_path: str) -> str:
-    """Return where systemd would make the cgroup that OCI calls ``slice:prefix:name``."""
+    """Return the path of the scope that systemd creates for a ``cgroupsPath`` ``slice:prefix:name``."""
     parent, prefix, name = cgroups_path.split(":")
     return posixpath.join(slice_path(parent), f"{prefix}-{name}.scope")
 
 
 def monitor_cgroup(pod: str) -> str:
-    """Return the path of the cgroup that holds the monitors of a pod."""
+    """Return the path of the cgroup of a pod's monitors."""
     return posixpath.join(pod, f"{_PREFIX}-monitor")

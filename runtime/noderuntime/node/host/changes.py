@@ -1,7 +1,7 @@
-"""What a container has written, as a layer (OCI image spec, Image Layer Filesystem Changeset). Blocks.
+"""Writes the changes of a container as a layer (OCI image spec, Image Layer Filesystem Changeset). Blocks.
 
-The container may run meanwhile, and is not trusted: every step is relative to an open directory,
-and a name that turns into something else between two looks leads nowhere else.
+The container can run meanwhile and is not trusted. All accesses are relative to an open directory and do not
+follow symlinks, so a file that is replaced between two calls cannot redirect them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _KINDS = {
 
 
 def upper_directory(rootfs: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> Path | None:
-    """Return where an overlay that is mounted there has what is written to it; None for anything else."""
+    """Return the upper directory of the overlay that is mounted at a path, or None if there is none."""
     for line in reversed(mountinfo.read_text(encoding="utf-8", errors="surrogateescape").splitlines()):
         fields = line.split(" ")
         if fields[4] == str(rootfs):
@@ -40,7 +40,7 @@ def upper_directory(rootfs: Path, mountinfo: Path = Path("/proc/self/mountinfo")
 
 
 def write_changes(upper: Path, target: Path, user: UserNamespace | None) -> None:
-    """Write a layer of an overlay's upper directory; IDs are those that a user namespace sees."""
+    """Write an overlay's upper directory as a layer, with IDs as seen in the user namespace."""
     with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as archive:
         for top, names, others, fd in os.fwalk(upper, follow_symlinks=False):
             directory = os.path.relpath(top, upper)
@@ -57,21 +57,21 @@ def write_changes(upper: Path, target: Path, user: UserNamespace | None) -> None
 
 
 class _Padded:
-    """A file that has as many bytes as it was said to have, even if it is cut meanwhile."""
+    """A file of a fixed size: padded with zeros if it is truncated meanwhile."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
         self._left = size
 
     def read(self, size: int = -1, /) -> bytes:
-        """Read so many bytes, or all."""
+        """Return at most ``size`` bytes, or all if it is negative."""
         wanted = self._left if size < 0 else min(size, self._left)
         self._left -= wanted
         return self._file.read(wanted).ljust(wanted, b"\0")
 
 
 def _entries(directory: int, name: str, path: str) -> Iterator[tuple[tarfile.TarInfo, int | None]]:
-    """Yield an entry, and a descriptor of its content if it is a file; nothing for what has gone."""
+    """Yield an entry, and the descriptor of its content if it is a file. Skips a file that was removed."""
     with suppress(OSError):
         found = os.stat(name, dir_fd=directory, follow_symlinks=False)
         kind = _KINDS.get(stat.S_IFMT(found.st_mode))

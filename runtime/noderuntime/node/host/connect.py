@@ -1,7 +1,7 @@
-"""Connections to localhost inside a pod, without a process there.
+"""Connections to localhost in a pod's network namespace, without a process in the pod.
 
-A socket belongs to the network namespace of the thread that made it, wherever it is used later:
-a throw-away thread goes there and makes it, everything else happens on the event loop.
+A socket stays in the network namespace of the thread that created it. So a temporary thread enters the
+namespace and creates the socket, and the event loop connects and uses it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from noderuntime.node.host.base import STDOUT
 _LOCALHOST = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 _CHUNK = 1 << 16
 _TIMEOUT = 10.0
-"""Seconds; on loopback only a listener with a full backlog takes any."""
+"""In seconds. On loopback a connection is only delayed by a full backlog."""
 
 
 class Connection:
@@ -31,8 +31,8 @@ class Connection:
         self._socket = made
 
     async def read(self) -> tuple[int, bytes]:
-        """Return what came next; one that was broken off has ended."""
-        await asyncio.sleep(0)  # a peer that always has something to say would keep the loop for itself
+        """Return the next data. A connection that was reset has ended."""
+        await asyncio.sleep(0)  # sock_recv does not yield while data is available
         try:
             data = await asyncio.get_running_loop().sock_recv(self._socket, _CHUNK)
         except ConnectionError:
@@ -40,35 +40,35 @@ class Connection:
         return STDOUT, data
 
     async def write(self, data: bytes) -> None:
-        """Send."""
+        """Send data. BrokenPipeError if the connection was reset."""
         try:
             await asyncio.get_running_loop().sock_sendall(self._socket, data)
         except ConnectionError as error:
             raise BrokenPipeError from error
 
     def end_input(self) -> None:
-        """Say that we have sent all."""
-        with suppress(OSError):  # ENOTCONN: it was broken off, and reading will tell
+        """Shut down the sending direction."""
+        with suppress(OSError):  # ENOTCONN: it was reset, which the next read reports
             self._socket.shutdown(socket.SHUT_WR)
 
     async def resize(self, rows: int, columns: int) -> None:
-        """There is no terminal."""
+        """Do nothing: there is no terminal."""
 
     async def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         self._socket.close()
 
 
 async def connect(netns: Path | None, port: int) -> Connection:
-    """Connect to a TCP port; HostError says why neither address answers."""
+    """Connect to a TCP port of localhost. HostError with the reasons for both addresses."""
     reasons = []
     for family, address in _LOCALHOST:
         try:
             return Connection(await _try(netns, family, address, port))
         except OSError as error:
             reasons.append(error)
-    words = ", ".join(f"{where}: {_say(why)}" for (_, where), why in zip(_LOCALHOST, reasons, strict=True))
-    raise HostError(f"connect to port {port}", reasons[0].errno or errno.ETIMEDOUT, words)
+    texts = ", ".join(f"{where}: {_text(why)}" for (_, where), why in zip(_LOCALHOST, reasons, strict=True))
+    raise HostError(f"connect to port {port}", reasons[0].errno or errno.ETIMEDOUT, texts)
 
 
 async def _try(netns: Path | None, family: int, address: str, port: int) -> socket.socket:
@@ -94,5 +94,5 @@ def _socket(netns: Path | None, family: int) -> socket.socket:
     return made
 
 
-def _say(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno else "no answer"
+def _text(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else "timed out"

@@ -1,6 +1,6 @@
-"""Programs whose stdio we hold: pipes, or a terminal that they control.
+"""Programs whose stdio the daemon holds: pipes, or a controlling terminal.
 
-Nothing is read before somebody asks for it, so a program that says much waits in its own write.
+Output is only read on request, so a program blocks in write(2) while its output is not read.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from noderuntime.node.host.process import readable, writable
 from noderuntime.node.host.spawn import Child, Spawner, pipe
 
 _CHUNK = 1 << 16
-_LAST_WORDS = 1 << 20
-"""Bytes that are still read once the program has ended: what others write after it is not its own."""
+_LAST_OUTPUT = 1 << 20
+"""The limit of bytes that are read after the program's end. Other writers can keep the pipe open."""
 _HANGUP = 2.0
-"""Seconds that a program has to end when its terminal was hung up."""
+"""The time that a program has to end after its terminal was hung up, in seconds."""
 
 
 class HeldProgram:
@@ -33,28 +33,28 @@ class HeldProgram:
         self._child = child
         self._stdin = stdin
         self._outputs = outputs
-        """The stream that each descriptor carries."""
+        """The stream of each descriptor: STDOUT or STDERR."""
         self._terminal = terminal
-        self._left = _LAST_WORDS
+        self._left = _LAST_OUTPUT
         self._released = False
         for fd in (*outputs, *([stdin] if stdin >= 0 else ())):
             os.set_blocking(fd, False)
 
     async def read(self) -> tuple[int, bytes]:
-        """Return what the program said next, also what it left when it ended."""
-        await asyncio.sleep(0)  # a program that always has something to say would keep the loop for itself
+        """Return the next output, including the output that is left in the pipes at the program's end."""
+        await asyncio.sleep(0)  # otherwise a program that always has output would starve other tasks
         while self._outputs and self._left > 0:
             for fd, stream in tuple(self._outputs.items()):
                 if data := self._read(fd):
-                    self._outputs[fd] = self._outputs.pop(fd)  # the other one is next
+                    self._outputs[fd] = self._outputs.pop(fd)  # read the other stream next
                     return stream, data
-            if self._over() or not self._outputs:
+            if self._is_complete() or not self._outputs:
                 break
-            await self._news()
+            await self._wait_for_output()
         return STDOUT, b""
 
     async def write(self, data: bytes) -> None:
-        """Write to the program's stdin."""
+        """Write to the program's stdin. BrokenPipeError if it is closed."""
         rest = memoryview(data)
         while rest:
             if self._stdin < 0:
@@ -63,7 +63,7 @@ class HeldProgram:
                 rest = rest[os.write(self._stdin, rest) :]
             except BlockingIOError:
                 await writable(self._stdin)
-            except OSError as error:  # a terminal's is EIO
+            except OSError as error:  # EPIPE, or EIO for a terminal
                 raise BrokenPipeError from error
 
     def end_input(self) -> None:
@@ -73,7 +73,7 @@ class HeldProgram:
             self._stdin = -1
 
     async def resize(self, rows: int, columns: int) -> None:
-        """Set the terminal's size; the kernel tells its foreground processes (SIGWINCH)."""
+        """Set the terminal's size. The kernel sends SIGWINCH to its foreground processes."""
         if self._terminal:
             fcntl.ioctl(self._stdin, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
@@ -87,12 +87,12 @@ class HeldProgram:
         return self._child.exited.result()
 
     def release(self) -> None:
-        """Kill the program and keep its streams, which have not ended for that."""
+        """Kill the program and keep its streams, which another process has inherited."""
         self._released = True
         self._child.kill()
 
     async def close(self) -> None:
-        """Close everything; a program on a terminal gets SIGHUP, and is killed if it goes on."""
+        """Close the streams and kill the program. On a terminal it gets SIGHUP and 2 s to end first."""
         for fd in (*self._outputs, *([self._stdin] if self._stdin >= 0 else ())):
             os.close(fd)
         self._outputs, self._stdin = {}, -1
@@ -103,27 +103,27 @@ class HeldProgram:
             await asyncio.wait([self._child.exited], timeout=_HANGUP)
         await self._child.end()
 
-    def _over(self) -> bool:
-        """Tell whether what is in the pipes is all that comes."""
+    def _is_complete(self) -> bool:
+        """Return whether the pipes contain all of the output, because the program has ended."""
         return self._child.exited.done() and not self._released
 
     def _read(self, fd: int) -> bytes:
-        """Read what is there; nothing, for now or, when the descriptor is gone afterwards, for ever."""
+        """Return the available output. At end of file, remove and close the descriptor."""
         try:
             data = os.read(fd, min(_CHUNK, self._left))
         except BlockingIOError:
             return b""
-        except OSError:  # EIO: the terminal has nobody on it any more
+        except OSError:  # EIO: no process has the terminal open
             data = b""
-        if self._over():
+        if self._is_complete():
             self._left -= len(data)
         if not data:
             del self._outputs[fd]
             os.close(fd)
         return data
 
-    async def _news(self) -> None:
-        """Wait until there is something to read, or the program has ended."""
+    async def _wait_for_output(self) -> None:
+        """Wait until there is output or the program has ended."""
         await readable(*self._outputs, until=None if self._released else self._child.exited)
 
 
@@ -131,26 +131,26 @@ async def converse(spawner: Spawner, argv: Sequence[str], *, stdin: bool, termin
     """Start the program; see :meth:`noderuntime.node.host.base.Host.converse`."""
     if terminal:
         return await _on_terminal(spawner, argv)
-    with ExitStack() as theirs, ExitStack() as ours:
-        input_read, input_write = pipe(theirs, ours) if stdin else (None, -1)
-        out_read, out_write = pipe(ours, theirs)
-        err_read, err_write = pipe(ours, theirs)
+    with ExitStack() as child_ends, ExitStack() as own_ends:
+        input_read, input_write = pipe(child_ends, own_ends) if stdin else (None, -1)
+        out_read, out_write = pipe(own_ends, child_ends)
+        err_read, err_write = pipe(own_ends, child_ends)
         child = await spawner.spawn(argv, stdin=input_read, stdout=out_write, stderr=err_write)
-        ours.pop_all()
+        own_ends.pop_all()
     return HeldProgram(child, input_write, {out_read: STDOUT, err_read: STDERR}, terminal=False)
 
 
 async def _on_terminal(spawner: Spawner, argv: Sequence[str]) -> HeldProgram:
-    with ExitStack() as theirs, ExitStack() as ours:
+    with ExitStack() as child_ends, ExitStack() as own_ends:
         try:
             master, slave = os.openpty()
-            ours.callback(os.close, master)
-            theirs.callback(os.close, slave)
+            own_ends.callback(os.close, master)
+            child_ends.callback(os.close, slave)
             stdin = os.dup(master)
-            ours.callback(os.close, stdin)
+            own_ends.callback(os.close, stdin)
             name = os.ttyname(slave)
         except OSError as error:
             raise host_error("open a terminal", error) from error
         child = await spawner.spawn_on_terminal(argv, name)
-        ours.pop_all()
+        own_ends.pop_all()
     return HeldProgram(child, stdin, {master: STDOUT}, terminal=True)

@@ -1,4 +1,4 @@
-"""Ends of processes, reported to the event loop: one pidfd per process, no task and no thread."""
+"""Watches for the ends of processes on the event loop: one pidfd per process, no task and no thread."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _POLL_SECONDS = 1.0
 
 
 class Watch:
-    """Calls ``on_end`` once, when that very process has ended, unless it is closed before.
+    """A call of ``on_end``, once, when a process ends, unless the watch is closed before.
 
-    If no descriptor is left for a pidfd, it checks once a second whether the process runs, and tries again.
+    If no descriptor is left for a pidfd, it checks the PID once per second and retries.
     """
 
     def __init__(self, process: ProcessRef, on_end: Callable[[], None]) -> None:
@@ -51,10 +51,10 @@ class Watch:
         except HostError as error:
             self._poll(error)
         else:
-            self._timer = self._loop.call_soon(self._ended)  # not before the caller has this watch
+            self._timer = self._loop.call_soon(self._ended)  # after the caller has received this watch
 
     def _poll(self, error: HostError) -> None:
-        """Try again in a second; without a descriptor only the PID can be checked."""
+        """Retry in a second. Without a descriptor only the existence of the PID can be checked."""
         self.close()
         try:
             os.kill(self._process.pid, 0)

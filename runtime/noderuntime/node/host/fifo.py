@@ -1,4 +1,4 @@
-"""Being the reader that another process waits for at a fifo."""
+"""Reads from a fifo whose writer waits for a reader."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from noderuntime.node.host.process import readable, wait
 
 
 async def read_once(fifo: Path, writer: ProcessRef, timeout: float) -> bool:
-    """Open a fifo and wait until its writer has written; tell whether it did.
+    """Open a fifo and wait for a write. Return whether the writer wrote.
 
-    It did not when there is no such file, when the writer ended before, or when the time (seconds) was over.
+    Return False if the fifo is missing, the writer ends, or ``timeout`` seconds have passed.
     """
     try:
         fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)

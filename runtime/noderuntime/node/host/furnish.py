@@ -1,4 +1,4 @@
-"""What has to be done from inside new namespaces before a pod moves in. Blocks; imports little."""
+"""Configures new namespaces from inside, before a pod uses them. Blocks. Imports few modules."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _IFF_UP = 0x1
 
 
 def clone_flags(kinds: Iterable[str]) -> int:
-    """Return what unshare(2) is to make."""
+    """Return the flags of unshare(2) for kinds of namespaces."""
     flags = 0
     for kind in kinds:
         flags |= _CLONE[kind]
     return flags
 
 
-def furnish(kinds: Collection[str], hostname: str | None, settings: Mapping[str, str]) -> None:
-    """Bring ``lo`` up, set the hostname, write the sysctls (paths below ``/proc/sys``).
+def configure(kinds: Collection[str], hostname: str | None, settings: Mapping[str, str]) -> None:
+    """Set ``lo`` up, set the hostname, and write the sysctls (paths below ``/proc/sys``).
 
-    Raises OSError; InvalidArgument for a sysctl that the kernel does not know or take there.
+    OSError on failure. InvalidArgument if the kernel lacks a sysctl or rejects its value.
     """
     if "net" in kinds:
         _bring_up("lo")
@@ -42,7 +42,7 @@ def furnish(kinds: Collection[str], hostname: str | None, settings: Mapping[str,
         try:
             _set(path, value)
         except OSError as error:
-            raise invalid_argument(f"sysctl {path} cannot be {value[:80]!r}", error) from error
+            raise invalid_argument(f"sysctl {path} cannot be set to {value[:80]!r}", error) from error
 
 
 def _set(path: str, value: str) -> None:

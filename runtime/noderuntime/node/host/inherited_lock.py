@@ -1,8 +1,8 @@
 """A lock on a directory that programs inherit, so that it outlives a daemon that is killed.
 
 The lock (flock(2)) belongs to an open file that the programs and their children share with the daemon. If the
-daemon dies, or cannot kill a program, the lock stays taken until the last of them has ended. What must not
-run beside them waits for the lock, and first kills those that hold it.
+daemon dies, or cannot kill a program, the lock stays held until the last of them has ended. A later block
+kills the processes that hold the lock, and waits for it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from noderuntime.node.host.process import identify, kill_tree
 _log = log.get(__name__)
 
 _SECONDS = 5.0
-"""How long to wait for the end of programs that were killed."""
+"""How long to wait for the ends of killed programs."""
 _FLAGS = re.compile(r"^flags:\s*([0-7]+)$", re.MULTILINE)
 
 
@@ -30,7 +30,7 @@ _FLAGS = re.compile(r"^flags:\s*([0-7]+)$", re.MULTILINE)
 async def inherited_lock(
     directory: Path, what: str, *, seconds: float = _SECONDS
 ) -> AsyncIterator[tuple[int, ...]]:
-    """Take the directory's lock and yield the descriptors that the block's programs have to inherit.
+    """Acquire the directory's lock and yield the descriptors that the block's programs must inherit.
 
     Programs of an earlier block that still run are killed; ``what`` names them in errors. DeadlineExceeded if
     they do not end within ``seconds``. A block that succeeds releases the lock, even if its programs left
@@ -47,7 +47,7 @@ async def inherited_lock(
         if not _take(fd):
             await _end_holders(fd, what, seconds)
         yield (fd,)
-        fcntl.flock(fd, fcntl.LOCK_UN)  # also for those that inherited it; close(2) is only for ourselves
+        fcntl.flock(fd, fcntl.LOCK_UN)  # unlike close(2), also for processes that inherited it
     finally:
         os.close(fd)
 
@@ -61,7 +61,7 @@ def _take(fd: int) -> bool:
 
 
 async def _end_holders(fd: int, what: str, seconds: float) -> None:
-    """Kill the programs that hold the lock and take it."""
+    """Kill the programs that hold the lock, and acquire it."""
     path = os.readlink(f"/proc/self/fd/{fd}")
     pids = await apart(lambda: _holders(path), what=f"search for {what}", abandon=True)
     _log.warning("programs of an earlier call still ran and were killed", what=what, pids=pids)
@@ -69,7 +69,7 @@ async def _end_holders(fd: int, what: str, seconds: float) -> None:
         if (process := identify(pid)) is not None:
             kill_tree(process)
     ended = f"the end of {what} (PID {', '.join(map(str, pids)) or 'unknown'})"
-    waiting = os.dup(fd)  # ours may be closed, and its number reused, before the thread gets to it
+    waiting = os.dup(fd)  # the caller can close fd, and its number can be reused, before the thread uses it
 
     def wait() -> None:
         try:
@@ -86,7 +86,7 @@ def _holders(path: str) -> list[int]:
 
 
 def _holds(pid: str, path: str) -> bool:
-    with suppress(OSError):  # it has ended, or is not ours to look at
+    with suppress(OSError):  # it has ended, or may not be inspected
         for number in os.listdir(f"/proc/{pid}/fd"):
             if os.readlink(f"/proc/{pid}/fd/{number}") == path and _is_inherited(pid, number):
                 return True
@@ -96,7 +96,7 @@ def _holds(pid: str, path: str) -> bool:
 def _is_inherited(pid: str, number: str) -> bool:
     """Return whether a descriptor holds a lock and survives execve(2).
 
-    The daemon's own does not, nor that of a child of the daemon that has not called execve yet.
+    The daemon's own descriptor does not, nor does that of a child that has not called execve yet.
     """
     info = Path(f"/proc/{pid}/fdinfo/{number}").read_text(encoding="ascii")
     flags = _FLAGS.search(info)

@@ -1,4 +1,4 @@
-"""Events of directories, by inotify on the event loop."""
+"""Events of directories, by inotify(7) on the event loop."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What one reading brought."""
+    """The events of one read."""
 
     names: tuple[str, ...]
     overflow: bool
-    """Events were lost: look at the directory itself."""
+    """Whether events were lost, so that the directory must be listed."""
 
 
 class DirectoryWatch:
-    """Watched directories; a context manager."""
+    """An inotify instance that watches directories. A context manager."""
 
     def __init__(self) -> None:
         self._fd = _call(_libc.inotify_init1, os.O_NONBLOCK | os.O_CLOEXEC)
 
     @classmethod
     def on(cls, directory: Path, mask: int) -> DirectoryWatch:
-        """Return a watch of one directory, whose filesystem does not block."""
+        """Return a watch of one directory. Its filesystem must not block."""
         watch = cls()
         try:
             watch.add(directory, mask)
@@ -54,7 +54,7 @@ class DirectoryWatch:
         return watch
 
     def add(self, directory: Path, mask: int) -> None:
-        """Watch a directory, whose filesystem may make this block."""
+        """Watch a directory. Can block if its filesystem does."""
         _call(_libc.inotify_add_watch, self._fd, os.fsencode(directory), ctypes.c_uint(mask | _ONLYDIR))
 
     def __enter__(self) -> DirectoryWatch:
@@ -72,7 +72,7 @@ class DirectoryWatch:
             self._fd = -1
 
     def fileno(self) -> int:
-        """Return the descriptor, which can be read when there are events."""
+        """Return the descriptor, which is readable if there are events."""
         return self._fd
 
     async def changes(self) -> Changes:
@@ -81,7 +81,7 @@ class DirectoryWatch:
         return self.read()
 
     def read(self) -> Changes:
-        """Return the events that have not been read yet."""
+        """Return the pending events. Does not block."""
         try:
             events = tuple(_parse(os.read(self._fd, _BUFFER)))
         except BlockingIOError:

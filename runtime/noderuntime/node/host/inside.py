@@ -15,7 +15,7 @@ from typing import TextIO
 
 from noderuntime.core.errors import HostError, InvalidArgument
 from noderuntime.node.host import syscalls
-from noderuntime.node.host.furnish import clone_flags, furnish
+from noderuntime.node.host.furnish import clone_flags, configure
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def _work(file: TextIO) -> None:
     os.setgroups([])
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
-    furnish(order["kinds"], order["hostname"], order["sysctls"])
+    configure(order["kinds"], order["hostname"], order["sysctls"])
 
 
 def _say(file: TextIO, **failure: object) -> None:

@@ -17,7 +17,7 @@ from noderuntime.core.blocking import apart
 from noderuntime.core.errors import HostError, InvalidArgument, host_error
 from noderuntime.node.host import syscalls
 from noderuntime.node.host.base import NamespaceKind
-from noderuntime.node.host.furnish import clone_flags, furnish
+from noderuntime.node.host.furnish import clone_flags, configure
 from noderuntime.node.host.mount import detach
 
 _SYSCTL_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
@@ -96,7 +96,7 @@ def _pin(pins: Mapping[NamespaceKind, Path], hostname: str | None, settings: Map
     try:
         with reserved(pins.values()):
             syscalls.unshare(clone_flags(pins))
-            furnish(pins, hostname, settings)
+            configure(pins, hostname, settings)
             for kind, path in pins.items():
                 syscalls.mount(f"/proc/thread-self/ns/{kind}", str(path), "", syscalls.MS_BIND)
     except OSError as error:
