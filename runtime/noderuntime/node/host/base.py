@@ -45,7 +45,7 @@ class ProcessRef:
 
 @dataclass(frozen=True, slots=True)
 class IdRange:
-    """A mapping of ``size`` IDs: ``inside`` is the first in the namespace, ``outside`` the first on the node."""
+    """A mapping of ``size`` IDs, from ``inside`` in the namespace to ``outside`` on the node."""
 
     inside: int
     outside: int

@@ -1,9 +1,10 @@
-"""The process that makes namespaces which belong to a user namespace, and says so on its standard input.
+"""The process that creates a user namespace and the namespaces that it owns. Its stdin is a socket.
 
-A thread cannot move into a user namespace, so this is a program of its own; it imports little.
+A thread of a multi-threaded process cannot create a user namespace, so this is a separate program. It imports
+few modules. It receives lines of JSON and replies to each with an empty object, or with its failure:
 
-    order (kinds, hostname, sysctls) ──► unshare ──► "made" ──► [its IDs are mapped from outside]
-                                     ──► furnish, as root inside ──► "furnished" ──► [they are pinned] ──► end
+    request (kinds, hostname, sysctls) ──► unshare ──► reply ──► [the daemon maps the IDs]
+    "mapped" ──► configure, as root inside ──► reply ──► [the daemon pins the namespaces] ──► end
 """
 
 from __future__ import annotations
@@ -19,30 +20,30 @@ from noderuntime.node.host.furnish import clone_flags, configure
 
 
 def main() -> None:
-    """Do as ordered; the other end's going away, at any point, is the end."""
+    """Handle the requests on stdin. Exits when the other end is closed."""
     with socket.socket(fileno=0) as line, line.makefile("rw", encoding="ascii") as file:
         try:
-            _work(file)
-            _say(file)
+            _handle(file)
+            _reply(file)
         except InvalidArgument as error:
-            _say(file, refused=str(error))
+            _reply(file, refused=str(error))
         except (OSError, HostError) as error:
-            _say(file, errno=error.errno or 0, error=str(error))
+            _reply(file, errno=error.errno or 0, error=str(error))
         file.readline()
 
 
-def _work(file: TextIO) -> None:
-    order = json.loads(file.readline())
-    syscalls.unshare(syscalls.CLONE_NEWUSER | clone_flags(order["kinds"]))
-    _say(file)
+def _handle(file: TextIO) -> None:
+    request = json.loads(file.readline())
+    syscalls.unshare(syscalls.CLONE_NEWUSER | clone_flags(request["kinds"]))
+    _reply(file)
     if not file.readline():
         os._exit(1)
     os.setgroups([])
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
-    configure(order["kinds"], order["hostname"], order["sysctls"])
+    configure(request["kinds"], request["hostname"], request["sysctls"])
 
 
-def _say(file: TextIO, **failure: object) -> None:
+def _reply(file: TextIO, **failure: object) -> None:
     file.write(json.dumps(failure) + "\n")
     file.flush()

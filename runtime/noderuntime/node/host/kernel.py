@@ -7,7 +7,7 @@ import re
 
 
 def version_of(release: str) -> tuple[int, int]:
-    """Return major and minor version of a kernel's release (``6.1.0-18``), or (0, 0) if it has none."""
+    """Return the major and minor version of a release (``6.1.0-18``), or (0, 0) if it cannot be parsed."""
     match = re.match(r"(\d+)\.(\d+)", release)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 

@@ -1,7 +1,7 @@
-"""Starting a program that daemonizes, with a gate before and a verdict after.
+"""Starts a program that daemonizes, with a pipe that holds it back and a pipe for its reply.
 
-conmon's way: it waits on one pipe until it may begin (by then it is in its
-cgroup, and everything that it starts will be too), and tells on another how it went.
+This is conmon's protocol: it reads a byte from one pipe before it forks, and writes a line with the
+result to the other.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class GatedChild:
         self._reply = reply
 
     async def release(self) -> None:
-        """Let it pass the gate."""
+        """Write the byte that the program waits for."""
         with os_errors("release a launched program"):
             os.write(self._gate, b"\0")
 
     async def reply(self, *, timeout: float, limit: int = 1 << 16) -> bytes:
-        """Return its first line, or all it wrote until it closed the pipe."""
+        """Return the first line of the reply, or all of it if the pipe is closed without a newline."""
         line = b""
         try:
             async with asyncio.timeout(timeout):
@@ -43,15 +43,15 @@ class GatedChild:
                         break
                     line += data
         except TimeoutError:
-            raise DeadlineExceeded(f"no verdict within {timeout:g} s") from None
+            raise DeadlineExceeded(f"the launched program did not reply within {timeout:g} s") from None
         return line.partition(b"\n")[0]
 
     async def daemonized(self, *, timeout: float) -> int:
-        """Wait for its end and return its exit status."""
+        """Wait for the end of the program and return its exit status."""
         return await self._child.wait(timeout)
 
     async def close(self) -> None:
-        """Kill it if it is still there, and close the pipes."""
+        """Kill the program if it has not ended, and close the pipes."""
         try:
             await tasks.finish(self._child.end(), name="end a launched program")
         finally:
@@ -69,11 +69,11 @@ async def launch(
     cwd: Path | None = None,
 ) -> GatedChild:
     """Start the program; see :meth:`noderuntime.node.host.base.Host.launch`."""
-    with ExitStack() as ours, ExitStack() as theirs:
-        gate_read, gate_write = pipe(theirs, ours)
-        reply_read, reply_write = pipe(ours, theirs)
+    with ExitStack() as own_ends, ExitStack() as child_ends:
+        gate_read, gate_write = pipe(child_ends, own_ends)
+        reply_read, reply_write = pipe(own_ends, child_ends)
         os.set_blocking(reply_read, False)
         environment = {**(os.environ if env is None else env), gate: str(gate_read), reply: str(reply_write)}
         child = await spawner.spawn(argv, env=environment, cwd=cwd, pass_fds=(gate_read, reply_write))
-        ours.pop_all()
+        own_ends.pop_all()
     return GatedChild(child, gate_write, reply_read)

@@ -1,4 +1,4 @@
-"""The real host: every call of the protocol, handed to the module that makes it."""
+"""The implementation of the host's protocol: each method calls the module that implements it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from noderuntime.node.host.spawn import Spawner
 
 
 class LinuxHost:
-    """See :class:`noderuntime.node.host.base.Host`, where each method is described."""
+    """See :class:`noderuntime.node.host.base.Host`, which documents each method."""
 
     def __init__(self) -> None:
         self._spawner = Spawner()
@@ -71,7 +71,7 @@ class LinuxHost:
         return await launch.launch(self._spawner, argv, gate=gate, reply=reply, env=env, cwd=cwd)
 
     async def converse(self, argv: Sequence[str], *, stdin: bool, terminal: bool) -> Program:
-        """Start a program and hold its stdio."""
+        """Start a program and return it with its stdio."""
         return await converse.converse(self._spawner, argv, stdin=stdin, terminal=terminal)
 
     async def connect(self, netns: Path | None, port: int) -> Conversation:
@@ -79,15 +79,15 @@ class LinuxHost:
         return await connect.connect(netns, port)
 
     async def mount(self, mount: Mount) -> None:
-        """Mount."""
+        """Mount a filesystem."""
         await mounts.mount(mount)
 
     async def unmount(self, target: Path) -> None:
-        """Detach whatever is mounted there."""
+        """Lazily unmount all mounts at a path."""
         await mounts.unmount(target)
 
     async def mounted(self, paths: Collection[Path]) -> set[Path]:
-        """Return the paths on which something is mounted."""
+        """Return the paths that are mount points."""
         return await mounts.mounted(paths)
 
     async def pin_namespaces(
@@ -98,7 +98,7 @@ class LinuxHost:
         sysctls: Mapping[str, str] | None = None,
         user: UserNamespace | None = None,
     ) -> None:
-        """Make new namespaces and bind each to its path."""
+        """Create namespaces and pin each at its path."""
         if user is None:
             await namespaces.pin_namespaces(pins, hostname=hostname, sysctls=sysctls)
         else:
@@ -109,11 +109,11 @@ class LinuxHost:
         await namespaces.unpin_namespaces(pins)
 
     async def add_addresses(self, pin: Path, interface: str, addresses: Sequence[Address]) -> None:
-        """Give an interface the addresses that it lacks."""
+        """Add the addresses that an interface lacks."""
         await interfaces.add_addresses(pin, interface, addresses)
 
     async def process(self, pid: int) -> ProcessRef | None:
-        """Identify a running process."""
+        """Return the identity of a running process."""
         return processes.identify(pid)
 
     async def signal(self, process: ProcessRef, signo: int, *, cgroup: str | None = None) -> bool:
@@ -123,15 +123,15 @@ class LinuxHost:
         return processes.signal(process, signo)
 
     async def wait(self, process: ProcessRef, *, timeout: float) -> bool:
-        """Wait until a process has ended."""
+        """Wait for the end of a process."""
         return await processes.wait(process, timeout)
 
     def watch(self, process: ProcessRef, on_end: Callable[[], None]) -> Watch:
-        """Report the end of a process."""
+        """Watch for the end of a process."""
         return Watch(process, on_end)
 
     async def processes_with(self, *arguments: str) -> list[ProcessRef]:
-        """List processes by their arguments."""
+        """Return the processes with given arguments."""
         return await FILES.run(processes.with_arguments, *arguments)
 
     async def stuck(self, process: ProcessRef) -> str:
@@ -139,11 +139,11 @@ class LinuxHost:
         return processes.stuck(process)
 
     async def give_stdio(self, process: ProcessRef, uid: int) -> None:
-        """Make pipes somebody's."""
+        """Change the owner of a process's pipes."""
         stdio.give_stdio(process, uid)
 
     async def read_fifo(self, fifo: Path, writer: ProcessRef, *, timeout: float) -> bool:
-        """Be the reader at a fifo."""
+        """Open a fifo and wait for its writer."""
         return await fifos.read_once(fifo, writer, timeout)
 
     async def kill_tree(self, process: ProcessRef, *, cgroup: str | None = None) -> None:
@@ -162,11 +162,11 @@ class LinuxHost:
         await trees.remove_tree(path)
 
     def cgroup_version(self) -> Literal[1, 2]:
-        """Tell which hierarchy carries the memory controller."""
+        """Return the version of the hierarchy that has the memory controller."""
         return self._cgroups.version
 
     async def make_cgroup(self, path: str) -> None:
-        """Make a cgroup."""
+        """Create a cgroup."""
         await CGROUPS.run(self._cgroups.make, path)
 
     async def join_cgroup(self, path: str, pid: int) -> None:
@@ -174,25 +174,25 @@ class LinuxHost:
         await CGROUPS.run(self._cgroups.join, path, pid)
 
     async def cgroup_pids(self, path: str) -> list[int]:
-        """List the processes in a cgroup and below."""
+        """Return the PIDs in a cgroup and below it."""
         return await CGROUPS.run(self._cgroups.pids, path)
 
     async def kill_cgroup(self, path: str) -> None:
-        """SIGKILL the processes in a cgroup and below."""
+        """SIGKILL the processes in a cgroup and below it."""
         await CGROUPS.run(self._cgroups.kill, path)
 
     async def empty_cgroup(self, path: str, *, timeout: float) -> None:
-        """Kill until a cgroup has no process."""
+        """Kill the processes in a cgroup until there are none."""
         await self._cgroups.empty(path, timeout)
 
     async def thaw_cgroup(self, path: str) -> None:
-        """Let frozen processes run."""
+        """Thaw a cgroup."""
         await CGROUPS.run(self._cgroups.thaw, path)
 
     async def cgroup_oom_kills(self, path: str) -> int:
-        """Count kills for want of memory."""
+        """Return the number of OOM kills in a cgroup."""
         return await CGROUPS.run(self._cgroups.oom_kills, path)
 
     async def remove_cgroup(self, path: str) -> None:
-        """Remove a cgroup and everything below."""
+        """Remove a cgroup and the cgroups below it."""
         await self._cgroups.remove(path)

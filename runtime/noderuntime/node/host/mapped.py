@@ -1,8 +1,8 @@
-"""Root filesystems of containers in user namespaces: layers that are shared by all, seen through other IDs.
+"""Root filesystems of containers in user namespaces: shared layers on idmapped mounts.
 
-overlayfs does not let its own mount be mapped, but its layers may lie on mapped mounts. Those are made
-where nobody else sees them, in a mount namespace of the calling thread; only the finished overlay is
-brought back. So whatever happens on the way leaves nothing behind.
+An overlay mount itself cannot be idmapped, but its layers can be on idmapped mounts. Those are created in a
+private mount namespace of the calling thread, and only the finished overlay is moved to the original
+namespace. So a failure leaves no mounts behind.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from noderuntime.node.host.base import UserNamespace
 
 
 def mount_mapped(user: UserNamespace, common: str, target: str, mount: Callable[[], None]) -> None:
-    """Mount at the target as a user namespace sees it.
+    """Mount at the target, with layers mapped to the IDs of a user namespace.
 
-    ``common`` is the directory that has all layers, and becomes the working directory of ``mount``, which
-    mounts at the target by what it finds there. For a throw-away thread.
+    ``common`` is the common parent directory of the layers. Its idmapped copy is the working directory of
+    ``mount``, which mounts at the target, with layers by relative paths. Must run in a temporary thread.
     """
     try:
         with ExitStack() as stack:

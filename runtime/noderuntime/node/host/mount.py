@@ -1,8 +1,8 @@
-"""Mounts: what ``mount(8)`` does with option words, as system calls.
+"""Mounts with the options of mount(8), as system calls.
 
-Order of the calls for one :class:`Mount`: the mount itself, a remount where a
-bind wants flags (the kernel ignores them on the first call), then propagation.
-If a later call fails the mount is taken away again.
+The calls for one :class:`Mount` are: the mount itself, a remount if a bind mount has
+flags (mount(2) ignores them in the first call), then the propagation.
+If a later call fails, the mount is undone.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ _PROPAGATION = {
     "slave": 1 << 19,
     "shared": 1 << 20,
 }
-_PROPAGATION |= {f"r{word}": flag | _REC for word, flag in _PROPAGATION.items()}
+_PROPAGATION |= {f"r{option}": flag | _REC for option, flag in _PROPAGATION.items()}
 
 _PAGE = 4096
-"""mount(2) takes at most this much data, its closing zero included."""
+"""The limit of mount(2) for the data, including its terminating null byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +65,18 @@ class _Parsed:
 
 
 async def mount(wanted: Mount) -> None:
-    """Mount, creating no directory; all or nothing."""
-    forever = math.inf  # a mount that came after the deadline would stay
+    """Mount a filesystem. The target must exist. After an error nothing is mounted."""
+    forever = math.inf  # a mount that succeeded after a deadline would be left behind
     await apart(lambda: _mount(wanted), what=f"mount {wanted.target}", seconds=forever)
 
 
 async def unmount(target: Path) -> None:
-    """Detach everything that is mounted exactly there; nothing mounted or no such path is no error."""
+    """Lazily unmount all mounts at a path. No error if there are none or the path does not exist."""
     await apart(lambda: detach(str(target)), what=f"unmount {target}", subject=str(target))
 
 
 async def mounted(paths: Collection[Path]) -> set[Path]:
-    """Return those of the paths on which another filesystem than their parent's is mounted."""
+    """Return the paths that are on another filesystem than their parent directories."""
     return await apart(lambda: set(filter(_is_mount_point, paths)), what="look up mounts", abandon=True)
 
 
@@ -88,7 +88,7 @@ def _is_mount_point(path: Path) -> bool:
 
 
 def detach(target: str) -> None:
-    """Unmount lazily, mount by mount, without following a link; the blocking half of :func:`unmount`."""
+    """Lazily unmount all mounts at a path without following symlinks. Blocks, unlike :func:`unmount`."""
     while True:
         try:
             syscalls.umount(target, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
@@ -99,18 +99,18 @@ def detach(target: str) -> None:
 
 
 def parse_options(options: tuple[str, ...]) -> _Parsed:
-    """Sort option words into mount flags, propagation flags and data for the filesystem."""
+    """Split options into mount flags, propagation flags and data for the filesystem."""
     flags = propagation = 0
     data: list[str] = []
-    for word in options:
-        if word in _FLAGS:
-            flags |= _FLAGS[word]
-        elif word in _CLEARS:
-            flags &= ~_CLEARS[word]
-        elif word in _PROPAGATION:
-            propagation |= _PROPAGATION[word]
+    for option in options:
+        if option in _FLAGS:
+            flags |= _FLAGS[option]
+        elif option in _CLEARS:
+            flags &= ~_CLEARS[option]
+        elif option in _PROPAGATION:
+            propagation |= _PROPAGATION[option]
         else:
-            data.append(word)
+            data.append(option)
     return _Parsed(flags, propagation, ",".join(data))
 
 
@@ -120,7 +120,7 @@ def _mount(wanted: Mount) -> None:
         _mount_overlay(wanted, parsed, target)
     else:
         if wanted.user is not None:
-            _give(wanted.source, wanted.user)
+            _chown(wanted.source, wanted.user)
         syscalls.mount(wanted.source, target, wanted.fstype, parsed.flags, parsed.data)
     try:
         if parsed.flags & syscalls.MS_BIND and parsed.flags & ~(syscalls.MS_BIND | _REC):
@@ -134,24 +134,24 @@ def _mount(wanted: Mount) -> None:
 
 
 def _kept_flags(target: str) -> int:
-    """Return the flags that the source's mount has; a remount that drops them would loosen it."""
+    """Return the restrictive flags of the source's mount, which a remount must keep."""
     known = _FLAGS["ro"] | _FLAGS["nosuid"] | _FLAGS["nodev"] | _FLAGS["noexec"]
     return os.statvfs(target).f_flag & known
 
 
 def _mount_overlay(wanted: Mount, parsed: _Parsed, target: str) -> None:
-    """Mount an overlay, with layers named relative to where they are if they are many, or to be mapped.
+    """Mount an overlay. The paths of layers are relative if they are too long, or idmapped.
 
-    The thread is a throw-away one and gets a working directory of its own.
+    Must run in a temporary thread, because it changes the thread's working directory.
     """
-    words = dict(word.partition("=")[::2] for word in parsed.data.split(","))
+    options = dict(option.partition("=")[::2] for option in parsed.data.split(","))
     if wanted.user is None and len(parsed.data) < _PAGE:
         syscalls.mount(wanted.source, target, wanted.fstype, parsed.flags, parsed.data)
         return
-    common, data = _relative(words)
+    common, data = _relative(options)
     mount_here = partial(syscalls.mount, wanted.source, target, wanted.fstype, parsed.flags, data)
     if wanted.user is not None:
-        _give(words["upperdir"], wanted.user)
+        _chown(options["upperdir"], wanted.user)
         mount_mapped(wanted.user, common, target, mount_here)
     else:
         syscalls.unshare(syscalls.CLONE_FS)
@@ -159,23 +159,23 @@ def _mount_overlay(wanted: Mount, parsed: _Parsed, target: str) -> None:
         mount_here()
 
 
-def _relative(words: dict[str, str]) -> tuple[str, str]:
-    """Return the directory that holds all layers, and the options with paths relative to it.
+def _relative(options: dict[str, str]) -> tuple[str, str]:
+    """Return the common parent directory of the layers, and the options with paths relative to it.
 
-    Sixty layers by full path are more than the kernel takes.
+    The absolute paths of 60 layers exceed the kernel's limit. HostError (E2BIG) if the relative ones do too.
     """
-    layers = words["lowerdir"].split(":")
+    layers = options["lowerdir"].split(":")
     common = os.path.commonpath(layers)
-    words |= {"lowerdir": ":".join(os.path.relpath(layer, common) for layer in layers)}
-    short = ",".join(f"{key}={value}" if value else key for key, value in words.items())
-    if len(short) >= _PAGE:  # the kernel would cut it off without a word
+    options |= {"lowerdir": ":".join(os.path.relpath(layer, common) for layer in layers)}
+    short = ",".join(f"{key}={value}" if value else key for key, value in options.items())
+    if len(short) >= _PAGE:  # the kernel would silently truncate it
         raise HostError(f"mount overlay of {len(layers)} layers", errno.E2BIG, "too many layers")
     return common, short
 
 
-def _give(directory: str, user: UserNamespace) -> None:
-    """Make a directory that only one container writes to that container's root's."""
+def _chown(directory: str, user: UserNamespace) -> None:
+    """Change the owner of a container's writable directory to the root of its user namespace."""
     try:
         os.chown(directory, *user.root, follow_symlinks=False)
     except OSError as error:
-        raise host_error(f"give {directory} away", error) from error
+        raise host_error(f"change the owner of {directory}", error) from error

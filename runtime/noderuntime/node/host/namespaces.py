@@ -1,7 +1,7 @@
-"""Namespaces without a process: a thread makes them, bind mounts keep them.
+"""Namespaces without a process: a thread creates them, and bind mounts keep them.
 
-A thread unshares, binds its own ``/proc/thread-self/ns/*`` to the pins and ends.
-What has to be done from inside (``lo``, hostname, sysctls) it does before.
+The thread calls unshare(2), configures the namespaces (``lo``, hostname, sysctls), binds its
+``/proc/thread-self/ns/*`` to the pins, and ends.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ async def pin_namespaces(
     hostname: str | None = None,
     sysctls: Mapping[str, str] | None = None,
 ) -> None:
-    """Make new namespaces and bind each to its path, a file that must not exist yet.
+    """Create namespaces and pin each at its path, a file that must not exist yet.
 
-    Missing parent directories of the pins are made. InvalidArgument for a sysctl
-    that does not belong to one of the new namespaces: it would change the node.
+    Creates missing parent directories of the pins. InvalidArgument for a sysctl
+    that does not belong to one of the new namespaces, because it would change the node.
     """
     settings = sysctl_settings(pins, sysctls)
     await apart(lambda: _pin(pins, hostname, settings), what="make namespaces", seconds=math.inf)
 
 
 async def unpin_namespaces(pins: Sequence[Path]) -> None:
-    """Unmount and remove the pins; missing ones are no error."""
+    """Unmount and remove the pins. No error if they are missing."""
     await apart(lambda: _unpin(pins), what="unpin namespaces")
 
 
 async def read_in_network_namespaces(
     pins: Iterable[Path], file: str, limit: int = 1 << 16
 ) -> dict[Path, bytes]:
-    """Read one ``/proc`` file as each network namespace shows it; those that are gone are left out.
+    """Return the content of a ``/proc`` file in each network namespace. Omits namespaces that are gone.
 
-    One thread visits them all, so fifty pods cost fifty setns calls and no spawn.
+    One thread enters them all, so 50 pods cost 50 calls of setns(2) and no process.
     """
     wanted = tuple(pins)
     what = f"read {file} of pods"
@@ -57,14 +57,14 @@ async def read_in_network_namespaces(
 
 
 def sysctl_settings(pins: Collection[NamespaceKind], sysctls: Mapping[str, str] | None) -> dict[str, str]:
-    """Turn names of sysctls into paths below ``/proc/sys``; InvalidArgument for one of no new namespace."""
+    """Return the paths of sysctls below ``/proc/sys``. InvalidArgument for one of no new namespace."""
     return {sysctl_path(name, pins): value for name, value in (sysctls or {}).items()}
 
 
 def sysctl_path(name: str, pins: Iterable[NamespaceKind]) -> str:
-    """Turn a sysctl's name into its path below ``/proc/sys``.
+    """Return the path of a sysctl below ``/proc/sys``. InvalidArgument if it is not of these namespaces.
 
-    sysctl.d(5): the first separator decides whether dots or slashes separate.
+    The first separator in the name decides whether dots or slashes are separators (sysctl.d(5)).
     """
     first = re.search(r"[./]", name)
     path = name.translate(str.maketrans("./", "/.")) if first and first.group() == "." else name
@@ -82,7 +82,7 @@ def sysctl_path(name: str, pins: Iterable[NamespaceKind]) -> str:
 
 @contextmanager
 def reserved(pins: Iterable[Path]) -> Iterator[None]:
-    """Make the files that namespaces are bound to; if the block fails they go, with what is bound to them."""
+    """Create the files to which namespaces are bound. If the block fails, unmount and remove them."""
     with ExitStack() as undo:
         for path in pins:
             path.parent.mkdir(parents=True, exist_ok=True)

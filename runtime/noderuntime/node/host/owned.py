@@ -1,6 +1,6 @@
-"""Namespaces that belong to a user namespace: a process makes them, bind mounts keep them.
+"""Namespaces that a user namespace owns: a process creates them, and bind mounts keep them.
 
-See :mod:`noderuntime.node.host.inside` for the process, and for what is said between us and it.
+See :mod:`noderuntime.node.host.inside` for the process and for the protocol between it and the daemon.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from noderuntime.node.host.namespaces import reserved, sysctl_settings
 from noderuntime.node.host.spawn import Spawner
 
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from noderuntime.node.host.inside import main; main()"
-"""Our own search path is handed over, so that no site-packages have to be looked for."""
+"""Takes the daemon's ``sys.path`` as arguments, so that the interpreter does not search for site-packages."""
 _STDERR = 2
-_PATIENCE = 10.0
-_LONGEST = 1 << 16
+_TIMEOUT = 10.0
+_CHUNK = 1 << 16
 
 
 async def pin_namespaces(
@@ -43,48 +43,50 @@ async def pin_namespaces(
     hostname: str | None = None,
     sysctls: Mapping[str, str] | None = None,
 ) -> None:
-    """Make a user namespace and others that it owns, and bind each to its path.
+    """Create a user namespace and the namespaces that it owns, and pin each at its path.
 
-    Sysctls are written by root inside: IDs in their values are those of the user namespace.
+    The root of the user namespace writes the sysctls, so IDs in their values are those of the namespace.
+    InvalidArgument as for :func:`noderuntime.node.host.namespaces.pin_namespaces`, DeadlineExceeded after
+    10 s.
     """
-    order = {"kinds": list(pins), "hostname": hostname, "sysctls": sysctl_settings(pins, sysctls)}
+    request = {"kinds": list(pins), "hostname": hostname, "sysctls": sysctl_settings(pins, sysctls)}
     with os_errors("make a socket"):
-        ours, theirs = socket.socketpair()
-    ours.setblocking(False)
+        own_end, child_end = socket.socketpair()
+    own_end.setblocking(False)
     argv = [sys.executable, "-I", "-S", "-c", _PROGRAM, *filter(None, sys.path)]
-    with ours:
-        with theirs:
-            child = await spawner.spawn(argv, stdin=theirs.fileno(), stderr=_STDERR)
+    with own_end:
+        with child_end:
+            child = await spawner.spawn(argv, stdin=child_end.fileno(), stderr=_STDERR)
         try:
-            async with asyncio.timeout(_PATIENCE):
-                await _talk(ours, order)
+            async with asyncio.timeout(_TIMEOUT):
+                await _call(own_end, request)
                 await apart(lambda: _map_ids(child.pid, user), what="map IDs")
-                await _talk(ours, "mapped")
+                await _call(own_end, "mapped")
             await apart(
                 lambda: _bind(child.pid, [("user", user.pin), *pins.items()]),
                 what="pin namespaces",
-                seconds=math.inf,  # a bind that came late would stay
+                seconds=math.inf,  # a bind mount that succeeded after a deadline would be left behind
             )
         except TimeoutError:
-            raise DeadlineExceeded("making namespaces takes too long") from None
+            raise DeadlineExceeded(f"namespaces were not created within {_TIMEOUT:g} s") from None
         finally:
             await tasks.finish(child.end(), name="end the process that makes namespaces")
 
 
-async def _talk(line: socket.socket, words: object) -> None:
-    """Say something and hear the answer, which is empty or a failure."""
+async def _call(line: socket.socket, request: object) -> None:
+    """Send a request and read the reply, which is empty or a failure."""
     loop = asyncio.get_running_loop()
     try:
-        await loop.sock_sendall(line, json.dumps(words).encode() + b"\n")
-        answer = b""
-        while not answer.endswith(b"\n"):
-            piece = await loop.sock_recv(line, _LONGEST)
+        await loop.sock_sendall(line, json.dumps(request).encode() + b"\n")
+        reply = b""
+        while not reply.endswith(b"\n"):
+            piece = await loop.sock_recv(line, _CHUNK)
             if not piece:
-                raise Internal("the process that makes namespaces died")
-            answer += piece
+                raise Internal("the process that creates the namespaces ended unexpectedly")
+            reply += piece
     except ConnectionError as error:
-        raise Internal("the process that makes namespaces died") from error
-    failure = json.loads(answer)
+        raise Internal("the process that creates the namespaces ended unexpectedly") from error
+    failure = json.loads(reply)
     if "refused" in failure:
         raise InvalidArgument(failure["refused"])
     if failure:

@@ -1,4 +1,4 @@
-"""Who is connected to a unix socket, by the kernel's sock_diag (unix_diag.h)."""
+"""The clients that are connected to a unix socket, by sock_diag(7)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _ATTRIBUTE = struct.Struct("=HH")
 
 
 def clients_of(path: str) -> set[int] | None:
-    """Return the inodes of the sockets connected to the listener bound at path.
+    """Return the inodes of the sockets that are connected to the listener bound at a path.
 
-    None where the kernel does not tell (no unix_diag). Looks at sockets of this network namespace.
+    None if the kernel has no unix_diag. Only sockets of this network namespace are found.
     """
     request = struct.pack("=BBHIIIII", socket.AF_UNIX, 0, 0, 0xFFFFFFFF, 0, _SHOW_NAME_AND_PEER, 0, 0)
     header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 1, 0)
@@ -35,7 +35,7 @@ def clients_of(path: str) -> set[int] | None:
 
 
 def _sockets(link: socket.socket) -> Iterator[tuple[str, int]]:
-    """Yield name and peer's inode of every unix socket of a dump; OSError when the kernel refuses."""
+    """Yield the name and the peer's inode of each unix socket in a dump. OSError if the kernel rejects it."""
     while True:
         data = link.recv(1 << 16)
         while data:
@@ -43,7 +43,7 @@ def _sockets(link: socket.socket) -> Iterator[tuple[str, int]]:
             if kind == _NLMSG_DONE:
                 return
             if kind == _NLMSG_ERROR:
-                raise OSError("sock_diag refused")
+                raise OSError("sock_diag rejected the request")
             yield _read(data[_HEADER.size + _MESSAGE.size : length])
             data = data[(length + 3) & ~3 :]
 

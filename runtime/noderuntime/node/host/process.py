@@ -1,7 +1,7 @@
-"""Processes of the node: told apart by start time, signalled and awaited by pidfd.
+"""Processes of the node: identified by PID and start time, signalled and awaited by pidfd.
 
-All calls here are short reads of ``/proc`` or single system calls: they do not
-block and need no thread.
+All functions are short reads of ``/proc`` or single system calls, which do not
+block and need no thread, unless their docstrings say otherwise.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _DEAD = (b"Z", b"X", b"x")
 
 
 def open_pidfd(pid: int) -> int | None:
-    """Return a pidfd, which the caller closes; None when no process has the PID.
+    """Return a pidfd, which the caller must close, or None if no process has the PID.
 
-    For a thread's ID, which is no process's, the kernel reports ENOENT or EINVAL, depending on its version.
+    For a thread's ID pidfd_open(2) fails with ENOENT or EINVAL, depending on the kernel's version.
     """
     try:
         return os.pidfd_open(pid)
@@ -35,7 +35,7 @@ def open_pidfd(pid: int) -> int | None:
 
 
 def read_pid(file: Path) -> int | None:
-    """Return the PID in a file that another program writes; None while it holds none. May block."""
+    """Return the PID in a file that another program writes, or None if it contains none. Can block."""
     try:
         pid = int(file.read_bytes())
     except (OSError, ValueError):
@@ -44,9 +44,9 @@ def read_pid(file: Path) -> int | None:
 
 
 def identify(pid: int) -> ProcessRef | None:
-    """Return the process that has the PID now; None if there is no such process or it is a zombie."""
+    """Return the identity of the process with a PID, or None if there is none or it is a zombie."""
     pidfd = open_pidfd(pid)
-    if pidfd is None:  # also for a thread's ID, which has a directory in /proc
+    if pidfd is None:  # also for the ID of a thread, which has a directory in /proc too
         return None
     os.close(pidfd)
     with os_errors(f"look up process {pid}"):
@@ -59,7 +59,7 @@ def identify(pid: int) -> ProcessRef | None:
 
 
 def signal(process: ProcessRef, signo: int) -> bool:
-    """Send a signal to that very process; False if it is gone."""
+    """Send a signal to a process. Return False if it has ended."""
     with _pidfd(process) as pidfd, os_errors(f"signal {signo} to {process.pid}"):
         if pidfd is None:
             return False
@@ -71,7 +71,7 @@ def signal(process: ProcessRef, signo: int) -> bool:
 
 
 async def wait(process: ProcessRef, timeout: float) -> bool:
-    """Wait until the process has ended; False when the timeout came first."""
+    """Wait for the end of a process. Return False if it has not ended after ``timeout`` seconds."""
     with _pidfd(process) as pidfd:
         if pidfd is None:
             return True
@@ -86,7 +86,7 @@ async def wait(process: ProcessRef, timeout: float) -> bool:
 def stuck(process: ProcessRef) -> str:
     """Describe a process that does not end: ``process 7 is in state D, in nfs_wait_bit_killable``.
 
-    Of several threads, one in uninterruptible sleep (D) is described, because the others wait for it.
+    If a thread is in uninterruptible sleep (D), describe that thread, because the others wait for it.
     """
     threads = [_thread(task) for task in Path(f"/proc/{process.pid}/task").glob("*")]
     known = [(state, wchan) for state, wchan in threads if state]
@@ -97,7 +97,7 @@ def stuck(process: ProcessRef) -> str:
 
 
 def _thread(task: Path) -> tuple[str, str]:
-    """Return a thread's state and the kernel's function that it sleeps in; empty where it has ended."""
+    """Return a thread's state and the kernel function in which it sleeps. Both are empty if it has ended."""
     try:
         stat, wchan = (task / "stat").read_bytes(), (task / "wchan").read_text(encoding="ascii")
     except (FileNotFoundError, ProcessLookupError):
@@ -106,9 +106,9 @@ def _thread(task: Path) -> tuple[str, str]:
 
 
 async def readable(*fds: int, until: asyncio.Future[Any] | None = None) -> None:
-    """Wait until one of the descriptors can be read, or ``until`` is done.
+    """Wait until one of the descriptors is readable, or ``until`` is done.
 
-    A pidfd can be read when its process has ended.
+    A pidfd is readable once its process has ended (pidfd_open(2)).
     """
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
@@ -130,7 +130,7 @@ async def readable(*fds: int, until: asyncio.Future[Any] | None = None) -> None:
 
 
 async def writable(fd: int) -> None:
-    """Wait until a descriptor can be written to."""
+    """Wait until a descriptor is writable."""
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
     loop.add_writer(fd, ready.set)
@@ -141,7 +141,7 @@ async def writable(fd: int) -> None:
 
 
 def with_arguments(*arguments: str) -> list[ProcessRef]:
-    """List the processes that have all of the arguments in their command lines."""
+    """Return the processes whose command lines contain all of the arguments. Blocks."""
     wanted = set(map(os.fsencode, arguments))
     found: list[ProcessRef] = []
     for directory in Path("/proc").glob("[0-9]*"):
@@ -156,18 +156,18 @@ def with_arguments(*arguments: str) -> list[ProcessRef]:
 
 
 def kill_tree(process: ProcessRef) -> None:
-    """SIGKILL a process and everything that descends from it."""
+    """SIGKILL a process and its descendants."""
     for member in stop_tree(process):
         signal(member, signals.SIGKILL)
 
 
 def stop_tree(process: ProcessRef) -> list[ProcessRef]:
-    """Stop a process, so that it makes no more children, and return it with its descendants."""
+    """SIGSTOP a process, so that it creates no more children, and return it after its descendants."""
     return [*descendants(process.pid), process] if signal(process, signals.SIGSTOP) else []
 
 
 def descendants(pid: int) -> list[ProcessRef]:
-    """List the processes below one, the nearest first."""
+    """Return the descendants of a process. A parent precedes its children."""
     found: list[ProcessRef] = []
     waiting = [pid]
     while waiting:
@@ -189,7 +189,7 @@ def _children(pid: int) -> Iterator[int]:
 
 @contextmanager
 def _pidfd(process: ProcessRef) -> Iterator[int | None]:
-    """Open a pidfd, then check that the PID has not gone to another process before; None if it has."""
+    """Yield a pidfd, or None if the process has ended. The identity is checked after the pidfd is opened."""
     pidfd = open_pidfd(process.pid)
     try:
         yield pidfd if identify(process.pid) == process else None

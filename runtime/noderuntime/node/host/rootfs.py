@@ -1,4 +1,4 @@
-"""Reading single small files of a container's root filesystem, whose author is not trusted."""
+"""Reads small files from a container's root filesystem, which is untrusted."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _LIMIT = 4 << 20
 
 
 def read_in_rootfs(rootfs: Path, path: str, limit: int = _LIMIT) -> bytes | None:
-    """Return a regular file's content; None if there is none. Blocks: call it in a worker thread.
+    """Return the content of a file, or None if it does not exist. Blocks: call it in a worker thread.
 
-    InvalidArgument for a file that is larger than the limit or no regular file.
+    InvalidArgument if it is not a regular file or exceeds the limit in bytes.
     """
     root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -30,5 +30,5 @@ def read_in_rootfs(rootfs: Path, path: str, limit: int = _LIMIT) -> bytes | None
     with open(fd, "rb") as file:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or found.st_size > limit:
-            raise InvalidArgument(f"the image's {path} is no regular file of at most {limit >> 20} MiB")
+            raise InvalidArgument(f"the image's {path} is not a regular file of at most {limit >> 20} MiB")
         return file.read(limit)

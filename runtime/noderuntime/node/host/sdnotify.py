@@ -1,4 +1,4 @@
-"""Telling systemd how the service stands (sd_notify(3)); silent where nobody asked."""
+"""Notifies systemd of the service's state (sd_notify(3)). Does nothing without ``NOTIFY_SOCKET``."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from noderuntime.core import log
 
 _log = log.get(__name__)
 
-# Taken out of the environment before anything is spawned: ``runc start`` would wait for
-# the container to report to the socket it inherits.
+# Removed from the environment before any program starts: ``runc start`` waits for a container
+# to notify the socket that it inherits.
 _ADDRESS = os.environ.pop("NOTIFY_SOCKET", "")
 
 
-# Seconds, not to be inherited either: the watchdog is that of this process.
+# In seconds. Not inherited either, because the watchdog is for this process.
 _WATCHDOG = int(os.environ.pop("WATCHDOG_USEC", "0") or 0) / 1e6
 _WATCHDOG_PID = os.environ.pop("WATCHDOG_PID", "")
 _EXTEND_SECONDS = 10.0
 
-for _name in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):  # runc would pass such descriptors on
+for _name in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):  # runc passes these descriptors to containers
     os.environ.pop(_name, None)
 
 
 def watchdog_seconds() -> float:
-    """Return within how many seconds the service manager wants a sign of life; 0 when it wants none."""
+    """Return the interval in which the service manager expects a heartbeat, in seconds. 0 disables it."""
     return _WATCHDOG if _WATCHDOG_PID in ("", str(os.getpid())) else 0.0
 
 
 def notify(state: str) -> None:
-    """Send lines such as ``READY=1`` or ``STATUS=…`` to the service manager; if that fails, log it."""
+    """Send lines such as ``READY=1`` or ``STATUS=…`` to the service manager. Logs a failure."""
     if not _ADDRESS:
         return
     address = "\0" + _ADDRESS[1:] if _ADDRESS.startswith("@") else _ADDRESS
@@ -44,7 +44,7 @@ def notify(state: str) -> None:
 
 
 async def extend_start(seconds: float = _EXTEND_SECONDS, send: Callable[[str], None] = notify) -> None:
-    """Ask the service manager every so many seconds for three times as many to start, until cancelled."""
+    """Extend the start timeout to three times ``seconds``, every ``seconds``, until cancelled."""
     while True:
         send(f"EXTEND_TIMEOUT_USEC={int(3e6 * seconds)}")
         await asyncio.sleep(seconds)

@@ -1,9 +1,8 @@
-"""Running programs without ever blocking the event loop.
+"""Runs programs without blocking the event loop.
 
-A few threads do nothing but ``vfork`` and ``exec``, so that the loop does not stand
-still meanwhile. The end of a program is an event on its pidfd, its output an
-event on a pipe: no thread sleeps for them. There is no ``preexec_fn``: it would
-force a slow fork of the whole daemon.
+A few threads only run ``vfork`` and ``exec``, because these block. The end of a program is an event
+on its pidfd, and its output is an event on a pipe, so no thread waits for them. ``preexec_fn`` is
+not used, because it requires a slow fork of the whole daemon.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from noderuntime.node.host.base import Completed
 _log = log.get(__name__)
 
 _END_SECONDS = 5.0
-"""How long a killed program is awaited; it may hang in the kernel."""
+"""How long to wait for the end of a killed program, which can hang in the kernel."""
 _POLL_SECONDS = 0.1
 _PIPE_SIZE = 1 << 16
-"""What a pipe holds, and so all that an ended program can have left in it."""
+"""The capacity of a pipe, which limits the output that an ended program leaves in it."""
 
 
 class Sink:
-    """One output stream: read as it comes, kept up to a limit, dropped beyond."""
+    """An output stream that is read as it arrives, kept up to a limit in bytes, and discarded beyond."""
 
     def __init__(self, fd: int, limit: int) -> None:
         self._fd = fd
@@ -42,15 +41,15 @@ class Sink:
         self._loop.add_reader(fd, self._read)
 
     def finish(self) -> bytes:
-        """Read what the ended program left in the pipe and return what was kept.
+        """Read the output that the ended program left in the pipe, and return all that was kept.
 
-        Not until end of file: a process that the program left running may hold the pipe forever.
+        Does not wait for end of file: a process that the program left running can keep the pipe open.
         """
         self._read()
         return b"".join(self._kept)
 
     def stop(self) -> None:
-        """Stop reading; the descriptor stays open."""
+        """Stop reading. The descriptor stays open."""
         self._loop.remove_reader(self._fd)
 
     def _read(self) -> None:
@@ -66,14 +65,14 @@ class Sink:
 
 
 class _Spawned:
-    """What ``subprocess.Popen`` is to its program, for one that posix_spawn(3) started."""
+    """A program that posix_spawn(3) started, with the interface of ``subprocess.Popen``."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """Return the exit status if there is one."""
+        """Return the exit status, or None if the program has not ended."""
         if self.returncode is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             self.returncode = os.waitstatus_to_exitcode(status) if pid else None
@@ -84,10 +83,10 @@ _Process = subprocess.Popen[bytes] | _Spawned
 
 
 class Child:
-    """A program that we started; the leader of a process group of its own.
+    """A child process, which leads its own process group.
 
-    The event loop reaps it whenever it ends, so nothing ever waits for it in a system call: a program
-    that hangs in the kernel ignores SIGKILL for as long as it does.
+    The event loop reaps it when it ends, and no system call waits for it: a program that hangs in the kernel
+    does not end on SIGKILL.
     """
 
     def __init__(self, process: _Process, name: str) -> None:
@@ -106,7 +105,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its PID, which no other process gets before :attr:`exited` is done."""
+        """The PID, which is not reused before :attr:`exited` is done."""
         return self._process.pid
 
     def kill(self) -> None:
@@ -115,16 +114,16 @@ class Child:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     async def end(self) -> None:
-        """Kill the process group, and wait for the program's end for at most five seconds."""
+        """Kill the process group, and wait at most 5 s for the program's end."""
         self.kill()
         await asyncio.wait([self.exited], timeout=_END_SECONDS)
         if not self.exited.done():
-            _log.warning("killed program does not end", program=self._name, pid=self.pid)
+            _log.warning("killed program has not ended", program=self._name, pid=self.pid)
 
     async def wait(self, timeout: float) -> int:
-        """Return the exit status (negative: killed by that signal).
+        """Wait for the program's end and return the exit status (negative: killed by that signal).
 
-        At the timeout (seconds), and when the caller is cancelled, end the process group first.
+        If cancelled or after ``timeout`` seconds, kill the process group. DeadlineExceeded at the timeout.
         """
         try:
             await asyncio.wait([self.exited], timeout=timeout)
@@ -142,7 +141,7 @@ class Child:
         self._poll()
 
     def _poll(self) -> None:
-        """Take the exit status. While a debugger holds an ended program there is none yet: look again."""
+        """Set the exit status. It is not available while a debugger traces the ended program: retry."""
         status = self._process.poll()
         if status is None:
             self._loop.call_later(_POLL_SECONDS, self._poll)
@@ -154,7 +153,7 @@ _STARTS = Lane("spawn", 4)
 
 
 class Spawner:
-    """Starts programs."""
+    """Starts programs in a few threads."""
 
     async def run(
         self,
@@ -168,11 +167,11 @@ class Spawner:
         pass_fds: Sequence[int] = (),
     ) -> Completed:
         """Run a program to its end; see :meth:`noderuntime.node.host.base.Host.run`."""
-        with ExitStack() as ours:
-            with ExitStack() as theirs:
-                out, stdout = _output(ours, theirs, output_limit)
-                err, stderr = _output(ours, theirs, output_limit)
-                source = _as_file(stdin, theirs) if stdin else None
+        with ExitStack() as own_ends:
+            with ExitStack() as child_ends:
+                out, stdout = _output(own_ends, child_ends, output_limit)
+                err, stderr = _output(own_ends, child_ends, output_limit)
+                source = _as_file(stdin, child_ends) if stdin else None
                 child = await self.spawn(
                     argv, stdin=source, stdout=stdout, stderr=stderr, env=env, cwd=cwd, pass_fds=pass_fds
                 )
@@ -190,7 +189,7 @@ class Spawner:
         cwd: Path | None = None,
         pass_fds: Sequence[int] = (),
     ) -> Child:
-        """Start a program; streams that are not given are ``/dev/null``. HostError when it cannot be run."""
+        """Start a program. Omitted streams are ``/dev/null``. HostError if it cannot be executed."""
 
         def start() -> subprocess.Popen[bytes]:
             return subprocess.Popen(
@@ -207,9 +206,9 @@ class Spawner:
         return await self._start(start, argv[0])
 
     async def spawn_on_terminal(self, argv: Sequence[str], terminal: str) -> Child:
-        """Start a program as the leader of a session whose controlling terminal is that device.
+        """Start a program as the leader of a session, with a device as its controlling terminal.
 
-        A session leader gets it by opening it first (tty_ioctl(4)); posix_spawn(3) can do that, Popen cannot.
+        A session leader acquires the first terminal that it opens. posix_spawn(3) can open it, Popen cannot.
         """
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, terminal, os.O_RDWR, 0),
@@ -224,7 +223,7 @@ class Spawner:
                 os.environ,
                 file_actions=actions,
                 setsid=True,
-                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # which Python ignores
+                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # Python ignores these signals
             )
             return _Spawned(pid)
 
@@ -244,7 +243,7 @@ class Spawner:
 
 
 def pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
-    """Return the ends of a new pipe, each closed by the stack of who has it."""
+    """Return the read and write ends of a new pipe, which the stacks ``reader`` and ``writer`` close."""
     with os_errors("make a pipe"):
         ends = os.pipe2(os.O_CLOEXEC)
     reader.callback(os.close, ends[0])
@@ -252,16 +251,16 @@ def pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
     return ends
 
 
-def _output(ours: ExitStack, theirs: ExitStack, limit: int) -> tuple[Sink, int]:
-    """Return a sink, and the end of its pipe that a program writes to."""
-    read, write = pipe(ours, theirs)
+def _output(own_ends: ExitStack, child_ends: ExitStack, limit: int) -> tuple[Sink, int]:
+    """Return a sink, and the write end of its pipe for a program."""
+    read, write = pipe(own_ends, child_ends)
     sink = Sink(read, limit)
-    ours.callback(sink.stop)
+    own_ends.callback(sink.stop)
     return sink, write
 
 
 def _as_file(content: bytes, stack: ExitStack) -> int:
-    """Return a memory file to be a program's stdin: unlike a pipe it needs no writer."""
+    """Return a memfd with the content, for a program's stdin. Unlike a pipe it needs no writer."""
     with os_errors("write a program's input"):
         fd = os.memfd_create("stdin")
         stack.callback(os.close, fd)

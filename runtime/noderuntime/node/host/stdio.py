@@ -1,4 +1,4 @@
-"""The standard streams of a process that somebody else started."""
+"""The owner of the standard streams of a process that the runtime started."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from noderuntime.node.host.process import identify
 
 
 def give_stdio(process: ProcessRef, uid: int) -> None:
-    """Make pipes that are a process's streams its user's, so that ``/dev/stdout`` can be opened anew.
+    """Change the owner of the pipes among a process's streams, so that its user can open ``/dev/stdout``.
 
-    What is no pipe (``/dev/null``, a terminal) stays whose it is. Nothing happens when the process is gone.
+    Other streams (``/dev/null``, a terminal) keep their owners. No error if the process has ended.
     """
     for number in range(3):
         with suppress(FileNotFoundError):

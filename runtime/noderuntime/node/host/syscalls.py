@@ -1,7 +1,7 @@
-"""System calls that Python 3.11 does not offer, through libc; a failure raises HostError with its errno.
+"""System calls that Python 3.11 lacks, through libc. A failure raises HostError with its errno.
 
-They act on the calling *thread* (unshare, setns) or block (mount, umount2):
-call them from a thread of their own, see :mod:`noderuntime.node.host.threads`.
+They act on the calling *thread* (unshare, setns) or block (mount, umount2), so
+call them in a separate thread: see :func:`noderuntime.core.blocking.apart`.
 """
 
 from __future__ import annotations
@@ -57,17 +57,17 @@ _libc.syscall.restype = ctypes.c_long
 
 
 def unshare(flags: int) -> None:
-    """Give the calling thread new namespaces (or its own working directory, CLONE_FS)."""
+    """Move the calling thread into new namespaces, or give it its own working directory: unshare(2)."""
     _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
 
 
 def setns(fd: int, flags: int) -> None:
-    """Move the calling thread into the namespace behind the descriptor."""
+    """Move the calling thread into the namespace of a descriptor: setns(2)."""
     _check(_libc.setns(ctypes.c_int(fd), ctypes.c_int(flags)), "setns")
 
 
 def mount(source: str, target: str, fstype: str, flags: int, data: str = "") -> None:
-    """mount(2)."""
+    """Mount a filesystem or change a mount: mount(2)."""
     failed = _libc.mount(
         os.fsencode(source),
         os.fsencode(target),
@@ -79,12 +79,12 @@ def mount(source: str, target: str, fstype: str, flags: int, data: str = "") -> 
 
 
 def umount(target: str, flags: int) -> None:
-    """umount2(2)."""
+    """Unmount a filesystem: umount2(2)."""
     _check(_libc.umount2(ctypes.c_char_p(os.fsencode(target)), ctypes.c_int(flags)), f"unmount {target}")
 
 
 def clone_mount(path: str) -> int:
-    """Return a copy of the mount that a path lies on, from there down, which is mounted nowhere yet."""
+    """Return a detached copy of the mount at a path, with the path as its root: open_tree(2)."""
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
     fd = int(_libc.syscall(_number(_SYS_OPEN_TREE), _AT_FDCWD, _path(path), ctypes.c_uint(flags)))
     _check(fd, f"copy the mount of {path}")
@@ -92,7 +92,7 @@ def clone_mount(path: str) -> int:
 
 
 def map_mount(mount_fd: int, user_namespace: int) -> None:
-    """Have IDs in a mount that is mounted nowhere yet be what they are in a user namespace."""
+    """Map the IDs of a detached mount to those of a user namespace: mount_setattr(2)."""
     attributes = struct.pack("QQQQ", _MOUNT_ATTR_IDMAP, 0, 0, user_namespace)
     failed = _libc.syscall(
         _number(_SYS_MOUNT_SETATTR),
@@ -106,16 +106,16 @@ def map_mount(mount_fd: int, user_namespace: int) -> None:
 
 
 def place_mount(mount_fd: int, target: str) -> None:
-    """Mount what is mounted nowhere yet."""
+    """Attach a detached mount at a path: move_mount(2)."""
     flags = ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH)
     failed = _libc.syscall(_number(_SYS_MOVE_MOUNT), mount_fd, _path(""), _AT_FDCWD, _path(target), flags)
     _check(failed, f"mount at {target}")
 
 
 def open_directory_here(parent: int, name: str) -> int:
-    """Open a subdirectory for reading, refusing links and anything that is mounted there (EXDEV).
+    """Open a subdirectory for reading. Fails for a symlink, and for a mount point (EXDEV).
 
-    openat2(2) sees bind mounts of the same filesystem, which a comparison of st_dev would not.
+    openat2(2) detects bind mounts of the same filesystem, which a comparison of st_dev does not.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
     fd = _openat2(parent, name, flags, _RESOLVE_NO_XDEV | _RESOLVE_NO_SYMLINKS | _RESOLVE_BENEATH)
@@ -124,9 +124,9 @@ def open_directory_here(parent: int, name: str) -> int:
 
 
 def open_in_root(root: int, path: str) -> int:
-    """Open a file for reading as a process with that root directory would; never waits for a fifo.
+    """Open a file for reading, as a process with that root directory does. Does not wait for a fifo.
 
-    Links in the tree, which its author chose, cannot lead out of it.
+    Symlinks in the untrusted tree are confined to it (openat2(2), RESOLVE_IN_ROOT).
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     fd = _openat2(root, path, flags, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
@@ -135,14 +135,14 @@ def open_in_root(root: int, path: str) -> int:
 
 
 def find_in_root(root: int, path: str) -> int:
-    """Find what a path leads to for a process with that root; the descriptor only serves to name it."""
+    """Return an O_PATH descriptor of a path, resolved as for a process with that root directory."""
     fd = _openat2(root, path, os.O_PATH | os.O_CLOEXEC, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
     _check(fd, f"find {path!r} in a root filesystem")
     return fd
 
 
 def sync_filesystem(path: Path) -> None:
-    """Write out the filesystem that the path is on: syncfs(2)."""
+    """Flush the filesystem of a path: syncfs(2)."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         _check(_libc.syncfs(ctypes.c_int(fd)), f"sync the filesystem of {path}")

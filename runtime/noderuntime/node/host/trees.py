@@ -1,9 +1,8 @@
-"""Removing directory trees that others may have filled.
+"""Removes untrusted directory trees.
 
-Every step is relative to an open directory, links are removed and never
-followed, and a mount point stops the removal: what is mounted there is not ours.
-A tree that is deeper than we like to have descriptors open is made shallow on the way:
-its lower parts are moved up.
+Every step is relative to an open directory. Symlinks are removed and never followed. The removal fails at a
+mount point, because the mounted filesystem must not be emptied. Each level needs an open descriptor, so
+the subdirectories below a depth of 64 are first moved up to the top.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from noderuntime.core.errors import HostError
 from noderuntime.node.host import syscalls
 
 _DEEPEST = 64
-"""Levels below the tree's top that are entered where they are; each costs a descriptor."""
+"""The depth below the top to which directories are emptied in place. Each level needs a descriptor."""
 
 
 async def remove_tree(path: Path) -> None:
-    """Remove the tree; missing is no error.
+    """Remove a directory tree. No error if it is missing.
 
-    HostError names the entry that could not go, a mount point with EBUSY; what
-    was removed before it stays removed.
+    HostError with the entry that cannot be removed; EBUSY for a mount point. Entries
+    that were removed before stay removed.
     """
     await apart(lambda: _remove_tree(path), what=f"remove {path}", seconds=math.inf)
 
@@ -45,7 +44,7 @@ def _remove_tree(path: Path) -> None:
         ) from error
     except HostError as error:
         code = errno.EBUSY if error.errno == errno.EXDEV else error.errno
-        reason = "something is mounted inside" if code == errno.EBUSY else str(error)
+        reason = "it contains a mount point" if code == errno.EBUSY else str(error)
         raise HostError(f"remove {path}", code, reason) from error
     finally:
         os.close(parent)
@@ -63,7 +62,7 @@ def _remove_directory(parent: int, name: str) -> None:
 
 
 def _remove_entry(parent: int, name: str, depth: int, top: tuple[int, list[str]]) -> None:
-    """Remove an entry, or move it up to the tree's top and add it to the names there."""
+    """Remove an entry, or move it to the top of the tree and add it to the names there."""
     if _unlink(parent, name):
         return
     if depth > _DEEPEST:
@@ -81,7 +80,7 @@ def _remove_entry(parent: int, name: str, depth: int, top: tuple[int, list[str]]
 
 
 def _unlink(parent: int, name: str) -> bool:
-    """Remove whatever is no directory; tell whether that is done."""
+    """Remove an entry that is not a directory. Return False if it is a directory."""
     try:
         os.unlink(name, dir_fd=parent)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What tools say, as one line that may be shown in a kubelet's event."""
+"""Error messages of programs, as one line that can be shown in a kubelet's event."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ _LOGRUS = re.compile(r'^time="[^"]*" level=(?P<level>\w+) msg=(?P<msg>"(?:[^"\\]
 
 
 def one_line(text: str) -> str:
-    """Return the last complaint in a tool's output: without timestamps, control characters or length.
+    """Return the last error message in a program's output, without timestamps and control characters.
 
-    Understands plain text and logrus' text format; warnings before an error are left out.
+    Parses plain text and the text format of logrus. Ignores warnings if there is an error. Truncates the
+    message to 1024 characters.
     """
     lines = [_unwrap(line) for line in text.splitlines() if line.strip()]
     errors = [message for level, message in lines if level in ("error", "fatal", "")]
-    said = errors[-1] if errors else (lines[-1][1] if lines else "")
-    clean = "".join(char if char.isprintable() else " " for char in said).strip()
+    last = errors[-1] if errors else (lines[-1][1] if lines else "")
+    clean = "".join(char if char.isprintable() else " " for char in last).strip()
     return clean if len(clean) <= _LONGEST else clean[:_LONGEST] + " …"
 
 
 def _unwrap(line: str) -> tuple[str, str]:
-    """Split a line into level and message; plain text has no level."""
+    """Split a line into its level and its message. Plain text has an empty level."""
     match = _LOGRUS.match(line)
     if match is None:
         return "", line

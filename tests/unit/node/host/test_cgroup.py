@@ -1,4 +1,4 @@
-"""Cgroups as files below a directory."""
+"""Cgroups, as files in a temporary directory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from noderuntime.node.host.cgroup import Cgroups, path_in_hierarchy
         ("pod/c/memory.events", "low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 9\n"),
     ],
 )
-def test_kills_for_want_of_memory_are_counted(tmp_path: Path, file: str, content: str) -> None:
+def test_oom_kills_are_counted(tmp_path: Path, file: str, content: str) -> None:
     (tmp_path / file).parent.mkdir(parents=True)
     (tmp_path / file).write_text(content)
     if not file.startswith("memory/"):
@@ -25,26 +25,26 @@ def test_kills_for_want_of_memory_are_counted(tmp_path: Path, file: str, content
     assert Cgroups(tmp_path).oom_kills("/pod/gone") == 0
 
 
-def test_two_versions_are_told_apart(tmp_path: Path) -> None:
+def test_cgroup_version_is_detected(tmp_path: Path) -> None:
     assert Cgroups(tmp_path).version == 1
     (tmp_path / "cgroup.controllers").write_text("cpu memory\n")
     found = Cgroups(tmp_path)
     assert (found.version, found.hierarchies, found.controllers()) == (2, (tmp_path,), {"cpu", "memory"})
 
 
-def test_links_to_hierarchies_are_not_counted_twice(tmp_path: Path) -> None:
+def test_symlinks_to_hierarchies_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "cpu,cpuacct").mkdir()
     (tmp_path / "cpu,cpuacct/cgroup.procs").touch()
     (tmp_path / "cpu").symlink_to("cpu,cpuacct")
     assert [one.name for one in Cgroups(tmp_path).hierarchies] == ["cpu,cpuacct"]
 
 
-def test_a_directory_is_turned_into_a_path() -> None:
+def test_path_in_hierarchy_omits_the_mount_point() -> None:
     v2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
     assert path_in_hierarchy("/sys/fs/cgroup/a/b" if v2 else "/sys/fs/cgroup/memory/a/b") == "/a/b"
 
 
-def test_swap_is_limited_by_a_file_where_groups_have_it(tmp_path: Path) -> None:
+def test_swap_file_requires_memory_swap_max(tmp_path: Path) -> None:
     (tmp_path / "system.slice").mkdir()
     (tmp_path / "cgroup.controllers").touch()
     assert not Cgroups(tmp_path).swap_file()

@@ -20,7 +20,7 @@ def host() -> LinuxHost:
 
 
 @pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
-async def test_both_directions_end_by_themselves(host: LinuxHost, family: int, address: str) -> None:
+async def test_each_direction_ends_independently(host: LinuxHost, family: int, address: str) -> None:
     with socket.create_server((address, 0), family=family) as listener:
         connection = await host.connect(None, listener.getsockname()[1])
         accepted, _ = listener.accept()
@@ -35,7 +35,7 @@ async def test_both_directions_end_by_themselves(host: LinuxHost, family: int, a
         await connection.close()
 
 
-async def test_a_connection_that_is_broken_off_has_ended(host: LinuxHost) -> None:
+async def test_reset_connection_has_ended(host: LinuxHost) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         connection = await host.connect(None, listener.getsockname()[1])
         accepted, _ = listener.accept()
@@ -48,7 +48,7 @@ async def test_a_connection_that_is_broken_off_has_ended(host: LinuxHost) -> Non
         await connection.close()
 
 
-async def test_a_peer_that_reads_nothing_makes_the_writer_wait(host: LinuxHost) -> None:
+async def test_write_waits_while_the_peer_does_not_read(host: LinuxHost) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         connection = await host.connect(None, listener.getsockname()[1])
         accepted, _ = listener.accept()
@@ -61,7 +61,7 @@ async def test_a_peer_that_reads_nothing_makes_the_writer_wait(host: LinuxHost) 
         await connection.close()
 
 
-async def test_a_port_that_nobody_listens_on(host: LinuxHost) -> None:
+async def test_connect_without_a_listener_reports_both_addresses(host: LinuxHost) -> None:
     before = len(os.listdir("/proc/self/fd"))
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))

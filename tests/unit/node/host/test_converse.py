@@ -1,4 +1,4 @@
-"""Programs whose stdio we hold; they are run for real: /bin/sh is everywhere."""
+"""Real programs whose stdio the host holds."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ def host() -> LinuxHost:
 
 
 async def everything(program: Program) -> dict[int, bytes]:
-    """Read until the program has said all."""
-    said = {STDOUT: b"", STDERR: b""}
+    """Return all output of the program, by stream."""
+    output = {STDOUT: b"", STDERR: b""}
     async with asyncio.timeout(20):
         while True:
             stream, data = await program.read()
             if not data:
-                return said
-            said[stream] += data
+                return output
+            output[stream] += data
 
 
-async def until(program: Program, words: bytes) -> bytes:
-    """Read until these words have come."""
-    said = b""
+async def until(program: Program, text: bytes) -> bytes:
+    """Read until the output contains a text, and return the output."""
+    output = b""
     async with asyncio.timeout(20):
-        while words not in said:
+        while text not in output:
             _, data = await program.read()
-            assert data, said
-            said += data
-    return said
+            assert data, output
+            output += data
+    return output
 
 
-async def test_streams_and_status(host: LinuxHost) -> None:
+async def test_program_returns_its_streams_and_status(host: LinuxHost) -> None:
     program = await host.converse(["sh", "-c", "cat; echo err >&2; exit 3"], stdin=True, terminal=False)
     await program.write(b"in")
     program.end_input()
@@ -50,7 +50,7 @@ async def test_streams_and_status(host: LinuxHost) -> None:
     await program.close()
 
 
-async def test_without_stdin_there_is_nothing_to_read(host: LinuxHost) -> None:
+async def test_program_without_stdin_reads_end_of_file(host: LinuxHost) -> None:
     program = await host.converse(["cat"], stdin=False, terminal=False)
     assert await everything(program) == {STDOUT: b"", STDERR: b""}
     with pytest.raises(BrokenPipeError):
@@ -58,30 +58,30 @@ async def test_without_stdin_there_is_nothing_to_read(host: LinuxHost) -> None:
     assert await program.wait() == 0
 
 
-async def test_what_was_said_before_the_end_can_be_read_after_it(host: LinuxHost) -> None:
+async def test_output_can_be_read_after_the_programs_end(host: LinuxHost) -> None:
     program = await host.converse(["sh", "-c", "echo out; echo err >&2"], stdin=False, terminal=False)
     assert await program.wait() == 0
     assert await everything(program) == {STDOUT: b"out\n", STDERR: b"err\n"}
     await program.close()
 
 
-async def test_others_that_hold_the_pipes_are_not_waited_for(host: LinuxHost) -> None:
+async def test_output_ends_while_a_descendant_keeps_the_pipes(host: LinuxHost) -> None:
     program = await host.converse(["sh", "-c", "sleep 30 & echo $!"], stdin=False, terminal=False)
-    said = await everything(program)
+    output = await everything(program)
     assert await program.wait() == 0
     await program.close()
-    left = await host.process(int(said[STDOUT]))
+    left = await host.process(int(output[STDOUT]))
     assert left is not None
     assert await host.signal(left, signal.SIGKILL)
 
 
-async def test_a_program_that_closes_its_outputs_has_said_all(host: LinuxHost) -> None:
+async def test_output_ends_if_the_program_closes_its_streams(host: LinuxHost) -> None:
     program = await host.converse(["sh", "-c", "exec >&- 2>&-; exec sleep 30"], stdin=False, terminal=False)
     assert await everything(program) == {STDOUT: b"", STDERR: b""}
     await program.close()
 
 
-async def test_who_reads_nothing_makes_the_program_wait(host: LinuxHost, tmp_path: Path) -> None:
+async def test_program_waits_while_its_output_is_not_read(host: LinuxHost, tmp_path: Path) -> None:
     script = f"head -c 10000000 /dev/zero; touch {tmp_path}/done"
     program = await host.converse(["sh", "-c", script], stdin=False, terminal=False)
     _, first = await program.read()
@@ -94,7 +94,7 @@ async def test_who_reads_nothing_makes_the_program_wait(host: LinuxHost, tmp_pat
     assert await program.wait() == 0
 
 
-async def test_a_program_that_reads_nothing_makes_the_writer_wait(host: LinuxHost) -> None:
+async def test_write_waits_while_the_program_does_not_read(host: LinuxHost) -> None:
     program = await host.converse(["sleep", "30"], stdin=True, terminal=False)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.3):
@@ -102,7 +102,7 @@ async def test_a_program_that_reads_nothing_makes_the_writer_wait(host: LinuxHos
     await program.close()
 
 
-async def test_a_program_that_has_closed_its_stdin_says_so(host: LinuxHost) -> None:
+async def test_write_to_a_closed_stdin_is_a_broken_pipe(host: LinuxHost) -> None:
     program = await host.converse(["sh", "-c", "exec <&-; echo closed; sleep 30"], stdin=True, terminal=False)
     await until(program, b"closed")
     with pytest.raises(BrokenPipeError):
@@ -110,7 +110,7 @@ async def test_a_program_that_has_closed_its_stdin_says_so(host: LinuxHost) -> N
     await program.close()
 
 
-async def test_a_loud_program_leaves_the_loop_to_others(host: LinuxHost) -> None:
+async def test_continuous_output_does_not_starve_the_loop(host: LinuxHost) -> None:
     program = await host.converse(["yes"], stdin=False, terminal=False)
     turns = 0
 
@@ -128,7 +128,7 @@ async def test_a_loud_program_leaves_the_loop_to_others(host: LinuxHost) -> None
     await program.close()
 
 
-async def test_closing_ends_the_program(host: LinuxHost) -> None:
+async def test_close_kills_the_program(host: LinuxHost) -> None:
     program = await host.converse(["sh", "-c", "echo $$; exec sleep 30"], stdin=True, terminal=False)
     pid = int(await until(program, b"\n"))
     await program.close()
@@ -136,7 +136,7 @@ async def test_closing_ends_the_program(host: LinuxHost) -> None:
     await program.close()
 
 
-async def test_a_terminal_with_size_and_control(host: LinuxHost) -> None:
+async def test_terminal_has_a_size_and_job_control(host: LinuxHost) -> None:
     program = await host.converse(["sh"], stdin=True, terminal=True)
     await program.resize(33, 101)
     await program.write(b"PS1='prom''pt> '\n")
@@ -154,7 +154,7 @@ async def test_a_terminal_with_size_and_control(host: LinuxHost) -> None:
     assert await program.wait() == 7
 
 
-async def test_a_resized_terminal_tells_its_program(host: LinuxHost) -> None:
+async def test_resize_sends_sigwinch_to_the_program(host: LinuxHost) -> None:
     script = "trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.1; done"
     program = await host.converse(["sh", "-c", script], stdin=True, terminal=True)
     await until(program, b"ready")
@@ -164,7 +164,7 @@ async def test_a_resized_terminal_tells_its_program(host: LinuxHost) -> None:
     await program.close()
 
 
-async def test_a_terminal_that_is_closed_hangs_up(host: LinuxHost, tmp_path: Path) -> None:
+async def test_close_sends_sighup_on_a_terminal(host: LinuxHost, tmp_path: Path) -> None:
     script = f"trap 'touch {tmp_path}/hangup; exit' HUP; echo ready; while :; do sleep 0.1; done"
     program = await host.converse(["sh", "-c", script], stdin=True, terminal=True)
     await until(program, b"ready")
@@ -172,7 +172,7 @@ async def test_a_terminal_that_is_closed_hangs_up(host: LinuxHost, tmp_path: Pat
     assert (tmp_path / "hangup").exists()
 
 
-async def test_who_ignores_the_hangup_is_killed(host: LinuxHost) -> None:
+async def test_close_kills_a_program_that_ignores_sighup(host: LinuxHost) -> None:
     program = await host.converse(
         ["sh", "-c", "trap '' HUP; echo $$; exec sleep 30"], stdin=True, terminal=True
     )
@@ -182,7 +182,7 @@ async def test_who_ignores_the_hangup_is_killed(host: LinuxHost) -> None:
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-async def test_a_missing_program_is_named(host: LinuxHost, terminal: bool) -> None:
+async def test_converse_with_a_missing_program_names_it(host: LinuxHost, terminal: bool) -> None:
     before = os.listdir("/proc/self/fd")
     with pytest.raises(HostError, match="run /no/such/program"):
         await host.converse(["/no/such/program"], stdin=True, terminal=terminal)
@@ -190,7 +190,7 @@ async def test_a_missing_program_is_named(host: LinuxHost, terminal: bool) -> No
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-async def test_descriptors_are_given_back(host: LinuxHost, terminal: bool) -> None:
+async def test_close_leaves_no_descriptors(host: LinuxHost, terminal: bool) -> None:
     async def once() -> None:
         program = await host.converse(["true"], stdin=True, terminal=terminal)
         await everything(program)

@@ -1,4 +1,4 @@
-"""Ends of real processes."""
+"""Watches for the ends of real processes."""
 
 import asyncio
 import resource
@@ -20,7 +20,7 @@ def process():
 
 @pytest.fixture
 def no_descriptors():
-    """Leave no number for a further descriptor."""
+    """Return a function that makes every further descriptor fail with EMFILE."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     def exhaust():
@@ -43,7 +43,7 @@ async def test_watch_reports_the_end_of_a_process_once(process):
 
 
 @pytest.mark.parametrize("gone", ["ended", "another process has the PID"])
-async def test_watch_reports_a_process_that_is_gone(process, gone):
+async def test_watch_reports_a_process_that_has_ended(process, gone):
     ref = ProcessRef(process.pid, 1)
     if gone == "ended":
         ref = identify(process.pid)
@@ -51,7 +51,7 @@ async def test_watch_reports_a_process_that_is_gone(process, gone):
         process.wait()
     ended = asyncio.Event()
     Watch(ref, ended.set)
-    assert not ended.is_set(), "the caller has the watch first"
+    assert not ended.is_set(), "not called before the caller has the watch"
     async with asyncio.timeout(5):
         await ended.wait()
 
@@ -76,7 +76,7 @@ async def test_watch_polls_when_no_descriptor_is_left(process, no_descriptors):
         await ended.wait()
 
 
-async def test_watch_takes_a_pidfd_once_there_is_one_again(process, no_descriptors):
+async def test_watch_opens_a_pidfd_once_descriptors_are_free(process, no_descriptors):
     ref, ended = identify(process.pid), asyncio.Event()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     no_descriptors()

@@ -1,4 +1,4 @@
-"""What starts programs gives back every descriptor, wherever it runs out of them."""
+"""Starts of programs that run out of descriptors leak none."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def host() -> LinuxHost:
 
 @contextmanager
 def room_for(count: int) -> Iterator[None]:
-    """Let the process open so many more descriptors."""
+    """Limit the process to ``count`` further descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(map(int, os.listdir("/proc/self/fd")))
     fillers = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) for _ in range(highest + 1)]
@@ -72,9 +72,7 @@ async def test_start_that_runs_out_of_descriptors_leaks_none(
     assert sorted(os.listdir("/proc/self/fd")) == before
 
 
-async def test_program_is_killed_when_it_gets_no_pidfd(
-    host: LinuxHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_program_without_a_pidfd_is_killed(host: LinuxHost, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(pid: int) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 

@@ -1,4 +1,4 @@
-"""Real programs, and processes that are killed: a lock that outlives the one that took it."""
+"""A lock that outlives its owner, with real programs and processes that are killed."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ def fifo(tmp_path):
 
 
 def killed_daemon(directory, fifo, script):
-    """Kill a daemon whose program has reported a PID; return that process."""
+    """Kill a daemon whose program has reported a PID, and return that process."""
     argv = [sys.executable, "-c", textwrap.dedent(DAEMON), str(directory), script]
     daemon = subprocess.Popen(argv)
     pid = int(fifo.read_text(encoding="ascii"))
@@ -94,6 +94,6 @@ async def test_only_programs_that_inherited_the_lock_are_killed(tmp_path):
                 pytest.fail("two blocks at once")
 
 
-async def test_a_missing_directory_is_not_locked(tmp_path):
+async def test_missing_directory_is_not_locked(tmp_path):
     async with inherited_lock(tmp_path / "none", "programs") as fds:
         assert fds == ()

@@ -7,18 +7,18 @@ from noderuntime.node.host.namespaces import sysctl_path
 MS_BIND, MS_REC, MS_RDONLY, MS_SLAVE = 0x1000, 0x4000, 1, 1 << 19
 
 
-def test_words_of_the_kernel_become_flags_and_the_rest_is_data():
+def test_mount_options_are_split_into_flags_and_data():
     parsed = parse_options(("nosuid", "nodev", "size=65536k", "mode=1777"))
     assert (parsed.flags, parsed.propagation, parsed.data) == (0x2 | 0x4, 0, "size=65536k,mode=1777")
 
 
-def test_a_recursive_bind_with_propagation():
+def test_recursive_bind_mount_has_flags_and_propagation():
     parsed = parse_options(("rbind", "ro", "rslave"))
     assert parsed.flags == MS_BIND | MS_REC | MS_RDONLY
     assert parsed.propagation == MS_SLAVE | MS_REC
 
 
-def test_later_words_win():
+def test_later_mount_options_override_earlier_ones():
     assert parse_options(("ro", "rw", "defaults")).flags == 0
 
 
@@ -33,7 +33,7 @@ def test_later_words_win():
         ("fs.mqueue.msg_max", "fs/mqueue/msg_max"),
     ],
 )
-def test_names_of_sysctls(name, path):
+def test_sysctl_name_becomes_a_path(name, path):
     assert sysctl_path(name, ["net", "ipc"]) == path
 
 
@@ -51,12 +51,12 @@ def test_names_of_sysctls(name, path):
         "net/ipv4/" + "x/" * 3,
     ],
 )
-def test_sysctls_that_would_change_the_node_are_refused(name):
+def test_sysctl_of_the_node_is_rejected(name):
     with pytest.raises(InvalidArgument):
         sysctl_path(name, ["net", "ipc"])
 
 
-def test_a_sysctl_needs_the_namespace_it_belongs_to():
+def test_sysctl_requires_its_namespace():
     with pytest.raises(InvalidArgument):
         sysctl_path("net.ipv4.ip_forward", ["ipc"])
     with pytest.raises(InvalidArgument):

@@ -1,4 +1,4 @@
-"""Programs are run for real here: /bin/sh is everywhere."""
+"""Real programs, and the signals and identities of processes."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def host() -> LinuxHost:
     return LinuxHost()
 
 
-async def test_streams_status_and_stdin(host: LinuxHost) -> None:
+async def test_run_returns_streams_and_status(host: LinuxHost) -> None:
     done = await host.run(["sh", "-c", "cat; echo err >&2; exit 3"], timeout=10, stdin=b"in" * 50_000)
     assert (done.returncode, done.stdout, done.stderr) == (3, b"in" * 50_000, b"err\n")
 
 
-async def test_environment_and_directory(host: LinuxHost, tmp_path: Path) -> None:
+async def test_run_sets_environment_and_directory(host: LinuxHost, tmp_path: Path) -> None:
     done = await host.run(["/bin/sh", "-c", "echo $A; pwd"], timeout=10, env={"A": "b"}, cwd=tmp_path)
     assert done.stdout.decode().split() == ["b", str(tmp_path)]
 
 
-async def test_output_past_the_limit_is_dropped_without_stopping_the_program(host: LinuxHost) -> None:
+async def test_run_discards_output_beyond_the_limit(host: LinuxHost) -> None:
     done = await host.run(["head", "-c", "1000000", "/dev/zero"], timeout=10, output_limit=1000)
     assert (done.returncode, len(done.stdout)) == (0, 1000)
 
 
-async def test_a_program_that_leaves_another_running_is_not_waited_for_twice(host: LinuxHost) -> None:
+async def test_run_does_not_wait_for_background_processes(host: LinuxHost) -> None:
     before = time.monotonic()
     done = await host.run(["sh", "-c", "echo $$; sleep 30 & echo $!"], timeout=20)
     assert time.monotonic() - before < 10
@@ -51,7 +51,7 @@ async def test_a_program_that_leaves_another_running_is_not_waited_for_twice(hos
     assert await host.signal(left, signal.SIGKILL)
 
 
-async def test_at_the_deadline_the_whole_group_is_killed(host: LinuxHost, tmp_path: Path) -> None:
+async def test_run_kills_the_process_group_at_the_deadline(host: LinuxHost, tmp_path: Path) -> None:
     pidfile = tmp_path / "pid"
     with pytest.raises(DeadlineExceeded, match=r"sh did not finish within 0\.5 s"):
         await host.run(["sh", "-c", f"sleep 30 & echo $! >{pidfile}; wait"], timeout=0.5)
@@ -59,7 +59,7 @@ async def test_at_the_deadline_the_whole_group_is_killed(host: LinuxHost, tmp_pa
     assert child is None or await host.wait(child, timeout=10)
 
 
-async def test_a_cancelled_run_leaves_no_program(host: LinuxHost, tmp_path: Path) -> None:
+async def test_cancelled_run_kills_the_program(host: LinuxHost, tmp_path: Path) -> None:
     pidfile = tmp_path / "pid"
     task = asyncio.create_task(host.run(["sh", "-c", f"echo $$ >{pidfile}; exec sleep 30"], timeout=30))
     while not (pidfile.exists() and pidfile.read_text()):
@@ -86,12 +86,12 @@ with open(sys.argv[1], "w") as file:
     file.write(str(os.getpid()))
 time.sleep(20)
 """
-"""A program that its parent cannot reap: its tracer, whose PID is in a file, holds it when it is killed."""
+"""A program that its parent cannot reap once it is killed, until its tracer, whose PID is in a file, ends."""
 
 
 @pytest.fixture
 async def unreapable(host: LinuxHost, tmp_path: Path) -> tuple[asyncio.Task[Completed], Callable[[], None]]:
-    """The program, which runs, and what lets go of it."""
+    """The running program, and the function that makes it reapable."""
     tracer = tmp_path / "tracer"
     running = start(host.run([sys.executable, "-c", _UNREAPABLE, str(tracer)], timeout=60), name="run")
     async with asyncio.timeout(20):
@@ -100,17 +100,17 @@ async def unreapable(host: LinuxHost, tmp_path: Path) -> tuple[asyncio.Task[Comp
     return running, lambda: os.kill(int(tracer.read_text()), signal.SIGKILL)
 
 
-async def test_killed_program_that_does_not_end_stops_no_task(
+async def test_killed_program_that_does_not_end_blocks_no_task(
     unreapable: tuple[asyncio.Task[Completed], Callable[[], None]],
 ) -> None:
-    running, let_go = unreapable
+    running, make_reapable = unreapable
     running.cancel()
     began = time.monotonic()
     for _ in range(50):
         await asyncio.sleep(0.005)
-    assert time.monotonic() - began < 10  # a loop that waited for the program would stand still for 20 s
+    assert time.monotonic() - began < 10  # a loop that waits for the program is blocked for 20 s
     assert not running.done()
-    let_go()
+    make_reapable()
     with pytest.raises(asyncio.CancelledError):
         await running
     assert _children() == []
@@ -120,12 +120,12 @@ async def test_killed_program_that_never_ends_is_reaped_later(
     unreapable: tuple[asyncio.Task[Completed], Callable[[], None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spawn, "_END_SECONDS", 0.05)
-    running, let_go = unreapable
+    running, make_reapable = unreapable
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
     assert len(_children()) == 1
-    let_go()
+    make_reapable()
     async with asyncio.timeout(10):
         while _children():
             await asyncio.sleep(0.01)
@@ -139,23 +139,23 @@ def _children() -> list[str]:
     return [pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]
 
 
-async def test_a_missing_program_is_an_error_with_its_errno(host: LinuxHost) -> None:
+async def test_run_of_a_missing_program_is_a_host_error(host: LinuxHost) -> None:
     with pytest.raises(HostError) as error:
         await host.run(["/no/such/program"], timeout=10)
     assert error.value.errno == errno.ENOENT
 
 
-async def test_no_descriptor_leaks(host: LinuxHost) -> None:
+async def test_run_leaks_no_descriptors(host: LinuxHost) -> None:
     await host.run(["true"], timeout=10)
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
         await host.run(["true"], timeout=10)
         with pytest.raises(HostError):
             await host.run(["/no/such/program"], timeout=10)
-    assert len(os.listdir("/proc/self/fd")) <= before  # what other tests left may be collected meanwhile
+    assert len(os.listdir("/proc/self/fd")) <= before  # garbage of other tests can be collected meanwhile
 
 
-async def test_a_gate_holds_until_released_and_the_reply_is_heard(host: LinuxHost) -> None:
+async def test_launched_program_replies_once_released(host: LinuxHost) -> None:
     script = "import os;os.read(int(os.environ['G']),1);os.write(int(os.environ['R']),b'verdict\\nmore')"
     child = await host.launch([sys.executable, "-c", script], gate="G", reply="R")
     with pytest.raises(DeadlineExceeded):
@@ -166,7 +166,7 @@ async def test_a_gate_holds_until_released_and_the_reply_is_heard(host: LinuxHos
     await child.close()
 
 
-async def test_who_is_left_at_the_gate_is_killed(host: LinuxHost) -> None:
+async def test_close_kills_a_launched_program(host: LinuxHost) -> None:
     before = len(os.listdir("/proc/self/fd"))
     script = "import os,time;os.write(int(os.environ['R']),b'%d\\n'%os.getpid());time.sleep(1000)"
     child = await host.launch([sys.executable, "-c", script], gate="G", reply="R")
@@ -176,7 +176,7 @@ async def test_who_is_left_at_the_gate_is_killed(host: LinuxHost) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-async def test_another_process_with_the_same_pid_is_not_touched(host: LinuxHost) -> None:
+async def test_process_that_reuses_a_pid_is_not_signalled(host: LinuxHost) -> None:
     me = await host.process(os.getpid())
     assert me is not None
     stranger = ProcessRef(me.pid, me.start_time - 1)
@@ -186,7 +186,7 @@ async def test_another_process_with_the_same_pid_is_not_touched(host: LinuxHost)
     assert not await host.wait(me, timeout=0.01)
 
 
-async def test_thread_id_is_no_process(host: LinuxHost) -> None:
+async def test_thread_id_is_not_a_process(host: LinuxHost) -> None:
     with ThreadPoolExecutor(1) as pool:
         thread = pool.submit(threading.get_native_id).result()
         assert await host.process(thread) is None
@@ -196,7 +196,7 @@ async def test_thread_id_is_no_process(host: LinuxHost) -> None:
 
 
 @pytest.mark.parametrize("pid", [-1, 0, (1 << 22) + 1])
-async def test_impossible_pid_is_no_process(host: LinuxHost, pid: int) -> None:
+async def test_invalid_pid_is_not_a_process(host: LinuxHost, pid: int) -> None:
     assert await host.process(pid) is None
     assert not await host.signal(ProcessRef(pid, 0), 0)
 
@@ -225,10 +225,10 @@ async def test_only_processes_in_the_cgroup_are_signalled(tmp_path: Path) -> Non
     assert await host.signal(top, 0, cgroup="/pod/container")
     await host.kill_tree(top, cgroup="/pod/container")
     assert (await running).returncode == -signal.SIGKILL
-    assert await host.signal(outside, signal.SIGKILL)  # a descendant that had left the cgroup was spared
+    assert await host.signal(outside, signal.SIGKILL)  # a descendant outside the cgroup has survived
 
 
-async def test_a_tree_of_processes_is_killed(host: LinuxHost, tmp_path: Path) -> None:
+async def test_kill_tree_kills_all_descendants(host: LinuxHost, tmp_path: Path) -> None:
     pidfile = tmp_path / "pid"
     script = f"sh -c 'sleep 30 & echo $! >{pidfile}; wait'; true"
     running = asyncio.create_task(host.run(["sh", "-c", f"echo $$ >{pidfile}.top; {script}"], timeout=30))

@@ -1,4 +1,4 @@
-"""What is said of a process that does not end."""
+"""The description of a process that does not end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ actions = [(os.POSIX_SPAWN_OPEN, 0, sys.argv[1], os.O_RDONLY, 0)]
 start = lambda: os.posix_spawn("/bin/true", ["true"], {}, file_actions=actions)
 threading.Thread(target=start).start() if sys.argv[2] == "thread" else start()
 """
-"""A thread that makes a process by vfork is in state D until the process has opened its files."""
+"""A thread that calls vfork is in state D until the child has opened its files."""
 
 
 @pytest.fixture(params=["main", "thread"])
@@ -33,17 +33,17 @@ def sleeper(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ProcessR
         process = identify(child.pid)
         assert process is not None
         yield process
-        os.close(os.open(fifo, os.O_WRONLY))  # lets it go
+        os.close(os.open(fifo, os.O_WRONLY))  # unblocks it
 
 
 async def test_stuck_names_state_d_and_the_kernels_function(sleeper: ProcessRef) -> None:
     expected = rf"process {sleeper.pid} is in state D, in [a-z]\w+"
     async with asyncio.timeout(20):
-        while re.fullmatch(expected, stuck(sleeper)) is None:  # it sleeps a moment after its start
+        while re.fullmatch(expected, stuck(sleeper)) is None:  # until it sleeps
             await asyncio.sleep(0.01)
 
 
-def test_stuck_of_a_process_that_is_gone() -> None:
+def test_stuck_of_a_process_that_has_ended() -> None:
     with subprocess.Popen(["true"]) as child:
         pass
     assert stuck(ProcessRef(child.pid, 1)) == f"process {child.pid} is ending"

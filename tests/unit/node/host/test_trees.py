@@ -4,7 +4,7 @@ from noderuntime.node.host.trees import remove_tree
 
 
 def make_deep(top, levels):
-    """Make a tree deeper than a path may be long, as a container can."""
+    """Create a tree whose paths exceed PATH_MAX, as a container can."""
     top.mkdir()
     fd = os.open(top, os.O_RDONLY)
     for level in range(levels):
@@ -16,13 +16,13 @@ def make_deep(top, levels):
     os.close(fd)
 
 
-async def test_a_tree_of_any_depth_goes(tmp_path):
+async def test_remove_tree_of_any_depth(tmp_path):
     make_deep(tmp_path / "deep", 3000)
     await remove_tree(tmp_path / "deep")
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_links_are_removed_and_not_followed(tmp_path):
+async def test_remove_tree_does_not_follow_symlinks(tmp_path):
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept/file").touch()
     (tmp_path / "tree").mkdir()
@@ -33,7 +33,7 @@ async def test_links_are_removed_and_not_followed(tmp_path):
     assert (tmp_path / "kept/file").exists()
 
 
-async def test_what_cannot_be_there_is_missing(tmp_path):
+async def test_remove_tree_below_a_missing_directory_is_no_error(tmp_path):
     (tmp_path / "file").touch()
     await remove_tree(tmp_path / "file/below")
     await remove_tree(tmp_path / "none/below")

@@ -6,7 +6,7 @@ from noderuntime.node.host.words import one_line
 
 
 @pytest.mark.parametrize(
-    ("said", "line"),
+    ("output", "line"),
     [
         ("", ""),
         ("it broke\n", "it broke"),
@@ -17,9 +17,9 @@ from noderuntime.node.host.words import one_line
         ("a\x1b[31mb\tc\x00d", "a [31mb c d"),
     ],
 )
-def test_the_last_complaint_as_one_line(said: str, line: str) -> None:
-    assert one_line(said) == line
+def test_one_line_returns_the_last_error(output: str, line: str) -> None:
+    assert one_line(output) == line
 
 
-def test_a_long_complaint_is_cut() -> None:
+def test_one_line_truncates_a_long_message() -> None:
     assert len(one_line("x" * 100_000)) < 1100

@@ -90,7 +90,7 @@ def test_absolute_symlinks_are_resolved_in_the_image(rootfs: Path) -> None:
 def test_passwd_that_is_a_fifo_or_too_large_is_refused(rootfs: Path) -> None:
     (rootfs / "etc/passwd").unlink()
     os.mkfifo(rootfs / "etc/passwd")
-    with pytest.raises(InvalidArgument, match="no regular file"):
+    with pytest.raises(InvalidArgument, match="not a regular file"):
         oci_user(context(), "app", rootfs)
     (rootfs / "etc/passwd").unlink()
     with (rootfs / "etc/passwd").open("wb") as file:
