@@ -11,8 +11,8 @@ What both assume:
   pinned: after a reboot, or in a new ``/run``, they are not, whatever the boot ID says (a node that is itself
   a container keeps it).
 * How a container ended is in the exit file of its monitor. Without one it is lost: exit code 255, reason
-  Unknown. The supervisor, which starts in between, finds what ends from then on, and containers that run
-  without their monitor.
+  Unknown. The supervisor, which starts in between, finds what ends from then on, and tears down each
+  container whose monitor is gone.
 * The kubelet's calls come at the same time as the background. Both work on an object under its lock, and
   every step can be repeated.
 * The daemon may die in here as well: the next one does it again.
@@ -134,7 +134,7 @@ def _is_pinned(parts: Parts, sandbox: Sandbox, mounted: Set[Path]) -> bool:
 
 
 async def _tear_down_pod(parts: Parts, sandbox: Sandbox) -> None:
-    """Tear down the containers of a sandbox that do not live, then the sandbox if it is not ready.
+    """Tear down those containers of a sandbox that have no monitor, then the sandbox if it is not ready.
 
     A checkpoint of a live container that was cut off is given up; an update is done again.
     """
@@ -142,7 +142,7 @@ async def _tear_down_pod(parts: Parts, sandbox: Sandbox) -> None:
         *(
             _attempt(parts, container, partial(_tear_down_container, parts, sandbox, container))
             for container in parts.ledger.containers.of(sandbox.id)
-            if not container.released_at and not (container.live and container.monitor)
+            if not container.released_at and not (container.visible and container.monitor)
         ),
         name="tear down a container",
     )

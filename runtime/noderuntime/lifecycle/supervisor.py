@@ -1,10 +1,11 @@
-"""Deaths that no call waits for: a pidfd on each live container's monitor and each sandbox's root process.
+"""Deaths that no call waits for: a pidfd on each container's monitor and each ready sandbox's root process.
 
 The records name the processes to watch. Each saved record is checked again, so a process that ended between
 two steps of a verb, when its end meant nothing yet, is found after the second one.
 
-monitor of a container   it ends right after it has written how its container ended; if it was killed, the
-                         container has lost its output and its exit code and is ended (255, Unknown)
+monitor of a container   it ends right after it has written how its container ended: that is recorded, and
+                         what the runtime holds is given back; if the monitor was killed, the container has
+                         lost its output and its exit code and is ended (255, Unknown)
 process of a sandbox     the sandbox is no longer ready
 """
 
@@ -46,7 +47,7 @@ class Supervisor:
         self._watched.clear()
 
     def _check_container(self, container: Container) -> None:
-        monitor = container.monitor if container.live else None
+        monitor = container.monitor if container.visible and not container.released_at else None
         self._check(container.id, monitor, lambda: self._monitor_ended(container))
 
     def _check_sandbox(self, sandbox: Sandbox) -> None:

@@ -37,15 +37,23 @@ async def die(node):
         task.cancel()
         await asyncio.wait([task])
     node.world.hold.clear()
+    node.world.watching.clear()
     node.world.dead = False
+
+
+async def succeed(node, boot="boot-1"):
+    """Do what a daemon does at its start."""
+    await recover(node.parts, boot)
+    Supervisor(node.parts).__enter__()
+    await tear_down(node.parts)
+    await node.parts.work.drain(5)
 
 
 async def die_and_recover(node, boot="boot-1"):
     """Cut off all work where it stands, as kill -9 does, and start a successor."""
     await die(node)
     await node.restart()
-    await recover(node.parts, boot)
-    await tear_down(node.parts)
+    await succeed(node, boot)
 
 
 def is_dead(call):
@@ -90,9 +98,6 @@ async def test_recover_ends_a_container_without_its_monitor(node):
     _, container = await pod_with_container(node)
     node.world.end(node.world.runtime[container].monitor)
     await die_and_recover(node)
-    with Supervisor(node.parts):
-        await asyncio.sleep(0)
-        await node.parts.work.drain(5)
     now = await state(node, container)
     assert (now.state, now.exit_code, now.reason) == (api_pb2.CONTAINER_EXITED, 255, "Unknown")
     assert container not in node.world.runtime

@@ -83,6 +83,16 @@ async def test_end_between_two_steps_is_recorded(supervised, step, seen, how):
     assert await how_it_ended(supervised, container) == how
 
 
+async def test_container_that_did_not_start_is_given_back(supervised):
+    sandbox = await run_pod_sandbox(supervised.parts, pod_config(), "runc")
+    container = await create_container(supervised.parts, sandbox, container_config())
+    supervised.world.fail.add("start")
+    with pytest.raises(Internal, match="start fails"):
+        await start_container(supervised.parts, container)
+    assert await how_it_ended(supervised, container) == (api_pb2.CONTAINER_EXITED, 128, "StartError")
+    assert container not in supervised.world.runtime
+
+
 async def test_delete_that_fails_is_repeated(supervised):
     _, container = await running(supervised)
     supervised.world.raises[f"delete {container}"] = KeyError("status")
