@@ -157,5 +157,5 @@ async def test_error_names_the_state_of_what_does_not_end(
 
 @pytest.mark.parametrize("path", ["", "/", "//"])
 def test_the_root_cgroup_is_never_killed(path: str) -> None:
-    with pytest.raises(HostError, match="every process of the node"):
+    with pytest.raises(HostError, match="all processes of the node"):
         Cgroups().kill(path)

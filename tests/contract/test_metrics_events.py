@@ -165,7 +165,7 @@ def test_a_checkpoint_is_an_archive_or_one_clear_error(kubelet: Kubelet, tmp_pat
     container = kubelet.run_container(pod, config, "main", "echo x >/made; exec sleep 1000")
     request = api_pb2.CheckpointContainerRequest(container_id=container, location=str(tmp_path / "c.tar"))
     if shutil.which("criu") is None:
-        with pytest.raises(grpc.RpcError, match="this node has no program criu") as refused:
+        with pytest.raises(grpc.RpcError, match="install the program criu on this node") as refused:
             kubelet.runtime.CheckpointContainer(request, timeout=60)
         assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert list(tmp_path.glob("*c.tar*")) == []

@@ -141,4 +141,4 @@ class Executor(Interactive, Protocol):
         """
 
     async def pids(self, container_id: str, sandbox_id: str) -> Sequence[int]:
-        """Return the host PIDs of a container. Containers in a gVisor sandbox have none."""
+        """Return the host PIDs of a container. Empty for a container in a gVisor sandbox."""

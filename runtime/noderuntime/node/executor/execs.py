@@ -48,7 +48,7 @@ class Target:
     identify: Callable[[int], Awaitable[Kill]]
     """Identifies the process whose PID the runtime wrote. In gVisor it is a PID of the sandbox."""
     runtime: OciCommand | None = None
-    """The runtime that created the container, if it is not the handler's present one."""
+    """The runtime that created the container, if it differs from the handler's."""
 
 
 class Started(NamedTuple):

@@ -4,9 +4,10 @@ A pod is one sandbox, which is a process of the node and is created with the roo
 containers run inside the sandbox and have no process on the node. A small shell stands in for each of them
 (``gvisor_stand_in.sh``): it holds the stdio and exits with the container's exit status, as conmon expects.
 
-All calls for a sandbox need the same global flags and the same runsc: gvisor promises no compatibility of the
-state's format and the sandbox's interface between versions. An annotation of the sandbox records both, so
-that they survive an upgrade of the node. The state of all sandboxes is in one root directory.
+All calls for a sandbox need the same global flags and the same runsc: gVisor does not guarantee that the
+state's format and the sandbox's interface are compatible between versions. An annotation of the sandbox
+records both, so that they survive an upgrade of the node. The state of all sandboxes is in one root
+directory.
 """
 
 from __future__ import annotations
@@ -93,8 +94,8 @@ class GvisorExecutor:
         if is_root:
             return RuntimeCommand(self._runsc.binary, self._runsc.flags)
         sandbox = str(self._bundles / sandbox_id / "pidfile")
-        made_with = self._runsc_of(sandbox_id)
-        runsc = (str(made_with.binary), *made_with.flags)
+        creator = self._runsc_of(sandbox_id)
+        runsc = (str(creator.binary), *creator.flags)
         return RuntimeCommand(self._busybox, ("sh", str(_STAND_IN), str(self._busybox), sandbox, *runsc))
 
     def adapt_spec(self, spec: dict[str, Any], sandbox_id: str, *, is_root: bool) -> None:
@@ -198,7 +199,7 @@ class GvisorExecutor:
         return ()
 
     def _runsc_of(self, sandbox_id: str) -> OciCommand:
-        """Return the runsc that created a sandbox, or the present one if that is not on the node any more."""
+        """Return the runsc that created a sandbox, or the configured one if that is no longer executable."""
         try:
             annotations = json.loads((self._bundles / sandbox_id / "config.json").read_bytes())["annotations"]
             binary, *flags = json.loads(annotations[_RUNSC])

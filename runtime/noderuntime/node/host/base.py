@@ -271,7 +271,7 @@ class Host(Protocol):
         """Create the cgroup if it is missing, and move a process into it, which takes 5 to 20 ms."""
 
     async def cgroup_pids(self, path: str) -> list[int]:
-        """Return the PIDs in the cgroup and below it. None if it is missing."""
+        """Return the PIDs in the cgroup and below it. Empty if it is missing."""
 
     async def kill_cgroup(self, path: str) -> None:
         """SIGKILL all processes in the cgroup and below it, also frozen ones. No error if it is missing.

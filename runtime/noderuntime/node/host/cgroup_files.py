@@ -29,7 +29,7 @@ def tree(group: Path) -> Iterator[Path]:
 
 
 def pids(group: Path) -> list[int]:
-    """Return the PIDs in the group, or those of its threads if it is threaded. None if it is missing."""
+    """Return the PIDs in the group, or those of its threads if it is threaded. Empty if it is missing."""
     try:
         return _numbers(group / "cgroup.procs")
     except OSError as error:
