@@ -26,6 +26,9 @@ OWNER_LABEL = f"{GROUP}/runtime"
 HANDLER_LABEL_PREFIX = f"handler.{GROUP}/"
 """On a node, ``handler.noderuntime.dev/<name>=true``: a canary sandbox of this handler started there."""
 
+RESTORED_ANNOTATION = f"{GROUP}/restored"
+"""On an instance that replaces a lost one: only the agent's report proves that its node was cleaned up."""
+
 FINALIZER = f"{GROUP}/finalizer"
 
 KubeletMode = Literal["Delegate", "Replace", "Manual"]

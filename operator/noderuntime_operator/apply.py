@@ -5,7 +5,7 @@ First create and update RuntimeClasses, DaemonSet and instances, then change lab
 
 from __future__ import annotations
 
-from noderuntime_operator.api import API_VERSION, FINALIZER, NodeRuntimeStatus
+from noderuntime_operator.api import API_VERSION, FINALIZER, OWNER_LABEL, NodeRuntimeStatus
 from noderuntime_operator.cluster_state import ClusterState, RuntimeView
 from noderuntime_operator.desired import daemon_set, daemon_set_name, instance, runtime_class
 from noderuntime_operator.kube import Json, Kube, KubeError
@@ -19,7 +19,9 @@ async def add_finalizer(kube: Kube, runtime: RuntimeView) -> None:
 
 
 async def drop_finalizer(kube: Kube, runtime: RuntimeView) -> None:
-    """Remove the finalizer, which ends the deletion of the NodeRuntime."""
+    """Remove the finalizer, which ends the deletion of the NodeRuntime, once no node is claimed."""
+    if await _claims_nodes(kube, runtime):
+        return
     await _set_finalizers(kube, runtime, [name for name in runtime.finalizers if name != FINALIZER])
 
 
@@ -76,7 +78,9 @@ async def _write_instances(kube: Kube, cluster: ClusterState, plan: Plan) -> dic
     """Create and update instances. The API server refuses a second owner if the cache is out of date."""
     written = {}
     for name, spec in {**plan.create, **plan.update}.items():
-        answer = await kube.apply(instance(cluster.nodes[name], spec))
+        known, node = cluster.instances.get(name), cluster.nodes[name]
+        restored = known.restored if known else node.claimed_by == spec.runtime_name
+        answer = await kube.apply(instance(node, spec, restored=restored))
         written[name] = int(answer["metadata"]["generation"])
     return written
 
@@ -96,8 +100,15 @@ async def _prune(kube: Kube, runtime: RuntimeView, plan: Plan) -> None:
         await kube.delete("NodeRuntimeInstance", name)
     for name in plan.delete_classes:
         await kube.delete("RuntimeClass", name)
-    if plan.delete_daemon_set:
+    if plan.delete_daemon_set and not await _claims_nodes(kube, runtime):
         await kube.delete("DaemonSet", daemon_set_name(runtime.name), "Foreground")
+
+
+async def _claims_nodes(kube: Kube, runtime: RuntimeView) -> bool:
+    """Return whether a node is claimed by this NodeRuntime. Asks the store: a cache can be incomplete."""
+    async for _ in kube.list("Node", label_selector=f"{OWNER_LABEL}={runtime.name}"):
+        return True
+    return False
 
 
 async def write_status(kube: Kube, runtime: RuntimeView, status: NodeRuntimeStatus) -> bool:

@@ -76,6 +76,13 @@ class InstanceView:
     created: datetime
     spec: InstanceSpec
     status: InstanceStatus
+    restored: bool = False
+    """Whether the instance replaces one that was deleted without the operator, for example with its CRD."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether the API server has no such instance, although the node is claimed."""
+        return self.generation == 0
 
     @property
     def observed(self) -> bool:
@@ -102,7 +109,8 @@ class InstanceView:
         """Whether noderuntime is removed from the node, or was never installed there."""
         if self.spec.state != "Removed":
             return False
-        return self.status.phase is None or (self.observed and self.status.phase == "Removed")
+        never_ran = self.status.phase is None and not self.restored
+        return never_ran or (self.observed and self.status.phase == "Removed")
 
 
 @dataclass(frozen=True)
@@ -159,14 +167,6 @@ class ClusterState:
     def with_pods(self, pods: Iterable[PodView]) -> ClusterState:
         """Return this state with the pods."""
         return replace(self, pods=tuple(pods))
-
-    def instances_of(self, runtime: str) -> dict[str, InstanceView]:
-        """Return a NodeRuntime's instances whose node still exists, by node."""
-        return {
-            name: instance
-            for name, instance in self.instances.items()
-            if instance.spec.runtime_name == runtime and name in self.nodes
-        }
 
     def pods_on(self, nodes: Iterable[str], handlers: Iterable[str]) -> list[PodView]:
         """Return the pods on these nodes that use these handlers, through any RuntimeClass of the cluster."""

@@ -10,6 +10,7 @@ from noderuntime_operator.api import (
     API_VERSION,
     HANDLER_LABEL_PREFIX,
     OWNER_LABEL,
+    RESTORED_ANNOTATION,
     Handler,
     InstanceHandler,
     InstanceKubelet,
@@ -96,14 +97,16 @@ def instance_spec(
     )
 
 
-def instance(node: NodeView, spec: InstanceSpec) -> Manifest:
+def instance(node: NodeView, spec: InstanceSpec, *, restored: bool = False) -> Manifest:
     """Return the NodeRuntimeInstance of a node; Kubernetes deletes it with its Node."""
+    annotations = {"annotations": {RESTORED_ANNOTATION: "true"}} if restored else {}
     return {
         "apiVersion": API_VERSION,
         "kind": "NodeRuntimeInstance",
         "metadata": {
             "name": node.name,
             "labels": owned(spec.runtime_name),
+            **annotations,
             "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node.name, "uid": node.uid}],
         },
         "spec": spec.dump(),

@@ -43,7 +43,7 @@ class KubeError(Exception):
     @property
     def is_lasting(self) -> bool:
         """Whether the API server would refuse the same request again: a user must change something."""
-        return self.status in (400, 401, 403, 404, 422)
+        return self.status in (400, 401, 403, 404, 405, 422)
 
 
 class Kube:
@@ -75,9 +75,12 @@ class Kube:
         """Close the connections."""
         await self._client.close()
 
-    async def list(self, kind: str, field_selector: str = "") -> AsyncIterator[Json]:
+    async def list(
+        self, kind: str, field_selector: str = "", label_selector: str = ""
+    ) -> AsyncIterator[Json]:
         """Yield every object of a kind, page by page, from the store and not from the watch cache."""
-        query = {"limit": str(PAGE)} | ({"fieldSelector": field_selector} if field_selector else {})
+        selectors = {"fieldSelector": field_selector, "labelSelector": label_selector}
+        query = {"limit": str(PAGE)} | {key: value for key, value in selectors.items() if value}
         while True:
             page = await self._request("GET", self._path(kind), query=query)
             for item in page["items"]:

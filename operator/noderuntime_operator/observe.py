@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from noderuntime_operator.api import (
     OWNER_LABEL,
+    RESTORED_ANNOTATION,
     InstanceSpec,
     InstanceStatus,
     NodeRuntimeSpec,
@@ -117,7 +118,8 @@ def instance_view(body: Body) -> InstanceView:
     spec = InstanceSpec.model_validate(dict(body["spec"])).model_copy(update={"upstream_socket": None})
     status = InstanceStatus.model_validate(dict(body.get("status") or {}))
     created = datetime.fromisoformat(meta["creationTimestamp"])
-    return InstanceView(meta["name"], meta["generation"], created, spec, status)
+    restored = RESTORED_ANNOTATION in (meta.get("annotations") or {})
+    return InstanceView(meta["name"], meta["generation"], created, spec, status, restored)
 
 
 def runtime_class_view(body: Body) -> RuntimeClassView:

@@ -19,12 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from noderuntime_operator.api import (
     HANDLER_LABEL_PREFIX,
     OWNER_LABEL,
     InstanceHandler,
     InstanceSpec,
+    InstanceStatus,
 )
 from noderuntime_operator.cluster_state import (
     ClusterState,
@@ -35,6 +37,9 @@ from noderuntime_operator.cluster_state import (
     matches,
 )
 from noderuntime_operator.desired import daemon_set_name, instance_spec
+
+_UNKNOWN = datetime.fromtimestamp(0, UTC)
+"""The time of creation of a lost instance."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +73,30 @@ class Plan:
     """Whether nothing of this NodeRuntime is left, so the finalizer can be removed."""
 
 
+def instances_of(runtime: RuntimeView, cluster: ClusterState) -> dict[str, InstanceView]:
+    """Return a NodeRuntime's instances whose node exists, by node, the lost ones included.
+
+    Only the operator ends an instance, after the agent's report, and takes the claim off the node
+    before. A claimed node without an instance lost it in another way: noderuntime is still there.
+    """
+    mine = {
+        name: instance
+        for name, instance in cluster.instances.items()
+        if instance.spec.runtime_name == runtime.name and name in cluster.nodes
+    }
+    lost = {
+        name: InstanceView(
+            name, 0, _UNKNOWN, instance_spec(name, runtime.name, runtime.spec), InstanceStatus()
+        )
+        for name, node in cluster.nodes.items()
+        if node.claimed_by == runtime.name and name not in cluster.instances
+    }
+    return mine | lost
+
+
 def nodes_to_search(runtime: RuntimeView, cluster: ClusterState) -> frozenset[str]:
     """Return the nodes whose pods must be listed, because something must be removed there."""
-    mine = cluster.instances_of(runtime.name)
+    mine = instances_of(runtime, cluster)
     if runtime.deleting or _leaving_classes(runtime, cluster) or _leaving_handlers(runtime, mine):
         return frozenset(mine)
     return frozenset(mine.keys() - _selected(runtime, cluster)) | _changing_mode(runtime, mine)
@@ -78,7 +104,7 @@ def nodes_to_search(runtime: RuntimeView, cluster: ClusterState) -> frozenset[st
 
 def plan(runtime: RuntimeView, cluster: ClusterState) -> Plan:
     """Return the Plan for one NodeRuntime."""
-    mine = cluster.instances_of(runtime.name)
+    mine = instances_of(runtime, cluster)
     offered = {h.name for h in runtime.spec.handlers} | _leaving_handlers(runtime, mine).keys()
     pods = cluster.pods_on(mine, offered)
     if runtime.deleting and pods:
@@ -113,14 +139,18 @@ def plan(runtime: RuntimeView, cluster: ClusterState) -> Plan:
         create=create,
         update=update,
         waiting=waiting,
-        labels=labels
-        | _leaving_labels(mine, leaving | closing, cluster)
-        | _stale_labels(runtime.name, selected, cluster),
-        delete_instances=tuple(sorted(name for name in leaving if mine[name].removed)),
+        labels=labels | _leaving_labels(mine, leaving | closing, cluster),
+        delete_instances=tuple(
+            sorted(
+                name
+                for name in leaving
+                if mine[name].removed and cluster.nodes[name].claimed_by != runtime.name
+            )
+        ),
         delete_classes=tuple(name for name in _leaving_classes(runtime, cluster) if name not in used),
         serve=not runtime.deleting,
-        delete_daemon_set=runtime.deleting and not mine,
-        finished=runtime.deleting and _nothing_left(runtime.name, mine, cluster),
+        delete_daemon_set=runtime.deleting and not _has_instances(runtime.name, cluster),
+        finished=runtime.deleting and _nothing_left(runtime.name, cluster),
     )
 
 
@@ -232,7 +262,11 @@ def _within_budget(
     A node that is already changing can be updated again. Of the others Ready nodes come first, and no
     instance is created for a node that is not Ready: it may never come back.
     """
-    changed = {name for name, spec in wanted.items() if name not in mine or mine[name].spec != spec}
+    changed = {
+        name
+        for name, spec in wanted.items()
+        if name not in mine or mine[name].lost or mine[name].spec != spec
+    }
     moving = {name for name, instance in mine.items() if instance.moving}
     budget = max(0, runtime.spec.update_strategy.max_unavailable - len(moving))
     queue = sorted(
@@ -289,17 +323,6 @@ def _leaving_labels(
     return changes
 
 
-def _stale_labels(
-    runtime: str, selected: Iterable[str], cluster: ClusterState
-) -> dict[str, dict[str, str | None]]:
-    """Return the label changes of nodes that have this NodeRuntime's claim, but no instance."""
-    return {
-        name: {**_label_change(node, frozenset()), OWNER_LABEL: None}
-        for name, node in cluster.nodes.items()
-        if node.claimed_by == runtime and name not in cluster.instances and name not in selected
-    }
-
-
 def _label_change(node: NodeView, handlers: frozenset[str]) -> dict[str, str | None]:
     """Return the changes that make the node's handler labels match these handlers."""
     off: dict[str, str | None] = {
@@ -308,11 +331,18 @@ def _label_change(node: NodeView, handlers: frozenset[str]) -> dict[str, str | N
     return off | {HANDLER_LABEL_PREFIX + name: "true" for name in handlers - node.handler_labels}
 
 
-def _nothing_left(runtime: str, mine: Mapping[str, InstanceView], cluster: ClusterState) -> bool:
+def _has_instances(runtime: str, cluster: ClusterState) -> bool:
+    """Return whether an instance or a claimed node is left, whether or not its counterpart is known."""
+    instances, nodes = cluster.instances.values(), cluster.nodes.values()
+    return any(known.spec.runtime_name == runtime for known in instances) or any(
+        node.claimed_by == runtime for node in nodes
+    )
+
+
+def _nothing_left(runtime: str, cluster: ClusterState) -> bool:
     """Return whether no node, instance, RuntimeClass or agent of this NodeRuntime is left."""
     return not (
-        mine
+        _has_instances(runtime, cluster)
         or daemon_set_name(runtime) in cluster.daemon_sets
         or any(known.owner == runtime for known in cluster.runtime_classes.values())
-        or any(node.claimed_by == runtime for node in cluster.nodes.values())
     )

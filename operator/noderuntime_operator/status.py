@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from noderuntime_operator.api import Condition, FailingNode, NodeRuntimeStatus
 from noderuntime_operator.cluster_state import ClusterState, InstanceView, NodeView, RuntimeView
-from noderuntime_operator.rollout import Plan
+from noderuntime_operator.rollout import Plan, instances_of
 
 NAMED = 10
 SILENT_AFTER = timedelta(minutes=30)
@@ -45,7 +45,7 @@ def status(
 
     refusal is the API server's error message if it refused to apply the plan.
     """
-    mine = cluster.instances_of(runtime.name)
+    mine = instances_of(runtime, cluster)
     nodes = sorted(plan.selected)
     failing = [found for name in nodes if (found := _failure(name, plan, cluster, now))]
     broken = {found.name for found in failing} | {name for name in nodes if not cluster.nodes[name].ready}

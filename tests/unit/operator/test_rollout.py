@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 from builders import instance, node, pod, proven, runtime, runtime_class, spec, world
 
 from noderuntime_operator.api import HANDLER_LABEL_PREFIX, OWNER_LABEL
@@ -101,8 +104,10 @@ def test_deselected_node_is_removed_in_steps() -> None:
 
     gone = instance("n1", "Removed", state="Removed")
     freed = plan(runtime(), world(node("n1", pool="b"), gone))
-    assert freed.labels == {"n1": {OWNER_LABEL: None}}
-    assert freed.delete_instances == ("n1",)
+    assert (freed.labels, freed.delete_instances) == ({"n1": {OWNER_LABEL: None}}, ())
+
+    unclaimed = plan(runtime(), world(node("n1", pool="b", claimed=None), gone))
+    assert (unclaimed.labels, unclaimed.delete_instances) == ({}, ("n1",))
 
 
 def test_pod_scheduled_meanwhile_restores_the_labels() -> None:
@@ -159,7 +164,10 @@ def test_deletion_removes_everything_in_order() -> None:
     assert (first.serve, first.update, first.finished) == (False, {}, False)
 
     gone = instance("n1", "Removed", state="Removed")
-    last = plan(going, world(node("n1"), gone, daemon_set=True))
+    freed = plan(going, world(node("n1"), gone, daemon_set=True))
+    assert (freed.labels, freed.delete_instances) == ({"n1": {OWNER_LABEL: None}}, ())
+
+    last = plan(going, world(node("n1", claimed=None), gone, daemon_set=True))
     assert last.delete_instances == ("n1",)
     assert not last.delete_daemon_set
 
@@ -171,7 +179,7 @@ def test_deletion_removes_everything_in_order() -> None:
 
 def test_deletion_does_not_wait_for_an_agent_that_never_ran() -> None:
     never = instance("n1", phase=None, state="Removed")
-    assert plan(runtime(deleting=True), world(node("n1"), never)).delete_instances == ("n1",)
+    assert plan(runtime(deleting=True), world(node("n1"), never)).labels == {"n1": {OWNER_LABEL: None}}
 
 
 def test_deletion_includes_nodes_that_are_not_ready() -> None:
@@ -179,6 +187,37 @@ def test_deletion_includes_nodes_that_are_not_ready() -> None:
     assert found.update["n1"].state == "Removed"
 
 
-def test_claim_without_an_instance_is_removed() -> None:
-    found = plan(runtime(), world(node("n1", "runc", pool="b")))
-    assert found.labels == {"n1": {RUNC_LABEL: None, OWNER_LABEL: None}}
+def test_lost_instance_of_a_selected_node_is_restored() -> None:
+    found = plan(runtime(), world(node("n1", "runc"), runtime_class()))
+    assert (found.update["n1"].state, found.labels) == ("Installed", {})
+
+
+@pytest.mark.parametrize("deleting", [True, False])
+def test_lost_instances_are_no_sign_of_a_removed_node(deleting: bool) -> None:
+    wanted = runtime(deleting=deleting)
+    pool = "a" if deleting else "b"
+    held = plan(wanted, world(node("n1", "runc", pool=pool), runtime_class(), pod(), daemon_set=True))
+    assert (held.labels, held.holding) == ({}, (pod(),))
+    assert (held.delete_classes, held.delete_daemon_set, held.finished) == ((), False, False)
+
+    unused = plan(wanted, world(node("n1", "runc", pool=pool), runtime_class(), daemon_set=True))
+    assert unused.labels == {"n1": {RUNC_LABEL: None}}
+    assert (unused.delete_daemon_set, unused.finished) == (False, False)
+
+    restored = plan(wanted, world(node("n1", pool=pool), daemon_set=True))
+    assert (restored.update["n1"].state, restored.labels) == ("Removed", {})
+    assert (restored.delete_daemon_set, restored.finished) == (False, False)
+
+
+def test_restored_instance_waits_for_the_agents_report() -> None:
+    unreported = replace(instance("n1", phase=None, state="Removed"), restored=True)
+    found = plan(runtime(deleting=True), world(node("n1"), unreported, daemon_set=True))
+    assert (found.labels, found.delete_instances) == ({}, ())
+    reported = replace(instance("n1", phase="Removed", state="Removed"), restored=True)
+    found = plan(runtime(deleting=True), world(node("n1"), reported, daemon_set=True))
+    assert found.labels == {"n1": {OWNER_LABEL: None}}
+
+
+def test_instances_without_known_nodes_block_the_end_of_a_deletion() -> None:
+    found = plan(runtime(deleting=True), world(instance("n1"), daemon_set=True))
+    assert (found.delete_daemon_set, found.finished) == (False, False)

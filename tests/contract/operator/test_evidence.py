@@ -1,0 +1,54 @@
+"""An empty or failing read is no evidence: nothing is removed from nodes whose agent has not reported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from control_plane import ControlPlane, eventually
+from release import NAMESPACE, ROOT
+from simulated import RUNTIME_LABEL, Cluster
+
+LABEL = "handler.noderuntime.dev/e-runc"
+CRD = "noderuntimeinstances.noderuntime.dev"
+
+
+@pytest.fixture
+def crds(installed: ControlPlane) -> Iterator[Path]:
+    """The directory of the CRDs, which are established again at the end."""
+    yield ROOT / "crds"
+    establish(installed)
+
+
+def establish(plane: ControlPlane) -> None:
+    plane.kubectl("apply", "-f", str(ROOT / "crds"))
+    plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(ROOT / "crds"))
+
+
+def test_lost_crd_removes_nothing_from_running_pods(cluster: Cluster, crds: Path) -> None:
+    cluster.node("e1", "e")
+    cluster.runtime("e", "e")
+    eventually(lambda: cluster.instance("e1"), "no instance")
+    cluster.report("e1", "Ready", e_runc=("Ready", ""))
+    eventually(lambda: cluster.has("e", "Ready", "True", "AllNodesReady"), "never Ready")
+    cluster.pod("survivor", "e1", "e-runc")
+
+    cluster.plane.kubectl("delete", "crd", CRD)
+    cluster.plane.kubectl("delete", "nr", "e", "--wait=false")
+    eventually(lambda: cluster.has("e", "Progressing", "True", "PodsStillRunning"), "pods do not hold it")
+    assert cluster.labels("e1").items() >= {RUNTIME_LABEL: "e", LABEL: "true"}.items()
+    assert cluster.plane.get("daemonset", "noderuntime-agent-e", "-n", NAMESPACE)
+    assert cluster.plane.get("runtimeclass", "e-runc")
+
+    cluster.delete_pod("survivor")
+    eventually(lambda: cluster.has("e", "Degraded", "True", "Refused"), "the missing CRD is not reported")
+    assert cluster.labels("e1")[RUNTIME_LABEL] == "e"
+    assert cluster.plane.get("daemonset", "noderuntime-agent-e", "-n", NAMESPACE)
+
+    establish(cluster.plane)
+    eventually(lambda: cluster.instance("e1"), "the lost instance is not restored", 90)
+    assert cluster.instance("e1")["spec"]["state"] == "Removed"
+    assert cluster.labels("e1")[RUNTIME_LABEL] == "e"
+    cluster.report("e1", "Removed", kubelet="Upstream")
+    eventually(lambda: RUNTIME_LABEL not in cluster.labels("e1"), "the node keeps its claim")
