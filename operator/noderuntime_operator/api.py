@@ -26,6 +26,9 @@ OWNER_LABEL = f"{GROUP}/runtime"
 HANDLER_LABEL_PREFIX = f"handler.{GROUP}/"
 """On a node, ``handler.noderuntime.dev/<name>=true``: a canary sandbox of this handler started there."""
 
+REMOVING_LABEL = f"{GROUP}/removing"
+"""On a RuntimeClass: it is being removed. An admission policy of the chart rejects new pods of the class."""
+
 RESTORED_ANNOTATION = f"{GROUP}/restored"
 """On an instance that replaces a lost one: only the agent's report proves that its node was cleaned up."""
 
@@ -241,6 +244,17 @@ class NodeRuntimeStatus(Model):
     ) = None
     updated_nodes: (
         Annotated[int, Field(ge=0, description="Nodes whose agent has applied the newest spec.")] | None
+    ) = None
+    unreachable_nodes: (
+        Annotated[
+            int,
+            Field(
+                ge=0,
+                description="Nodes with noderuntime that have not been Ready for more than a minute: a change"
+                " or a removal waits until they return or their Node is deleted.",
+            ),
+        ]
+        | None
     ) = None
     conditions: (
         Annotated[list[Condition], Field(max_length=16, json_schema_extra=list_map("type"))] | None

@@ -1,6 +1,7 @@
 """Apply a Plan to the cluster, in an order that can be interrupted at any point.
 
-First create and update RuntimeClasses, DaemonSet and instances, then change labels, then delete.
+First close RuntimeClasses that are to be removed, then create and update RuntimeClasses, DaemonSet and
+instances, then change labels, then delete.
 """
 
 from __future__ import annotations
@@ -37,11 +38,13 @@ async def apply(
 
     Raises KubeError at the first refused request; the next reconciliation plans the rest again.
     """
+    for name, labels in plan.class_labels.items():
+        await _patch_labels(kube, "RuntimeClass", name, dict(labels))
     if plan.serve:
         await _apply_shared(kube, runtime, cluster, agent)
     written = await _write_instances(kube, cluster, plan)
     for name, labels in plan.labels.items():
-        await _patch_labels(kube, name, dict(labels))
+        await _patch_labels(kube, "Node", name, dict(labels))
     await _prune(kube, runtime, plan)
     return written
 
@@ -85,10 +88,10 @@ async def _write_instances(kube: Kube, cluster: ClusterState, plan: Plan) -> dic
     return written
 
 
-async def _patch_labels(kube: Kube, node: str, labels: Json) -> None:
-    """Change the labels of a node, if it still exists."""
+async def _patch_labels(kube: Kube, kind: str, name: str, labels: Json) -> None:
+    """Change the labels of an object, if it still exists."""
     try:
-        await kube.patch("Node", node, {"metadata": {"labels": labels}})
+        await kube.patch(kind, name, {"metadata": {"labels": labels}})
     except KubeError as error:
         if error.status != 404:
             raise

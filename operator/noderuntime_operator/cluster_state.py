@@ -6,7 +6,7 @@ The operator holds thousands of nodes in memory, so a view keeps no reference to
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from noderuntime_operator.api import (
@@ -123,6 +123,8 @@ class RuntimeClassView:
     uid: str = ""
     node_selector: frozenset[str] = frozenset()
     """The keys of scheduling.nodeSelector."""
+    removing: bool = False
+    """Whether new pods of the class are rejected."""
 
     @property
     def is_unbound(self) -> bool:
@@ -139,6 +141,19 @@ class DaemonSetView:
 
     name: str
     owner: str
+    unavailable: int = 0
+    """Nodes on which the agent's pod should run and is not Ready."""
+
+
+@dataclass(frozen=True)
+class ImagePullView:
+    """An agent's pod whose image the kubelet cannot pull: the kubelet's reason and message."""
+
+    runtime: str
+    node: str
+    image: str
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -149,9 +164,11 @@ class PodView:
     name: str
     node: str
     runtime_class: str
+    owner: str = ""
+    """Kind and name of the controller that would create the pod again, if any."""
 
     def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
+        return f"{self.namespace}/{self.name}" + (f" (of {self.owner})" if self.owner else "")
 
 
 @dataclass(frozen=True)
@@ -163,10 +180,12 @@ class ClusterState:
     runtime_classes: Mapping[str, RuntimeClassView] = field(default_factory=dict)
     daemon_sets: Mapping[str, DaemonSetView] = field(default_factory=dict)
     pods: tuple[PodView, ...] = ()
+    image_pulls: tuple[ImagePullView, ...] = ()
+    """The failed pulls; observed only while a DaemonSet of agents has unavailable pods."""
 
-    def with_pods(self, pods: Iterable[PodView]) -> ClusterState:
-        """Return this state with the pods."""
-        return replace(self, pods=tuple(pods))
+    def image_pulls_of(self, runtime: str) -> tuple[ImagePullView, ...]:
+        """Return the failed pulls of a NodeRuntime's agents."""
+        return tuple(pull for pull in self.image_pulls if pull.runtime == runtime)
 
     def pods_on(self, nodes: Iterable[str], handlers: Iterable[str]) -> list[PodView]:
         """Return the pods on these nodes that use these handlers, through any RuntimeClass of the cluster."""

@@ -25,6 +25,7 @@ TIMEOUT_SECONDS = 30
 _COLLECTIONS = {
     "Node": "/api/v1/nodes",
     "Pod": "/api/v1/pods",
+    "AgentPod": "/api/v1/namespaces/{namespace}/pods",
     "Event": "/api/v1/namespaces/default/events",
     "RuntimeClass": "/apis/node.k8s.io/v1/runtimeclasses",
     "DaemonSet": "/apis/apps/v1/namespaces/{namespace}/daemonsets",

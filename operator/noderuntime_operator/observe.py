@@ -8,12 +8,13 @@ empty one. Pods are too many to cache; they are listed only when they matter.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
 from noderuntime_operator.api import (
     OWNER_LABEL,
+    REMOVING_LABEL,
     RESTORED_ANNOTATION,
     InstanceSpec,
     InstanceStatus,
@@ -23,12 +24,14 @@ from noderuntime_operator.api import (
 from noderuntime_operator.cluster_state import (
     ClusterState,
     DaemonSetView,
+    ImagePullView,
     InstanceView,
     NodeView,
     PodView,
     RuntimeClassView,
     RuntimeView,
 )
+from noderuntime_operator.desired import daemon_set_name
 from noderuntime_operator.kube import Kube
 from noderuntime_operator.rollout import nodes_to_search
 
@@ -40,6 +43,9 @@ Index = Mapping[str, Collection[View]]
 ONE_BY_ONE = 20
 """For at most this many nodes the pods are listed node by node; for more, all pods are listed at once."""
 
+_PULL_FAILURES = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
+)
 _FINISHED = frozenset({"Succeeded", "Failed"})
 
 
@@ -75,7 +81,18 @@ async def observe(kube: Kube, caches: Caches, runtime: RuntimeView) -> ClusterSt
     pods: list[PodView] = []
     for selector in selectors:
         pods += [view async for body in kube.list("Pod", selector) if (view := pod_view(body))]
-    return cluster.with_pods(pods)
+    pulls: list[ImagePullView] = []
+    if starting_agents(runtime, cluster):
+        found_by = f"{OWNER_LABEL}={runtime.name}"
+        bodies = kube.list("AgentPod", "status.phase=Pending", found_by)
+        pulls = [pull async for body in bodies if (pull := image_pull_view(body))]
+    return replace(cluster, pods=tuple(pods), image_pulls=tuple(pulls))
+
+
+def starting_agents(runtime: RuntimeView, cluster: ClusterState) -> int:
+    """Return the number of agents that should run and are not Ready."""
+    found = cluster.daemon_sets.get(daemon_set_name(runtime.name))
+    return found.unavailable if found else 0
 
 
 def _views(index: Index[View]) -> dict[str, View]:
@@ -126,19 +143,38 @@ def runtime_class_view(body: Body) -> RuntimeClassView:
     """Return the view of a RuntimeClass."""
     meta = body["metadata"]
     scheduling = body.get("scheduling") or {}
+    labels = meta.get("labels") or {}
     return RuntimeClassView(
         name=meta["name"],
         handler=body["handler"],
-        owner=(meta.get("labels") or {}).get(OWNER_LABEL),
+        owner=labels.get(OWNER_LABEL),
         uid=meta["uid"],
         node_selector=frozenset(scheduling.get("nodeSelector") or ()),
+        removing=REMOVING_LABEL in labels,
     )
 
 
 def daemon_set_view(body: Body) -> DaemonSetView:
     """Return the view of a DaemonSet of agents."""
     meta = body["metadata"]
-    return DaemonSetView(meta["name"], (meta.get("labels") or {}).get(OWNER_LABEL, ""))
+    unavailable = (body.get("status") or {}).get("numberUnavailable") or 0
+    return DaemonSetView(meta["name"], (meta.get("labels") or {}).get(OWNER_LABEL, ""), unavailable)
+
+
+def image_pull_view(body: Body) -> ImagePullView | None:
+    """Return the failed pull of an agent's pod, or None."""
+    statuses = (body.get("status") or {}).get("containerStatuses") or ()
+    for found in statuses:
+        waiting = (found.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") in _PULL_FAILURES:
+            return ImagePullView(
+                runtime=body["metadata"]["labels"][OWNER_LABEL],
+                node=body["spec"].get("nodeName", ""),
+                image=found["image"],
+                reason=waiting["reason"],
+                message=waiting.get("message", ""),
+            )
+    return None
 
 
 def pod_view(body: Body) -> PodView | None:
@@ -148,4 +184,11 @@ def pod_view(body: Body) -> PodView | None:
         return None
     if (body.get("status") or {}).get("phase") in _FINISHED:
         return None
-    return PodView(meta["namespace"], meta["name"], spec["nodeName"], spec["runtimeClassName"])
+    owners = (f"{o['kind']} {o['name']}" for o in meta.get("ownerReferences") or () if o.get("controller"))
+    return PodView(
+        namespace=meta["namespace"],
+        name=meta["name"],
+        node=spec["nodeName"],
+        runtime_class=spec["runtimeClassName"],
+        owner=next(owners, ""),
+    )

@@ -16,7 +16,7 @@ from noderuntime_operator.apply import add_finalizer, apply, drop_finalizer, wri
 from noderuntime_operator.cluster_state import ClusterState, RuntimeView
 from noderuntime_operator.events import post_events
 from noderuntime_operator.kube import Kube, KubeError
-from noderuntime_operator.observe import Caches, observe
+from noderuntime_operator.observe import Caches, observe, starting_agents
 from noderuntime_operator.rollout import Plan, nodes_to_search, plan
 from noderuntime_operator.settings import AgentSettings
 from noderuntime_operator.status import status
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 DISTANCE = 0.5
 HELD_SECONDS = 5.0
 """Interval while something waits for pods to end: pods are not watched."""
+STARTING_SECONDS = 15.0
+"""Interval while agents' pods are not Ready: a failed pull of their image is not watched."""
 UNSETTLED_SECONDS = 60.0
 """Interval while a NodeRuntime is not Ready: timeouts cause no event."""
 RESYNC_SECONDS = 600.0
@@ -113,9 +115,7 @@ class Reconciler:
         if todo.finished:
             await drop_finalizer(self._kube, runtime)
         await self._catch_up(written)
-        settled = RESYNC_SECONDS if new.ready_nodes == new.desired_nodes else UNSETTLED_SECONDS
-        pause = HELD_SECONDS if nodes_to_search(runtime, cluster) else settled
-        return pause * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, needs no secrecy
+        return _pause(runtime, cluster, new) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, needs no secrecy
 
     async def _report(
         self, runtime: RuntimeView, cluster: ClusterState, todo: Plan, refusal: str = ""
@@ -135,6 +135,15 @@ class Reconciler:
                 if known is not None and known.generation >= generation:
                     break
                 await asyncio.sleep(0.02)
+
+
+def _pause(runtime: RuntimeView, cluster: ClusterState, new: NodeRuntimeStatus) -> float:
+    """Return the seconds until the next reconciliation, if no event comes earlier."""
+    if nodes_to_search(runtime, cluster):
+        return HELD_SECONDS
+    if starting_agents(runtime, cluster):
+        return STARTING_SECONDS
+    return RESYNC_SECONDS if new.ready_nodes == new.desired_nodes else UNSETTLED_SECONDS
 
 
 class _Gone(Exception):

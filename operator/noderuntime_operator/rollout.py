@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from noderuntime_operator.api import (
     HANDLER_LABEL_PREFIX,
     OWNER_LABEL,
+    REMOVING_LABEL,
     InstanceHandler,
     InstanceSpec,
     InstanceStatus,
@@ -65,6 +66,8 @@ class Plan:
     """Nodes that must change but exceed maxUnavailable or are not Ready."""
     labels: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
     delete_instances: tuple[str, ...] = ()
+    class_labels: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
+    """RuntimeClasses to close for new pods, or to open again."""
     delete_classes: tuple[str, ...] = ()
     serve: bool = True
     """Whether the RuntimeClasses and the DaemonSet must exist."""
@@ -109,7 +112,12 @@ def plan(runtime: RuntimeView, cluster: ClusterState) -> Plan:
     pods = cluster.pods_on(mine, offered)
     if runtime.deleting and pods:
         labels = _staying_labels(mine, cluster, offered)
-        return Plan(selected=frozenset(mine), holding=tuple(pods), labels=labels)
+        return Plan(
+            selected=frozenset(mine),
+            holding=tuple(pods),
+            labels=labels,
+            class_labels=_class_labels(runtime, cluster),
+        )
     selected = frozenset() if runtime.deleting else _selected(runtime, cluster)
     held = {pod.node for pod in pods} - selected
     leaving = mine.keys() - selected - held
@@ -147,6 +155,7 @@ def plan(runtime: RuntimeView, cluster: ClusterState) -> Plan:
                 if mine[name].removed and cluster.nodes[name].claimed_by != runtime.name
             )
         ),
+        class_labels=_class_labels(runtime, cluster),
         delete_classes=tuple(name for name in _leaving_classes(runtime, cluster) if name not in used),
         serve=not runtime.deleting,
         delete_daemon_set=runtime.deleting and not _has_instances(runtime.name, cluster),
@@ -187,6 +196,19 @@ def _leaving_classes(runtime: RuntimeView, cluster: ClusterState) -> list[str]:
         for known in cluster.runtime_classes.values()
         if known.owner == runtime.name and (known.name, known.handler) not in wanted
     ]
+
+
+def _class_labels(runtime: RuntimeView, cluster: ClusterState) -> dict[str, dict[str, str | None]]:
+    """Return the label changes that close leaving RuntimeClasses for new pods, and open required ones.
+
+    A class exists until no pod uses it: the kubelet looks it up when it restarts a container.
+    """
+    leaving = _leaving_classes(runtime, cluster)
+    return {
+        known.name: {REMOVING_LABEL: "true" if known.name in leaving else None}
+        for known in cluster.runtime_classes.values()
+        if known.owner == runtime.name and known.removing != (known.name in leaving)
+    }
 
 
 def _foreign_classes(runtime: RuntimeView, cluster: ClusterState) -> tuple[str, ...]:
@@ -259,7 +281,8 @@ def _within_budget(
 ) -> tuple[dict[str, InstanceSpec], dict[str, InstanceSpec], frozenset[str]]:
     """Split the instances to write into (create, update, waiting).
 
-    A node that is already changing can be updated again. Of the others Ready nodes come first, and no
+    A node that is already changing can be updated again. One that is off is not counted: its agent has
+    not read the change, so the change did not break it. Of the others Ready nodes come first, and no
     instance is created for a node that is not Ready: it may never come back.
     """
     changed = {
@@ -268,7 +291,8 @@ def _within_budget(
         if name not in mine or mine[name].lost or mine[name].spec != spec
     }
     moving = {name for name, instance in mine.items() if instance.moving}
-    budget = max(0, runtime.spec.update_strategy.max_unavailable - len(moving))
+    off = {name for name in moving if not cluster.nodes[name].ready and not mine[name].observed}
+    budget = max(0, runtime.spec.update_strategy.max_unavailable - len(moving - off))
     queue = sorted(
         (not cluster.nodes[name].ready, name)
         for name in changed - moving

@@ -8,12 +8,18 @@ pods or RuntimeClasses.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from noderuntime_operator.api import Condition, FailingNode, NodeRuntimeStatus
-from noderuntime_operator.cluster_state import ClusterState, InstanceView, NodeView, RuntimeView
+from noderuntime_operator.cluster_state import (
+    ClusterState,
+    ImagePullView,
+    InstanceView,
+    NodeView,
+    RuntimeView,
+)
 from noderuntime_operator.rollout import Plan, instances_of
 
 NAMED = 10
@@ -47,7 +53,10 @@ def status(
     """
     mine = instances_of(runtime, cluster)
     nodes = sorted(plan.selected)
-    failing = [found for name in nodes if (found := _failure(name, plan, cluster, now))]
+    concerned = sorted(plan.selected | mine.keys())
+    failing = [found for name in concerned if (found := _failure(name, plan, cluster, now))]
+    unreachable = [name for name in sorted(mine) if _is_absent(cluster.nodes[name], now)]
+    pulls = cluster.image_pulls_of(runtime.name)
     broken = {found.name for found in failing} | {name for name in nodes if not cluster.nodes[name].ready}
     changing = plan.update.keys() | plan.waiting | plan.mode_held | plan.closing
     updated = [name for name in nodes if name in mine and mine[name].observed and name not in changing]
@@ -56,21 +65,22 @@ def status(
     elsewhere = [name for name in ready if mine[name].kubelet_elsewhere]
     verdicts = (
         _ready(runtime, plan, counts, failing, elsewhere),
-        _progressing(runtime, plan, mine.values()),
-        _degraded(plan, failing, refusal),
+        _progressing(runtime, plan, mine, unreachable),
+        _degraded(plan, failing, refusal, unreachable if runtime.deleting else (), pulls),
     )
     return NodeRuntimeStatus(
         observed_generation=runtime.generation,
         desired_nodes=len(nodes),
         ready_nodes=len(ready),
         updated_nodes=len(updated),
+        unreachable_nodes=len(unreachable),
         conditions=[_condition(verdict, runtime, now) for verdict in verdicts],
         failing_nodes=failing[:NAMED],
     )
 
 
 def _failure(name: str, plan: Plan, cluster: ClusterState, now: datetime) -> FailingNode | None:
-    """Return why a selected node fails, or None if it is Ready or still changing."""
+    """Return why a node fails, or None if it is Ready or still changing."""
     if name in plan.conflicts:
         other = plan.conflicts[name]
         return _failing(name, "ClaimedByOther", f"node {name} belongs to NodeRuntime {other}")
@@ -152,15 +162,22 @@ def _ready(
     return Verdict("Ready", False, reason, message)
 
 
-def _progressing(runtime: RuntimeView, plan: Plan, instances: Iterable[InstanceView]) -> Verdict:
+def _progressing(
+    runtime: RuntimeView, plan: Plan, mine: Mapping[str, InstanceView], unreachable: Sequence[str]
+) -> Verdict:
     """Return the condition Progressing: what is changing, or waits to change."""
     if plan.holding:
         return Verdict("Progressing", True, "PodsStillRunning", _held(runtime, plan))
     written = {*plan.create, *plan.update, *plan.closing}
-    moving = sorted(written | {i.name for i in instances if i.moving and i.status.phase != "Failed"})
+    changing = {i.name for i in mine.values() if i.moving and i.status.phase != "Failed"}
+    moving = sorted(written | changing)
+    if runtime.deleting and unreachable and mine.keys() <= set(unreachable):
+        return Verdict("Progressing", True, "UnreachableNodes", _unreachable(unreachable))
     if runtime.deleting:
-        names = _list([*moving, *sorted(plan.waiting)])
-        return Verdict("Progressing", True, "Removing", f"removing noderuntime from nodes: {names or 'none'}")
+        names = _list(sorted({*moving, *plan.waiting} - set(unreachable)))
+        also = f"; {_unreachable(unreachable)}" if unreachable else ""
+        message = f"removing noderuntime from nodes: {names or 'none'}{also}"
+        return Verdict("Progressing", True, "Removing", message)
     if moving:
         wait = f"; {len(plan.waiting)} more wait" if plan.waiting else ""
         return Verdict("Progressing", True, "NodesChanging", f"changing: {_list(moving)}{wait}")
@@ -171,18 +188,29 @@ def _progressing(runtime: RuntimeView, plan: Plan, instances: Iterable[InstanceV
     return Verdict("Progressing", False, "Complete", "all nodes are up to date")
 
 
-def _degraded(plan: Plan, failing: Sequence[FailingNode], refusal: str) -> Verdict:
-    """Return the condition Degraded: a refused request, a foreign RuntimeClass, or failing nodes."""
-    if refusal:
-        message = f"the API server refused a request: {_one_line(refusal)}"
-        return Verdict("Degraded", True, "Refused", message)
-    if plan.foreign_classes:
-        return Verdict("Degraded", True, "RuntimeClassConflict", _foreign(plan))
-    if failing:
-        ((reason, _),) = Counter(node.reason for node in failing).most_common(1)
-        return Verdict("Degraded", True, reason, _nodes(failing))
-    if plan.unbound_classes:
-        return Verdict("Degraded", True, "RuntimeClassConflict", _unbound(plan))
+def _degraded(
+    plan: Plan,
+    failing: Sequence[FailingNode],
+    refusal: str,
+    unreachable: Sequence[str],
+    pulls: Sequence[ImagePullView],
+) -> Verdict:
+    """Return the condition Degraded: what needs a user's attention, the most general cause first.
+
+    unreachable names the nodes that hold a deletion.
+    """
+    common = Counter(node.reason for node in failing).most_common(1)
+    causes = (
+        ("Refused", f"the API server refused a request: {_one_line(refusal)}" if refusal else ""),
+        ("RuntimeClassConflict", _foreign(plan) if plan.foreign_classes else ""),
+        ("UnreachableNodes", _unreachable(unreachable) if unreachable else ""),
+        ("AgentImagePull", _pulls(pulls) if pulls else ""),
+        (common[0][0] if common else "", _nodes(failing)),
+        ("RuntimeClassConflict", _unbound(plan) if plan.unbound_classes else ""),
+    )
+    for reason, message in causes:
+        if message:
+            return Verdict("Degraded", True, reason, message)
     return Verdict("Degraded", False, "AsExpected", "no node has failed")
 
 
@@ -194,6 +222,19 @@ def _held(runtime: RuntimeView, plan: Plan) -> str:
         blocked = f"kubelet.mode {mode} is not applied to nodes with such pods ({nodes}): "
     text = f"{len(pods)} pods still use handlers of this NodeRuntime; delete them first: {_list(pods)}"
     return blocked + text
+
+
+def _unreachable(nodes: Sequence[str]) -> str:
+    return (
+        f"the removal waits for {len(nodes)} unreachable nodes, until they are Ready or their Node objects"
+        f" are deleted: {_list(nodes)}"
+    )
+
+
+def _pulls(pulls: Sequence[ImagePullView]) -> str:
+    first, nodes = pulls[0], sorted({pull.node for pull in pulls})
+    message = f"the image {first.image} of the agents cannot be pulled on {len(nodes)} nodes: {_list(nodes)}"
+    return f"{message}: {first.reason}: {_one_line(first.message)}"
 
 
 def _foreign(plan: Plan) -> str:

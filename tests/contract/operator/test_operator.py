@@ -236,7 +236,7 @@ def test_operator_can_change_only_its_labels_of_a_node(cluster: Cluster) -> None
 
 
 def test_admission_policies_have_no_type_errors(installed: ControlPlane) -> None:
-    for name in ("noderuntime-agent", "noderuntime-operator"):
+    for name in ("noderuntime-agent", "noderuntime-operator", "noderuntime-removing"):
         eventually(
             lambda name=name: (
                 "typeChecking" in installed.get("validatingadmissionpolicy", name).get("status", {})

@@ -90,9 +90,13 @@ def world(
 
 
 def runtime_class(
-    name: str = "runc", handler: str = "runc", owner: str | None = "rt", selects: Iterable[str] = ()
+    name: str = "runc",
+    handler: str = "runc",
+    owner: str | None = "rt",
+    selects: Iterable[str] = (),
+    removing: bool = False,
 ) -> RuntimeClassView:
-    return RuntimeClassView(name, handler, owner, f"uid-{name}", frozenset(selects))
+    return RuntimeClassView(name, handler, owner, f"uid-{name}", frozenset(selects), removing)
 
 
 def pod(name: str = "user", on: str = "n1", of: str = "runc") -> PodView:
