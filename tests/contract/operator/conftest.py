@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
-from control_plane import ControlPlane, eventually, free_port, running, stop
+from control_plane import ControlPlane, free_port, running, stop
 from release import NAMESPACE, ROOT, Operator, render
 from simulated import Cluster
 
@@ -41,17 +39,12 @@ def operator(installed: ControlPlane, tmp_path_factory: pytest.TempPathFactory) 
     kubeconfig.write_text(installed.kubeconfig.read_text().replace("token: admin", f"token: {token}"))
     agent = {"namespace": NAMESPACE, "image": "example.test/noderuntime:test"}
     env = {**os.environ, "KUBECONFIG": str(kubeconfig), "NODERUNTIME_AGENT": json.dumps(agent)}
-    port = free_port()
-    log = directory / "operator.log"
-    with log.open("wb") as sink:
-        command = [sys.executable, "-m", "noderuntime_operator", "--health-port", str(port)]
-        process = subprocess.Popen(command, env=env, stdout=sink, stderr=subprocess.STDOUT)
-    running_operator = Operator(process, port, log)
+    started = Operator(env, free_port(), directory / "operator.log")
     try:
-        eventually(running_operator.is_up, f"the operator does not start, see {log}")
-        yield running_operator
+        started.start()
+        yield started
     finally:
-        stop(process)
+        stop(started.process)
 
 
 @pytest.fixture

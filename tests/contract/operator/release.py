@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from control_plane import tool
+from control_plane import eventually, tool
 
 ROOT = Path(__file__).parents[3]
 NAMESPACE = "noderuntime-system"
@@ -25,13 +26,21 @@ def render(*args: str) -> str:
     return done.stdout
 
 
-@dataclass(frozen=True)
+@dataclass
 class Operator:
-    """A running operator process."""
+    """An operator process, which can be started again after its end, as the Deployment does."""
 
-    process: subprocess.Popen[bytes]
+    env: dict[str, str]
     port: int
     log: Path
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def start(self) -> None:
+        """Start the process and wait until it reconciles."""
+        command = [sys.executable, "-m", "noderuntime_operator", "--health-port", str(self.port)]
+        with self.log.open("ab") as sink:
+            self.process = subprocess.Popen(command, env=self.env, stdout=sink, stderr=subprocess.STDOUT)
+        eventually(self.is_up, f"the operator does not start, see {self.log}")
 
     def health(self) -> dict[str, Any]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=5) as answer:

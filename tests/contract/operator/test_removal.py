@@ -33,7 +33,7 @@ def test_deletion_rejects_new_pods_of_the_class(serving: Cluster) -> None:
 
     def refusal() -> str:
         arguments = ("--image=example.test/x", "--restart=Never", "--dry-run=server")
-        override = '--overrides={"spec":{"runtimeClassName":"u-runc"}}'
+        override = '--overrides={"apiVersion":"v1","spec":{"runtimeClassName":"u-runc"}}'
         return serving.plane.kubectl("run", "new", *arguments, override, check=False)
 
     expected = "RuntimeClass u-runc is being removed with its handler or NodeRuntime; it takes no new pods"
@@ -63,7 +63,7 @@ def test_deletion_names_a_node_that_is_off(serving: Cluster) -> None:
     eventually(lambda: not serving.instance("u1"), "the instance of a deleted node stays")
 
 
-def test_image_that_cannot_be_pulled_is_reported_within_a_minute(serving: Cluster) -> None:
+def test_failed_image_pull_is_reported_within_a_minute(serving: Cluster) -> None:
     agents = ("-n", NAMESPACE, "-l", f"{RUNTIME_LABEL}=u")
     eventually(lambda: serving.plane.get("pods", "", *agents)["items"], "no agent's pod")
     (agent,) = serving.plane.get("pods", "", *agents)["items"]

@@ -106,7 +106,7 @@ def test_nodes_that_are_off_do_not_hold_up_the_others() -> None:
     assert plan(runtime(), world(*broken, node("n2", claimed=None))).create == {}
 
 
-def test_image_that_cannot_be_pulled_is_reported_while_nodes_stay_ready() -> None:
+def test_failed_image_pull_is_reported_while_nodes_stay_ready() -> None:
     waiting = {"reason": "ErrImagePull", "message": "manifest\nunknown"}
     found = image_pull_view(
         {**body(), "status": {"containerStatuses": [{"image": "x:2", "state": {"waiting": waiting}}]}}
