@@ -74,7 +74,7 @@ def test_mode_changes_after_the_handler_labels_are_removed() -> None:
     assert plan(runtime(MANUAL), world(node("n1"), written, runtime_class())).labels == {}
 
 
-def test_pod_scheduled_before_the_mode_change_restores_the_labels() -> None:
+def test_pod_scheduled_before_a_mode_change_restores_the_labels() -> None:
     found = plan(runtime(MANUAL), world(node("n1"), ready(), runtime_class(), pod()))
     assert (found.update, found.labels) == ({}, {"n1": {RUNC_LABEL: "true"}})
 

@@ -218,6 +218,6 @@ def test_restored_instance_waits_for_the_agents_report() -> None:
     assert found.labels == {"n1": {OWNER_LABEL: None}}
 
 
-def test_instances_without_known_nodes_block_the_end_of_a_deletion() -> None:
+def test_instances_without_known_nodes_block_a_deletions_end() -> None:
     found = plan(runtime(deleting=True), world(instance("n1"), daemon_set=True))
     assert (found.delete_daemon_set, found.finished) == (False, False)
