@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -290,18 +291,50 @@ def test_a_reload_changes_registries_and_pinned_images(site: Site, kubelet: Kube
     drop_in = site.daemon.config.parent / "conf.d/50-images.toml"
     drop_in.parent.mkdir(exist_ok=True)
     drop_in.write_text(f"[images]\npinned = ['{name}']\ncerts_dirs = ['{elsewhere.parent}']\n")
-    written = len(site.daemon.log.read_text())
     try:
-        site.daemon.reload()
-        wait_until(lambda: "configuration reloaded" in site.daemon.log.read_text()[written:], "the reload")
+        _reload(site)
         _pull(kubelet, name)
         assert _status(kubelet, name).image.pinned
     finally:
         drop_in.unlink()
-        written = len(site.daemon.log.read_text())
-        site.daemon.reload()
-    wait_until(lambda: "configuration reloaded" in site.daemon.log.read_text()[written:], "the way back")
+        _reload(site)
     assert not _status(kubelet, name).image.pinned
+
+
+def test_status_names_a_handler_that_hangs(site: Site, kubelet: Kubelet, tmp_path: Path) -> None:
+    program, began = tmp_path / "hangs", tmp_path / "began"
+    program.write_text(f"#!/bin/sh\necho $$ >> {began}\nexec sleep 1000\n")
+    program.chmod(0o755)
+    drop_in = site.daemon.config.parent / "conf.d/60-hangs.toml"
+    drop_in.parent.mkdir(exist_ok=True)
+    drop_in.write_text(f"[handlers.hangs]\ntype = 'oci'\npath = '{program}'\n")
+    try:
+        _reload(site)
+        asked = time.monotonic()
+        status = kubelet.node_status()
+        assert time.monotonic() - asked < 4, "the deadline of a probe is 3 s"
+        asked = time.monotonic()
+        status = kubelet.node_status()
+        assert time.monotonic() - asked < 1, "the last known answer"
+    finally:
+        drop_in.unlink()
+        _reload(site)
+    conditions = {one.type: one for one in status.status.conditions}
+    assert conditions["RuntimeReady"].status
+    assert not conditions["HandlersReady"].status
+    assert conditions["HandlersReady"].message == "hangs: handler hangs did not answer within 3 s"
+    runc = next(one for one in status.runtime_handlers if one.name == "runc")
+    assert runc.features.recursive_read_only_mounts
+    pids = [int(pid) for pid in began.read_text().split()]
+    assert len(pids) == 1
+    wait_until(lambda: not Path(f"/proc/{pids[0]}").exists(), "the program that hung is killed")
+    assert all(one.status for one in kubelet.node_status().status.conditions)
+
+
+def _reload(site: Site) -> None:
+    written = len(site.daemon.log.read_text())
+    site.daemon.reload()
+    wait_until(lambda: "configuration reloaded" in site.daemon.log.read_text()[written:], "the reload")
 
 
 def test_images_and_pods_survive_a_restart(site: Site, kubelet: Kubelet) -> None:
