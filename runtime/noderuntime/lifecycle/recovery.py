@@ -134,7 +134,7 @@ def _is_pinned(parts: Parts, sandbox: Sandbox, mounted: Set[Path]) -> bool:
 
 
 async def _tear_down_pod(parts: Parts, sandbox: Sandbox) -> None:
-    """Tear down those containers of a sandbox that have no monitor, then the sandbox if it is not ready.
+    """Tear down those containers of a sandbox that no monitor watches, then the sandbox if it is not ready.
 
     A checkpoint of a live container that was cut off is given up; an update is done again.
     """
@@ -142,7 +142,7 @@ async def _tear_down_pod(parts: Parts, sandbox: Sandbox) -> None:
         *(
             _attempt(parts, container, partial(_tear_down_container, parts, sandbox, container))
             for container in parts.ledger.containers.of(sandbox.id)
-            if not container.released_at and not (container.visible and container.monitor)
+            if not container.released_at and not _is_watched(container)
         ),
         name="tear down a container",
     )
@@ -153,6 +153,14 @@ async def _tear_down_pod(parts: Parts, sandbox: Sandbox) -> None:
             await _attempt(parts, container, partial(finish_update, parts, container))
     if not sandbox.ready and not sandbox.released_at:
         await _attempt(parts, sandbox, partial(_tear_down_sandbox, parts, sandbox))
+
+
+def _is_watched(container: Container) -> bool:
+    """Tell whether the supervisor tears a container down, because its monitor ends with it.
+
+    A container that is recorded as not started can still run: the daemon died during its start.
+    """
+    return container.visible and container.monitor is not None and not container.start_error
 
 
 async def _tear_down_container(parts: Parts, sandbox: Sandbox, container: Container) -> None:

@@ -186,6 +186,7 @@ async def test_recover_fails_an_interrupted_start(node):
     assert is_dead(call)
     now = await state(node, container)
     assert (now.state, now.exit_code, now.reason) == (api_pb2.CONTAINER_EXITED, 128, "StartError")
+    assert container not in node.world.runtime
     await remove_container(node.parts, container)
     assert not node.world.snapshots
 

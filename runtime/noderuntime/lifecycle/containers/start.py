@@ -54,14 +54,14 @@ async def _start(parts: Parts, container: Container) -> None:
 
 
 async def fail_start(parts: Parts, container: Container, why: str) -> None:
-    """Record that a container never ran, and end what there is of it; the background repeats that."""
+    """Record that a container never ran, and kill it; the background repeats a kill that fails."""
     await record_start_failure(parts, container, why)
     try:
         await kill(parts, container)
     except NoderuntimeError as error:
         _log.warning("container that did not start was not killed", container=container.id, error=error)
-    what = f"end container {container.id}"
-    parts.work.background(parts.retries.attempt(what, partial(settle, parts, container)), name=what)
+        what = f"end container {container.id}"
+        parts.work.background(parts.retries.attempt(what, partial(settle, parts, container)), name=what)
 
 
 async def record_start_failure(parts: Parts, container: Container, why: str) -> None:
