@@ -110,8 +110,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    Cluster("switch").down()  # what a run that was killed may have left
-    with Cluster("switch") as found:
+    Cluster("systemd").down()  # what a run that was killed may have left
+    with Cluster("systemd") as found:
         yield found
     assert found.leftovers() == []
 
