@@ -27,10 +27,11 @@ _RELAY = """\
 #!/bin/sh
 # The bridge plugin, with a record of its calls, and with faults for which there is a file.
 cd "$(dirname "$0")"
+[ $CNI_COMMAND != GC ] || { cat > gc.new; mv gc.new gc.json; }
 echo "$CNI_COMMAND $$ $CNI_CONTAINERID" >> calls
 case $CNI_COMMAND in
 STATUS) [ ! -e sick ] || { echo '{"code": 50, "msg": "agent is away"}'; exit 1; } ;;
-GC) cat > gc.json; exit 0 ;;
+GC) exit 0 ;;
 ADD) [ ! -e slow ] || { {bridge} > /dev/null; touch hangs; exec sleep 60; } ;;
 esac
 exec {bridge}
