@@ -114,7 +114,7 @@ def test_pod_whose_seccomp_profile_hangs_is_not_made(kubelet: Kubelet, volume: P
     assert failure.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def test_log_that_hangs_is_not_reopened(kubelet: Kubelet, tmp_path: Path) -> None:
+def test_log_that_hangs_is_not_reopened_and_its_pod_is_removed(kubelet: Kubelet, tmp_path: Path) -> None:
     healthy, config = kubelet.pod_config(), kubelet.pod_config()
     main = kubelet.run_container(kubelet.run(healthy, "runc"), healthy, "main", "exec sleep 1000")
     pod = kubelet.run(config, "runc")
@@ -127,3 +127,4 @@ def test_log_that_hangs_is_not_reopened(kubelet: Kubelet, tmp_path: Path) -> Non
         with pytest.raises(grpc.RpcError) as failure:
             reopening.result()
         assert failure.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        kubelet.stop_and_remove(pod)

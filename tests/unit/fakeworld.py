@@ -186,8 +186,10 @@ class FakeHost:
     async def add_addresses(self, pin: Path, interface: str, addresses: Sequence[Address]) -> None:
         pass
 
-    async def process(self, pid: int) -> ProcessRef | None:
-        return next((process for process in self.world.processes if process.pid == pid), None)
+    async def process(self, pid: int, *, names: str = "") -> ProcessRef | None:
+        running = self.world.runtime.get(names)
+        candidates = (running.process, running.monitor) if running else () if names else self.world.processes
+        return next((one for one in candidates if one.pid == pid and one in self.world.processes), None)
 
     async def wait(self, process: ProcessRef, *, timeout: float) -> bool:
         ended = self.world.processes.get(process)

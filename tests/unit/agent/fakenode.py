@@ -339,7 +339,7 @@ class FakeHost:
     async def cgroup_pids(self, path: str) -> list[int]:
         return []
 
-    async def process(self, pid: int) -> None:
+    async def process(self, pid: int, *, names: str = "") -> None:
         return None
 
     async def unmount(self, target: Path) -> None:

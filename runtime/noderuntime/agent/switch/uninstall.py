@@ -102,12 +102,12 @@ async def _stop_daemon(context: Context) -> None:
         await context.systemd.stop(unit)
     await context.systemd.disable(layout.SERVICE, layout.SWITCH, layout.RESUME)
     for pid in monitors(context):
-        if process := await context.host.process(pid):
+        if process := await context.host.process(pid, names="conmon"):
             _log.warning("killing a leftover monitor", pid=pid)
             await context.host.kill_tree(process)
     for pid in await context.host.cgroup_pids(_CGROUP):
         if process := await context.host.process(pid):
-            await context.host.signal(process, signal.SIGKILL)
+            await context.host.signal(process, signal.SIGKILL, cgroup=_CGROUP)
             await context.host.wait(process, timeout=5)
 
 

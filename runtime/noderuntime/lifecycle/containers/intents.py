@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 from noderuntime.core.blocking import FILES
 from noderuntime.cri.v1 import api_pb2
@@ -56,10 +55,10 @@ async def end_monitor(parts: Parts, container_id: str, pids: Iterable[int] = ())
 
     It is one of ``pids`` or the process that its bundle names, if the container's ID is in its command line.
     """
-    named = parts.monitor.pid(parts.paths.container(container_id).bundle)
+    named = await FILES.run(parts.monitor.pid, parts.paths.container(container_id).bundle)
     for pid in {*pids} if named is None else {*pids, named}:
-        process = await parts.host.process(pid)
-        if process is not None and container_id in await FILES.run(_command_line, pid):
+        process = await parts.host.process(pid, names=container_id)
+        if process is not None:
             await parts.host.kill_tree(process)
 
 
@@ -77,10 +76,3 @@ async def _undo(parts: Parts, sandbox: Sandbox, container: Container) -> None:
     await parts.images.release(container.id, paths.rootfs)
     await parts.host.remove_tree(paths.bundle)
     await parts.ledger.containers.drop(container)
-
-
-def _command_line(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-    except OSError:
-        return ""

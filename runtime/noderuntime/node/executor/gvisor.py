@@ -38,6 +38,7 @@ from noderuntime.node.executor.gvisor_spec import translate
 from noderuntime.node.host.base import Conversation, Host, ProcessRef, Program
 from noderuntime.node.host.cgroup_names import scope_path
 from noderuntime.node.host.inotify import CLOSE_WRITE, DirectoryWatch
+from noderuntime.node.host.process import read_pid
 from noderuntime.node.host.words import one_line
 
 _STAND_IN = Path(__file__).with_name("gvisor_stand_in.sh")
@@ -254,8 +255,8 @@ class GvisorExecutor:
 
     async def _stand_in(self, container_id: str) -> ProcessRef | None:
         """Return the process that stands in for a container, or None if it has ended."""
-        pid = _read_number(self._bundles / container_id / "pidfile")
-        return None if pid is None else await self._host.process(pid)
+        pid = await FILES.run(read_pid, self._bundles / container_id / "pidfile")
+        return None if pid is None else await self._host.process(pid, names=container_id)
 
     def _has_state_file(self, container_id: str) -> bool:
         """Return whether runsc has a state file ``<container>_sandbox:<sandbox>.state`` (``*``: any)."""

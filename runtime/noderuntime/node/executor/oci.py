@@ -183,9 +183,11 @@ class OciExecutor:
             pid, cgroup = int(state.get("pid") or 0), str(spec["linux"]["cgroupsPath"])
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise DataLoss(f"{self.name}'s state of {container_id} is damaged") from error
-        running = pid > 0 and state.get("status") != "stopped"
         path = scope_path(cgroup) if self._systemd_cgroup else cgroup
-        return ContainerState(await self._host.process(pid) if running else None, path)
+        init = await self._host.process(pid) if pid > 0 and state.get("status") != "stopped" else None
+        if init is not None and path != "/" and pid not in await self._host.cgroup_pids(path):
+            init = None  # it has ended since, and another process has its PID
+        return ContainerState(init, path)
 
     def _target(self, container_id: str) -> Target:
         async def identify(pid: int) -> Kill:

@@ -222,8 +222,12 @@ class Host(Protocol):
         No error if there is no such interface.
         """
 
-    async def process(self, pid: int) -> ProcessRef | None:
-        """Return the identity of a running process. None if no process has the PID or it is a zombie."""
+    async def process(self, pid: int, *, names: str = "") -> ProcessRef | None:
+        """Return the identity of a running process. None if no process has the PID or it is a zombie.
+
+        None also if the command line does not contain ``names``: a PID that was written down earlier can be
+        that of another process by now.
+        """
 
     async def signal(self, process: ProcessRef, signo: int, *, cgroup: str | None = None) -> bool:
         """Send a signal through a pidfd. Return False if the process has ended.

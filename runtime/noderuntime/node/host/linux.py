@@ -112,9 +112,9 @@ class LinuxHost:
         """Add the addresses that an interface lacks."""
         await interfaces.add_addresses(pin, interface, addresses)
 
-    async def process(self, pid: int) -> ProcessRef | None:
+    async def process(self, pid: int, *, names: str = "") -> ProcessRef | None:
         """Return the identity of a running process."""
-        return processes.identify(pid)
+        return processes.identify(pid, names)
 
     async def signal(self, process: ProcessRef, signo: int, *, cgroup: str | None = None) -> bool:
         """Send a signal through a pidfd."""

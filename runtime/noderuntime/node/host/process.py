@@ -43,8 +43,11 @@ def read_pid(file: Path) -> int | None:
     return pid if pid > 0 else None
 
 
-def identify(pid: int) -> ProcessRef | None:
-    """Return the identity of the process with a PID, or None if there is none or it is a zombie."""
+def identify(pid: int, names: str = "") -> ProcessRef | None:
+    """Return the identity of the process with a PID, or None if there is none or it is a zombie.
+
+    None also if its command line does not contain ``names``.
+    """
     pidfd = open_pidfd(pid)
     if pidfd is None:  # also for the ID of a thread, which has a directory in /proc too
         return None
@@ -52,6 +55,8 @@ def identify(pid: int) -> ProcessRef | None:
     with os_errors(f"look up process {pid}"):
         try:
             stat = Path(f"/proc/{pid}/stat").read_bytes()
+            if names and os.fsencode(names) not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return None
         except (FileNotFoundError, ProcessLookupError):
             return None
     fields = stat[stat.rindex(b")") + 2 :].split()

@@ -163,7 +163,7 @@ class ConmonMonitor:
     async def _identify(self, bundle: Path) -> ProcessRef | None:
         """Identify the daemonized conmon. None if it has ended."""
         pid = await FILES.run(self.pid, bundle)
-        return None if pid is None else await self._host.process(pid)
+        return None if pid is None else await self._host.process(pid, names=str(bundle))
 
     async def _monitored(self, pid: int, monitor: ProcessRef | None) -> Monitored:
         process = await self._host.process(pid)

@@ -105,3 +105,18 @@ async def test_exec_sync_kills_only_members_of_the_cgroup(tmp_path: Path, is_mem
             await runtime.exec_sync("c1", "", {"args": ["app"]}, timeout=0.3)
         assert sleeper.poll() == (-signal.SIGKILL if is_member else None)
         sleeper.kill()
+
+
+async def test_process_that_has_the_pid_of_an_ended_container_is_spared(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"linux": {"cgroupsPath": "/pod/c1"}}))
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+
+        class Empty(LinuxHost):
+            async def cgroup_pids(self, path: str) -> list[int]:
+                return []
+
+        state = json.dumps({"pid": stranger.pid, "status": "running", "bundle": str(tmp_path)})
+        made = executor(tmp_path, f"echo '{state}'", host=Empty())
+        assert not await made.kill("c1", "", signal.SIGKILL)
+        assert stranger.poll() is None
+        stranger.kill()

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -193,6 +194,13 @@ async def test_thread_id_is_not_a_process(host: LinuxHost) -> None:
         start_time = int(Path(f"/proc/{thread}/stat").read_text().rpartition(")")[2].split()[19])
         assert not await host.signal(ProcessRef(thread, start_time), 0)
         assert await host.wait(ProcessRef(thread, start_time), timeout=1)
+
+
+async def test_process_is_identified_by_its_command_line(host: LinuxHost) -> None:
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        assert await host.process(sleeper.pid, names="sleep") == await host.process(sleeper.pid)
+        assert await host.process(sleeper.pid, names="conmon") is None
+        sleeper.kill()
 
 
 @pytest.mark.parametrize("pid", [-1, 0, (1 << 22) + 1])
