@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
 
@@ -35,14 +34,16 @@ def make_way(path: Path) -> None:
 
 
 def bind(server: grpc.aio.Server, path: Path) -> None:
-    """Bind the server to the socket; nobody but root can ever connect, not even for a moment."""
-    before = os.umask(0o177)
+    """Bind the server to the socket, to which only root can connect.
+
+    To connect takes the permission to write, which the process's umask (:mod:`noderuntime.cli.serve`)
+    withholds from others until the mode is set. The umask is not changed here: other threads create files.
+    """
     try:
         server.add_insecure_port(f"unix:{path}")
     except RuntimeError as error:
         raise HostError(f"bind {path}", 0, str(error)) from error
-    finally:
-        os.umask(before)
+    path.chmod(0o600)
 
 
 def _is_served(path: Path) -> bool:
