@@ -52,7 +52,7 @@ from noderuntime.lifecycle.supervisor import Supervisor
 from noderuntime.lifecycle.used_handlers import with_used
 from noderuntime.node.executor.handlers import executors
 from noderuntime.node.executor.probes import Probes
-from noderuntime.node.host import apparmor
+from noderuntime.node.host import apparmor, open_files
 from noderuntime.node.host.base import Host
 from noderuntime.node.host.linux import LinuxHost
 from noderuntime.node.host.sdnotify import extend_start
@@ -72,6 +72,7 @@ async def run(path: Path) -> None:
     """
     config = load(path)
     log.configure(config.log.level)
+    open_files.raise_limit()
     stop, hangup = on_signals(signal.SIGTERM, signal.SIGINT), on_signals(signal.SIGHUP)
     _report_on(signal.SIGUSR1)
     await FILES.run(make_way, config.server.socket)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import signal
 import stat
 import tempfile
@@ -110,6 +111,14 @@ async def test_exec_gives_streams_and_status(bench: Bench) -> None:
 async def test_exec_code_of_a_signal_is_128_and_its_number(bench: Bench, signo: int) -> None:
     container = await bench.launch("sleep", "1000")
     assert await bench.exec(container, "sh", "-c", f"kill -{signo} $$") == (128 + signo, b"", b"")
+
+
+async def test_processes_have_the_limits_on_open_files_of_the_spec(bench: Bench) -> None:
+    bench.facts = dataclasses.replace(bench.facts, open_files=(1024, 16384))
+    script = "ulimit -Sn; ulimit -Hn; exec sleep 1000"
+    container = await bench.launch("sh", "-c", script)
+    await until(lambda: bench.log(container) == ["1024", "16384"])
+    assert await bench.exec(container, "sh", "-c", "ulimit -Sn; ulimit -Hn") == (0, b"1024\n16384\n", b"")
 
 
 async def test_exec_cuts_streams_at_16_mib(bench: Bench) -> None:

@@ -42,7 +42,8 @@ WatchdogSec=60
 KillMode=process
 Delegate=yes
 OOMScoreAdjust=-999
-LimitNOFILE=1048576
+# What containers get. The daemon raises its own soft limit.
+LimitNOFILE=1024:524288
 TasksMax=infinity
 RuntimeDirectory=noderuntime
 RuntimeDirectoryMode=0711

@@ -22,7 +22,7 @@ from noderuntime.node.host.cgroup_names import monitor_cgroup
 from noderuntime.node.host.linux import LinuxHost
 from noderuntime.node.monitor.base import Exit, Monitored, MonitorRequest
 from noderuntime.node.monitor.conmon import ConmonMonitor
-from noderuntime.node.spec.builder import container_spec, root_spec
+from noderuntime.node.spec.builder import container_spec, exec_process, root_spec
 from noderuntime.node.spec.facts import read_facts
 from noderuntime.node.spec.inputs import ContainerInput, Pod
 from realnode.crun import crun
@@ -132,8 +132,7 @@ class Bench:
     async def exec(self, container: str, *argv: str, timeout: float | None = 20) -> tuple[int, bytes, bytes]:
         """Run a command in a container."""
         spec = json.loads((self.run / "containers" / container / "config.json").read_text())
-        process = {key: spec["process"][key] for key in ("user", "env", "cwd", "capabilities")}
-        process |= {"args": list(argv)}
+        process = exec_process(spec, argv)
         done = await self.executor.exec_sync(container, self.sandbox, process, timeout=timeout)
         return done.exit_code, done.stdout, done.stderr
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from noderuntime.core import log, tasks
 from noderuntime.core.blocking import Lane
 from noderuntime.core.errors import DeadlineExceeded, os_errors
+from noderuntime.node.host import open_files
 from noderuntime.node.host.base import Completed
 
 _log = log.get(__name__)
@@ -102,6 +103,7 @@ class Child:
             self._poll()
             raise
         self._loop.add_reader(self._pidfd, self._reap)
+        open_files.give(process.pid)
 
     @property
     def pid(self) -> int:

@@ -73,6 +73,7 @@ def root_spec(pod: Pod, rootfs: Path, args: Sequence[str], facts: HostFacts) -> 
             "cwd": "/",
             "noNewPrivileges": True,
             "oomScoreAdj": oom_score_adj(_ROOT_OOM_SCORE, facts),
+            "rlimits": _rlimits(facts),
         },
         "root": {"path": str(rootfs), "readonly": True},
         "mounts": [
@@ -89,7 +90,7 @@ def exec_process(spec: Mapping[str, Any], command: Sequence[str], *, tty: bool =
     """Return the OCI process of an exec, based on the container's spec (ExecSync, Exec)."""
     if not command or not command[0]:
         raise InvalidArgument("the command to run is empty")
-    inherited = ("user", "env", "cwd", "capabilities", "noNewPrivileges", "apparmorProfile")
+    inherited = ("user", "env", "cwd", "capabilities", "noNewPrivileges", "apparmorProfile", "rlimits")
     process = {key: value for key, value in spec["process"].items() if key in inherited}
     env = list(process.get("env", ()))
     if tty and not any(entry.startswith("TERM=") for entry in env):
@@ -113,10 +114,16 @@ def _process(pod: Pod, container: ContainerInput, facts: HostFacts) -> Spec:
         "capabilities": oci_capabilities(context, facts.capabilities),
         "noNewPrivileges": context.no_new_privs,
         "oomScoreAdj": oom_score_adj(config.linux.resources.oom_score_adj, facts),
+        "rlimits": _rlimits(facts),
     }
     if not pod.own_kernel:  # gVisor's kernel has no security modules
         _set(process, "apparmorProfile", apparmor_profile(context, facts))
     return process
+
+
+def _rlimits(facts: HostFacts) -> list[Spec]:
+    soft, hard = facts.open_files
+    return [{"type": "RLIMIT_NOFILE", "soft": soft, "hard": hard}]
 
 
 def _linux(pod: Pod, container: ContainerInput, facts: HostFacts, devices: Devices) -> Spec:

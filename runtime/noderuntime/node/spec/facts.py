@@ -10,6 +10,7 @@ from pathlib import Path
 from noderuntime.node.host import cgroup
 from noderuntime.node.host.apparmor import AppArmor
 from noderuntime.node.host.kernel import running_version
+from noderuntime.node.host.open_files import INHERITED
 
 _CAP_SYS_RESOURCE = 24
 _MAPPED_LAYERS = (5, 19)
@@ -41,6 +42,8 @@ class HostFacts:
     """Whether user namespaces, and overlays of ID-mapped layers, are supported."""
     apparmor: AppArmor | None = None
     """None if AppArmor is disabled."""
+    open_files: tuple[int, int] = INHERITED
+    """The soft and the hard limit on open files of containers' processes."""
 
     @property
     def can_lower_oom_score(self) -> bool:

@@ -160,6 +160,17 @@ def test_root_spec_has_no_privileges(pod: Pod, facts: HostFacts, rootfs: Path) -
     assert namespaces(spec)["network"] == "/run/netns/n"
 
 
+def test_processes_have_the_limits_that_the_daemon_was_started_with(
+    pod: Pod, facts: HostFacts, rootfs: Path
+) -> None:
+    facts = dataclasses.replace(facts, open_files=(1024, 524288))
+    limits = [{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 524288}]
+    spec = build(pod, facts, rootfs, api_pb2.ContainerConfig())
+    assert spec["process"]["rlimits"] == limits
+    assert exec_process(spec, ["ls"])["rlimits"] == limits
+    assert root_spec(pod, rootfs, ["/pause"], facts)["process"]["rlimits"] == limits
+
+
 def test_exec_process_inherits_from_its_container(pod: Pod, facts: HostFacts, rootfs: Path) -> None:
     spec = build(pod, facts, rootfs, api_pb2.ContainerConfig())
     process = exec_process(spec, ["ls", "-l"], tty=True)
