@@ -106,7 +106,10 @@ class StreamingConfig(_Table):
     port: int = Field(default=0, ge=0, lt=1 << 16)
     """0 selects a free port. Every URL contains the port."""
     tls_cert: Path | None = None
-    """PEM file. Set with ``tls_key``. The kubelet must trust the certificate for the address."""
+    """PEM file. Set with ``tls_key``. The kubelet must trust the certificate for the address.
+
+    Both files are read again when they change.
+    """
     tls_key: Path | None = None
     token_ttl: float = Field(default=60, gt=0, le=3600)
     """Seconds within which a client must connect."""

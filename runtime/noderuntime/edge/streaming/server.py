@@ -14,8 +14,9 @@ from http import HTTPStatus
 
 from noderuntime.config import StreamingConfig
 from noderuntime.core import log, tasks
-from noderuntime.core.errors import InvalidArgument, host_error
+from noderuntime.core.errors import host_error
 from noderuntime.core.sessions import Session
+from noderuntime.edge.streaming.certificate import Certificate
 from noderuntime.edge.streaming.request import Refused, Request, read_request, refusal
 from noderuntime.edge.streaming.tokens import Tokens
 from noderuntime.edge.streaming.upgrade import Served, upgrade
@@ -45,7 +46,7 @@ class StreamingServer:
     async def start(self) -> None:
         """Listen. HostError if the address cannot be bound, InvalidArgument if the TLS files are invalid."""
         host, port = str(self._config.address), self._config.port
-        tls = _tls(self._config)
+        tls = await self._tls()
         try:
             self._server = await asyncio.start_server(
                 self._connected, host, port, ssl=tls, ssl_handshake_timeout=_HANDSHAKE if tls else None
@@ -63,6 +64,15 @@ class StreamingServer:
         for task in self._serving:
             task.cancel()
         await tasks.settle(*self._serving)
+
+    async def _tls(self) -> ssl.SSLContext | None:
+        """Return the context of TLS connections, and renew the certificate from now on; None without TLS."""
+        if self._config.tls_cert is None or self._config.tls_key is None:
+            return None
+        certificate = Certificate(self._config.tls_cert, self._config.tls_key)
+        context = await certificate.load()
+        self._serving.add(tasks.background(certificate.follow(), name="renew the streaming certificate"))
+        return context
 
     def offer(self, session: Session) -> str:
         """Return the URL at which one client can start the session."""
@@ -136,14 +146,3 @@ async def _serve(wire: TcpWire, served: Served) -> None:
             reading.result()
         else:
             raise TimeoutError(f"the connection was idle for {_IDLE:g} s")
-
-
-def _tls(config: StreamingConfig) -> ssl.SSLContext | None:
-    if config.tls_cert is None or config.tls_key is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(config.tls_cert, config.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise InvalidArgument(f"streaming.tls_cert, streaming.tls_key: {error}") from error
-    return context

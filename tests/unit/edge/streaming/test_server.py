@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 import subprocess
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from streamingsessions import command
 from noderuntime.config import StreamingConfig
 from noderuntime.core.errors import HostError, InvalidArgument, ResourceExhausted
 from noderuntime.core.sessions import Forward, Stdio
+from noderuntime.edge.streaming import certificate
 from noderuntime.edge.streaming.server import StreamingServer
 from noderuntime.node.host.base import STDOUT
 
@@ -166,10 +168,8 @@ async def test_a_session_that_raises_ends_only_itself(
     await hears_hello(await spdy(server.offer(command(says_hello))))
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """Return a certificate for 127.0.0.1 and its key."""
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+def make_certificate(cert: Path, key: Path) -> str:
+    """Write a new certificate for 127.0.0.1 and its key, and return the certificate."""
     request = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1")
     names = ("-subj", "/CN=node", "-addext", "subjectAltName=IP:127.0.0.1")
     subprocess.run(
@@ -178,20 +178,58 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
         capture_output=True,
         timeout=60,
     )
-    return cert, key
+    return cert.read_text()
 
 
-async def test_sessions_are_served_over_tls(certificate: tuple[Path, Path]) -> None:
-    cert, key = certificate
+@pytest.fixture
+async def tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[StreamingServer, Path, Path]]:
+    """A server with TLS that checks its files often, its certificate and its key."""
+    monkeypatch.setattr(certificate, "_CHECK_SECONDS", 0.01)
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    make_certificate(cert, key)
     server = StreamingServer(StreamingConfig(tls_cert=cert, tls_key=key))
     await server.start()
-    try:
-        url = server.offer(command(says_hello))
-        assert url.startswith("https://127.0.0.1:")
-        trusting = ssl.create_default_context(cafile=str(cert))
-        await hears_hello(SpdySession(await ask(url, SPDY, tls=trusting)))
-    finally:
-        await server.stop()
+    yield server, cert, key
+    await server.stop()
+
+
+async def greets(server: StreamingServer, trusted: str) -> None:
+    """Hear hello from a server whose certificate is this one."""
+    url = server.offer(command(says_hello))
+    assert url.startswith("https://127.0.0.1:")
+    trusting = ssl.create_default_context(cadata=trusted)
+    await hears_hello(SpdySession(await ask(url, SPDY, tls=trusting)))
+
+
+async def test_sessions_are_served_over_tls(tls: tuple[StreamingServer, Path, Path]) -> None:
+    server, cert, _ = tls
+    await greets(server, cert.read_text())
+
+
+async def test_changed_certificate_is_served(
+    tls: tuple[StreamingServer, Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    server, cert, key = tls
+    old = cert.read_text()
+    new = make_certificate(tmp_path / "new.cert", tmp_path / "new.key")
+    (tmp_path / "new.cert").rename(cert)  # without its key, which comes a moment later
+    await until(lambda: "streaming certificate not renewed" in caplog.messages)
+    await greets(server, old)
+    (tmp_path / "new.key").rename(key)
+    await until(lambda: "streaming certificate renewed" in caplog.messages)
+    await greets(server, new)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await greets(server, old)
+    assert caplog.messages.count("streaming certificate not renewed") == 1
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0.01)
 
 
 async def test_bad_tls_files_are_named(tmp_path: Path) -> None:
