@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -94,16 +95,16 @@ class CriClient:
         answer: cri.ImageFsInfoResponse = await self._call("ImageFsInfo", cri.ImageFsInfoRequest())
         return answer
 
-    async def pull(self, image: str) -> AsyncIterator[images_pb2.PullProgress]:
+    def pull(self, image: str) -> AsyncGenerator[images_pb2.PullProgress]:
         """Pull into the native image store. The last message has the image's ID (noderuntime.images.v1)."""
         request, parse = images_pb2.PullRequest(image=image), images_pb2.PullProgress.FromString
-        async for progress in self._stream("Pull", request, parse):
-            yield progress
+        return self._stream("Pull", request, parse)
 
     async def load(self, path: Path) -> list[str]:
         """Load an archive on the daemon's node and return the images' IDs (noderuntime.images.v1)."""
         request, parse = images_pb2.LoadRequest(path=str(path)), images_pb2.LoadResponse.FromString
-        return [image async for answer in self._stream("Load", request, parse) for image in answer.image_ids]
+        async with aclosing(self._stream("Load", request, parse)) as answers:
+            return [image async for answer in answers for image in answer.image_ids]
 
     async def run(self, config: cri.PodSandboxConfig, handler: str, *, timeout: float) -> str:
         """Run a sandbox and return its ID (RuntimeService.RunPodSandbox). ``timeout`` is in seconds."""
@@ -124,17 +125,20 @@ class CriClient:
                 raise DeadlineExceeded(f"{self._socket}: {method} took longer than {timeout:g} s") from error
             raise self._to_error(method, error) from error
 
-    async def _stream(self, method: str, request: Message, parse: Callable[[bytes], M]) -> AsyncIterator[M]:
+    async def _stream(self, method: str, request: Message, parse: Callable[[bytes], M]) -> AsyncGenerator[M]:
         send: Any = self._channel.unary_stream(
             f"/noderuntime.images.v1.Images/{method}", lambda message: message.SerializeToString(), parse
         )
+        answers = send(request)
         try:
-            async for answer in send(request):
+            async for answer in answers:
                 yield answer
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 raise Unimplemented(f"{self._socket}: the daemon has no native image store") from error
             raise self._to_error(method, error) from error
+        finally:
+            answers.cancel()
 
     def _to_error(self, method: str, error: grpc.aio.AioRpcError) -> NoderuntimeError:
         message = " ".join((error.details() or "").split())[:_MESSAGE_LIMIT]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 
 class FakeConversation:
@@ -62,7 +62,7 @@ class FakeClient:
         self.heard.append((stream, data))
         self.news.set()
 
-    async def sizes(self) -> AsyncIterator[tuple[int, int]]:
+    async def sizes(self) -> AsyncGenerator[tuple[int, int]]:
         while True:
             yield await self.resized.get()
 

@@ -1,4 +1,7 @@
-"""What only one module or package may do: start tasks, leave the event loop, ask for a handler's name."""
+"""What only one module or package may do: start tasks, leave the event loop, ask for a handler's name.
+
+And what no module may do: change the umask while there are threads, leave an asynchronous generator open.
+"""
 
 import ast
 from pathlib import Path
@@ -9,6 +12,10 @@ ROOT = Path(noderuntime.__file__).parent
 BANNED = {"create_task", "ensure_future", "shield", "to_thread", "run_in_executor", "ThreadPoolExecutor"}
 ROOMS = {ROOT / "core/tasks.py", ROOT / "core/blocking.py"}
 HANDLERS = {"gvisor", "runc", "runsc"}
+UMASK = {ROOT / "cli/serve.py", ROOT / "node/layers/worker.py"}
+"""Where a process sets its umask before it has threads."""
+ITERATORS = {"iter_any", "retrying"}
+"""Of libraries: asynchronous iterators that are no generators and need no close."""
 
 
 def banned_in(source):
@@ -59,3 +66,44 @@ def test_handler_rule_finds_what_it_bans():
         'a.type == "gvisor"\nb in ("runc", "crun")\nmatch c:\n    case "runsc":\n        pass\nd = "gvisor"\n'
     )
     assert list(compared_handlers(source)) == [(1, "gvisor"), (2, "runc"), (4, "runsc")]
+
+
+def test_umask_is_set_where_a_process_starts_only():
+    files = [path for path in ROOT.rglob("*.py") if path not in UMASK]
+    assert [path for path in files if "umask(" in path.read_text(encoding="utf-8")] == []
+
+
+def unclosed_generators(source):
+    """Yield the loops over the result of a call, which nothing closes if the loop is left early."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.AsyncFor) or (isinstance(node, ast.comprehension) and node.is_async):
+            called = getattr(node.iter, "func", None)
+            name = getattr(called, "attr", None) or getattr(called, "id", None)
+            if called is not None and name not in ITERATORS:
+                yield node.iter.lineno, name
+
+
+def test_asynchronous_generators_are_closed():
+    files = list(ROOT.rglob("*.py"))
+    assert len(files) > 200
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in files
+        for line, name in unclosed_generators(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []
+
+
+def test_generator_rule_finds_what_it_bans():
+    source = """
+async def f():
+    async for a in b.watch():
+        pass
+    c = [d async for d in e()]
+    async with aclosing(g()) as h:
+        async for i in h:
+            pass
+    async for chunk in content.iter_any():
+        pass
+"""
+    assert list(unclosed_generators(source)) == [(3, "watch"), (5, "e")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class InstanceApi:
         )
         return found
 
-    async def watch(self, resource_version: str) -> AsyncIterator[dict[str, Any]]:
+    async def watch(self, resource_version: str) -> AsyncGenerator[dict[str, Any]]:
         """Yield the instance whenever it changes.
 
         Ends after some minutes, or when the server requires a new get (event ERROR).

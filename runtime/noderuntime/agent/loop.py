@@ -7,10 +7,10 @@ reconciled with the last known spec. When reconciling fails, it is reported and 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 from collections.abc import Callable
+from contextlib import aclosing, suppress
 from typing import Any
 
 from noderuntime.agent.instance import Instance, parse
@@ -57,8 +57,9 @@ class Loop:
             try:
                 body = await self._api.get()
                 self._store(body)
-                async for changed in self._api.watch(body["metadata"]["resourceVersion"]):
-                    self._store(changed)
+                async with aclosing(self._api.watch(body["metadata"]["resourceVersion"])) as changes:
+                    async for changed in changes:
+                        self._store(changed)
             except NotFound:
                 if self._instance is not None:
                     _log.info("the instance was deleted; the node stays unchanged")
@@ -87,7 +88,7 @@ class Loop:
                 state = await self._reconcile(self._instance)
                 pause = pause_after(state.phase)
             self.progressed = time.monotonic()
-            with contextlib.suppress(TimeoutError):
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), _jittered(pause))
 
     async def _reconcile(self, instance: Instance) -> NodeState:

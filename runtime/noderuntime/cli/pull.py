@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import aclosing
 
 from noderuntime.cli import options, text
 from noderuntime.cri.images import images_pb2
@@ -23,9 +24,10 @@ def run(arguments: Sequence[str]) -> int:
 
     async def pull(client: CriClient) -> str:
         image_id = ""
-        async for progress in client.pull(args.image):
-            screen.show(progress)
-            image_id = progress.image_id or image_id
+        async with aclosing(client.pull(args.image)) as messages:
+            async for progress in messages:
+                screen.show(progress)
+                image_id = progress.image_id or image_id
         return image_id
 
     print(options.call(args.socket, pull))

@@ -6,7 +6,7 @@ protocol is not known here. If it disconnects, the session is cancelled.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -36,7 +36,7 @@ class Stdio(Protocol):
         Output that the client did not request is dropped.
         """
 
-    def sizes(self) -> AsyncIterator[tuple[int, int]]:
+    def sizes(self) -> AsyncGenerator[tuple[int, int]]:
         """Yield (rows, columns) after changes of the client's terminal, only the last of several."""
 
 

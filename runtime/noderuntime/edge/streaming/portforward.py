@@ -9,7 +9,7 @@ has the channels 2n and 2n+1, and each starts with the port as two bytes, little
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from noderuntime.core import log, tasks
 from noderuntime.core.errors import NoderuntimeError
@@ -137,7 +137,7 @@ class _ChannelStdio:
         """Send to the client. There is only one stream."""
         await self._channel.write(data)
 
-    async def sizes(self) -> AsyncIterator[tuple[int, int]]:
+    async def sizes(self) -> AsyncGenerator[tuple[int, int]]:
         """Yield nothing: a forwarded connection has no terminal."""
         return
         yield

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -156,7 +156,7 @@ class _ClientStdio:
         if self._wanted[stream]:
             await self._channels["stdout" if stream == STDOUT else "stderr"].write(data)
 
-    async def sizes(self) -> AsyncIterator[tuple[int, int]]:
+    async def sizes(self) -> AsyncGenerator[tuple[int, int]]:
         """Yield the sizes of JSON objects with ``Width`` and ``Height``. Others are ignored."""
         if "resize" not in self._channels:
             return

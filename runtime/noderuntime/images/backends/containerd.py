@@ -8,10 +8,10 @@ is removed meanwhile.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -126,8 +126,9 @@ class ContainerdBackend:
         )
         parse = snapshots_pb2.ListSnapshotsResponse.FromString
         found: set[str] = set()
-        async for part in self._client.stream(f"{_SNAPSHOTS}/List", request, parse):
-            found.update(info.name.removeprefix(_PREFIX) for info in part.info)
+        async with aclosing(self._client.stream(f"{_SNAPSHOTS}/List", request, parse)) as parts:
+            async for part in parts:
+                found.update(info.name.removeprefix(_PREFIX) for info in part.info)
         return found
 
     async def usage(self, key: str) -> SnapshotUsage:
@@ -194,7 +195,7 @@ class ContainerdBackend:
 
     async def _remove(self, key: str) -> None:
         request = snapshots_pb2.RemoveSnapshotRequest(snapshotter=self._snapshotter, key=_PREFIX + key)
-        with contextlib.suppress(NotFound):
+        with suppress(NotFound):
             await self._client.call(f"{_SNAPSHOTS}/Remove", request, empty_pb2.Empty.FromString)
 
     async def _names(self, digest: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -239,10 +240,11 @@ class ContainerdBackend:
         content = bytearray()
         request = content_pb2.ReadContentRequest(digest=digest, size=0)
         parse = content_pb2.ReadContentResponse.FromString
-        async for part in self._client.stream(f"{_CONTENT}/Read", request, parse):
-            content += part.data
-            if len(content) > _DOCUMENT_LIMIT:
-                raise InvalidArgument(f"image document {digest} is larger than 8 MiB")
+        async with aclosing(self._client.stream(f"{_CONTENT}/Read", request, parse)) as parts:
+            async for part in parts:
+                content += part.data
+                if len(content) > _DOCUMENT_LIMIT:
+                    raise InvalidArgument(f"image document {digest} is larger than 8 MiB")
         if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
             raise Internal(f"image document {digest} does not match its digest")
         return bytes(content)

@@ -5,7 +5,7 @@ The channel reconnects on its own. While the socket is not served, calls fail at
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,7 +47,7 @@ class ContainerdClient:
         except grpc.aio.AioRpcError as error:
             raise self._translate(method, error) from error
 
-    async def stream(self, method: str, request: Message, parse: Callable[[bytes], M]) -> AsyncIterator[M]:
+    async def stream(self, method: str, request: Message, parse: Callable[[bytes], M]) -> AsyncGenerator[M]:
         """Make a server-streaming call."""
         stub = self._channel.unary_stream(f"/{method}", _encode, parse)
         answers: Any = stub(request, timeout=_DEADLINE, metadata=self._metadata)

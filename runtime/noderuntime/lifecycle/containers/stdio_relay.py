@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
+
 from noderuntime.core.sessions import Stdio
 from noderuntime.core.tasks import Scope, first
 from noderuntime.node.host.base import Conversation
@@ -48,5 +50,6 @@ async def _inputs(talk: Conversation, stdio: Stdio) -> None:
 
 
 async def _sizes(talk: Conversation, stdio: Stdio) -> None:
-    async for rows, columns in stdio.sizes():
-        await talk.resize(rows, columns)
+    async with aclosing(stdio.sizes()) as sizes:
+        async for rows, columns in sizes:
+            await talk.resize(rows, columns)
