@@ -72,6 +72,7 @@ def daemon(containerd: Containerd) -> Iterator[Daemon]:
         Path(tempfile.mkdtemp(prefix="nrct-", dir="/run")),
         Path(tempfile.mkdtemp(prefix="noderuntime-state-")),
         containerd,
+        watched=True,
     )
     served.start()
     try:
@@ -92,3 +93,4 @@ def kubelet(daemon: Daemon, tmp_path: Path) -> Iterator[Kubelet]:
     left = traces(daemon.run, parent, daemon=daemon.pid)
     remove_cgroups(parent)
     assert left == [], daemon.log.read_text()[-4000:]
+    assert daemon.slow_callbacks() == []

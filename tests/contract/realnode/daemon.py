@@ -15,6 +15,7 @@ from pathlib import Path
 import grpc
 
 from noderuntime.cri.v1 import api_pb2, api_pb2_grpc
+from realnode import slow_callbacks
 from realnode.containerd import Containerd
 from realnode.crun import crun
 from realnode.tools import tool
@@ -39,10 +40,21 @@ class Alone:
 class Daemon:
     """``noderuntime serve``. ``run`` must be short because it contains sockets.
 
-    ``alone`` it passes nothing on: the containerd is its image store only.
+    ``alone`` it passes nothing on: the containerd is its image store only. ``watched`` it reports what holds
+    up its event loop.
     """
 
-    def __init__(self, run: Path, state: Path, beside: Containerd | Alone, *, alone: bool = False) -> None:
+    def __init__(
+        self,
+        run: Path,
+        state: Path,
+        beside: Containerd | Alone,
+        *,
+        alone: bool = False,
+        watched: bool = False,
+    ) -> None:
+        self._program = ("-P", slow_callbacks.__file__) if watched else ("-m", "noderuntime")
+        self._served_from = 0
         self.run = run
         self.socket = run / "noderuntime.sock"
         self.log = state / "noderuntime.core.log"
@@ -90,7 +102,7 @@ class Daemon:
         environment.pop("JOURNAL_STREAM", None)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "noderuntime", "serve", "--config", self._config],
+                [sys.executable, *self._program, "serve", "--config", self._config],
                 stdout=log,
                 stderr=log,
                 env=environment,
@@ -100,6 +112,19 @@ class Daemon:
             assert self._process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.02)
+        self._served_from = self.log.stat().st_size
+
+    def slow_callbacks(self) -> list[str]:
+        """Return and forget the reports of callbacks that held up the event loop of the serving daemon."""
+        with self.log.open("rb") as log:
+            log.seek(self._served_from)
+            written = log.read()
+        self._served_from += len(written)
+        return [
+            line
+            for line in written.decode(errors="replace").splitlines()
+            if line.startswith(slow_callbacks.MARK)
+        ]
 
     def kill(self) -> None:
         """Kill it with SIGKILL, like a crash."""
