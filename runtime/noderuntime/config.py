@@ -63,6 +63,7 @@ class ServerConfig(_Table):
 
     socket: Path = SOCKET
     run_dir: Path = Path("/run/noderuntime")
+    """Must be on a tmpfs, as ``/run`` is: files in it are read and written without a thread."""
     state_dir: Path = Path("/var/lib/noderuntime")
     cgroup_driver: Literal["systemd", "cgroupfs"] | None = None
     """Needed only if the upstream does not report it. Must match the kubelet's cgroupDriver."""

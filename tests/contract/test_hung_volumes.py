@@ -114,6 +114,15 @@ def test_pod_whose_seccomp_profile_hangs_is_not_made(kubelet: Kubelet, volume: P
     assert failure.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+def test_checkpoint_to_a_hung_location_fails(kubelet: Kubelet, volume: Path) -> None:
+    config = kubelet.pod_config()
+    main = kubelet.run_container(kubelet.run(config, "runc"), config, "main", "exec sleep 1000")
+    request = api_pb2.CheckpointContainerRequest(container_id=main, location=f"{volume}/checkpoints/c.tar")
+    with pytest.raises(grpc.RpcError) as failure:
+        kubelet.runtime.CheckpointContainer(request, timeout=60)
+    assert failure.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
 def test_log_that_hangs_is_not_reopened_and_its_pod_is_removed(kubelet: Kubelet, tmp_path: Path) -> None:
     healthy, config = kubelet.pod_config(), kubelet.pod_config()
     main = kubelet.run_container(kubelet.run(healthy, "runc"), healthy, "main", "exec sleep 1000")

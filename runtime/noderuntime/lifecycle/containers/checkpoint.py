@@ -23,7 +23,7 @@ from pathlib import Path
 from google.protobuf.json_format import MessageToDict
 
 from noderuntime.core import log
-from noderuntime.core.blocking import FILES
+from noderuntime.core.blocking import FILES, apart
 from noderuntime.core.errors import FailedPrecondition, InvalidArgument, file_error
 from noderuntime.lifecycle.containers.kill import cgroup
 from noderuntime.lifecycle.containers.pod import user_of
@@ -40,6 +40,8 @@ DIRECTORY = "checkpoints"
 """Below the state directory: where archives are put together; emptied at a start."""
 DEFAULT_SECONDS = 10.0
 """CRI's default: the timeout of a request that names none."""
+_ARCHIVE_SECONDS = 300.0
+"""How long an archive may take to be written. The container can be stopped meanwhile, but not removed."""
 _END_SECONDS = 5.0
 """How long a dump may take to end after it was killed."""
 
@@ -55,7 +57,10 @@ async def checkpoint_container(parts: Parts, container_id: str, location: str, t
     check_path(location, "checkpoint location")
     if location.endswith("/"):
         raise InvalidArgument(f"checkpoint location {location[:80]!r} is no path of a file")
-    if not await FILES.run(os.path.isdir, posixpath.dirname(location)):
+    directory = posixpath.dirname(location)
+    if not await apart(
+        lambda: os.path.isdir(directory), what=f"look up {directory}", subject=directory, abandon=True
+    ):
         raise InvalidArgument(f"checkpoint location {location[:80]!r} is in no directory that there is")
     if not container.running:
         raise FailedPrecondition(f"container {container.id} is not running")
@@ -73,7 +78,12 @@ async def _checkpoint(parts: Parts, container: Container, target: Path, timeout:
             await FILES.run(lambda: work.mkdir(mode=0o700, parents=True, exist_ok=True))
             await _dump(parts, sandbox, container, timeout)
             user = user_of(parts, sandbox)
-            await FILES.run(_archive, parts, container, work, target, user)
+            await apart(
+                lambda: _archive(parts, container, work, target, user),
+                what=f"write checkpoint {target}",
+                seconds=_ARCHIVE_SECONDS,
+                subject=str(target.parent),
+            )
         finally:
             await parts.host.remove_tree(work)
     _log.info("container checkpointed", container=container.id, location=target)

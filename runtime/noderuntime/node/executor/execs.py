@@ -12,14 +12,13 @@ import json
 import math
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from noderuntime.core import tasks
-from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import DeadlineExceeded, os_errors
 from noderuntime.node.executor.base import ExecResult
 from noderuntime.node.executor.command import TIMEOUT, OciCommand
@@ -34,6 +33,8 @@ _END_SECONDS = 5.0
 """How long to wait for the runtime to exit after its process was killed."""
 _ERROR_LIMIT = 1 << 16
 """The limit of the runtime's own output in an error, in bytes."""
+
+_IDLE_SECONDS = 30.0
 
 Kill = Callable[[], Awaitable[None]]
 """Kills one process of a container. No error if it has ended."""
@@ -59,7 +60,10 @@ class Started(NamedTuple):
 
 
 class Execs:
-    """The execs of one runtime. ``directory`` contains the spec and the PID file of each."""
+    """The execs of one runtime.
+
+    ``directory`` contains the spec and the PID file of each. It is on a tmpfs, so no thread is needed.
+    """
 
     def __init__(self, runtime: OciCommand, directory: Path) -> None:
         self._runtime = runtime
@@ -71,30 +75,30 @@ class Execs:
 
         Kills it after ``timeout`` seconds and raises DeadlineExceeded. ToolError if it cannot be started.
         """
-        async with self._files(process) as (spec, pidfile), tasks.Scope() as scope:
-            arguments = target.arguments(str(spec), str(pidfile))
-            runtime = target.runtime or self._runtime
-            running = scope.start(
-                runtime.run("exec", *arguments, timeout=math.inf, output_limit=OUTPUT_LIMIT),
-                name="run an exec",
-            )
-            identified = scope.start(self._identified(target, pidfile), name="identify an exec's process")
-            try:
-                await tasks.first(running, timeout=timeout)
-                if not running.done():
-                    raise DeadlineExceeded(f"the command did not finish within {timeout:g} s and was killed")
-                done = running.result()
-            finally:
-                if not running.done():
-                    await tasks.finish(_end(target, running, identified, pidfile), name="end an exec")
-            if await FILES.run(read_pid, pidfile) is None:  # the output is the runtime's own
+        runtime = target.runtime or self._runtime
+        with self._files(process) as (spec, pidfile):
+            arguments = target.arguments(str(spec), str(pidfile.path))
+            exec_ = runtime.run("exec", *arguments, timeout=math.inf, output_limit=OUTPUT_LIMIT)
+            async with tasks.Scope() as scope:
+                running = scope.start(exec_, name="run an exec")
+                identified = scope.start(_identified(target, pidfile), name="identify an exec's process")
+                try:
+                    await tasks.first(running, timeout=timeout)
+                finally:
+                    in_time = running.done()
+                    if not in_time:
+                        await tasks.finish(_end(target, running, identified, pidfile), name="end an exec")
+            if not in_time:
+                raise DeadlineExceeded(f"the command did not finish within {timeout:g} s and was killed")
+            done = running.result()
+            if pidfile.read() is None:  # the output is the runtime's own
                 raise runtime.failure("exec", done)
         return ExecResult(shell_status(done.returncode), done.stdout, done.stderr)
 
     async def start(self, target: Target, process: Mapping[str, Any], *, stdin: bool) -> Started:
         """Return the process once it runs, with its stdio (CRI: Exec). ToolError if it cannot be started."""
-        async with self._files(process) as (spec, pidfile):
-            arguments = target.arguments(str(spec), str(pidfile))
+        with self._files(process) as (spec, pidfile):
+            arguments = target.arguments(str(spec), str(pidfile.path))
             terminal = bool(process.get("terminal"))
             runtime = target.runtime or self._runtime
             program = await runtime.converse("exec", *arguments, stdin=stdin, terminal=terminal)
@@ -108,83 +112,105 @@ class Execs:
                 await program.close()
                 raise
 
-    async def _started(self, target: Target, program: Program, pidfile: Path) -> Kill | None:
+    async def _started(self, target: Target, program: Program, pidfile: PidFile) -> Kill | None:
         """Wait until the process runs and identify it. None if the runtime ended without a PID."""
         async with tasks.Scope() as scope:
-            identified = scope.start(self._identified(target, pidfile), name="identify an exec's process")
+            identified = scope.start(_identified(target, pidfile), name="identify an exec's process")
             ended = scope.start(program.ended(), name="await the end of a runtime")
             await tasks.first(identified, ended, timeout=TIMEOUT)
             if identified.done():
                 return identified.result()
             if not ended.done():
                 raise DeadlineExceeded(f"the runtime did not start the command within {TIMEOUT:g} s")
-        pid = await FILES.run(read_pid, pidfile)
+        pid = pidfile.read()
         return None if pid is None else await target.identify(pid)
 
-    async def _identified(self, target: Target, pidfile: Path) -> Kill:
-        return await target.identify(await self._pidfiles.written(pidfile))
-
-    @asynccontextmanager
-    async def _files(self, process: Mapping[str, Any]) -> AsyncIterator[tuple[Path, Path]]:
+    @contextmanager
+    def _files(self, process: Mapping[str, Any]) -> Iterator[tuple[Path, PidFile]]:
         """Write the spec of a process, yield its path and that of the PID file, and remove both files."""
         spec = self._directory / f"{secrets.token_hex(8)}.json"
         pidfile = spec.with_suffix(".pid")
         try:
             with os_errors(f"write {spec}"):
-                await FILES.run(_write, spec, process)
-            yield spec, pidfile
+                _write(spec, process)
+            with self._pidfiles.expect(pidfile) as expected:
+                yield spec, expected
         finally:
-            await tasks.settle(FILES.begin(_remove, spec, pidfile))
+            spec.unlink(missing_ok=True)
+            pidfile.unlink(missing_ok=True)
+
+
+class PidFile:
+    """A PID file that a runtime is going to write."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.changed = asyncio.Event()
+
+    async def written(self) -> int:
+        """Wait until the file contains a PID, and return it."""
+        while True:
+            await self.changed.wait()
+            self.changed.clear()
+            if (pid := self.read()) is not None:
+                return pid
+
+    def read(self) -> int | None:
+        """Return the PID, or None while the file contains none."""
+        return read_pid(self.path)
 
 
 class PidFiles:
-    """The PID files that runtimes write into a directory. For use on one event loop.
+    """The PID files in a directory that are being awaited. For use on one event loop.
 
-    All waiters share one inotify instance, because the default limit (max_user_instances) is 128.
+    They share one inotify instance, because the default limit (max_user_instances) is 128. It is kept for
+    the next ones for a while, because to close it takes the kernel some ten milliseconds.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._awaited: dict[str, asyncio.Event] = {}
+        self._awaited: dict[str, PidFile] = {}
         self._watch: DirectoryWatch | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def written(self, file: Path) -> int:
-        """Wait until the file contains a PID, and return it."""
-        changed = self._await(file)
-        try:
-            while (pid := await FILES.run(read_pid, file)) is None:
-                await changed.wait()
-                changed.clear()
-            return pid
-        finally:
-            self._forget(file)
-
-    def _await(self, file: Path) -> asyncio.Event:
+    @contextmanager
+    def expect(self, path: Path) -> Iterator[PidFile]:
+        """Watch a file that does not exist yet, in the directory, which does."""
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
         if self._watch is None:
             self._watch = DirectoryWatch.on(self._directory, CLOSE_WRITE | MOVED_TO)
-            asyncio.get_running_loop().add_reader(self._watch, self._changed, self._watch)
-        event = self._awaited[file.name] = asyncio.Event()
-        return event
+            loop.add_reader(self._watch, self._read, self._watch)
+        expected = self._awaited[path.name] = PidFile(path)
+        try:
+            yield expected
+        finally:
+            del self._awaited[path.name]
+            if not self._awaited:
+                self._timer = loop.call_later(_IDLE_SECONDS, self._close, self._watch)
 
-    def _forget(self, file: Path) -> None:
-        del self._awaited[file.name]
-        if not self._awaited and self._watch is not None:
-            asyncio.get_running_loop().remove_reader(self._watch)
-            self._watch.close()
-            self._watch = None
-
-    def _changed(self, watch: DirectoryWatch) -> None:
+    def _read(self, watch: DirectoryWatch) -> None:
         changes = watch.read()
-        for name, event in self._awaited.items():
+        for name, expected in self._awaited.items():
             if changes.overflow or name in changes.names:
-                event.set()
+                expected.changed.set()
+
+    def _close(self, watch: DirectoryWatch) -> None:
+        asyncio.get_running_loop().remove_reader(watch)
+        watch.close()
+        self._watch = None
+
+
+async def _identified(target: Target, pidfile: PidFile) -> Kill:
+    return await target.identify(await pidfile.written())
 
 
 async def _end(
     target: Target,
     running: asyncio.Task[Completed],
     identified: asyncio.Task[Kill],
-    pidfile: Path,
+    pidfile: PidFile,
 ) -> None:
     """Kill the process, so that its runtime exits. Kill the runtime if it does not.
 
@@ -198,7 +224,7 @@ async def _end(
     finally:
         running.cancel()
         await tasks.settle(running)
-    if not known and (pid := await FILES.run(read_pid, pidfile)) is not None:  # it has just started
+    if not known and (pid := pidfile.read()) is not None:  # it has just started
         kill = await target.identify(pid)
         await kill()
 
@@ -218,8 +244,3 @@ def _write(spec: Path, process: Mapping[str, Any]) -> None:
     spec.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with open(os.open(spec, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
         json.dump(process, file)
-
-
-def _remove(*files: Path) -> None:
-    for file in files:
-        file.unlink(missing_ok=True)

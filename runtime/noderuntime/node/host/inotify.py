@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from noderuntime.core.blocking import Lane
 from noderuntime.core.errors import HostError
 from noderuntime.node.host.process import readable
 
@@ -24,6 +25,7 @@ _ONLYDIR = 0x01000000
 _HEADER = struct.Struct("iIII")
 _BUFFER = 1 << 16
 
+_CLOSES = Lane("inotify", 1)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -66,9 +68,12 @@ class DirectoryWatch:
         self.close()
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching.
+
+        close(2) waits for the kernel's grace period, some ten milliseconds, so a thread calls it.
+        """
         if self._fd >= 0:
-            os.close(self._fd)
+            _CLOSES.submit(os.close, self._fd)
             self._fd = -1
 
     def fileno(self) -> int:

@@ -57,8 +57,7 @@ class ConmonMonitor:
 
     async def create(self, request: MonitorRequest) -> Monitored:
         """Start conmon, which runs the runtime's ``create``."""
-        persistent = self._persist_dir / request.container_id
-        await FILES.run(lambda: persistent.mkdir(parents=True, exist_ok=True))
+        (self._persist_dir / request.container_id).mkdir(parents=True, exist_ok=True)
         return await self._create(request)
 
     async def reopen_log(self, bundle: Path, log_path: Path) -> None:
@@ -162,7 +161,7 @@ class ConmonMonitor:
 
     async def _identify(self, bundle: Path) -> ProcessRef | None:
         """Identify the daemonized conmon. None if it has ended."""
-        pid = await FILES.run(self.pid, bundle)
+        pid = self.pid(bundle)
         return None if pid is None else await self._host.process(pid, names=str(bundle))
 
     async def _monitored(self, pid: int, monitor: ProcessRef | None) -> Monitored:

@@ -13,6 +13,7 @@ import pytest
 
 from noderuntime.core.errors import DeadlineExceeded, NotFound, ToolError
 from noderuntime.core.tasks import start
+from noderuntime.node.executor import execs as execs_module
 from noderuntime.node.executor.base import ExecResult
 from noderuntime.node.executor.command import OciCommand
 from noderuntime.node.executor.execs import Execs, Kill, Started, Target
@@ -69,14 +70,16 @@ class Container:
 
 
 @pytest.fixture
-async def container(tmp_path: Path) -> AsyncIterator[Container]:
-    """A container. Afterwards no file, descriptor or reader of the event loop must be left."""
+async def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Container]:
+    """Yield a container. In the end no file, descriptor or event of the loop may be left."""
+    monkeypatch.setattr(execs_module, "_IDLE_SECONDS", 0.05)
     before, descriptors = _readers(), len(os.listdir("/proc/self/fd"))
     made = Container(tmp_path)
     yield made
     assert list((tmp_path / "exec").iterdir()) == []
-    assert _readers() == before
-    assert len(os.listdir("/proc/self/fd")) <= descriptors
+    async with asyncio.timeout(10):
+        while _readers() != before or len(os.listdir("/proc/self/fd")) > descriptors:
+            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
