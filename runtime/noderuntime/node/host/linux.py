@@ -7,7 +7,7 @@ from pathlib import Path
 from signal import SIGKILL
 from typing import Literal
 
-from noderuntime.core.blocking import CGROUPS, FILES
+from noderuntime.core.blocking import CGROUPS, apart
 from noderuntime.node.host import addresses as interfaces
 from noderuntime.node.host import connect, converse, launch, namespaces, owned, stdio, trees
 from noderuntime.node.host import fifo as fifos
@@ -114,7 +114,10 @@ class LinuxHost:
 
     async def process(self, pid: int, *, names: str = "") -> ProcessRef | None:
         """Return the identity of a running process."""
-        return processes.identify(pid, names)
+        if not names:
+            return processes.identify(pid)
+        what = f"read the command line of process {pid}"
+        return await apart(lambda: processes.identify(pid, names), what=what, subject=what, abandon=True)
 
     async def signal(self, process: ProcessRef, signo: int, *, cgroup: str | None = None) -> bool:
         """Send a signal through a pidfd."""
@@ -132,7 +135,10 @@ class LinuxHost:
 
     async def processes_with(self, *arguments: str) -> list[ProcessRef]:
         """Return the processes with given arguments."""
-        return await FILES.run(processes.with_arguments, *arguments)
+        what = "read the command lines of all processes"
+        return await apart(
+            lambda: processes.with_arguments(*arguments), what=what, subject=what, abandon=True
+        )
 
     async def stuck(self, process: ProcessRef) -> str:
         """Describe a process that does not end."""

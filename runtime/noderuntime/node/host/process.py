@@ -46,7 +46,8 @@ def read_pid(file: Path) -> int | None:
 def identify(pid: int, names: str = "") -> ProcessRef | None:
     """Return the identity of the process with a PID, or None if there is none or it is a zombie.
 
-    None also if its command line does not contain ``names``.
+    None also if its command line does not contain ``names``, which blocks: it is read from the memory of the
+    process, which can be on a volume that hangs.
     """
     pidfd = open_pidfd(pid)
     if pidfd is None:  # also for the ID of a thread, which has a directory in /proc too
@@ -146,7 +147,10 @@ async def writable(fd: int) -> None:
 
 
 def with_arguments(*arguments: str) -> list[ProcessRef]:
-    """Return the processes whose command lines contain all of the arguments. Blocks."""
+    """Return the processes whose command lines contain all of the arguments.
+
+    Blocks, see :func:`identify`.
+    """
     wanted = set(map(os.fsencode, arguments))
     found: list[ProcessRef] = []
     for directory in Path("/proc").glob("[0-9]*"):
