@@ -10,8 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -84,60 +84,63 @@ os.read(go[0], 1)
 if libc.ptrace(0x4206, traced, 0, 0):  # PTRACE_SEIZE
     os._exit(1)
 with open(sys.argv[1], "w") as file:
-    file.write(str(os.getpid()))
+    file.write(f"{traced} {os.getpid()}")
 time.sleep(20)
 """
 """A program that its parent cannot reap once it is killed, until its tracer, whose PID is in a file, ends."""
 
 
+@dataclass
+class Unreapable:
+    """The running program."""
+
+    running: asyncio.Task[Completed]
+    pid: int
+    tracer: int
+
+    def let_go(self) -> None:
+        """Make it reapable."""
+        os.kill(self.tracer, signal.SIGKILL)
+
+    def is_there(self) -> bool:
+        return Path(f"/proc/{self.pid}").exists()
+
+
 @pytest.fixture
-async def unreapable(host: LinuxHost, tmp_path: Path) -> tuple[asyncio.Task[Completed], Callable[[], None]]:
-    """The running program, and the function that makes it reapable."""
-    tracer = tmp_path / "tracer"
-    running = start(host.run([sys.executable, "-c", _UNREAPABLE, str(tracer)], timeout=60), name="run")
+async def unreapable(host: LinuxHost, tmp_path: Path) -> Unreapable:
+    pids = tmp_path / "pids"
+    running = start(host.run([sys.executable, "-c", _UNREAPABLE, str(pids)], timeout=60), name="run")
     async with asyncio.timeout(20):
-        while not tracer.exists() or not tracer.read_text():
+        while not pids.exists() or not pids.read_text():
             await asyncio.sleep(0.01)
-    return running, lambda: os.kill(int(tracer.read_text()), signal.SIGKILL)
+    return Unreapable(running, *map(int, pids.read_text().split()))
 
 
-async def test_killed_program_that_does_not_end_blocks_no_task(
-    unreapable: tuple[asyncio.Task[Completed], Callable[[], None]],
-) -> None:
-    running, make_reapable = unreapable
-    running.cancel()
+async def test_killed_program_that_does_not_end_blocks_no_task(unreapable: Unreapable) -> None:
+    unreapable.running.cancel()
     began = time.monotonic()
-    for _ in range(50):
+    for _ in range(20):
         await asyncio.sleep(0.005)
     assert time.monotonic() - began < 10  # a loop that waits for the program is blocked for 20 s
-    assert not running.done()
-    make_reapable()
+    assert not unreapable.running.done()
+    unreapable.let_go()
     with pytest.raises(asyncio.CancelledError):
-        await running
-    assert _children() == []
+        await unreapable.running
+    assert not unreapable.is_there()
 
 
 async def test_killed_program_that_never_ends_is_reaped_later(
-    unreapable: tuple[asyncio.Task[Completed], Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+    unreapable: Unreapable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spawn, "_END_SECONDS", 0.05)
-    running, make_reapable = unreapable
-    running.cancel()
+    unreapable.running.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await running
-    assert len(_children()) == 1
-    make_reapable()
+        await unreapable.running
+    assert unreapable.is_there()
+    unreapable.let_go()
     async with asyncio.timeout(10):
-        while _children():
+        while unreapable.is_there():
             await asyncio.sleep(0.01)
-    pidfds = [
-        os.path.realpath(f"/proc/self/fd/{fd}").endswith("[pidfd]") for fd in os.listdir("/proc/self/fd")
-    ]
-    assert not any(pidfds)
-
-
-def _children() -> list[str]:
-    return [pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]
 
 
 async def test_run_of_a_missing_program_is_a_host_error(host: LinuxHost) -> None:
