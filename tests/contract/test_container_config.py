@@ -134,7 +134,7 @@ def test_gvisor_applies_no_default_seccomp_profile(kubelet: Kubelet) -> None:
         (linux(privileged=True), "requires a privileged pod"),
         (linux(apparmor={"profile_type": 2, "localhost_ref": "none-such"}), "AppArmor"),
         (linux(selinux_options={"level": "secret"}), "SELinux level 'secret'"),
-        (linux(supplemental_groups_policy=5), "no SupplementalGroupsPolicy 5"),
+        (linux(supplemental_groups_policy=5), "5 is not a value of SupplementalGroupsPolicy"),
         (linux(masked_paths=["relative"]), "masked path 'relative'"),
         (linux(supplemental_groups=[-1]), "supplemental group"),
         (linux(capabilities={"add_capabilities": ["FLY"]}), "CAP_FLY"),

@@ -270,7 +270,7 @@ def test_every_line_of_the_log_about_a_container_names_its_pod(daemon: Daemon, k
     kubelet.stop_and_remove(pod)
     about = [line for line in daemon.log.read_text().splitlines() if pod in line or container in line]
     assert {f"pod=life/{config.metadata.name}" in line for line in about} == {True}
-    failed = [line for line in about if 'msg="a call failed"' in line]
+    failed = [line for line in about if 'msg="call failed' in line]
     assert failed
     assert all("container_name=bad" in line for line in failed)
     ended = [line for line in about if 'msg="container ended"' in line and container in line]
