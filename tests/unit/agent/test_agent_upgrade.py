@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import sqlite3
 from contextlib import closing
@@ -49,7 +50,7 @@ def result(node: FakeNode) -> Result:
     return found
 
 
-def check_serves(node: FakeNode, digest: str) -> None:
+async def check_serves(node: FakeNode, digest: str) -> None:
     """Check that all traces of a transaction are gone, and that one release serves the kubelet, whole."""
     known = release.load(node.layout)
     assert known.serving
@@ -59,7 +60,9 @@ def check_serves(node: FakeNode, digest: str) -> None:
     assert not node.layout.upgrade.exists()
     assert layout.REVERT_TIMER not in node.host.active
     assert layout.SERVICE in node.host.active
-    assert node.kubelet_is_switched
+    async with asyncio.timeout(10):  # the kubelet connects again by itself
+        while not node.kubelet_is_switched:
+            await asyncio.sleep(0.01)
 
 
 async def test_upgrade_serves_and_leaves_the_kubelet_alone(served: FakeNode) -> None:
@@ -67,7 +70,7 @@ async def test_upgrade_serves_and_leaves_the_kubelet_alone(served: FakeNode) -> 
     found = await apply(served.context)
     assert found
     assert (found.outcome, found.kubelet) == ("Switched", "Noderuntime")
-    check_serves(served, TWO)
+    await check_serves(served, TWO)
     assert served.host.pid == kubelet
     assert served.layout.previous.resolve().name == ONE
 
@@ -76,14 +79,14 @@ async def test_downgrade_is_an_upgrade(served: FakeNode) -> None:
     await apply(served.context)
     served.install(digest=ONE)
     await apply(served.context)
-    check_serves(served, ONE)
+    await check_serves(served, ONE)
     assert served.layout.previous.resolve().name == TWO
 
 
 async def test_changed_config_of_one_version_is_an_upgrade(served: FakeNode) -> None:
     served.install(SPEC.model_copy(update={"handlers": SPEC.handlers[:1]}), digest=ONE)
     await apply(served.context)
-    check_serves(served, ONE)
+    await check_serves(served, ONE)
     assert "gvisor" not in served.layout.config.read_text()
     assert served.layout.previous.resolve().name == ONE
 
@@ -91,7 +94,7 @@ async def test_changed_config_of_one_version_is_an_upgrade(served: FakeNode) -> 
 async def test_staged_release_does_not_touch_what_runs(served: FakeNode) -> None:
     assert served.host.version == ONE
     assert TWO not in served.layout.config.read_text()
-    check_serves(served, ONE)
+    await check_serves(served, ONE)
 
 
 async def test_version_that_refuses_the_node_is_never_started(served: FakeNode) -> None:
@@ -101,17 +104,17 @@ async def test_version_that_refuses_the_node_is_never_started(served: FakeNode) 
         await apply(served.context)
     assert len(served.host.restarts) == restarts
     assert (result(served).reason, result(served).kubelet) == ("UpgradeRefused", "Noderuntime")
-    check_serves(served, ONE)
+    await check_serves(served, ONE)
     served.host.refuses.clear()
     await apply(served.context)
-    check_serves(served, TWO)
+    await check_serves(served, TWO)
 
 
 async def test_daemon_that_exits_is_rolled_back_with_its_words(served: FakeNode) -> None:
     served.host.exits[TWO] = LAST_WORDS
     with pytest.raises(NotUpgraded, match=f"{TWO} was rolled back: .* does not start: .*{LAST_WORDS}"):
         await apply(served.context)
-    check_serves(served, ONE)
+    await check_serves(served, ONE)
     assert (result(served).reason, result(served).kubelet) == ("UpgradeRolledBack", "Noderuntime")
 
 
@@ -120,7 +123,7 @@ async def test_daemon_that_hangs_is_rolled_back(served: FakeNode) -> None:
     served.hurry()
     with pytest.raises(NotUpgraded, match="was not ready 20 s after its start"):
         await apply(served.context)
-    check_serves(served, ONE)
+    await check_serves(served, ONE)
 
 
 async def test_handler_that_worked_before_must_work(served: FakeNode) -> None:
@@ -128,7 +131,7 @@ async def test_handler_that_worked_before_must_work(served: FakeNode) -> None:
     served.host.breaks[ONE] = {}
     with pytest.raises(NotUpgraded, match="handlers that worked before fail: gvisor: runsc: exec format"):
         await apply(served.context)
-    check_serves(served, ONE)
+    await check_serves(served, ONE)
 
 
 async def test_handler_that_failed_before_prevents_no_upgrade(served: FakeNode) -> None:
@@ -136,21 +139,21 @@ async def test_handler_that_failed_before_prevents_no_upgrade(served: FakeNode) 
     found = await apply(served.context)
     assert found
     assert "gvisor: no runsc" in found.message
-    check_serves(served, TWO)
+    await check_serves(served, TWO)
 
 
 async def test_version_that_loses_a_running_pod_is_rolled_back(served: FakeNode) -> None:
     served.host.loses.add(TWO)
     with pytest.raises(NotUpgraded, match="that run are not listed: noderuntime-"):
         await apply(served.context)
-    check_serves(served, ONE)
+    await check_serves(served, ONE)
 
 
 async def test_pod_that_ended_meanwhile_is_not_lost(served: FakeNode) -> None:
     (served.layout.proc / "900/cmdline").unlink()
     served.host.loses.add(TWO)
     await apply(served.context)
-    check_serves(served, TWO)
+    await check_serves(served, TWO)
 
 
 async def test_failed_release_is_tried_again_on_request_only(served: FakeNode) -> None:
@@ -164,7 +167,7 @@ async def test_failed_release_is_tried_again_on_request_only(served: FakeNode) -
     assert len(served.host.restarts) == restarts
     served.install(digest=TWO, retry="please")
     await apply(served.context)
-    check_serves(served, TWO)
+    await check_serves(served, TWO)
 
 
 def ledger(node: FakeNode, script: str) -> None:
@@ -191,7 +194,7 @@ async def test_rollback_restores_a_ledger_that_the_old_version_cannot_use(
     with pytest.raises(NotUpgraded):
         await apply(served.context)
     assert written(served) == ([("one",), ("two",)] if kept else [("one",)])
-    check_serves(served, ONE)
+    await check_serves(served, ONE)
 
 
 def kill_before(node: FakeNode, number: int) -> tuple[Context, list[str]]:
@@ -219,7 +222,7 @@ async def test_upgrade_interrupted_by_a_reboot_is_completed(served: FakeNode, nu
     assert begun[-1] == upgrade_steps.UPGRADE[number].__name__
     await served.host.reboot()
     await apply(served.context)
-    check_serves(served, TWO)
+    await check_serves(served, TWO)
 
 
 @pytest.mark.parametrize("number", range(GOOD))
@@ -228,7 +231,7 @@ async def test_timer_ends_an_upgrade_whose_switch_was_killed(served: FakeNode, n
     with pytest.raises(Killed):
         await apply(context)
     await revert(served.context, expired=True)
-    check_serves(served, TWO if number > upgrade_steps.UPGRADE.index(upgrade_steps.record) else ONE)
+    await check_serves(served, TWO if number > upgrade_steps.UPGRADE.index(upgrade_steps.record) else ONE)
 
 
 @pytest.mark.parametrize("how", ["timer", "boot"])
@@ -241,11 +244,11 @@ async def test_rollback_interrupted_at_a_step_is_completed(served: FakeNode, num
     assert len(begun) == number + 1
     if how == "timer":
         await revert(served.context, expired=True)
-        check_serves(served, ONE)
+        await check_serves(served, ONE)
     await served.host.reboot()
     with pytest.raises(NotUpgraded, match=f"{TWO} was rolled back"):
         await apply(served.context)
-    check_serves(served, ONE)
+    await check_serves(served, ONE)
 
 
 @pytest.mark.parametrize("how", ["timer", "boot"])
@@ -284,7 +287,7 @@ def full_disk_at(node: FakeNode, *steps: str) -> Context:
 async def test_full_disk_in_an_upgrade_leaves_the_old_version_serving(served: FakeNode) -> None:
     with pytest.raises(NotUpgraded, match="No space left on device"):
         await apply(full_disk_at(served, "copy_databases", "mark", "remember"))
-    check_serves(served, ONE)
+    await check_serves(served, ONE)
 
 
 async def test_rollback_that_cannot_restore_files_is_repeated(served: FakeNode) -> None:
@@ -294,7 +297,7 @@ async def test_rollback_that_cannot_restore_files_is_repeated(served: FakeNode) 
     assert served.layout.upgrade.exists()
     with pytest.raises(NotUpgraded, match=LAST_WORDS):
         await apply(served.context)
-    check_serves(served, ONE)
+    await check_serves(served, ONE)
 
 
 async def test_crash_loop_returns_to_the_release_before(served: FakeNode) -> None:
@@ -302,12 +305,12 @@ async def test_crash_loop_returns_to_the_release_before(served: FakeNode) -> Non
     served.host.words = f"noderuntime: {LAST_WORDS}"
     await served.host.crash()
     assert f"{TWO} was rolled back: the daemon ended five times" in await fallback(served.context)
-    check_serves(served, ONE)
+    await check_serves(served, ONE)
     assert (result(served).reason, result(served).kubelet) == ("DaemonCrashLoop", "Noderuntime")
     assert LAST_WORDS in result(served).message
     with pytest.raises(NotUpgraded, match=LAST_WORDS):
         await apply(served.context)
-    check_serves(served, ONE)
+    await check_serves(served, ONE)
 
 
 async def test_crash_loop_of_a_config_can_fall_back_twice(served: FakeNode) -> None:
@@ -318,7 +321,7 @@ async def test_crash_loop_of_a_config_can_fall_back_twice(served: FakeNode) -> N
     for digest in (TWO, ONE):
         await served.host.crash()
         await fallback(served.context)
-        check_serves(served, digest)
+        await check_serves(served, digest)
 
 
 async def test_crash_loop_without_pods_gives_the_kubelet_its_upstream(node: FakeNode) -> None:
@@ -354,7 +357,7 @@ async def test_crash_loop_with_pods_starts_the_daemon_again(node: FakeNode) -> N
     await node.host.crash()
     node.hurry()
     assert "no other version is on this node" in await fallback(node.context)
-    check_serves(node, ONE)
+    await check_serves(node, ONE)
 
 
 async def test_fallback_leaves_a_daemon_that_runs_alone(served: FakeNode) -> None:
@@ -375,7 +378,7 @@ async def test_node_of_a_version_without_records_is_upgraded(served: FakeNode) -
     served.layout.releases.unlink()
     served.install(digest=TWO)
     await apply(served.context)
-    check_serves(served, TWO)
+    await check_serves(served, TWO)
     assert [kept.digest for kept in release.load(served.layout).previous] == [ONE]
 
 
