@@ -1,7 +1,7 @@
 """The composition root: builds the daemon's parts from its configuration and connects them.
 
 The order of a start: the socket is free, the ledger is ours, the parts are built, what died is recorded,
-processes are supervised, calls are served, systemd is told. What died is torn down while calls are served.
+processes are supervised, calls are served, systemd is informed. What died is torn down meanwhile.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ async def ensure_running(context: Context, *, changed: bool) -> None:
 
 
 async def start(context: Context, *, seconds: float = 120) -> None:
-    """Start the daemon anew. FailedPrecondition with its last log line if it is not ready in time."""
+    """Restart the daemon. FailedPrecondition with its last log line if it is not ready in time."""
     began = time.time()
     try:
         async with asyncio.timeout(seconds * context.second):

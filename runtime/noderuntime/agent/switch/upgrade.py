@@ -50,7 +50,7 @@ async def bring(context: Context, retry: str) -> Failure | None:
         return known.failed
     origin = known.serving or release.installed(place)
     if origin is None:
-        raise FailedPrecondition(f"{place.releases} names no release: remove the file to install anew")
+        raise FailedPrecondition(f"{place.releases} names no release: remove the file to install again")
     upgrade = Upgrade(
         phase="Upgrading", to=staged, origin=origin, recorded=known.serving is not None, retry=retry,
         evidence=await collect(context),
