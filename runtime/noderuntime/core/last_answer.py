@@ -28,7 +28,7 @@ class LastAnswer(Generic[T]):
         self._running: asyncio.Task[None] | None = None
 
     async def get(self, *, seconds: float, renew: float, retry: float) -> T | NoderuntimeError:
-        """Return the last result or error, and wait only if there is none.
+        """Return the last result or error. Waits only for the first one.
 
         A result is renewed in the background after ``renew`` seconds, an error after ``retry`` seconds.
         DeadlineExceeded is returned if the probe takes longer than ``seconds``, even if it cannot be killed.

@@ -34,7 +34,7 @@ class Lookup:
         return self._shown(found, self._inventory.names().get(found.id, [])) if found else None
 
     def stored(self, text: str) -> StoredImage | None:
-        """Return the image with an ID, tag, digest, or unique prefix of an ID; None if there is none.
+        """Return the image with an ID, tag, digest, or unique prefix of an ID, or None.
 
         InvalidArgument for a prefix of several IDs, and for text that can be none of these.
         """

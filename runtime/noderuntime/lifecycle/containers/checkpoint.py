@@ -107,7 +107,7 @@ async def _dump(parts: Parts, sandbox: Sandbox, container: Container, timeout: f
 async def end_dump(parts: Parts, container: Container) -> None:
     """End the dump that an earlier daemon began, and let the container run.
 
-    Without effect when there is none; one that this daemon began is awaited.
+    Does nothing without a dump. A dump that this daemon began is awaited.
     """
     async with parts.work.lock(container.id):
         if not container.checkpointing_at:

@@ -63,7 +63,7 @@ async def _close(parts: Parts, container: Container) -> None:
 def merge(
     old: api_pb2.LinuxContainerResources, new: api_pb2.LinuxContainerResources
 ) -> api_pb2.LinuxContainerResources:
-    """Lay what is set in the new limits over the old ones; swap is limited anew with memory."""
+    """Return the old limits, overridden by the new ones. A new memory limit clears the old swap limit."""
     merged = api_pb2.LinuxContainerResources()
     merged.CopyFrom(old)
     if new.memory_limit_in_bytes:

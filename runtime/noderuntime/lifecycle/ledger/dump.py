@@ -21,7 +21,7 @@ def dump(directory: Path) -> dict[str, Any]:
 
     Columns that hold CRI messages are shown as proto3 JSON without values of environment variables, which may
     be secrets. What cannot be decoded is shown in hexadecimal. A ledger of any schema can be dumped, also
-    beside a running daemon. NotFound when there is none, FailedPrecondition when it is no database.
+    beside a running daemon. NotFound if it does not exist, FailedPrecondition if it is not a database.
     """
     path = directory / "ledger.db"
     if not path.exists():

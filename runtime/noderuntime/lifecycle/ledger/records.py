@@ -102,7 +102,7 @@ class Container:
     resources: api_pb2.LinuxContainerResources = field(default_factory=api_pb2.LinuxContainerResources)
     """The limits in force, after the last UpdateContainerResources."""
     updating: api_pb2.LinuxContainerResources = field(default_factory=api_pb2.LinuxContainerResources)
-    """The limits that an UpdateContainerResources under way sets; empty when there is none."""
+    """The limits that an UpdateContainerResources in progress sets; empty otherwise."""
 
     def __post_init__(self) -> None:
         """Fill what the row of an older daemon, to which the node returned for a while, does not have."""
