@@ -1,4 +1,4 @@
-"""News of sandboxes and containers, from the verbs to whoever listens (CRI GetContainerEvents)."""
+"""Events of sandboxes and containers, published by verbs for listeners (CRI GetContainerEvents)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something happened to a container, or to a sandbox (then both IDs are the same)."""
+    """One event of a container, or of a sandbox (then both IDs are the same)."""
 
     container_id: str
     sandbox_id: str
@@ -28,11 +28,11 @@ class Event:
     created_at: int
     """Nanoseconds since the epoch."""
     last: api_pb2.PodSandboxStatus | None = None
-    """How a sandbox was that is gone now."""
+    """The last status of a removed sandbox."""
 
 
 class EventHub:
-    """Hands every event to every listener, in order; one that is too slow loses the oldest."""
+    """Delivers each event to all listeners, in order. A listener that is too slow loses its oldest events."""
 
     def __init__(self) -> None:
         self._listeners: dict[asyncio.Queue[Any], Callable[[Event], Any]] = {}
@@ -44,21 +44,21 @@ class EventHub:
         kind: api_pb2.ContainerEventType,
         last: api_pb2.PodSandboxStatus | None = None,
     ) -> None:
-        """Tell the listeners, now; never waits. ``last`` is how a sandbox was that is gone."""
+        """Deliver an event to the listeners without waiting. ``last`` is a removed sandbox's last status."""
         event = Event(container_id, sandbox_id, kind, time.time_ns(), last)
-        for queue, tell in self._listeners.items():
+        for queue, convert in self._listeners.items():
             if queue.full():
                 queue.get_nowait()
-                _log.warning("a listener is too slow, its oldest event is dropped")
-            queue.put_nowait(tell(event))
+                _log.warning("oldest event of a slow listener dropped")
+            queue.put_nowait(convert(event))
 
-    async def listen(self, tell: Callable[[Event], T]) -> AsyncGenerator[T]:
-        """Yield what ``tell`` makes of each event from now on, as things are when it happens.
+    async def listen(self, convert: Callable[[Event], T]) -> AsyncGenerator[T]:
+        """Yield each event from now on, converted at the time when it is published.
 
-        Ends when the caller stops asking.
+        The listener is removed when the generator is closed.
         """
         queue: asyncio.Queue[T] = asyncio.Queue(_BACKLOG)
-        self._listeners[queue] = tell
+        self._listeners[queue] = convert
         try:
             while True:
                 yield await queue.get()

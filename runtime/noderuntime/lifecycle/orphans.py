@@ -1,7 +1,8 @@
-"""What has a name of ours and is in no record: bundles, snapshots, directories and pins, checkpoints.
+"""Remove orphans: bundles, snapshots, directories, pins and checkpoints that no record of the ledger names.
 
-There are some only after a ledger was lost, or a row of it became unreadable; everything else was an intent
-first. They are listed before the records are read, so what a call makes meanwhile is not taken for an orphan.
+Orphans exist only after the ledger was lost, or a row of it became unreadable, because each object is
+recorded before it is created. They are listed before the records are read, so that an object that a call
+creates meanwhile is not an orphan.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from noderuntime.lifecycle.parts import Parts
 
 
 async def remove(parts: Parts) -> None:
-    """Try once to remove all orphans; what fails is repeated in the background."""
+    """Try once to remove all orphans. Failed removals are retried in the background."""
     attempt = parts.retries.attempt
     checkpoints = parts.config.server.state_dir / DIRECTORY
     bundles = await FILES.run(_entries, parts.paths.containers)
@@ -41,7 +42,7 @@ async def remove(parts: Parts) -> None:
 
 
 async def _bundle(parts: Parts, container_id: str) -> None:
-    """End what may run from a bundle, whose handler is unknown, and remove it."""
+    """Kill what runs from a bundle, and remove it. Its handler is unknown, so each one is tried."""
     await end_monitor(parts, container_id)
     for executor in parts.executors.values():
         if await executor.has_state(container_id):
@@ -54,7 +55,7 @@ async def _bundle(parts: Parts, container_id: str) -> None:
 
 async def _sandbox(parts: Parts, sandbox_id: str) -> None:
     paths = parts.paths.sandbox(sandbox_id)
-    if await parts.host.mounted([paths.netns]):  # plugins find the rest by the sandbox's ID
+    if await parts.host.mounted([paths.netns]):  # the plugins find their state by the sandbox's ID
         await parts.network.detach(sandbox_id, str(paths.netns), api_pb2.PodSandboxConfig(), b"")
     await parts.host.unpin_namespaces(paths.pins)
     await parts.host.unmount(paths.shm)
@@ -70,7 +71,7 @@ async def _snapshots(parts: Parts) -> None:
 
 
 async def _checkpoint(parts: Parts, directory: Path, container_id: str) -> None:
-    async with parts.work.lock(container_id):  # which a checkpoint under way holds
+    async with parts.work.lock(container_id):  # a checkpoint in progress holds the same lock
         await parts.host.remove_tree(directory / container_id)
 
 
@@ -79,7 +80,7 @@ def _known(parts: Parts) -> set[str]:
 
 
 def _entries(directory: Path) -> set[str]:
-    """List what in a directory has a name of ours."""
+    """Return the entries of a directory whose names are IDs of this runtime."""
     return (
         {entry.name for entry in directory.iterdir() if is_ours(entry.name)} if directory.is_dir() else set()
     )

@@ -1,8 +1,8 @@
-"""Everything a verb works with, put together once by the composition root.
+"""The objects that verbs use; the composition root creates them once.
 
-Verbs (``pods/run.py``, ``containers/stop.py`` …) are functions whose first argument is
-:class:`Parts`; they keep no state of their own. What has happened is in the ledger, what
-is happening right now is in :class:`noderuntime.core.tasks.Work`.
+Verbs (``pods/run.py``, ``containers/stop.py`` …) are functions whose first argument is :class:`Parts`; they
+have no state of their own. The ledger records past events, and :class:`noderuntime.core.tasks.Work` holds the
+calls in progress.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Parts:
     """The daemon's parts."""
 
     config: Config
-    """What is in force; a reload puts another one in its place."""
+    """The configuration in force; a reload replaces it."""
     paths: Paths
     ledger: Ledger
     host: Host
@@ -54,12 +54,12 @@ class Parts:
     retries: Retries = field(default_factory=Retries)
     metrics: Metrics = field(default_factory=Metrics)
     configure_images: Callable[[ImagesConfig], None] = lambda _: None
-    """Puts what is live of the images' settings into force; InvalidArgument leaves all as it was."""
+    """Applies the live settings of images. After InvalidArgument nothing has changed."""
 
     def executor(self, handler: str) -> Executor:
-        """Return the handler of that name; InvalidArgument names the ones there are."""
+        """Return the executor of a handler; the InvalidArgument for an unknown one lists all handlers."""
         executor = self.executors.get(handler)
         if executor is None:
             known = ", ".join(sorted(self.executors))
-            raise InvalidArgument(f"no runtime handler {handler[:80]!r} here; there are: {known}")
+            raise InvalidArgument(f"no runtime handler {handler[:80]!r} on this node (known: {known})")
         return executor

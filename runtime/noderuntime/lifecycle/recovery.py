@@ -1,23 +1,23 @@
-"""After a restart of the daemon, a ``kill -9``, or a reboot: the ledger and the node agree again.
+"""Reconcile the ledger with the node after a restart of the daemon, a ``kill -9``, or a reboot.
 
-    recover      before the first call is served: the ledger says what died; nothing is asked that can hang
-    tear_down    in the background: what died gives back what it holds, and what was never finished is undone
+    recover      before the first call is served: record what died; uses nothing that can hang
+    tear_down    in the background: release the resources of what died, and undo unfinished creations
 
-What both assume:
+Assumptions of both:
 
-* Whatever was made was an intent in the ledger first. An intent that never became visible was given to no
-  caller, so it is undone; all undo steps accept what was never made.
-* A process is ours if PID and start time are the recorded ones. A sandbox lives if its namespaces are still
-  pinned: after a reboot, or in a new ``/run``, they are not, whatever the boot ID says (a node that is itself
-  a container keeps it).
-* How a container ended is in the exit file of its monitor. Without one it is lost: exit code 255, reason
-  Unknown. The supervisor, which starts in between, finds what ends from then on, and tears down each
-  container whose monitor is gone.
-* The kubelet's calls come at the same time as the background. Both work on an object under its lock, and
-  every step can be repeated.
-* The daemon may die in here as well: the next one does it again.
+* Each object was an intent in the ledger before it was created. The ID of an intent that is not visible was
+  never returned to a caller, so the intent is undone; all undo steps accept objects that do not exist.
+* A process is ours if its PID and start time are the recorded ones. A sandbox is alive if its namespaces are
+  still pinned: after a reboot, or in a new ``/run``, they are not, even if the boot ID is unchanged (a node
+  that is a container keeps its boot ID).
+* The exit file of a container's monitor records how the container ended. If it is missing, the exit is lost:
+  exit code 255, reason Unknown. The supervisor, which starts between the two steps, observes later ends, and
+  tears down each container whose monitor has ended.
+* The kubelet's calls run concurrently with the background. Both hold an object's lock while they change the
+  object, and each step can be repeated.
+* The daemon can be killed during recovery: the next one starts over.
 
-What fails or hangs, with whatever error, concerns one object: it is logged and, in the background, repeated.
+An error or a hang, of any kind, concerns one object: it is logged and retried in the background.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def boot_id() -> str:
-    """Return what the kernel calls this boot."""
+    """Return the kernel's ID of this boot."""
     return _BOOT_ID.read_text(encoding="ascii").strip()
 
 
 async def recover(parts: Parts, boot: str) -> None:
-    """Record in the ledger, and in memory, what died. Runs before the first call is served."""
+    """Record in the ledger what died. Runs before the first call is served."""
     began = time.monotonic()
     same_boot = await parts.ledger.meta("boot_id") == boot
     containers, sandboxes = list(parts.ledger.containers), list(parts.ledger.sandboxes)
@@ -79,9 +79,9 @@ async def recover(parts: Parts, boot: str) -> None:
 
 
 async def tear_down(parts: Parts) -> None:
-    """Tear down what died, undo what was never finished, and remove orphans.
+    """Tear down what died, undo unfinished creations, and remove orphans.
 
-    Returns when everything was tried once; what failed is repeated by :attr:`Parts.retries`.
+    Returns when each object was tried once; :attr:`Parts.retries` repeats failed attempts.
     """
     began = time.monotonic()
     await together(
@@ -104,7 +104,7 @@ async def _attempt(parts: Parts, record: Sandbox | Container, step: Callable[[],
 
 async def _recover_container(parts: Parts, container: Container, same_boot: bool) -> None:
     if parts.ledger.sandboxes.find(container.sandbox_id) is None:
-        await parts.ledger.containers.drop(container)  # what it holds is found among the orphans
+        await parts.ledger.containers.drop(container)  # its resources are removed as orphans
         return
     if not same_boot:
         container.process = container.monitor = None
@@ -112,7 +112,7 @@ async def _recover_container(parts: Parts, container: Container, same_boot: bool
     if container.live:
         await record_container_end(parts, container)
     if container.live and container.starting:
-        await record_start_failure(parts, container, "the daemon ended while it was being started")
+        await record_start_failure(parts, container, "the daemon ended during the container's start")
 
 
 async def _recover_sandbox(parts: Parts, sandbox: Sandbox, same_boot: bool, mounted: Set[Path]) -> None:
@@ -126,7 +126,7 @@ async def _recover_sandbox(parts: Parts, sandbox: Sandbox, same_boot: bool, moun
 
 
 def _is_pinned(parts: Parts, sandbox: Sandbox, mounted: Set[Path]) -> bool:
-    """Tell whether each of the sandbox's namespaces is still mounted on its pin."""
+    """Return whether each of the sandbox's namespaces is still mounted on its pin."""
     pins, user = {*pins_of(parts, sandbox).values()}, user_of(parts, sandbox)
     if user is not None:
         pins.add(user.pin)
@@ -134,9 +134,9 @@ def _is_pinned(parts: Parts, sandbox: Sandbox, mounted: Set[Path]) -> bool:
 
 
 async def _tear_down_pod(parts: Parts, sandbox: Sandbox) -> None:
-    """Tear down those containers of a sandbox that no monitor watches, then the sandbox if it is not ready.
+    """Tear down the containers of a sandbox that have no monitor, then the sandbox if it is not ready.
 
-    A checkpoint of a live container that was cut off is given up; an update is done again.
+    An interrupted checkpoint of a live container is aborted, and an interrupted update is repeated.
     """
     await concurrently(
         *(
@@ -156,9 +156,9 @@ async def _tear_down_pod(parts: Parts, sandbox: Sandbox) -> None:
 
 
 def _is_watched(container: Container) -> bool:
-    """Tell whether the supervisor tears a container down, because its monitor ends with it.
+    """Return whether the supervisor tears a container down, because its monitor ends with it.
 
-    A container that is recorded as not started can still run: the daemon died during its start.
+    A container whose start failed can still run: the daemon may have been killed during the start.
     """
     return container.visible and container.monitor is not None and not container.start_error
 

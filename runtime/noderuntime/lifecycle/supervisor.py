@@ -1,12 +1,12 @@
-"""Deaths that no call waits for: a pidfd on each container's monitor and each ready sandbox's root process.
+"""Watch the monitor of each container and the root process of each ready sandbox, each with a pidfd.
 
-The records name the processes to watch. Each saved record is checked again, so a process that ended between
-two steps of a verb, when its end meant nothing yet, is found after the second one.
+The records name the processes to watch. Each saved record is checked again, so that an end between two steps
+of a verb, which had no effect at that time, is observed after the second step.
 
-monitor of a container   it ends right after it has written how its container ended: that is recorded, and
-                         what the runtime holds is given back; if the monitor was killed, the container has
-                         lost its output and its exit code and is ended (255, Unknown)
-process of a sandbox     the sandbox is no longer ready
+monitor of a container   it ends right after it has recorded the container's end: the end is saved, and the
+                         runtime's state is deleted; if the monitor was killed, the container's output and
+                         exit code are lost, and the container is killed (255, Unknown)
+root of a sandbox        the sandbox is no longer ready
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Supervisor:
     def _check(
         self, object_id: str, process: ProcessRef | None, on_end: Callable[[], Coroutine[Any, Any, None]]
     ) -> None:
-        """Watch that process of an object, or none, instead of the one that was watched."""
+        """Watch this process of an object instead of the earlier one; None watches no process."""
         watched = self._watched.get(object_id)
         if watched is not None:
             if watched.process == process:
@@ -83,9 +83,9 @@ class Supervisor:
 
 
 async def reap(parts: Parts, container: Container) -> None:
-    """Record the end of a container and give back what the runtime holds of it.
+    """Record the end of a container, and delete the runtime's state of it.
 
-    A container that runs without its monitor is ended: it has lost its output and its exit code.
+    A container that runs without its monitor is killed: its output and its exit code are lost.
     """
     await settle(parts, container)
     if container.live and not await runs(parts, container.monitor):

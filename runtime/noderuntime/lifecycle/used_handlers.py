@@ -23,7 +23,7 @@ _META = "handlers"
 async def with_used(config: Config, ledger: Ledger) -> Config:
     """Return the configuration with the handlers that pods use and that it lacks, as they were configured.
 
-    A handler that has another type now cannot manage those pods, so its old configuration stays too.
+    A handler whose type has changed cannot manage those pods, so its old configuration is kept as well.
     """
     remembered = _remembered(await ledger.meta(_META) or "{}")
     used = {sandbox.handler for sandbox in ledger.sandboxes}

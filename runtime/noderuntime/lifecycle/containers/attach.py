@@ -1,4 +1,4 @@
-"""Attach: a client takes part in the stdio of a container's first process."""
+"""Attach: connect a client to the stdio of a container's first process."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from noderuntime.lifecycle.parts import Parts
 
 _log = log.get(__name__)
 
-_LAST_WORDS = 10.0
-"""Seconds that a client has to take what an ended container said last: its monitor waits for that."""
+_LAST_OUTPUT_SECONDS = 10.0
+"""Seconds that a client has to read the last output of an ended container; the monitor waits for it."""
 
 
 def attach_session(parts: Parts, request: api_pb2.AttachRequest) -> Command:
@@ -29,10 +29,10 @@ def attach_session(parts: Parts, request: api_pb2.AttachRequest) -> Command:
 async def _run(parts: Parts, request: api_pb2.AttachRequest, stdio: Stdio) -> int:
     """Serve the client until the container ends, or until its input does.
 
-    A container whose stdin is the first client's alone (StdinOnce) sees its end, and is still listened to.
+    With StdinOnce, the end of the client's input closes the container's stdin; its output still arrives.
     """
     container = parts.ledger.containers.get(request.container_id)
-    must_run(container)  # it may have ended since it was asked for
+    must_run(container)  # it may have ended since the request
     talk = await parts.monitor.attach(parts.paths.container(container.id).bundle)
     _log.debug("attached", container=container.id)
     config = container.config
@@ -45,7 +45,7 @@ async def _run(parts: Parts, request: api_pb2.AttachRequest, stdio: Stdio) -> in
     try:
         async with Scope() as scope:
             relaying = scope.start(relayed, name="relay an attached client")
-            ending = scope.start(_give_up(parts, container), name="await the end of an attached container")
+            ending = scope.start(_await_end(parts, container), name="await the end of an attached container")
             await first(relaying, ending)
             for task in (relaying, ending):
                 if task.done():
@@ -55,8 +55,8 @@ async def _run(parts: Parts, request: api_pb2.AttachRequest, stdio: Stdio) -> in
     return 0
 
 
-async def _give_up(parts: Parts, container: Container) -> None:
-    """Return some time after the container's process has ended."""
+async def _await_end(parts: Parts, container: Container) -> None:
+    """Return when the container's process has ended and its last output can have been read."""
     if container.process is not None:
         await parts.host.wait(container.process, timeout=math.inf)
-    await asyncio.sleep(_LAST_WORDS)
+    await asyncio.sleep(_LAST_OUTPUT_SECONDS)

@@ -1,6 +1,6 @@
 """The parts that a container is built from: its OCI spec on disk, image volumes, CDI devices, its log file.
 
-Also the OCI process of a further command, which is based on that spec.
+Also the OCI process of an exec, which is based on that spec.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def check_command(command: Sequence[str]) -> None:
 
 
 def image_ref(image: Image, name: str) -> str:
-    """Return CRI's image_ref: the digest that was pulled, best of the named repository.
+    """Return CRI's image_ref: the digest that was pulled, preferably from the named repository.
 
     An image without a digest, which was loaded from an archive, has its ID instead.
     """
@@ -117,7 +117,7 @@ def cdi_devices(config: api_pb2.ContainerConfig) -> Sequence[str]:
 
 
 async def make_log_directory(directory: str) -> None:
-    """Create a directory for logs, which the kubelet chose. InvalidArgument if that is impossible."""
+    """Create the log directory that the kubelet chose. InvalidArgument if it cannot be created."""
     with os_errors(f"log directory {directory[:80]!r}", invalid_argument):
         await apart(
             lambda: os.makedirs(directory, mode=0o755, exist_ok=True),

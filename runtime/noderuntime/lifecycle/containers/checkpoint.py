@@ -1,12 +1,12 @@
-"""CheckpointContainer: a running container as an archive, to be examined elsewhere. It runs on.
+"""CheckpointContainer: write a running container to an archive for examination elsewhere. It keeps running.
 
-The archive's files are those that checkpoint tools know:
+The archive has the files that checkpoint tools expect:
 
     checkpoint/…      CRIU's images of the processes
-    dump.log          what CRIU said; stats-dump: how long it took
-    config.dump       which container this was; status.dump and spec.dump: its CRI status and OCI spec
-    rootfs-diff.tar   what it had written, as a layer
-    container.log     its log up to now
+    dump.log          CRIU's log; stats-dump: how long the dump took
+    config.dump       the container's identity; status.dump and spec.dump: its CRI status and OCI spec
+    rootfs-diff.tar   its changes to the root filesystem, as a layer
+    container.log     a copy of its log
 """
 
 from __future__ import annotations
@@ -37,31 +37,32 @@ from noderuntime.node.spec.validation import check_path
 _log = log.get(__name__)
 
 DIRECTORY = "checkpoints"
-"""Below the state directory: where archives are put together; emptied at a start."""
+"""Subdirectory of the state directory where archives are assembled. It is emptied when the daemon starts."""
 DEFAULT_SECONDS = 10.0
-"""CRI's default: the timeout of a request that names none."""
+"""CRI's default timeout, for requests without one."""
 _ARCHIVE_SECONDS = 300.0
-"""How long an archive may take to be written. The container can be stopped meanwhile, but not removed."""
+"""Seconds that writing an archive can take. Meanwhile the container can be stopped, but not removed."""
 _END_SECONDS = 5.0
-"""How long a dump may take to end after it was killed."""
+"""Seconds that a dump can take to end after SIGKILL."""
 
 
 async def checkpoint_container(parts: Parts, container_id: str, location: str, timeout: float) -> None:
     """Write an archive of a running container to a path (CRI CheckpointContainer).
 
-    The dump of its processes may take ``timeout`` seconds, :data:`DEFAULT_SECONDS` if that is 0; after that
-    DeadlineExceeded. FailedPrecondition when it does not run, or the node lacks CRIU; Unimplemented when its
-    handler has no checkpoints. After an error there is no archive, and the container runs on.
+    DeadlineExceeded if the dump of its processes takes more than ``timeout`` seconds
+    (:data:`DEFAULT_SECONDS` if that is 0), FailedPrecondition if it does not run or the node lacks CRIU,
+    Unimplemented if its handler has no checkpoints. After an error no archive is left, and the container
+    keeps running.
     """
     container = parts.ledger.containers.get(container_id)
     check_path(location, "checkpoint location")
     if location.endswith("/"):
-        raise InvalidArgument(f"checkpoint location {location[:80]!r} is no path of a file")
+        raise InvalidArgument(f"checkpoint location {location[:80]!r} must be the path of a file")
     directory = posixpath.dirname(location)
     if not await apart(
         lambda: os.path.isdir(directory), what=f"look up {directory}", subject=directory, abandon=True
     ):
-        raise InvalidArgument(f"checkpoint location {location[:80]!r} is in no directory that there is")
+        raise InvalidArgument(f"the directory of checkpoint location {location[:80]!r} does not exist")
     if not container.running:
         raise FailedPrecondition(f"container {container.id} is not running")
     await parts.work.finish(
@@ -94,7 +95,7 @@ def _directory(parts: Parts, container: Container) -> Path:
 
 
 async def _dump(parts: Parts, sandbox: Sandbox, container: Container, timeout: float) -> None:
-    """Have CRIU dump the container's processes; whatever comes of it, they run afterwards."""
+    """Dump the container's processes with CRIU; they are thawed afterwards, even if the dump fails."""
     container.checkpointing_at = time.time_ns()
     await parts.ledger.containers.save(container)
     work, executor = _directory(parts, container), parts.executor(sandbox.handler)
@@ -105,7 +106,7 @@ async def _dump(parts: Parts, sandbox: Sandbox, container: Container, timeout: f
 
 
 async def end_dump(parts: Parts, container: Container) -> None:
-    """End the dump that an earlier daemon began, and let the container run.
+    """Kill the dump that an earlier daemon began, and thaw the container.
 
     Does nothing without a dump. A dump that this daemon began is awaited.
     """
@@ -116,11 +117,11 @@ async def end_dump(parts: Parts, container: Container) -> None:
             await parts.host.kill_tree(process)
             await parts.host.wait(process, timeout=_END_SECONDS)
         await _thaw(parts, parts.ledger.sandboxes.get(container.sandbox_id), container)
-        _log.warning("checkpoint cut off by the daemon's end was given up", container=container.id)
+        _log.warning("interrupted checkpoint aborted", container=container.id)
 
 
 async def _thaw(parts: Parts, sandbox: Sandbox, container: Container) -> None:
-    """Let the container run: a CRIU that failed or was killed leaves it frozen."""
+    """Thaw the container: a CRIU that failed or was killed leaves it frozen."""
     await parts.host.thaw_cgroup(cgroup(parts, sandbox, container.id))
     container.checkpointing_at = 0
     await parts.ledger.containers.save(container)
@@ -129,7 +130,7 @@ async def _thaw(parts: Parts, sandbox: Sandbox, container: Container) -> None:
 def _archive(
     parts: Parts, container: Container, work: Path, target: Path, user: UserNamespace | None
 ) -> None:
-    """Add what CRIU does not know, and put everything into one file."""
+    """Add the files that CRIU does not write, and pack all files into the archive."""
     paths = parts.paths.container(container.id)
     partial = target.with_name(f".{target.name}.partial")
     try:

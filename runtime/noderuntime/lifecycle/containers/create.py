@@ -46,23 +46,23 @@ _NAME_LIMIT = 1024
 async def create_container(parts: Parts, sandbox_id: str, config: api_pb2.ContainerConfig) -> str:
     """Create a container in a sandbox that is ready, and return its ID (CRI CreateContainer).
 
-    A container that was finished after its call had been given up is returned to the retry.
-    Raises AlreadyExists when another one has the name and attempt; on any error nothing is left.
+    A retry of a cancelled call gets the container that was created meanwhile.
+    AlreadyExists if another container has the name and attempt. After an error nothing is left.
     """
     sandbox = parts.ledger.sandboxes.get(sandbox_id)
     if not config.metadata.name or len(config.metadata.name) > _NAME_LIMIT:
         raise InvalidArgument(f"a container needs a name of at most {_NAME_LIMIT} characters")
     key = container_name(sandbox.id, config.metadata)
-    asked = config.SerializeToString(deterministic=True)
+    request = config.SerializeToString(deterministic=True)
     name = f"CreateContainer {config.metadata.name}"
-    return await parts.work.once(key, asked, lambda: _create(parts, sandbox, config), name=name)
+    return await parts.work.once(key, request, lambda: _create(parts, sandbox, config), name=name)
 
 
 async def _create(parts: Parts, sandbox: Sandbox, config: api_pb2.ContainerConfig) -> str:
     async with parts.work.lock(sandbox.id):
         if not sandbox.ready:
             raise FailedPrecondition(f"sandbox {sandbox.id} is not ready")
-        parts.executor(sandbox.handler)  # it may have left the configuration
+        parts.executor(sandbox.handler)  # fails if a reload has removed the handler
         await _check_mounts(parts, sandbox.handler, config)
         image = await parts.images.image(config.image.image)
         container = _record(sandbox, config, image)
@@ -80,13 +80,13 @@ async def _create(parts: Parts, sandbox: Sandbox, config: api_pb2.ContainerConfi
 
 
 async def _check_mounts(parts: Parts, handler: str, config: api_pb2.ContainerConfig) -> None:
-    """Refuse mounts that the handler cannot make as they are asked for; it is asked only if there are any."""
+    """Refuse mounts that the handler does not support. It is probed only if the request has such mounts."""
     recursive = any(one.recursive_read_only for one in config.mounts)
     mapped = any(one.uidMappings or one.gidMappings for one in config.mounts)
     if not recursive and not mapped:
         return
     features = await parts.probes.features(handler)
-    if recursive and not features.recursive_read_only_mounts:  # the word is cri-api's
+    if recursive and not features.recursive_read_only_mounts:  # cri-api defines the error's first word
         raise InvalidArgument(f"RROUnsupported: handler {handler} offers no recursively read-only mounts")
     if mapped and not features.user_namespaces:
         raise InvalidArgument(f"handler {handler} offers no mounts with mapped IDs on this node")
@@ -108,7 +108,7 @@ def _record(sandbox: Sandbox, config: api_pb2.ContainerConfig, image: Image) -> 
 
 
 async def _close_record(parts: Parts, container: Container, undo: Undo) -> None:
-    """Drop the record, or keep it as an ended container whose removal is left to the caller."""
+    """Drop the record, or keep it as an ended container that the caller can remove."""
     if undo.complete:
         await parts.ledger.containers.drop(container)
     else:
@@ -116,7 +116,7 @@ async def _close_record(parts: Parts, container: Container, undo: Undo) -> None:
 
 
 async def _make(parts: Parts, sandbox: Sandbox, container: Container, image: Image, undo: Undo) -> None:
-    """Make everything that the record speaks of."""
+    """Create all objects that the record names."""
     paths = parts.paths.container(container.id)
     undo.add("bundle", lambda: parts.host.remove_tree(paths.bundle))
     await FILES.run(lambda: paths.rootfs.mkdir(mode=0o700, parents=True))
@@ -133,7 +133,7 @@ async def _make(parts: Parts, sandbox: Sandbox, container: Container, image: Ima
     await FILES.run(write_spec, paths, spec)
     await note_kills(parts, sandbox, container)
     made = await _run_monitor(parts, sandbox, container, undo)
-    if user is not None:  # from inside, nobody but us may do that
+    if user is not None:  # a process in the user namespace has no permission to do that
         await parts.host.give_stdio(made.process, user.uids.outside + container.user.uid)
 
 
@@ -149,7 +149,7 @@ async def _spec(
         target_pid=_target_pid(parts, sandbox, container.config),
     )
     pod = pod_of(parts, sandbox)
-    spec = await apart(  # it looks up the sources of mounts, which may lie on a volume that hangs
+    spec = await apart(  # it resolves the sources of mounts, which can be on a volume that hangs
         lambda: builder.container_spec(pod, wanted, parts.facts),
         what=f"look up the mounts of container {container.config.metadata.name}",
         subject=f"mounts of {sandbox.id}",
@@ -184,24 +184,25 @@ async def _run_monitor(parts: Parts, sandbox: Sandbox, container: Container, und
 
 
 def _log_path(directory: str, path: str) -> str:
-    """Return the absolute path of the log; empty when the pod or the container wants none."""
+    """Return the absolute path of the log; empty if the pod or the container requests no log."""
     if not directory or not path:
         return ""
     if posixpath.isabs(path) or path.endswith("/"):
-        raise InvalidArgument(f"log path {path[:80]!r} does not lie in the pod's log directory")
+        raise InvalidArgument(f"log path {path[:80]!r} must be a file in the pod's log directory")
     return check_path(posixpath.join(directory, path), "log path")
 
 
 def _target_pid(parts: Parts, sandbox: Sandbox, config: api_pb2.ContainerConfig) -> int | None:
-    """Return the PID of the container whose PID namespace is to be joined, if one is."""
+    """Return the PID of the container whose PID namespace the new one joins; None if it joins none."""
     options = config.linux.security_context.namespace_options
     if options.pid != api_pb2.TARGET:
         return None
     target = parts.ledger.containers.find(options.target_id)
     if target is None or target.sandbox_id != sandbox.id:
-        raise NotFound(f"no container {options.target_id[:64]!r} to share processes with in {sandbox.id}")
+        target_id = options.target_id[:64]
+        raise NotFound(f"sandbox {sandbox.id} has no container {target_id!r} (PID namespace target)")
     if not target.running or target.process is None:
-        raise FailedPrecondition(f"container {target.id}, whose processes are to be shared, does not run")
+        raise FailedPrecondition(f"container {target.id} (PID namespace target) is not running")
     return target.process.pid
 
 

@@ -1,4 +1,4 @@
-"""Exec: a command in a container, whose stdio a client gets."""
+"""Exec: run a command in a container and connect a client to its stdio."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def exec_session(parts: Parts, request: api_pb2.ExecRequest) -> Command:
 
 
 async def _run(parts: Parts, request: api_pb2.ExecRequest, stdio: Stdio) -> int:
-    """Run the command to its end; when the client leaves, its terminal hangs up or its pipes break."""
+    """Run the command and return its exit code. If the client leaves, the command's stdio is closed."""
     container = parts.ledger.containers.get(request.container_id)
-    must_run(container)  # it may have ended since it was asked for
+    must_run(container)  # it may have ended since the request
     sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
     process = await exec_process(parts, container, request.cmd, tty=request.tty)
     program = await parts.executor(sandbox.handler).exec(

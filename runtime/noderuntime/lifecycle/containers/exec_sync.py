@@ -13,9 +13,10 @@ from noderuntime.lifecycle.parts import Parts
 async def exec_sync(
     parts: Parts, container_id: str, command: Sequence[str], timeout: float
 ) -> api_pb2.ExecSyncResponse:
-    """Run a command to its end (CRI ExecSync); ``timeout`` in seconds, 0 waits forever.
+    """Run a command and return its output and exit code (CRI ExecSync).
 
-    At the timeout, and when the call is cancelled, the command is killed. Each stream is cut at 16 MiB.
+    The command is killed after ``timeout`` seconds (0 waits forever), or if the call is cancelled. Each
+    output stream is cut at 16 MiB.
     """
     container = parts.ledger.containers.get(container_id)
     must_run(container)

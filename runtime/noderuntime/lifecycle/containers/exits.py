@@ -1,4 +1,4 @@
-"""How containers end: the exit is recorded first, then the runtime's own state is given back."""
+"""Ends of containers: the exit is recorded first, then the runtime's state is deleted."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _log = log.get(__name__)
 
 
 async def record_end(parts: Parts, container: Container) -> None:
-    """Record the end of a container if it has ended and that is not known yet."""
+    """Record the end of a container if it has ended and the end is not recorded yet."""
     async with parts.work.lock(f"{container.id}/exit"):
         if not container.finished_at:
             await _record_end(parts, container)
 
 
 async def settle(parts: Parts, container: Container) -> None:
-    """Record the end of a container if it has ended, and give back what the runtime holds of it.
+    """Record the end of a container if it has ended, and delete the runtime's state of it.
 
-    Idempotent; raises when the runtime's state cannot be deleted (it is tried again at removal).
+    Idempotent. Raises if the runtime's state cannot be deleted; the removal of the container tries again.
     """
     async with parts.work.lock(f"{container.id}/exit"):
         if not container.finished_at and not await _record_end(parts, container):
@@ -43,7 +43,7 @@ async def settle(parts: Parts, container: Container) -> None:
 
 
 async def ended(parts: Parts, container: Container, seconds: float) -> bool:
-    """Wait until the process of a container has ended and its monitor has written everything down."""
+    """Wait for the end of a container's process and of its monitor. Return False if the process runs on."""
     if container.process is not None and not await parts.host.wait(container.process, timeout=seconds):
         return False
     if container.monitor is not None:
@@ -56,7 +56,7 @@ async def _record_end(parts: Parts, container: Container) -> bool:
     if exit_ is None and (await runs(parts, container.process) or await runs(parts, container.monitor)):
         return False
     if exit_ is None:
-        # The monitor's last act and our look may cross: look once more now that it has gone.
+        # The monitor may have written the exit file after the first read: read again, now that it has ended.
         exit_ = parts.monitor.exit(container.id)
     if exit_ is None:
         container.exit_code, container.finished_at, container.lost = LOST_CODE, time.time_ns(), True
@@ -73,11 +73,11 @@ async def _record_end(parts: Parts, container: Container) -> bool:
 async def _oom_killed(parts: Parts, container: Container) -> bool:
     try:
         return await oom_killed(parts, container)
-    except NoderuntimeError as error:  # the end itself must be recorded all the same
-        _log.warning("cannot find out about an OOM kill", container=container.id, error=error)
+    except NoderuntimeError as error:  # the end must be recorded anyway
+        _log.warning("OOM kills of an ended container are unknown", container=container.id, error=error)
         return False
 
 
 async def runs(parts: Parts, process: ProcessRef | None) -> bool:
-    """Tell whether that very process runs."""
+    """Return whether this process runs; another process with its PID does not count."""
     return process is not None and await parts.host.process(process.pid) == process

@@ -1,7 +1,7 @@
 """Containers whose creation an earlier daemon began and did not finish: no caller has their ID.
 
-CreateContainer holds the sandbox's lock from the intent to the created container, so an intent that is found
-while that lock is held belongs to an earlier daemon and can be undone.
+CreateContainer holds the sandbox's lock from the intent until the container is created. An intent that is
+found while that lock is held therefore belongs to an earlier daemon and can be undone.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ async def free_name(parts: Parts, sandbox: Sandbox, metadata: api_pb2.ContainerM
 async def undo_intent(parts: Parts, sandbox: Sandbox, container: Container) -> None:
     """Undo the creation of a container; the caller holds the sandbox's lock.
 
-    Without effect on a container that was created or is gone. If it fails or is cancelled, the container
-    becomes visible as one that has ended, so that the kubelet can remove it.
+    Does nothing if the container was created or removed. If the undo fails or is cancelled, the container
+    becomes visible as an ended one, so that the kubelet can remove it.
     """
     if container.visible or parts.ledger.containers.find(container.id) is None:
         return
@@ -44,16 +44,17 @@ async def undo_intent(parts: Parts, sandbox: Sandbox, container: Container) -> N
 
 
 async def keep_undone(parts: Parts, container: Container) -> None:
-    """Show a container that could not be undone completely as one that has ended."""
-    container.start_error = "it could not be created, nor undone completely"
+    """Record a container whose undo is incomplete as an ended one."""
+    container.start_error = "its creation failed and could not be undone completely"
     container.exit_code, container.finished_at = START_ERROR_CODE, time.time_ns()
     await parts.ledger.containers.save(container)
 
 
 async def end_monitor(parts: Parts, container_id: str, pids: Iterable[int] = ()) -> None:
-    """Kill the monitor of an unfinished create, with the runtime that it runs.
+    """Kill the monitor of an unfinished create, and the runtime that it runs.
 
-    It is one of ``pids`` or the process that its bundle names, if the container's ID is in its command line.
+    The monitor is one of ``pids``, or the process that the bundle names; its command line has the
+    container's ID.
     """
     named = await FILES.run(parts.monitor.pid, parts.paths.container(container_id).bundle)
     for pid in {*pids} if named is None else {*pids, named}:

@@ -1,4 +1,4 @@
-"""SIGKILL for a container, and its cgroup when nothing of it may be left."""
+"""Kill a container, and remove its state and its cgroup."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _log = log.get(__name__)
 KILL_SECONDS = 30.0
 """Seconds that a process can take to end after SIGKILL."""
 MONITOR_SECONDS = 8.0
-"""Seconds that a monitor has to record the end of its container, and to pass on the last output.
+"""Seconds that a monitor has to record the end of its container, and to forward the last output.
 
-Less than an attempt of core.retries may take, so that an attempt gets as far as killing a monitor that stays.
+Shorter than an attempt of :mod:`noderuntime.core.retries`, so that one attempt can also kill the monitor.
 """
 
 
 def killing(parts: Parts, container: Container) -> Lock:
-    """Return the lock that is held from the sending of SIGKILL until ``killed_at`` says so."""
+    """Return the lock that is held from sending SIGKILL until ``killed_at`` is recorded."""
     return parts.work.lock(f"{container.id}/kill")
 
 
 async def kill(parts: Parts, container: Container) -> None:
-    """Send SIGKILL to all processes of a container and record that; their ends are not awaited."""
+    """Send SIGKILL to all processes of a container and record it. Does not wait for their ends."""
     sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
     async with killing(parts, container):
         executor, first = parts.executor(sandbox.handler), container.process
@@ -42,7 +42,7 @@ async def kill(parts: Parts, container: Container) -> None:
 
 
 async def note(parts: Parts, container: Container) -> None:
-    """Save the record of a stop; a full disk must not keep the container from ending."""
+    """Save the record of a stop. An error is logged only: a full disk must not prevent the stop."""
     try:
         await parts.ledger.containers.save(container)
     except NoderuntimeError as error:
@@ -50,13 +50,13 @@ async def note(parts: Parts, container: Container) -> None:
 
 
 async def finish_monitor(parts: Parts, monitor: ProcessRef | None) -> None:
-    """Wait for the end of an ended container's monitor, and kill one that stays."""
+    """Wait for the monitor of an ended container to end; kill it after :data:`MONITOR_SECONDS`."""
     if monitor is None or await parts.host.wait(monitor, timeout=MONITOR_SECONDS):
         return
     await parts.host.kill_tree(monitor)
     if not await parts.host.wait(monitor, timeout=KILL_SECONDS):
         state = await parts.host.stuck(monitor)
-        raise DeadlineExceeded(f"a monitor did not end {KILL_SECONDS:g} s after SIGKILL: {state}")
+        raise DeadlineExceeded(f"monitor {monitor.pid} did not end {KILL_SECONDS:g} s after SIGKILL: {state}")
 
 
 def cgroup(parts: Parts, sandbox: Sandbox, container_id: str) -> str:
@@ -65,9 +65,9 @@ def cgroup(parts: Parts, sandbox: Sandbox, container_id: str) -> str:
 
 
 async def erase(parts: Parts, sandbox: Sandbox, container_id: str) -> None:
-    """Remove a container from its runtime, and its cgroup with what is left in it; idempotent.
+    """Delete a container from its runtime, empty its cgroup by SIGKILL, and remove the cgroup. Idempotent.
 
-    A runtime whose state is lost does not know the cgroup, and runsc does not wait until it can be removed.
+    A runtime that has lost its state does not remove the cgroup, and runsc does not wait until it is empty.
     """
     await parts.executor(sandbox.handler).delete(container_id, sandbox.id)
     path = cgroup(parts, sandbox, container_id)

@@ -1,4 +1,4 @@
-"""What a container sees of its pod: the sandbox's record and files, as the spec builder wants them."""
+"""The pod as the spec builder needs it: cgroup, namespaces and files of a sandbox."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from noderuntime.node.spec.userns import user_namespace
 
 
 def cgroup_of(parts: Parts, sandbox: Sandbox) -> str:
-    """Return the path of a pod's cgroup; InvalidArgument for a parent that leads elsewhere."""
+    """Return the path of a pod's cgroup; InvalidArgument if the parent leaves the cgroup root."""
     return pod_cgroup(sandbox.config.linux.cgroup_parent, sandbox.id, parts.cgroup_driver)
 
 
 def pod_of(parts: Parts, sandbox: Sandbox) -> Pod:
-    """Describe the pod of a sandbox to the spec builder."""
+    """Return the spec builder's description of a sandbox's pod."""
     paths = parts.paths.sandbox(sandbox.id)
     return Pod(
         id=sandbox.id,
@@ -35,13 +35,13 @@ def pod_of(parts: Parts, sandbox: Sandbox) -> Pod:
 
 
 def user_of(parts: Parts, sandbox: Sandbox) -> UserNamespace | None:
-    """Return the user namespace that a sandbox has of its own."""
+    """Return the sandbox's own user namespace; None if it uses the node's."""
     options = sandbox.config.linux.security_context.namespace_options
     return user_namespace(options, parts.paths.sandbox(sandbox.id).user)
 
 
 def namespaces_of(parts: Parts, sandbox: Sandbox) -> dict[NamespaceType, str]:
-    """Return the paths of the namespaces that a sandbox has of its own."""
+    """Return the paths of the sandbox's own namespaces."""
     paths = parts.paths.sandbox(sandbox.id)
     namespaces: dict[NamespaceType, str] = {}
     if wants_pod_network(sandbox.config):
@@ -54,10 +54,10 @@ def namespaces_of(parts: Parts, sandbox: Sandbox) -> dict[NamespaceType, str]:
 
 
 def wants_own_ipc(config: api_pb2.PodSandboxConfig) -> bool:
-    """Tell whether the sandbox has an IPC namespace (and /dev/shm) of its own."""
+    """Return whether the sandbox has its own IPC namespace (and /dev/shm)."""
     return bool(config.linux.security_context.namespace_options.ipc != api_pb2.NODE)
 
 
 def shares_pids(config: api_pb2.PodSandboxConfig) -> bool:
-    """Tell whether the containers of the sandbox see each other's processes."""
+    """Return whether the containers of the sandbox share a PID namespace."""
     return bool(config.linux.security_context.namespace_options.pid == api_pb2.POD)

@@ -1,4 +1,4 @@
-"""RemoveContainer: everything of a container is given back, and its record goes."""
+"""RemoveContainer: release all resources of a container and drop its record."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _log = log.get(__name__)
 
 
 async def remove_container(parts: Parts, container_id: str) -> None:
-    """Remove a container, killing it if it runs (CRI RemoveContainer). Missing is no error."""
+    """Remove a container, and kill it first if it runs (CRI RemoveContainer). No error if it is missing."""
     container = parts.ledger.containers.find(check_id(container_id, "container ID"))
     if container is not None and container.visible:
         await parts.work.finish(discard(parts, container), name=f"RemoveContainer {container.id}")
 
 
 async def discard(parts: Parts, container: Container) -> None:
-    """Give back everything of a container; each step may have been done before."""
+    """Release all resources of a container and drop its record. Each step is idempotent."""
     async with parts.work.lock(container.id):
         if parts.ledger.containers.find(container.id) is None:
             return

@@ -1,4 +1,4 @@
-"""ReopenContainerLog: the kubelet has rotated the file, the monitor opens a new one."""
+"""ReopenContainerLog: the monitor opens a new log file after the kubelet has rotated the old one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from noderuntime.lifecycle.parts import Parts
 
 
 async def reopen_container_log(parts: Parts, container_id: str) -> None:
-    """Return when the new log file is there (CRI ReopenContainerLog).
+    """Have the monitor open a new log file; return when it exists (CRI ReopenContainerLog).
 
-    Raises FailedPrecondition when the container does not run or keeps no log.
+    FailedPrecondition if the container does not run or has no log.
     """
     container = parts.ledger.containers.get(container_id)
     must_run(container)
     if not container.log_path:
-        raise FailedPrecondition(f"container {container.id} keeps no log")
+        raise FailedPrecondition(f"container {container.id} has no log")
     await parts.monitor.reopen_log(parts.paths.container(container.id).bundle, Path(container.log_path))

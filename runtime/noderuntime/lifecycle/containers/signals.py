@@ -1,4 +1,4 @@
-"""Stop signals: CRI's enum, the names that images use, and the kernel's numbers. Pure."""
+"""Stop signals: convert between CRI's enum, the names in images, and the kernel's numbers. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _REALTIME = re.compile(r"SIGRT(MIN|MAX)(?:(?:\+|PLUS|-|MINUS)(\d+))?")
 def stop_signal(wanted: api_pb2.Signal, of_image: str) -> int:
     """Return the number of the signal that asks a container to stop.
 
-    The pod's wish comes first, then the image's ``StopSignal`` (a name with or without
-    ``SIG``, or a number), then SIGTERM. Raises InvalidArgument for a signal that Linux lacks.
+    The pod's setting takes precedence over the image's ``StopSignal`` (a name with or without ``SIG``, or a
+    number). The default is SIGTERM. InvalidArgument if Linux does not have the signal.
     """
     if wanted != api_pb2.RUNTIME_DEFAULT:
         return _number(api_pb2.Signal.Name(wanted))
@@ -24,7 +24,7 @@ def stop_signal(wanted: api_pb2.Signal, of_image: str) -> int:
 
 
 def to_cri(number: int) -> api_pb2.Signal:
-    """Return CRI's name of a signal's number; RUNTIME_DEFAULT where it has none."""
+    """Return CRI's value for a signal number; RUNTIME_DEFAULT if CRI does not name the signal."""
     if signal.SIGRTMIN <= number <= signal.SIGRTMAX:
         up, down = number - signal.SIGRTMIN, signal.SIGRTMAX - number
         name = _realtime_name(up, down)
@@ -54,4 +54,4 @@ def _number(name: str) -> int:
             return number
     elif full in signal.Signals.__members__:
         return signal.Signals[full]
-    raise InvalidArgument(f"stop signal {name[:40]!r} is not known here")
+    raise InvalidArgument(f"stop signal {name[:40]!r} is unknown (examples: SIGTERM, SIGRTMIN+3, 15)")

@@ -20,15 +20,15 @@ _log = log.get(__name__)
 async def start_container(parts: Parts, container_id: str) -> None:
     """Start a created container (CRI StartContainer).
 
-    Raises FailedPrecondition in any other state; the runtime's own error when it will not run.
+    FailedPrecondition if it is in another state; the runtime's error if it cannot be started.
     """
     container = parts.ledger.containers.get(container_id)
     await parts.work.finish(_start(parts, container), name=f"StartContainer {container.id}")
 
 
 async def _start(parts: Parts, container: Container) -> None:
-    # The exit of a short-lived container waits for this lock: a runtime's state is not
-    # deleted while its ``start`` is still at work.
+    # settle() needs the second lock: the runtime's state of a short-lived container is not deleted while
+    # the runtime's ``start`` is still running.
     async with parts.work.lock(container.id), parts.work.lock(f"{container.id}/exit"):
         sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
         if state_of(container) != api_pb2.CONTAINER_CREATED:
@@ -54,7 +54,7 @@ async def _start(parts: Parts, container: Container) -> None:
 
 
 async def fail_start(parts: Parts, container: Container, why: str) -> None:
-    """Record that a container never ran, and kill it; the background repeats a kill that fails."""
+    """Record that a container never ran, and kill it. If the kill fails, it is retried in the background."""
     await record_start_failure(parts, container, why)
     try:
         await kill(parts, container)

@@ -6,9 +6,9 @@
 
 reason      Completed   exit code 0
             Error       any other exit code; 128 and the number of the signal that ended it
-            OOMKilled   the kernel ended it for want of memory
+            OOMKilled   the kernel killed it for lack of memory
             StartError  it never ran
-            Unknown     nobody was there to see it end (the node went down); exit code 255
+            Unknown     its exit code was lost (the monitor was killed, the node went down); exit code 255
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def must_run(container: Container) -> None:
 
 
 def reason_of(container: Container) -> str:
-    """Say in one word how it ended; empty while it has not."""
+    """Return CRI's reason for its end; empty if it has not ended."""
     if not container.finished_at:
         return ""
     if container.start_error:

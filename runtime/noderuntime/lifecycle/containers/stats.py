@@ -12,7 +12,7 @@ from noderuntime.lifecycle.stats.collect import PodTarget
 
 
 async def container_stats(parts: Parts, container_id: str) -> api_pb2.ContainerStats:
-    """Look at one container (CRI ContainerStats); one that does not run has its writable layer only."""
+    """Return one container's usage (CRI ContainerStats): without a process, its writable layer only."""
     container = parts.ledger.containers.get(container_id)
     [stats] = await parts.stats.containers(_by_pod(parts, [container]))
     return stats
@@ -21,7 +21,7 @@ async def container_stats(parts: Parts, container_id: str) -> api_pb2.ContainerS
 async def list_container_stats(
     parts: Parts, wanted: api_pb2.ContainerStatsFilter
 ) -> list[api_pb2.ContainerStats]:
-    """Look at the running containers that pass every filter that is set (CRI ListContainerStats)."""
+    """Return the usage of the running containers that pass all filters (CRI ListContainerStats)."""
     running = api_pb2.ContainerFilter(
         id=wanted.id,
         pod_sandbox_id=wanted.pod_sandbox_id,
@@ -32,7 +32,7 @@ async def list_container_stats(
 
 
 def pod_target(parts: Parts, sandbox: Sandbox, containers: Sequence[Container]) -> PodTarget:
-    """Say what to look at of a pod."""
+    """Return what the statistics collector must measure of a pod."""
     executor = parts.executors.get(sandbox.handler)
     return PodTarget(
         sandbox,

@@ -19,7 +19,7 @@ _MESSAGE_LIMIT = 4096
 async def container_status(
     parts: Parts, container_id: str, *, verbose: bool = False
 ) -> api_pb2.ContainerStatusResponse:
-    """Describe a container (CRI ContainerStatus); verbose adds its processes and its OCI spec as JSON."""
+    """Return a container's status (CRI ContainerStatus); verbose adds PIDs and the OCI spec as JSON."""
     container = parts.ledger.containers.get(container_id)
     response = api_pb2.ContainerStatusResponse(status=describe(container))
     if verbose:
@@ -28,7 +28,7 @@ async def container_status(
 
 
 def describe(container: Container) -> api_pb2.ContainerStatus:
-    """Put a container's record into CRI's words."""
+    """Return the CRI status of a container's record."""
     config = container.config
     return api_pb2.ContainerStatus(
         id=container.id,
@@ -54,18 +54,18 @@ def describe(container: Container) -> api_pb2.ContainerStatus:
 
 
 def _mounts(container: Container) -> Iterator[api_pb2.Mount]:
-    """Yield the requested mounts. Images have their ID, which PullImage returned: a name may have moved."""
+    """Yield the requested mounts. Images are given by ID, as PullImage returned it: a tag can move."""
     images = iter(container.volume_images)
-    for asked in container.config.mounts:
+    for requested in container.config.mounts:
         mount = api_pb2.Mount()
-        mount.CopyFrom(asked)
+        mount.CopyFrom(requested)
         if mount.HasField("image"):
             mount.image.image = mount.image.image_ref = next(images, mount.image.image)
         yield mount
 
 
 def image_spec(container: Container) -> api_pb2.ImageSpec:
-    """Return the image as it was asked for, under a name that people know."""
+    """Return the requested image, named by a tag or a digest of the repository."""
     spec = api_pb2.ImageSpec()
     spec.CopyFrom(container.config.image)
     spec.image = container.image_name

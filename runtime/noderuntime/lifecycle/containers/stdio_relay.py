@@ -1,4 +1,4 @@
-"""Carrying bytes between a client and what runs, both ways at once, each as slowly as its reader."""
+"""Relay bytes between a client and a process, in both directions, with back pressure from each reader."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from noderuntime.node.host.base import Conversation
 
 
 async def relay(talk: Conversation, stdio: Stdio, *, stdin: bool, ends_with_input: bool = False) -> None:
-    """Return when all output has been given to the client, or, where that ends it, when its input ended.
+    """Relay until the client has all output; with ``ends_with_input`` also until the client's input ends.
 
     Without ``stdin`` nothing is read from the client.
     """
@@ -28,7 +28,7 @@ async def relay(talk: Conversation, stdio: Stdio, *, stdin: bool, ends_with_inpu
             await first(*waiting)
             for task in [task for task in waiting if task.done()]:
                 waiting.remove(task)
-                task.result()  # raises what it failed with
+                task.result()  # raises the task's error
 
 
 async def _outputs(talk: Conversation, stdio: Stdio) -> None:
@@ -44,7 +44,7 @@ async def _inputs(talk: Conversation, stdio: Stdio) -> None:
         while data := await stdio.read():
             await talk.write(data)
     except BrokenPipeError:
-        while await stdio.read():  # it reads no more, but the client's connection must not stand still
+        while await stdio.read():  # the process reads no more: drain, so that the client does not block
             pass
     talk.end_input()
 

@@ -1,4 +1,4 @@
-"""StopContainer: the stop signal, then patience, then SIGKILL."""
+"""StopContainer: send the stop signal, wait, then send SIGKILL."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from noderuntime.node.host.base import ProcessRef
 
 
 async def stop_container(parts: Parts, container_id: str, timeout: float) -> None:
-    """Stop a container, giving it ``timeout`` seconds to end by itself (CRI StopContainer).
+    """Stop a container; kill it if it has not ended after ``timeout`` seconds (CRI StopContainer).
 
-    0 kills at once. A container that is missing or has ended is no error. Each call sends the stop
-    signal and kills after its own timeout, so a shorter later one wins. DeadlineExceeded says what
-    the process does that does not end after SIGKILL; the next call tries again.
+    0 kills at once. No error if the container is missing or has ended. Each call sends the stop signal and
+    kills after its own timeout, so the earliest deadline counts. DeadlineExceeded describes a process that
+    does not end after SIGKILL; the next call tries again.
     """
     container = parts.ledger.containers.find(check_id(container_id, "container ID"))
     if container is not None and container.visible:
@@ -26,9 +26,9 @@ async def stop_container(parts: Parts, container_id: str, timeout: float) -> Non
 
 
 async def halt(parts: Parts, container: Container, timeout: float) -> None:
-    """End a container and record how it ended; without effect on one that has ended.
+    """Stop a container and record its end. Does nothing if it has ended.
 
-    One that is recorded as ended because its start failed can still run: it is killed.
+    A container that is recorded as ended because its start failed can still run; it is killed.
     """
     if container.finished_at and not await runs(parts, container.process):
         return
@@ -36,13 +36,13 @@ async def halt(parts: Parts, container: Container, timeout: float) -> None:
     if not (container.running and timeout > 0 and await _ask(parts, container, timeout)):
         await _kill(parts, container)
     await settle(parts, container)
-    if not container.finished_at:  # its monitor does not record the end
+    if not container.finished_at:  # its monitor has not recorded the end
         await finish_monitor(parts, container.monitor)
         await settle(parts, container)
 
 
 async def _ask(parts: Parts, container: Container, timeout: float) -> bool:
-    """Send the stop signal and wait; tell whether the container ended in time."""
+    """Send the stop signal and wait; return whether the container ended in time."""
     await note(parts, container)
     sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
     executor = parts.executor(sandbox.handler)
@@ -61,6 +61,6 @@ async def _kill(parts: Parts, container: Container) -> None:
 
 
 def _processes(parts: Parts, sandbox: Sandbox, container: Container) -> list[ProcessRef]:
-    """Return the processes that a container's end depends on."""
+    """Return the processes that must end for the container to end."""
     inside = parts.executor(sandbox.handler).traits.root_container
     return [one for one in (container.process, sandbox.root if inside else None) if one is not None]

@@ -1,4 +1,4 @@
-"""UpdateContainerResources: new limits for a container that is created or runs."""
+"""UpdateContainerResources: set new limits of a created or running container."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from noderuntime.node.spec.resources import oci_resources
 async def update_container_resources(
     parts: Parts, container_id: str, resources: api_pb2.LinuxContainerResources
 ) -> None:
-    """Set limits (CRI UpdateContainerResources); what is 0 or empty stays as it is.
+    """Set limits (CRI UpdateContainerResources). Fields that are 0 or empty keep their old limits.
 
-    Raises FailedPrecondition when the container has ended; on any error the record keeps the old limits.
+    FailedPrecondition if the container has ended. After an error the record has the old limits.
     """
     container = parts.ledger.containers.get(container_id)
     await parts.work.finish(
@@ -30,7 +30,7 @@ async def _update(parts: Parts, container: Container, resources: api_pb2.LinuxCo
 
 
 async def finish_update(parts: Parts, container: Container) -> None:
-    """Apply once more the limits of an update during which an earlier daemon ended."""
+    """Apply the limits of an update that the end of an earlier daemon interrupted."""
     async with parts.work.lock(container.id):
         if container.live and container.updating.ByteSize():
             resources = api_pb2.LinuxContainerResources()
@@ -42,7 +42,7 @@ async def _apply(parts: Parts, container: Container, resources: api_pb2.LinuxCon
     """Record the limits as an intent, set them, and record the outcome."""
     sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
     oci = oci_resources(resources, parts.facts)
-    if "memory" in oci:  # rather refuse than have the kernel kill what no longer fits
+    if "memory" in oci:  # refuse a limit below the current usage: the kernel would kill processes
         oci["memory"]["checkBeforeUpdate"] = True
     container.updating.CopyFrom(resources)
     try:

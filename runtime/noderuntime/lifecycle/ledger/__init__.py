@@ -1,1 +1,1 @@
-"""The ledger: what was made, or is about to be."""
+"""The ledger: the database of sandboxes and containers."""

@@ -1,4 +1,4 @@
-"""Records as rows: each field of a record is the column of the same name."""
+"""Convert records to rows and back: each field of a record is stored in the column of the same name."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _process_from_text(text: str | None) -> ProcessRef | None:
 
 
 def _converters(kind: Any) -> tuple[_Convert, _Convert]:
-    """Return how values of a field's type go into a column, and come back."""
+    """Return the functions that convert a field's values to a column's, and back."""
     if kind == ProcessRef | None:
         return _process_to_text, _process_from_text
     if kind == tuple[str, ...]:
@@ -46,7 +46,7 @@ def _converters(kind: Any) -> tuple[_Convert, _Convert]:
 
 
 class Codec(Generic[R]):
-    """Turns records of one kind into rows and back."""
+    """Converts records of one kind to rows and back."""
 
     def __init__(self, record: type[R]) -> None:
         hints = get_type_hints(record)
@@ -59,6 +59,6 @@ class Codec(Generic[R]):
         return [self._converters[name][0](getattr(record, name)) for name in self.columns]
 
     def record(self, row: Sequence[Any]) -> R:
-        """Return the record of a row; raises whatever a value that makes no sense raises."""
+        """Return the record of a row. An invalid value raises an error of any type."""
         pairs = zip(self.columns, row, strict=True)
         return self._record(**{name: self._converters[name][1](value) for name, value in pairs})

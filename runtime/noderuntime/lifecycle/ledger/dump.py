@@ -1,4 +1,4 @@
-"""The ledger as JSON, for people: read without the daemon's lock and without changing a byte."""
+"""Dump the ledger as JSON. It is opened read-only and without the daemon's lock."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def dump(directory: Path) -> dict[str, Any]:
     """
     path = directory / "ledger.db"
     if not path.exists():
-        raise NotFound(f"there is no ledger {path}")
+        raise NotFound(f"the ledger {path} does not exist: check the state directory")
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         try:
@@ -45,7 +45,7 @@ def _rows(connection: sqlite3.Connection, table: str) -> list[dict[str, Any]]:
     hints = get_type_hints(_KINDS[table]) if table in _KINDS else {}
     messages = {field.name: hints[field.name] for field in fields(_KINDS[table])} if hints else {}
     quoted = table.replace('"', '""')
-    rows = connection.execute(f'SELECT * FROM "{quoted}"')  # noqa: S608 - a name out of the schema, quoted
+    rows = connection.execute(f'SELECT * FROM "{quoted}"')  # noqa: S608 - a name from the schema, quoted
     return [{name: _plain(row[name], messages.get(name)) for name in row.keys()} for row in rows]  # noqa: SIM118
 
 

@@ -1,4 +1,4 @@
-"""The ledger: a database that says what was made, or is about to be."""
+"""The ledger: a database of sandboxes and containers. Objects are recorded before they are created."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from noderuntime.lifecycle.ledger.table import Table
 
 
 def sandbox_name(metadata: api_pb2.PodSandboxMetadata) -> Hashable:
-    """Return what no two sandboxes share."""
+    """Return a sandbox's name, which is unique."""
     return (metadata.name, metadata.namespace, metadata.uid, metadata.attempt)
 
 
 def container_name(sandbox_id: str, metadata: api_pb2.ContainerMetadata) -> Hashable:
-    """Return what no two containers share."""
+    """Return a container's name, which is unique."""
     return (sandbox_id, metadata.name, metadata.attempt)
 
 
@@ -29,9 +29,9 @@ class Ledger:
     """All sandboxes and containers that run here."""
 
     def __init__(self, directory: Path) -> None:
-        """Open the ledger of a state directory, which is made if missing. Blocks; used at start only.
+        """Open the ledger of a state directory, which is created if missing. Blocks; used at start only.
 
-        Raises FailedPrecondition when another daemon has it, when it needs a newer one, or it is damaged.
+        FailedPrecondition if another daemon holds the ledger, if its schema is newer, or if it is damaged.
         """
         self.sandboxes: Table[Sandbox] = Table(
             "sandbox",
@@ -52,12 +52,12 @@ class Ledger:
         self._database = Database(directory / "ledger.db", "ledger", STEPS, self._load)
 
     async def meta(self, key: str) -> str | None:
-        """Return a value that :meth:`set_meta` kept."""
+        """Return a value that :meth:`set_meta` stored; None if the key is missing."""
         rows = await self._database.read("SELECT value FROM meta WHERE key = ?", [key])
         return str(rows[0][0]) if rows else None
 
     async def set_meta(self, key: str, value: str) -> None:
-        """Keep a value that belongs to the daemon as a whole."""
+        """Store a value that concerns the whole daemon."""
         put = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = ?"
         await self._write(put, [key, value, value])
 
@@ -66,7 +66,7 @@ class Ledger:
         await self._database.sync()
 
     async def close(self) -> None:
-        """Finish the writes under way and let go of the lock."""
+        """Finish the writes in progress and release the lock."""
         await self._database.close()
 
     def _load(self, connection: sqlite3.Connection) -> None:

@@ -1,7 +1,6 @@
-"""One kind of record, in memory and on disk.
+"""All records of one kind, in memory and on disk.
 
-Everything is read from memory; every change goes through to the database before
-the call that makes it returns.
+Reads are served from memory. A change is written to the database before the call returns.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Execute = Callable[[str, Sequence[Any]], Awaitable[None]]
 
 
 class Table(Generic[R]):
-    """Records by ID, by unique prefix of an ID, by name, and by the sandbox they belong to."""
+    """Records by ID, by unique prefix of an ID, by name, and by sandbox."""
 
     def __init__(
         self,
@@ -53,7 +52,7 @@ class Table(Generic[R]):
         self._delete = f"DELETE FROM {table} WHERE id = ?"  # noqa: S608
 
     def __iter__(self) -> Iterator[R]:
-        """Go through all records, oldest first; the table may change meanwhile."""
+        """Iterate over all records, oldest first; the table can change meanwhile."""
         return iter(list(self._records.values()))
 
     def __len__(self) -> int:
@@ -67,7 +66,7 @@ class Table(Generic[R]):
         for row in connection.execute(self._select):
             try:
                 record = self._codec.record(row)
-            except Exception as error:  # each kind of damage has a type of its own
+            except Exception as error:  # the type depends on the damage
                 _log.error("unreadable ledger row ignored", kind=self._noun, id=row[0], error=repr(error))
             else:
                 self._remember(record)
@@ -85,7 +84,7 @@ class Table(Generic[R]):
             raise
 
     async def save(self, record: R) -> None:
-        """Write a changed record; without effect on one that was dropped meanwhile."""
+        """Write a changed record. Does nothing if it was dropped meanwhile."""
         if record.id not in self._records:
             return
         try:
@@ -100,14 +99,14 @@ class Table(Generic[R]):
             observer(record)
 
     async def drop(self, record: R) -> None:
-        """Remove a record; missing is no error."""
+        """Remove a record. No error if it is missing."""
         await self._execute(self._delete, [record.id])
         self._forget(record)
 
     def find(self, identifier: str) -> R | None:
-        """Return the record with this ID, or the only one whose ID has this prefix; None if no ID has it.
+        """Return the record with this ID or unique prefix of an ID; None if no record matches.
 
-        InvalidArgument if several have it.
+        InvalidArgument if the prefix is ambiguous.
         """
         record = self._records.get(identifier)
         if record is not None or not identifier:
@@ -119,18 +118,18 @@ class Table(Generic[R]):
         return self._records[matches[0]] if matches else None
 
     def get(self, identifier: str) -> R:
-        """Return the record as :meth:`find` does; NotFound if there is none or it is not visible yet."""
+        """Return the record as :meth:`find` does; NotFound if it is missing or not visible yet."""
         record = self.find(check_id(identifier, f"{self._noun} ID"))
         if record is None or not record.visible:
             raise NotFound(f"no {self._noun} {identifier[:64]}")
         return record
 
     def named(self, name: Hashable) -> R | None:
-        """Return the record that has a name, visible or not."""
+        """Return the record with this name, visible or not; None if it is missing."""
         return self._records.get(self._names.get(name, ""))
 
     def of(self, sandbox_id: str) -> list[R]:
-        """List the records of one sandbox, oldest first."""
+        """Return the records of one sandbox, oldest first."""
         return list(self._owned.get(sandbox_id, {}).values())
 
     def _remember(self, record: R) -> None:

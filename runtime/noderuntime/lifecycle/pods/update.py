@@ -1,4 +1,4 @@
-"""UpdatePodSandboxResources: what a pod is to have all in all."""
+"""UpdatePodSandboxResources: record a pod's total resources."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ async def update_pod_sandbox_resources(
     overhead: api_pb2.LinuxContainerResources,
     resources: api_pb2.LinuxContainerResources,
 ) -> None:
-    """Take note of a pod's new limits (CRI UpdatePodSandboxResources).
+    """Record a pod's new limits (CRI UpdatePodSandboxResources).
 
-    They are set on the pod's cgroup, which is the kubelet's; PodSandboxStatus tells them to who asks for all.
-    If they cannot be recorded, the old ones stay.
+    The kubelet itself sets them on the pod's cgroup; a verbose PodSandboxStatus reports them. After an error
+    the record has the old limits.
     """
     sandbox = parts.ledger.sandboxes.get(sandbox_id)
     check_limits(overhead)

@@ -205,7 +205,7 @@ async def test_attach_fails_if_the_end_of_the_container_cannot_be_awaited(node: 
 async def test_a_client_that_reads_nothing_does_not_hold_an_ended_container(
     node: Node, running: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("noderuntime.lifecycle.containers.attach._LAST_WORDS", 0.05)
+    monkeypatch.setattr("noderuntime.lifecycle.containers.attach._LAST_OUTPUT_SECONDS", 0.05)
 
     class Slow(FakeClient):
         async def write(self, stream: int, data: bytes) -> None:
