@@ -38,6 +38,11 @@ def run_switch(argv: Sequence[str]) -> int:
         verb = verbs.add_parser(name, help=summary)
         if name == "revert":
             verb.add_argument("--expired", action="store_true", help="roll back only what is incomplete")
+            verb.add_argument(
+                "--force",
+                action="store_true",
+                help="also while pods run, which the log names with their fate",
+            )
     options = parser.parse_args(argv)
     if os.geteuid() != 0:
         raise FailedPrecondition("the switch changes the kubelet's settings: run it as root")
@@ -56,7 +61,7 @@ async def _run(options: argparse.Namespace) -> str:
         result = await apply(context)
         return f"{result.reason} {result.message}".strip() if result else "removed from this node"
     if options.verb == "revert":
-        return await revert(context, expired=options.expired)
+        return await revert(context, expired=options.expired, force=options.force)
     if options.verb == "fallback":
         return await fallback(context)
     if options.verb == "status":

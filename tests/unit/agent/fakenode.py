@@ -62,13 +62,20 @@ class FakeRuntime(RuntimeServiceServicer):
         self.containers: dict[str, cri.Container] = {}
         self.upstream: FakeRuntime | None = None
         self.hidden = False
+        self.handlers: tuple[str, ...] = ()
+        self.config = ""
+        """containerd's configuration in its verbose status, as JSON."""
 
     async def Version(self, request, context):
         return cri.VersionResponse(version="v1", runtime_name=self.name, runtime_version="9.9")
 
     async def Status(self, request, context):
         ready = cri.RuntimeCondition(type="RuntimeReady", status=True)
-        return cri.StatusResponse(status=cri.RuntimeStatus(conditions=[ready]))
+        return cri.StatusResponse(
+            status=cri.RuntimeStatus(conditions=[ready]),
+            runtime_handlers=[cri.RuntimeHandler(name=name) for name in self.handlers],
+            info={"config": self.config} if self.config else {},
+        )
 
     async def RunPodSandbox(self, request, context):
         if request.runtime_handler in self.broken:
@@ -103,13 +110,16 @@ class FakeRuntime(RuntimeServiceServicer):
         self.sandboxes.pop(request.pod_sandbox_id, None)
         return cri.RemovePodSandboxResponse()
 
-    def add(self, name: str, *, labels: dict[str, str] | None = None, ready: bool = True) -> str:
+    def add(
+        self, name: str, *, labels: dict[str, str] | None = None, ready: bool = True, handler: str = "runc"
+    ) -> str:
         found = f"{self.name}-{len(self.sandboxes)}"
         self.sandboxes[found] = cri.PodSandbox(
             id=found,
             metadata=cri.PodSandboxMetadata(name=name, namespace="default"),
             state=cri.SANDBOX_READY if ready else cri.SANDBOX_NOTREADY,
             labels=labels or {},
+            runtime_handler=handler,
             created_at=1,
         )
         return found

@@ -10,10 +10,10 @@ from fakenode import CONTAINERD, SPEC, FakeNode
 
 from noderuntime.agent import layout
 from noderuntime.agent.switch import journal as records
-from noderuntime.agent.switch import transaction
+from noderuntime.agent.switch import transaction, upstream
+from noderuntime.agent.switch.pods import PodsStillRunning
 from noderuntime.agent.switch.revert import revert
 from noderuntime.agent.switch.run import apply, resume
-from noderuntime.agent.switch.uninstall import PodsStillRunning
 from noderuntime.core.errors import FailedPrecondition, HostError, Unimplemented
 
 STYLES = ("FlagsFile", "ConfigFile", "DropIn", "Unit", "Default")
@@ -238,6 +238,63 @@ async def test_apply_refuses_an_upstream_other_than_containerd(node: FakeNode) -
     node.host.containerd.name = "cri-o"
     with pytest.raises(FailedPrecondition, match="is cri-o"):
         await apply(node.context)
+
+
+@pytest.fixture
+async def with_pods(node: FakeNode) -> FakeNode:
+    """A switched node with a pod of each handler and one of containerd, which has a handler runc too."""
+    await node.boot("FlagsFile")
+    node.install()
+    await apply(node.context)
+    node.host.containerd.handlers = ("", "runc")
+    node.host.daemon.add("web")
+    node.host.daemon.add("vault", handler="gvisor")
+    node.host.containerd.add("ordinary")
+    return node
+
+
+async def test_revert_by_hand_is_refused_while_pods_run(with_pods: FakeNode) -> None:
+    files, calls = with_pods.files(), len(with_pods.host.restarts)
+    with pytest.raises(PodsStillRunning) as refused:
+        await revert(with_pods.context, expired=False)
+    assert str(refused.value) == (
+        "pods of noderuntime's handlers still run on this node: drain it first; with --force,"
+        f" unix://{CONTAINERD} may start a second time: default/web;"
+        " unseen by the kubelet, these run on: default/vault"
+    )
+    assert with_pods.kubelet_is_switched
+    assert (with_pods.files(), len(with_pods.host.restarts)) == (files, calls)
+
+
+async def test_forced_revert_logs_the_consequence_first(
+    with_pods: FakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert "again" in await revert(with_pods.context, expired=False, force=True)
+    assert not with_pods.kubelet_is_switched
+    first, second = (record for record in caplog.records if record.levelname == "WARNING")
+    assert "may start a second time: default/web" in first.noderuntime_values["consequence"]  # type: ignore[attr-defined]
+    assert second.message == "rolling back the kubelet's settings"
+
+
+async def test_revert_without_a_daemon_counts_the_monitors(with_pods: FakeNode) -> None:
+    process = with_pods.layout.proc / "900"
+    process.mkdir()
+    program = f"/opt/noderuntime/versions/{'d' * 16}/bin/conmon"
+    (process / "exe").symlink_to(program)
+    (process / "cmdline").write_bytes(program.encode() + b"\0")
+    with_pods.host.exits["d" * 16] = "no"
+    await with_pods.host.run(["systemctl", "stop", layout.SERVICE], timeout=1)
+    with pytest.raises(PodsStillRunning, match="1 containers still run, and their pods cannot be listed"):
+        await revert(with_pods.context, expired=False)
+    assert "again" in await revert(with_pods.context, expired=False, force=True)
+    assert not with_pods.kubelet_is_switched
+
+
+async def test_handlers_of_an_older_containerd_are_in_its_config(with_pods: FakeNode) -> None:
+    runtime = with_pods.host.containerd
+    runtime.handlers, runtime.config = (), '{"containerd": {"runtimes": {"runc": {}, "kata": {}}}}'
+    socket = upstream.socket_of(with_pods.layout, f"unix://{CONTAINERD}")
+    assert await upstream.handlers(socket) == {"runc", "kata"}
 
 
 async def test_uninstall_is_refused_while_pods_run(node: FakeNode) -> None:

@@ -16,7 +16,6 @@ from noderuntime.core import log
 from noderuntime.core.errors import FailedPrecondition, NoderuntimeError, ToolError
 from noderuntime.cri.v1 import api_pb2 as cri
 from noderuntime.criclient import CriClient
-from noderuntime.lifecycle.pods.canary import LABEL
 
 _log = log.get(__name__)
 
@@ -30,17 +29,6 @@ class Verification:
 
     version: str
     broken: tuple[probe.Finding, ...]
-
-
-async def check_upstream(socket: Path) -> None:
-    """Check that the upstream runtime responds and is supported. Raises FailedPrecondition otherwise."""
-    async with CriClient(socket) as client:
-        name = (await client.version()).runtime_name
-    if name != "containerd":
-        raise FailedPrecondition(
-            f"{socket} is {name or 'a runtime without a name'}: mode Delegate requires containerd, whose"
-            " image store it uses; set kubelet.mode Manual"
-        )
 
 
 def write_upstream(context: Context, upstream: Path) -> bool:
@@ -112,18 +100,6 @@ async def running(context: Context) -> frozenset[str]:
             found -= {one.id for one in await client.sandboxes()}
             found -= {one.id for one in await client.containers()}
     return frozenset(found)
-
-
-async def own_sandboxes(context: Context, upstream: Path | None) -> list[cri.PodSandbox]:
-    """Return the daemon's own sandboxes: those that it lists and its upstream does not list."""
-    async with CriClient(context.layout.socket) as client:
-        listed = await client.sandboxes()
-        canaries = await client.sandboxes({LABEL: "true"})
-    upstream_ids: set[str] = set()
-    if upstream is not None:
-        async with CriClient(upstream) as client:
-            upstream_ids = {sandbox.id for sandbox in await client.sandboxes()}
-    return [sandbox for sandbox in (*listed, *canaries) if sandbox.id not in upstream_ids]
 
 
 async def _is_up_to_date(context: Context) -> bool:

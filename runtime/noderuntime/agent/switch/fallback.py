@@ -10,7 +10,7 @@ import asyncio
 import time
 
 from noderuntime.agent import desired, layout
-from noderuntime.agent.switch import daemon, release, transaction, uninstall, upgrade
+from noderuntime.agent.switch import daemon, pods, release, transaction, upgrade
 from noderuntime.agent.switch import journal as records
 from noderuntime.agent.switch import run as apply
 from noderuntime.agent.switch.context import Context, locked
@@ -74,7 +74,7 @@ async def _return(context: Context, serving: release.Release, previous: release.
 
 async def _without_another(context: Context, problem: str) -> str:
     """Revert the kubelet to its upstream, unless pods run that the upstream does not know."""
-    if uninstall.monitors(context):
+    if pods.monitors(context):
         return f"{problem}; pods run, and no other version is on this node: it is started again"
     journal = records.load_journal(context.layout.journal)
     if journal is None:

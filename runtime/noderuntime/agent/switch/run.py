@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from noderuntime.agent import desired, layout
-from noderuntime.agent.switch import daemon, facts, health, transaction, uninstall, upgrade, versions
+from noderuntime.agent.switch import daemon, facts, health, pods, transaction, uninstall, upgrade, versions
 from noderuntime.agent.switch import journal as records
+from noderuntime.agent.switch import upstream as previous
 from noderuntime.agent.switch.context import Context, locked
 from noderuntime.agent.switch.journal import Journal, Result, now
 from noderuntime.agent.switch.plan import DEFAULT_ENDPOINT, KubeletFacts, plan
@@ -69,7 +70,7 @@ async def _install(context: Context, config: desired.SwitchConfig) -> tuple[Resu
     journal = records.load_journal(context.layout.journal)
     observed = await facts.observe(context.layout, context.systemd)
     upstream = _upstream(context, config, observed, journal)
-    await daemon.check_upstream(context.layout.at(upstream.removeprefix("unix://")))
+    await previous.check(previous.socket_of(context.layout, upstream))
     changed = daemon.write_upstream(context, Path(upstream.removeprefix("unix://")))
     failure = await upgrade.bring(context, config.retry)
     await daemon.ensure_running(context, changed=changed)
@@ -77,7 +78,7 @@ async def _install(context: Context, config: desired.SwitchConfig) -> tuple[Resu
     upgrade.record(context)
     if config.mode == "Manual":
         if journal:
-            await uninstall.refuse_while_pods_run(context)
+            await pods.refuse_while_running(context)
             await transaction.roll_back(context, journal)
         by_hand = not journal and observed.endpoint == layout.ENDPOINT
         result = _result(config, "Manual", verification, None, upstream)
@@ -179,7 +180,7 @@ def record_failure(context: Context, revision: str, reason: str, message: str) -
 def _reason(error: NoderuntimeError) -> str:
     if isinstance(error, NotUpgraded):
         return error.reason
-    if isinstance(error, uninstall.PodsStillRunning):
+    if isinstance(error, pods.PodsStillRunning):
         return "PodsStillRunning"
     if isinstance(error, Unimplemented):
         return "ModeNotOffered"
