@@ -32,6 +32,24 @@ REMOVING_LABEL = f"{GROUP}/removing"
 RESTORED_ANNOTATION = f"{GROUP}/restored"
 """On an instance that replaces a lost one: only the agent's report proves that its node was cleaned up."""
 
+SKIP_LABEL = f"{GROUP}/skip"
+"""On a node, with any value: rollouts do not change the node until the label is removed."""
+
+ORPHANED_LABEL = f"{GROUP}/orphaned"
+"""On a node that was unreachable until its NodeRuntime was deleted: noderuntime is still installed there."""
+
+RETRY_ANNOTATION = f"{GROUP}/retry"
+"""On a NodeRuntime or an instance: a change of its value makes a failed version be tried again."""
+
+ROLLBACK_ANNOTATION = f"{GROUP}/rollback-to"
+"""On a NodeRuntime: the revision that all nodes get until the annotation is removed."""
+
+TAKEN_ANNOTATION = f"{GROUP}/taken"
+"""On an instance: the time of the operator's last change of its spec."""
+
+BEFORE_ANNOTATION = f"{GROUP}/failed-before"
+"""On an instance: its node had failed before the last change of its spec, so that is not the cause."""
+
 FINALIZER = f"{GROUP}/finalizer"
 
 KubeletMode = Literal["Delegate", "Replace", "Manual"]
@@ -43,11 +61,14 @@ _DNS_LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 _DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi)?$"
 
+_PERCENT = r"^(100|[1-9]?[0-9])%$"
+
 HandlerName = Annotated[str, Field(pattern=_DNS_LABEL, max_length=63)]
 ObjectName = Annotated[str, Field(pattern=_DNS_SUBDOMAIN, max_length=253)]
 ShortText = Annotated[str, Field(max_length=256)]
 Message = Annotated[str, Field(max_length=1024)]
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+RevisionName = Annotated[str, Field(max_length=63)]
 LabelKey = Annotated[str, Field(max_length=317)]
 LabelValue = Annotated[str, Field(max_length=63)]
 Quantity = Annotated[
@@ -60,6 +81,22 @@ Quantity = Annotated[
         }
     ),
 ]
+
+
+def _number_or_percent(minimum: int) -> WithJsonSchema:
+    """Return the schema of a number, at least the minimum, or a percentage such as "10%"."""
+    return WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "minimum": minimum,
+            "pattern": _PERCENT if minimum == 0 else _PERCENT.replace("[1-9]?[0-9]", "[1-9][0-9]?"),
+            "x-kubernetes-int-or-string": True,
+        }
+    )
+
+
+NumberOrPercent = Annotated[int | str, _number_or_percent(0)]
+PositiveOrPercent = Annotated[int | str, _number_or_percent(1)]
 
 
 def list_map(*keys: str) -> dict[str, Any]:
@@ -193,13 +230,72 @@ def _class_of(handler: str) -> str:
     return f"(has({handler}.runtimeClassName) ? {handler}.runtimeClassName : {handler}.name)"
 
 
-class UpdateStrategy(Model):
-    """How fast changes reach the nodes."""
+class Canary(Model):
+    """The first wave of a rollout: the other nodes follow after these were Ready for the soak time."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("has(self.selector) != has(self.nodes)", "canary needs either selector or nodes"),
+        )
+    )
+
+    selector: LabelSelector | None = None
+    nodes: Annotated[
+        PositiveOrPercent | None,
+        Field(description='How many nodes are canaries: a number, or a percentage such as "1%".'),
+    ] = None
+    soak_seconds: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=604800,
+            description="Seconds from the moment when the last canary was Ready to the next wave.",
+        ),
+    ] = 300
+
+
+class Update(Model):
+    """How changes of the spec and of the agents' image reach the nodes."""
 
     max_unavailable: Annotated[
-        int,
-        Field(ge=1, le=5000, description="Maximum number of nodes that are changing or failed at a time."),
+        PositiveOrPercent,
+        Field(
+            description="Maximum number of nodes that change at a time: a number, or a percentage of the"
+            " selected nodes, rounded up."
+        ),
     ] = 1
+    canary: Canary | None = None
+    paused: Annotated[bool, Field(description="Change no more nodes; those that are changing finish.")] = (
+        False
+    )
+    rollback: Annotated[
+        Literal["Automatic", "Never"],
+        Field(
+            description="Automatic: a rollout with more than maxFailures failed nodes goes back to the last"
+            " revision that all nodes had. Never: it only stops."
+        ),
+    ] = "Automatic"
+    max_failures: Annotated[
+        NumberOrPercent,
+        Field(
+            description="How many nodes can fail before a rollout stops: a number, or a percentage of the"
+            " selected nodes."
+        ),
+    ] = 0
+
+
+class Removal(Model):
+    """What happens to unreachable nodes when the NodeRuntime is deleted."""
+
+    policy: Annotated[
+        Literal["Orphan", "WaitForever"],
+        Field(
+            description="Orphan: a node that has been unreachable for orphanAfterSeconds no longer holds the"
+            " deletion; it gets the label noderuntime.dev/orphaned. WaitForever: the deletion waits until the"
+            " node is Ready or its Node object is deleted."
+        ),
+    ] = "Orphan"
+    orphan_after_seconds: Annotated[int, Field(ge=0, le=31536000)] = 3600
 
 
 class NodeRuntimeSpec(Model):
@@ -223,7 +319,15 @@ class NodeRuntimeSpec(Model):
             },
         ),
     ]
-    update_strategy: UpdateStrategy = Field(default_factory=UpdateStrategy, json_schema_extra={"default": {}})
+    update: Update = Field(default_factory=Update, json_schema_extra={"default": {}})
+    min_available: Annotated[
+        NumberOrPercent,
+        Field(
+            description="The condition Available is True while pods of every handler can start on this many"
+            " nodes: a number, or a percentage of the selected nodes, rounded up."
+        ),
+    ] = "90%"
+    removal: Removal = Field(default_factory=Removal, json_schema_extra={"default": {}})
 
 
 class FailingNode(Model):
@@ -232,6 +336,69 @@ class FailingNode(Model):
     name: ObjectName
     reason: ShortText
     message: Message
+
+
+class OutsideNode(Model):
+    """A node that a rollout leaves out for now, and why; it is caught up later."""
+
+    name: ObjectName
+    reason: Literal["NotReady", "Cordoned", "Skipped"]
+
+
+class Wave(Model):
+    """The progress of the rollout of updateRevision."""
+
+    phase: Annotated[
+        Literal["Canary", "Soaking", "Rolling", "Paused", "Stopped", "Complete"],
+        Field(
+            description="Canary: the canary nodes change. Soaking: they are observed for soakSeconds."
+            " Rolling: the others change, at most maxUnavailable at a time. Stopped: too many nodes failed."
+        ),
+    ]
+    nodes: Annotated[int, Field(ge=0, description="Nodes that the rollout must reach.")]
+    updated: Annotated[int, Field(ge=0, description="Nodes that were given updateRevision.")]
+    ready: Annotated[int, Field(ge=0, description="Nodes that are Ready with updateRevision.")]
+    failed: Annotated[int, Field(ge=0, description="Nodes that updateRevision failed on.")]
+    outside: Annotated[
+        int,
+        Field(ge=0, description="Nodes that are off, cordoned or skipped; they are caught up later."),
+    ]
+    waiting_for: Annotated[str, Field(max_length=1024)] = ""
+    soaking_since: Annotated[
+        Timestamp | None, Field(description="When the last of the canary nodes was Ready.")
+    ] = None
+
+
+class VersionCount(Model):
+    """How many nodes run a version."""
+
+    version: ShortText
+    image: Annotated[str, Field(max_length=512)]
+    nodes: Annotated[int, Field(ge=0)]
+
+
+class ReasonCount(Model):
+    """How many nodes fail for a reason."""
+
+    reason: ShortText
+    nodes: Annotated[int, Field(ge=0)]
+
+
+class StateCount(Model):
+    """How many nodes are in a phase."""
+
+    state: ShortText
+    nodes: Annotated[int, Field(ge=0)]
+
+
+class FailedRevision(Model):
+    """A revision that was rolled back, and why. It is tried again when spec, image or retry change."""
+
+    revision: RevisionName
+    message: Message
+    retry: Annotated[
+        ShortText, Field(description="The value of the annotation noderuntime.dev/retry at the rollback.")
+    ] = ""
 
 
 class NodeRuntimeStatus(Model):
@@ -270,6 +437,28 @@ class NodeRuntimeStatus(Model):
         ]
         | None
     ) = None
+    available_nodes: (
+        Annotated[int, Field(ge=0, description="Nodes that offer every handler to pods.")] | None
+    ) = None
+    current_revision: (
+        Annotated[RevisionName, Field(description="The last revision that all nodes had.")] | None
+    ) = None
+    update_revision: Annotated[RevisionName, Field(description="The revision of the rollout.")] | None = None
+    failed_revision: FailedRevision | None = None
+    wave: Wave | None = None
+    outside_nodes: (
+        Annotated[list[OutsideNode], Field(max_length=10, json_schema_extra=list_map("name"))] | None
+    ) = None
+    versions: (
+        Annotated[list[VersionCount], Field(max_length=10, json_schema_extra=list_map("version", "image"))]
+        | None
+    ) = None
+    reasons: (
+        Annotated[list[ReasonCount], Field(max_length=10, json_schema_extra=list_map("reason"))] | None
+    ) = None
+    states: Annotated[list[StateCount], Field(max_length=10, json_schema_extra=list_map("state"))] | None = (
+        None
+    )
 
 
 class NodeRuntime(Model):
@@ -318,6 +507,17 @@ class InstanceSpec(Model):
             "report phase Removed."
         ),
     ] = "Installed"
+    image: (
+        Annotated[
+            str,
+            Field(
+                max_length=512,
+                description="The agents' image that this node must have. An agent of another image only"
+                " reports; it changes nothing on the node.",
+            ),
+        ]
+        | None
+    ) = None
     kubelet: InstanceKubelet
     handlers: Annotated[list[InstanceHandler], Field(max_length=16, json_schema_extra=list_map("name"))]
     upstream_socket: (
@@ -356,6 +556,9 @@ class InstanceStatus(Model):
 
     observed_generation: Annotated[int, Field(ge=0)] | None = None
     phase: Phase | None = None
+    agent_image: (
+        Annotated[str, Field(max_length=512, description="The image of the agent that reports.")] | None
+    ) = None
     bundle_digest: ShortText | None = None
     runtime_version: ShortText | None = None
     kubelet: KubeletStatus | None = None

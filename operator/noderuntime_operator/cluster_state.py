@@ -202,6 +202,13 @@ class ClusterState:
         return known.handler if known else runtime_class
 
 
+def number_of(value: int | str, total: int) -> int:
+    """Return a number, or a percentage such as "10%" of the total, rounded up."""
+    if isinstance(value, int):
+        return value
+    return -(-int(value.removesuffix("%")) * total // 100)
+
+
 def matches(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
     """Return whether a label selector matches these labels. An empty selector matches nothing."""
     exact = selector.match_labels or {}

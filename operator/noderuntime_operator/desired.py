@@ -60,7 +60,7 @@ def daemon_set(runtime: str, spec: NodeRuntimeSpec, agent: AgentSettings) -> Man
             "selector": {"matchLabels": found_by},
             "updateStrategy": {
                 "type": "RollingUpdate",
-                "rollingUpdate": {"maxUnavailable": spec.update_strategy.max_unavailable, "maxSurge": 0},
+                "rollingUpdate": {"maxUnavailable": spec.update.max_unavailable, "maxSurge": 0},
             },
             "template": agent_pod(labels, {OWNER_LABEL: runtime}, agent),
         },

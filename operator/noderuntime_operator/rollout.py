@@ -36,6 +36,7 @@ from noderuntime_operator.cluster_state import (
     PodView,
     RuntimeView,
     matches,
+    number_of,
 )
 from noderuntime_operator.desired import daemon_set_name, instance_spec
 
@@ -292,7 +293,8 @@ def _within_budget(
     }
     moving = {name for name, instance in mine.items() if instance.moving}
     off = {name for name in moving if not cluster.nodes[name].ready and not mine[name].observed}
-    budget = max(0, runtime.spec.update_strategy.max_unavailable - len(moving - off))
+    most = max(1, number_of(runtime.spec.update.max_unavailable, len(wanted)))
+    budget = max(0, most - len(moving - off))
     queue = sorted(
         (not cluster.nodes[name].ready, name)
         for name in changed - moving

@@ -42,7 +42,14 @@ def test_valid_noderuntime_is_accepted_with_defaults(plane: ControlPlane) -> Non
     try:
         spec = plane.get("nr", "good")["spec"]
         assert spec["kubelet"] == {"mode": "Delegate", "switchTimeoutSeconds": 120}
-        assert spec["updateStrategy"] == {"maxUnavailable": 1}
+        assert spec["update"] == {
+            "maxUnavailable": 1,
+            "maxFailures": 0,
+            "paused": False,
+            "rollback": "Automatic",
+        }
+        assert spec["minAvailable"] == "90%"
+        assert spec["removal"] == {"policy": "Orphan", "orphanAfterSeconds": 3600}
         assert "Delegate" in plane.kubectl("get", "nr", "good")
     finally:
         plane.kubectl("delete", "nr", "good")
@@ -69,7 +76,11 @@ def test_valid_noderuntime_is_accepted_with_defaults(plane: ControlPlane) -> Non
             ),
             "Exists and DoesNotExist must not have values",
         ),
-        (node_runtime(updateStrategy={"maxUnavailable": 0}), "maxUnavailable"),
+        (node_runtime(updateStrategy={"maxUnavailable": 1}), 'unknown field "spec.updateStrategy"'),
+        (node_runtime(update={"maxUnavailable": 0}), "spec.update.maxUnavailable"),
+        (node_runtime(update={"maxUnavailable": "0%"}), "spec.update.maxUnavailable"),
+        (node_runtime(update={"maxUnavailable": "101%"}), "spec.update.maxUnavailable"),
+        (node_runtime(update={"canary": {"soakSeconds": 1}}), "canary needs either selector or nodes"),
         (node_runtime(handlers=[{**RUNC, "overhead": {"cpu": "lots"}}]), "overhead.cpu"),
     ],
 )

@@ -205,7 +205,7 @@ def agent_token(plane: ControlPlane, node: str) -> str:
 def test_agent_can_report_only_about_its_own_node(cluster: Cluster) -> None:
     for name in ("p1", "p2"):
         cluster.node(name, "p")
-    cluster.runtime("p", "p", updateStrategy={"maxUnavailable": 2})
+    cluster.runtime("p", "p", update={"maxUnavailable": 2})
     eventually(lambda: cluster.instance("p1") and cluster.instance("p2"), "no instances")
     token = agent_token(cluster.plane, "p1")
     path = "/apis/noderuntime.dev/v1alpha1/noderuntimeinstances"

@@ -34,7 +34,7 @@ def spec(*handlers: str, limit: int = 1, **more: Any) -> NodeRuntimeSpec:
         {
             "selector": {"matchLabels": {"pool": "a"}},
             "handlers": [{"name": name, "type": "Runc"} for name in handlers or ("runc",)],
-            "updateStrategy": {"maxUnavailable": limit},
+            "update": {"maxUnavailable": limit},
             **more,
         }
     )
