@@ -28,6 +28,7 @@ def main() -> None:
     """Run the operator. The environment variable NODERUNTIME_AGENT holds the agents' settings as JSON."""
     parser = argparse.ArgumentParser(prog="noderuntime-operator", description=main.__doc__)
     parser.add_argument("--health-port", type=int, default=8080, help="port of /healthz (default: 8080)")
+    parser.add_argument("--metrics-port", type=int, default=8081, help="port of /metrics (default: 8081)")
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     options = parser.parse_args()
     _set_up_logging(options.log_level)
@@ -36,6 +37,7 @@ def main() -> None:
         standalone=True,
         namespaces=[agent.namespace],
         liveness_endpoint=f"http://0.0.0.0:{options.health_port}/healthz",
+        memo=kopf.Memo(metrics_port=options.metrics_port),
     )
 
 

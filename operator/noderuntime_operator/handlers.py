@@ -19,7 +19,9 @@ import kopf
 from noderuntime_operator import observe
 from noderuntime_operator.cluster_state import NodeView
 from noderuntime_operator.desired import MANAGED_BY, MANAGER
+from noderuntime_operator.exposition import serve_metrics
 from noderuntime_operator.kube import PAGE, Kube
+from noderuntime_operator.metrics import Metrics
 from noderuntime_operator.reconcile import Reconciler
 from noderuntime_operator.settings import AgentSettings
 
@@ -46,14 +48,18 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **indices: Any
     settings.watching.label_selectors[DAEMON_SETS[2]] = f"{MANAGED_BY}={MANAGER}"
     settings.posting.enabled = False
     agent = AgentSettings.model_validate_json(os.environ["NODERUNTIME_AGENT"])
-    memo.kube = await Kube.connect(agent.namespace)
+    memo.metrics = Metrics(int(os.environ.get("NODERUNTIME_MEMORY_LIMIT", "0")))
+    memo.exposition = await serve_metrics(memo.metrics_port, memo.metrics.text)
+    memo.kube = await Kube.connect(agent.namespace, memo.metrics)
     for kind in ("NodeRuntime", "NodeRuntimeInstance"):
         while not await memo.kube.is_served(kind):
             log.info("waiting for a CRD", extra={"kind": kind})
             await asyncio.sleep(2)
     caches = observe.Caches(**{name: indices[name] for name in observe.Caches.__dataclass_fields__})
+    memo.metrics.watch_caches(caches.sizes)
+    memo.metrics.leads(leader=True)
     memo.seen_nodes = {}
-    memo.reconciler = Reconciler(memo.kube, caches, agent)
+    memo.reconciler = Reconciler(memo.kube, caches, agent, memo.metrics)
     memo.loop = asyncio.create_task(memo.reconciler.run())
 
 
@@ -64,6 +70,7 @@ async def stop(memo: kopf.Memo, **_: Any) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await memo.loop
     await memo.kube.close()
+    await memo.exposition.cleanup()
 
 
 @kopf.on.probe(id="reconciler", errors=kopf.ErrorsMode.PERMANENT)

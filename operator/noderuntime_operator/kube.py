@@ -15,6 +15,7 @@ from kubernetes.aio.config import load_incluster_config, load_kube_config
 from kubernetes.aio.config.config_exception import ConfigException
 
 from noderuntime_operator.api import API_VERSION
+from noderuntime_operator.metrics import Metrics
 
 Json = dict[str, Any]
 
@@ -50,19 +51,20 @@ class KubeError(Exception):
 class Kube:
     """A client with the verbs and kinds that the operator needs."""
 
-    def __init__(self, client: ApiClient, namespace: str) -> None:
+    def __init__(self, client: ApiClient, namespace: str, metrics: Metrics) -> None:
         self._client = client
+        self._metrics = metrics
         self._namespace = namespace
 
     @classmethod
-    async def connect(cls, namespace: str) -> Self:
+    async def connect(cls, namespace: str, metrics: Metrics) -> Self:
         """Return a client with the pod's ServiceAccount, outside of a cluster with the kubeconfig."""
         configuration = Configuration()
         try:
             load_incluster_config(client_configuration=configuration)
         except ConfigException:
             await load_kube_config(client_configuration=configuration)
-        return cls(ApiClient(configuration), namespace)
+        return cls(ApiClient(configuration), namespace, metrics)
 
     async def __aenter__(self) -> Self:
         return self
@@ -139,6 +141,7 @@ class Kube:
         query: Mapping[str, str] | None = None,
     ) -> Json:
         """Send one request and return the answer's JSON. Raises KubeError."""
+        code = 0
         try:
             request = await self._client.param_serialize(
                 method,
@@ -150,12 +153,16 @@ class Kube:
             )
             response = await self._client.call_api(*request, _request_timeout=TIMEOUT_SECONDS)
             data = await response.read()
+            code = response.status
         except ApiException as error:
-            raise KubeError(error.status or 0, _message(error.body) or str(error.reason)) from error
+            code = error.status or 0
+            raise KubeError(code, _message(error.body) or str(error.reason)) from error
         except (OSError, TimeoutError) as error:
             raise KubeError(0, f"{method} {path}: {error!r}") from error
-        if not 200 <= response.status <= 299:
-            raise KubeError(response.status, _message(data) or f"{method} {path}: HTTP {response.status}")
+        finally:
+            self._metrics.requested(method, code)
+        if not 200 <= code <= 299:
+            raise KubeError(code, _message(data) or f"{method} {path}: HTTP {code}")
         answer: Json = json.loads(data)
         return answer
 

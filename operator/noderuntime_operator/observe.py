@@ -8,7 +8,7 @@ empty one. Pods are too many to cache; they are listed only when they matter.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -58,6 +58,10 @@ class Caches:
     instances: Index[InstanceView]
     runtime_classes: Index[RuntimeClassView]
     daemon_sets: Index[DaemonSetView]
+
+    def sizes(self) -> dict[str, int]:
+        """Return the number of objects by the name of their index."""
+        return {field.name: len(getattr(self, field.name)) for field in fields(self)}
 
     def runtime(self, name: str) -> RuntimeView | None:
         """Return a NodeRuntime, or None if it does not exist."""

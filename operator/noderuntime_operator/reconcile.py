@@ -16,6 +16,7 @@ from noderuntime_operator.apply import add_finalizer, apply, drop_finalizer, wri
 from noderuntime_operator.cluster_state import ClusterState, RuntimeView
 from noderuntime_operator.events import post_events
 from noderuntime_operator.kube import Kube, KubeError
+from noderuntime_operator.metrics import Metrics
 from noderuntime_operator.observe import Caches, observe, starting_agents
 from noderuntime_operator.rollout import Plan, nodes_to_search, plan
 from noderuntime_operator.settings import AgentSettings
@@ -38,8 +39,9 @@ CACHE_SECONDS = 5.0
 class Reconciler:
     """Reconciles NodeRuntimes, one at a time."""
 
-    def __init__(self, kube: Kube, caches: Caches, agent: AgentSettings) -> None:
+    def __init__(self, kube: Kube, caches: Caches, agent: AgentSettings, metrics: Metrics) -> None:
         self._kube = kube
+        self._metrics = metrics
         self._caches = caches
         self._agent = agent
         self._due: dict[str, float] = {}
@@ -78,15 +80,20 @@ class Reconciler:
     async def _attempt(self, name: str) -> None:
         """Reconcile once; log a failure and schedule a retry."""
         try:
-            self.wake(name, await self.reconcile(name))
+            with self._metrics.reconciling():
+                pause = await self.reconcile(name)
+            self.wake(name, pause)
             self._failures.pop(name, None)
         except _Gone:
             self._failures.pop(name, None)
+            self._metrics.ended(name)
         except KubeError as error:
             log.warning("reconciliation failed", extra={"noderuntime": name, "error": str(error)})
+            self._metrics.failed("Refused" if error.is_lasting else "Unavailable")
             self._retry(name)
         except Exception:
             log.exception("reconciliation failed", extra={"noderuntime": name})
+            self._metrics.failed("Internal")
             self._retry(name)
 
     def _retry(self, name: str) -> None:
@@ -114,6 +121,7 @@ class Reconciler:
         new = await self._report(runtime, cluster, todo)
         if todo.finished:
             await drop_finalizer(self._kube, runtime)
+            return DISTANCE  # the next one notices that the NodeRuntime is gone
         await self._catch_up(written)
         return _pause(runtime, cluster, new) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, needs no secrecy
 
@@ -122,6 +130,7 @@ class Reconciler:
     ) -> NodeRuntimeStatus:
         """Write the status, post its changes as Events, and return it."""
         new = status(runtime, cluster, todo, datetime.now(UTC), refusal)
+        self._metrics.reported(runtime.name, new)
         if await write_status(self._kube, runtime, new):
             await post_events(self._kube, runtime, new)
         return new

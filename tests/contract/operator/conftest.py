@@ -39,7 +39,7 @@ def operator(installed: ControlPlane, tmp_path_factory: pytest.TempPathFactory) 
     kubeconfig.write_text(installed.kubeconfig.read_text().replace("token: admin", f"token: {token}"))
     agent = {"namespace": NAMESPACE, "image": "example.test/noderuntime:test"}
     env = {**os.environ, "KUBECONFIG": str(kubeconfig), "NODERUNTIME_AGENT": json.dumps(agent)}
-    started = Operator(env, free_port(), directory / "operator.log")
+    started = Operator(env, free_port(), free_port(), directory / "operator.log")
     try:
         started.start()
         yield started

@@ -32,12 +32,14 @@ class Operator:
 
     env: dict[str, str]
     port: int
+    metrics_port: int
     log: Path
     process: subprocess.Popen[bytes] = field(init=False)
 
     def start(self) -> None:
         """Start the process and wait until it reconciles."""
-        command = [sys.executable, "-m", "noderuntime_operator", "--health-port", str(self.port)]
+        ports = ("--health-port", str(self.port), "--metrics-port", str(self.metrics_port))
+        command = [sys.executable, "-m", "noderuntime_operator", *ports]
         with self.log.open("ab") as sink:
             self.process = subprocess.Popen(command, env=self.env, stdout=sink, stderr=subprocess.STDOUT)
         eventually(self.is_up, f"the operator does not start, see {self.log}")
@@ -45,6 +47,10 @@ class Operator:
     def health(self) -> dict[str, Any]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=5) as answer:
             return dict(json.load(answer))
+
+    def metrics(self) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
+            return str(answer.read().decode())
 
     def is_up(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()

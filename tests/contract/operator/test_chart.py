@@ -62,7 +62,7 @@ def test_operator_accepts_the_charts_settings() -> None:
     args = ("--set", f"image.digest={digest}", "--set", "image.pullSecrets={one,two}")
     (deployment,) = [o for o in objects(*args) if o["kind"] == "Deployment"]
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    env = {e["name"]: e["value"] for e in container["env"]}
+    env = {e["name"]: e.get("value") for e in container["env"]}
     agent = AgentSettings.model_validate_json(env["NODERUNTIME_AGENT"])
     assert agent.namespace == NAMESPACE
     assert agent.image == container["image"] == f"example.test/noderuntime@{digest}"

@@ -13,6 +13,7 @@ from noderuntime_operator.api import NodeRuntimeSpec, NodeRuntimeStatus
 from noderuntime_operator.apply import apply
 from noderuntime_operator.cluster_state import ClusterState, RuntimeView
 from noderuntime_operator.kube import Kube
+from noderuntime_operator.metrics import Metrics
 from noderuntime_operator.rollout import Plan
 from noderuntime_operator.settings import AgentSettings
 
@@ -80,7 +81,7 @@ async def test_class_unknown_to_the_cache_is_not_taken_over(installed: ControlPl
     configuration = Configuration()
     await load_kube_config(str(installed.kubeconfig), client_configuration=configuration)
     try:
-        async with Kube(ApiClient(configuration), NAMESPACE) as kube:
+        async with Kube(ApiClient(configuration), NAMESPACE, Metrics()) as kube:
             agent = AgentSettings(namespace=NAMESPACE, image="example.test/noderuntime:test")
             await apply(kube, runtime, ClusterState(), Plan(), agent)
         assert "labels" not in installed.get("runtimeclass", "theirs")["metadata"]
