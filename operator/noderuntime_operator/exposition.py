@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aiohttp import web
-
-_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 
 async def serve_metrics(port: int, text: Callable[[], bytes]) -> web.AppRunner:
     """Serve metrics on all addresses until the returned runner's cleanup. OSError if the port is in use."""
 
     async def metrics(_request: web.Request) -> web.Response:
-        return web.Response(body=text(), headers={"Content-Type": _TYPE})
+        return web.Response(body=text(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
     app = web.Application()
     app.router.add_get("/metrics", metrics)

@@ -42,8 +42,15 @@ class Loop:
         self._refresh_due = 0.0
         self.progressed = time.monotonic()
         """Time of the last progress, in seconds of time.monotonic(). For the liveness probe."""
-        self.settled = False
+        self.state: NodeState | None = None
+        """The node's state after the last reconciliation."""
+        self.reported_at = 0.0
+        """When the API server accepted a status last, in seconds of time.time(); 0: never."""
+
+    @property
+    def settled(self) -> bool:
         """Whether the last reconciliation ended in the desired state. For the readiness probe."""
+        return self.state is not None and self.state.phase in ("Ready", "Removed")
 
     async def run(self) -> None:
         """Run until cancelled. The node stays unchanged then."""
@@ -97,7 +104,7 @@ class Loop:
         except Exception:
             _log.exception("reconciling failed with an unexpected error")
             state = NodeState(instance.generation, "Failed", "InternalError", "see the agent's log")
-        self.settled = state.phase in ("Ready", "Removed")
+        self.state = state
         await self._report(state)
         return state
 
@@ -118,6 +125,7 @@ class Loop:
             return
         self._status = body.get("status") or {}
         self._reported = outline
+        self.reported_at = time.time()
         self._refresh_due = time.monotonic() + _jittered(REFRESH_SECONDS)
 
 

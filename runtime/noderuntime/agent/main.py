@@ -10,13 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aiohttp import web
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from noderuntime.agent.kube_client import Access, InstanceApi
 from noderuntime.agent.layout import Layout
 from noderuntime.agent.loop import Loop, is_alive
+from noderuntime.agent.metrics import AgentMetrics
 from noderuntime.agent.node import Node
 from noderuntime.agent.systemd import Systemd
 from noderuntime.core import log, loop, tasks
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import InvalidArgument
 from noderuntime.node.host.linux import LinuxHost
 
@@ -49,7 +52,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
         help="the bundle to install (default: %(default)s)",
     )
     parser.add_argument(
-        "--port", type=int, default=8081, help="port of /healthz and /readyz (default: %(default)s)"
+        "--port", type=int, default=8081, help="port of /healthz, /readyz and /metrics (default: %(default)s)"
     )
     options = parser.parse_args(argv)
     if not options.node:
@@ -58,9 +61,11 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
 
 
 async def _run(options: argparse.Namespace) -> None:
-    node = Node(Layout(options.root), Systemd(LinuxHost()), options.bundle.resolve())
+    layout, metrics = Layout(options.root), AgentMetrics()
+    node = Node(layout, Systemd(LinuxHost()), options.bundle.resolve(), metrics.probe)
     loop = Loop(InstanceApi(Access.of_pod(os.environ), options.node), node)
-    runner = web.AppRunner(_health(loop), access_log=None)
+    metrics.watch(loop, layout)
+    runner = web.AppRunner(application(loop, metrics), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, port=options.port).start()
     work = tasks.start(loop.run(), name="the agent's loop")
@@ -74,14 +79,21 @@ async def _run(options: argparse.Namespace) -> None:
         await runner.cleanup()
 
 
-def _health(loop: Loop) -> web.Application:
+def application(loop: Loop, metrics: AgentMetrics) -> web.Application:
+    """Return the HTTP application of the kubelet's probes and of Prometheus."""
+
     async def healthz(_request: web.Request) -> web.Response:
         return web.Response(status=200 if is_alive(loop) else 503)
 
     async def readyz(_request: web.Request) -> web.Response:
         return web.Response(status=200 if loop.settled else 503)
 
+    async def text(_request: web.Request) -> web.Response:
+        body = await FILES.run(metrics.text)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
     app = web.Application()
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", text)
     return app
