@@ -316,13 +316,15 @@ def _staying_labels(
     A proven handler keeps its label while it fails: a restarted kubelet checks running pods against
     the RuntimeClass's node selector again, and would reject them. A node whose kubelet uses another
     runtime offers nothing: that runtime would run the pods, or run those of noderuntime a second time.
+    Labels of a node that is not claimed yet prove nothing: its kubelet can set them when it registers.
     """
     changes = {}
     for name, instance in instances.items():
-        node = cluster.nodes[name]
+        node, claimed = cluster.nodes[name], cluster.nodes[name].claimed_by == instance.spec.runtime_name
+        before = node.handler_labels if claimed else frozenset()
         allowed = frozenset() if instance.kubelet_elsewhere else frozenset(handlers)
-        change = _label_change(node, (node.handler_labels | _proven(instance)) & allowed)
-        if node.claimed_by != instance.spec.runtime_name:
+        change = _label_change(node, (before | _proven(instance)) & allowed)
+        if not claimed:
             change[OWNER_LABEL] = instance.spec.runtime_name
         if change:
             changes[name] = change

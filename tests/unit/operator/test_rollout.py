@@ -24,6 +24,13 @@ def test_plan_claims_a_node_with_an_instance() -> None:
     assert found.labels == {"n1": {OWNER_LABEL: "rt"}}
 
 
+def test_handler_label_of_an_unclaimed_node_is_removed() -> None:
+    new = world(node("n1", "runc", claimed=None), instance("n1", phase=None))
+    assert plan(runtime(), new).labels == {"n1": {RUNC_LABEL: None, OWNER_LABEL: "rt"}}
+    proof = world(node("n1", "runc", claimed=None), instance("n1", handlers=proven("runc")))
+    assert plan(runtime(), proof).labels == {"n1": {OWNER_LABEL: "rt"}}
+
+
 def test_proven_handler_keeps_its_label_while_it_fails() -> None:
     ready = instance("n1", handlers=proven("runc"))
     assert plan(runtime(), world(node("n1"), ready)).labels == {"n1": {RUNC_LABEL: "true"}}
