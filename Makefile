@@ -12,6 +12,7 @@ IMAGE ?= noderuntime:dev
 KEEP ?=
 RUNS ?= 5000
 QUICK ?=
+NODES ?=
 K ?=
 UPGRADE ?=
 PYTEST := $(VENV)/pytest
@@ -21,7 +22,7 @@ CRITEST := PYTHONPATH=tests:tests/contract $(VENV)/python -m critest
 
 .NOTPARALLEL:
 .PHONY: help venv setup check lint types imports unit fuzz contract critest critest-gvisor critest-delegate \
-	critest-websocket cluster-test kubelet-test vm-test test bench bench-images demo demo-down image dist lock proto crds
+	critest-websocket cluster-test kubelet-test vm-test scale-test test bench bench-images demo demo-down image dist lock proto crds
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -81,6 +82,9 @@ kubelet-test: setup ## a kubelet with noderuntime as its only runtime
 vm-test: setup ## cgroup v2 and systemd's driver, in an emulated machine: about 15 minutes, not part of test
 	@$(SYSTEM_PYTHON) scripts/setup.py qemu-system-x86 e2fsprogs
 	PYTHONPATH=tests:tests/contract:tests/cluster $(VENV)/python -m vm
+
+scale-test: setup ## the operator with simulated nodes on a real API server; NODES=5000, about 25 minutes
+	NODES=$(NODES) PYTHONPATH=tests:tests/contract:tests/cluster $(VENV)/python -m scale
 
 test: setup check contract critest critest-gvisor critest-delegate critest-websocket cluster-test kubelet-test ## all checks and tests but vm-test and fuzz
 

@@ -39,12 +39,16 @@ class ControlPlane:
 
     def up(self) -> None:
         """Start what is not running and wait until the API server is ready."""
+        self.up_api()
+        self._start("kube-controller-manager", self._controller_manager())
+        self._start("kube-scheduler", self._scheduler())
+
+    def up_api(self) -> None:
+        """Start etcd and the API server if they are not running, and wait until it is ready."""
         self._write_kubeconfig("admin", "kubernetes-admin", "system:masters")
         self._start("etcd", self._etcd())
         self._start("kube-apiserver", self._apiserver())
         wait_for("API server", self._is_ready, timeout=60)
-        self._start("kube-controller-manager", self._controller_manager())
-        self._start("kube-scheduler", self._scheduler())
 
     def down(self) -> None:
         """Stop all components."""
