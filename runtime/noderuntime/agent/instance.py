@@ -37,6 +37,8 @@ class InstanceSpec(_Model):
     """The desired state of one node, written by the operator."""
 
     state: Literal["Installed", "Removed"] = "Installed"
+    image: str | None = None
+    """The agents' image that the node must have. An agent of another image installs nothing."""
     kubelet: InstanceKubelet = InstanceKubelet()
     handlers: tuple[InstanceHandler, ...] = ()
     upstream_socket: str | None = None

@@ -62,7 +62,8 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
 
 async def _run(options: argparse.Namespace) -> None:
     layout, metrics = Layout(options.root), AgentMetrics()
-    node = Node(layout, Systemd(LinuxHost()), options.bundle.resolve(), metrics.probe)
+    image = os.environ.get("NODERUNTIME_IMAGE", "")
+    node = Node(layout, Systemd(LinuxHost()), options.bundle.resolve(), metrics.probe, image)
     loop = Loop(InstanceApi(Access.of_pod(os.environ), options.node), node)
     metrics.watch(loop, layout)
     runner = web.AppRunner(application(loop, metrics), access_log=None)

@@ -66,13 +66,16 @@ class _Memory:
 
 
 class Node:
-    """The reconciler of one node. ``source`` is the bundle in the agent's image."""
+    """The reconciler of one node. ``source`` is the bundle in the agent's image, ``image`` its name."""
 
-    def __init__(self, layout: Layout, systemd: Systemd, source: Path, probe: Probe = probe) -> None:
+    def __init__(
+        self, layout: Layout, systemd: Systemd, source: Path, probe: Probe = probe, image: str = ""
+    ) -> None:
         self._layout = layout
         self._systemd = systemd
         self._source = source
         self._probe = probe
+        self._image = image
         self._memory = _Memory()
         self.restart_seconds = 5.0
         """Seconds to wait for a daemon that does not respond, before it is reported as down."""
@@ -94,6 +97,7 @@ class Node:
             generation=instance.generation,
             phase="Pending",
             reason="Pending",
+            image=self._image,
             handlers=tuple(HandlerState(handler.name) for handler in instance.spec.handlers),
         )
         state = _with_result(state, load_result(self._layout.result))
@@ -101,12 +105,23 @@ class Node:
             state = replace(state, digest=self._running_digest())
             if instance.spec.state == "Removed":
                 return await self._remove(instance, state, report)
+            if self._image and instance.spec.image not in (None, self._image):
+                return await self._wait_for_image(instance, state)
             return await self._install(instance, state, report)
         except Unimplemented as error:
             return replace(state, phase="Failed", reason="ModeNotOffered", message=str(error))
         except NoderuntimeError as error:
             _log.warning("reconciling failed", error=error)
             return replace(state, phase="Failed", reason="InstallFailed", message=str(error))
+
+    async def _wait_for_image(self, instance: Instance, state: NodeState) -> NodeState:
+        """Return the observed state. An agent of the instance's image will apply the spec."""
+        message = f"the agent's image is {self._image}: waiting for an agent of {instance.spec.image}"
+        state = replace(state, generation=None, reason="OtherImage", message=message)
+        if state.digest is None:
+            return state
+        found = await self._judge(state, load_result(self._layout.result))
+        return replace(found, message="; ".join(filter(None, (found.message, message))))
 
     async def _install(self, instance: Instance, state: NodeState, report: Report) -> NodeState:
         if instance.spec.kubelet.mode == "Replace":
@@ -119,7 +134,11 @@ class Node:
             if not _is_applied(result, config.revision):
                 await report(replace(state, phase="Switching", reason="Switching"))
             result = await self._run_switch(config.revision)
-        state = _with_result(replace(state, digest=self._running_digest()), result)
+        return await self._judge(replace(state, digest=self._running_digest()), result)
+
+    async def _judge(self, state: NodeState, result: Result | None) -> NodeState:
+        """Return the observed state of the node after the switch's last run."""
+        state = _with_result(state, result)
         if result is None or result.outcome != "Failed":
             return await self._observe(state)
         message = f"{result.message}; {_next_attempt(result)}"
@@ -251,7 +270,7 @@ class Node:
 
     async def _remove(self, instance: Instance, state: NodeState, report: Report) -> NodeState:
         state = replace(state, handlers=())
-        removed = NodeState(instance.generation, "Removed", "Removed")
+        removed = NodeState(instance.generation, "Removed", "Removed", image=self._image)
         if self._layout.is_empty():
             return removed
         await report(replace(state, phase="Removing", reason="Removing"))

@@ -33,10 +33,13 @@ class HandlerState:
 class NodeState:
     """The observed state of a node."""
 
-    generation: int
+    generation: int | None
+    """The generation of the spec that the agent applies; None leaves the reported one as it is."""
     phase: Phase
     reason: str
     message: str = ""
+    image: str = ""
+    """The agent's own image, if it is known."""
     digest: str | None = None
     version: str | None = None
     kubelet: Literal["Upstream", "Noderuntime"] = "Upstream"
@@ -61,6 +64,7 @@ def status(node: NodeState, before: dict[str, Any], now: datetime) -> dict[str, 
 
 
 def _status(node: NodeState, before: dict[str, Any], now: datetime, limit: int) -> dict[str, Any]:
+    observed_generation = before.get("observedGeneration") if node.generation is None else node.generation
     known = {condition.get("type"): condition for condition in before.get("conditions") or []}
     observed = {
         "Ready": (node.phase == "Ready", node.reason, _short(node.message, limit)),
@@ -71,11 +75,12 @@ def _status(node: NodeState, before: dict[str, Any], now: datetime, limit: int) 
         state = "True" if value else "False"
         last = known.get(kind, {})
         since = last.get("lastTransitionTime") if last.get("status") == state else None
-        common = {"observedGeneration": node.generation, "lastTransitionTime": since or _time(now)}
+        common = {"observedGeneration": observed_generation or 0, "lastTransitionTime": since or _time(now)}
         conditions.append({"type": kind, "status": state, **common, "reason": reason, "message": message})
     return {
-        "observedGeneration": node.generation,
+        "observedGeneration": observed_generation,
         "phase": node.phase,
+        "agentImage": node.image or None,
         "bundleDigest": node.digest,
         "runtimeVersion": node.version,
         "kubelet": {

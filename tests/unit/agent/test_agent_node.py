@@ -254,3 +254,38 @@ async def test_removal_by_the_next_version_leaves_nothing(node: FakeNode, next_a
 def test_parse_reads_the_retry_annotation() -> None:
     body = {"metadata": {"generation": 1, "annotations": {"noderuntime.dev/retry": "now"}}, "spec": {}}
     assert parse(body).retry == "now"
+
+
+async def test_agent_of_another_image_only_reports(node: FakeNode, agent: Node, tmp_path: Path) -> None:
+    await reconcile(agent)
+    calls, files = len(node.host.calls), sorted(node.layout.versions.rglob("*"))
+    source = tmp_path / "early"
+    source.mkdir()
+    (source / "BUNDLE").write_text(NEXT)
+    early = Node(node.layout, Systemd(node.host), source, image="image:2")  # type: ignore[arg-type]
+
+    state, phases = await reconcile(early, SPEC.model_copy(update={"image": "image:1"}))
+    assert (state.phase, state.generation, state.digest, state.image) == ("Ready", None, DIGEST, "image:2")
+    assert state.message == "the agent's image is image:2: waiting for an agent of image:1"
+    assert (phases, len(node.host.calls)) == ([], calls)
+    assert sorted(node.layout.versions.rglob("*")) == files
+
+    state, phases = await reconcile(early, SPEC.model_copy(update={"image": "image:2"}))
+    assert (state.phase, state.generation, state.digest) == ("Ready", 1, NEXT)
+
+
+async def test_agent_of_another_image_installs_nothing(node: FakeNode, agent: Node, tmp_path: Path) -> None:
+    early = Node(node.layout, Systemd(node.host), tmp_path, image="image:2")  # type: ignore[arg-type]
+    state, phases = await reconcile(early, SPEC.model_copy(update={"image": "image:1"}))
+    assert (state.phase, state.reason, phases) == ("Pending", "OtherImage", [])
+    assert node.layout.is_empty()
+
+
+async def test_agent_of_another_image_carries_out_a_removal(
+    node: FakeNode, agent: Node, tmp_path: Path
+) -> None:
+    await reconcile(agent)
+    other = Node(node.layout, Systemd(node.host), tmp_path, image="image:2")  # type: ignore[arg-type]
+    leaving = SPEC.model_copy(update={"image": "image:1", "state": "Removed"})
+    assert (await reconcile(other, leaving))[0].phase == "Removed"
+    assert not node.kubelet_is_switched

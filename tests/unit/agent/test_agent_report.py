@@ -46,3 +46,11 @@ def test_outline_ignores_the_times_of_probes() -> None:
     two = replace(READY, handlers=(HandlerState("r", "Ready", probed=NOW + timedelta(minutes=1)),))
     assert one != two
     assert one.outline() == two.outline()
+
+
+def test_status_without_a_generation_keeps_the_reported_one() -> None:
+    first = status(replace(READY, image="image:1"), {}, NOW)
+    assert (first["observedGeneration"], first["agentImage"]) == (3, "image:1")
+    later = status(replace(READY, generation=None, image="image:2"), first, NOW)
+    assert (later["observedGeneration"], later["agentImage"]) == (3, "image:2")
+    assert {c["observedGeneration"] for c in later["conditions"]} == {3}
