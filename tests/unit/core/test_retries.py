@@ -73,7 +73,7 @@ async def test_error_of_any_type_is_logged_and_repeated(retries, pauses, caplog,
     await step.done.wait()
 
 
-async def test_attempt_that_hangs_is_cancelled_and_repeated(retries, pauses, caplog):
+async def test_attempt_that_hangs_is_cancelled_and_repeated(pauses, caplog):
     cancelled = asyncio.Event()
 
     async def hang():
@@ -82,9 +82,56 @@ async def test_attempt_that_hangs_is_cancelled_and_repeated(retries, pauses, cap
         finally:
             cancelled.set()
 
+    retries = Retries(pauses.sleep, seconds=0.01, longest=0.05)
     assert await retries.attempt("x", hang) is False
+    await until(lambda: pauses.seconds == [1])
     assert cancelled.is_set()
     assert "work did not finish in time, to be retried" in caplog.text
+    await retries.close()
+
+
+async def test_slow_attempt_is_finished_not_repeated(retries, pauses, caplog):
+    gate, runs = asyncio.Event(), []
+
+    async def slow():
+        runs.append("begun")
+        await gate.wait()
+        runs.append("ended")
+
+    assert await retries.attempt("x", slow) is False
+    assert (len(retries), "work is slow, to be continued" in caplog.text) == (1, True)
+    gate.set()
+    await until(lambda: not len(retries))
+    assert (runs, pauses.seconds) == (["begun", "ended"], [])
+
+
+async def test_slow_attempts_make_room_for_others(pauses):
+    retries = Retries(pauses.sleep, seconds=0.05)
+    gate = asyncio.Event()
+    slow = [retries.attempt(str(number), gate.wait) for number in range(16)]
+    other = Failing(0)
+    async with asyncio.timeout(5):
+        assert not any(await asyncio.gather(*slow))
+        assert await retries.attempt("other", other) is True
+    await retries.close()
+
+
+async def test_cancelled_attempt_cancels_its_step():
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def hang():
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    attempt = asyncio.create_task(Retries().attempt("x", hang))
+    await begun.wait()
+    attempt.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await attempt
+    assert cancelled.is_set()
 
 
 async def test_attempts_run_a_few_at_a_time():

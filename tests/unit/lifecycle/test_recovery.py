@@ -390,6 +390,18 @@ async def test_teardown_that_hangs_is_apart_from_the_others(node):
     await node.parts.retries.close()
 
 
+async def test_slow_del_is_called_once_and_completes(node):
+    (slow, _), _ = await dead_pods(node)
+    node.parts.retries = Retries(node.pauses.sleep, seconds=0.05)
+    gate = node.world.hold[f"detach {slow}"] = asyncio.Event()
+    await recover(node.parts, "boot-2")
+    await tear_down(node.parts)
+    gate.set()
+    await until(lambda: node.parts.ledger.sandboxes.get(slow).released_at)
+    assert node.world.trace.count("detach") == 2, "once for each of the two pods"
+    assert node.pauses.seconds == []
+
+
 @pytest.mark.parametrize("verb", [stop_pod_sandbox, remove_pod_sandbox])
 async def test_call_waits_for_the_teardown_of_its_object(node, verb):
     (sandbox, _), _ = await dead_pods(node)

@@ -19,10 +19,7 @@ _log = log.get(__name__)
 KILL_SECONDS = 30.0
 """Seconds that a process can take to end after SIGKILL."""
 MONITOR_SECONDS = 8.0
-"""Seconds that a monitor has to record the end of its container, and to forward the last output.
-
-Shorter than an attempt of :mod:`noderuntime.core.retries`, so that one attempt can also kill the monitor.
-"""
+"""Seconds that a monitor has to record the end of its container, and to forward the last output."""
 
 
 def killing(parts: Parts, container: Container) -> Lock:
