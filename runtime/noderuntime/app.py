@@ -30,7 +30,7 @@ from noderuntime.edge.server.listen import make_way
 from noderuntime.edge.server.metrics_service import MetricsService
 from noderuntime.edge.server.node_service import NodeService
 from noderuntime.edge.server.runtime_service import RuntimeService
-from noderuntime.edge.server.serve import GRACE_SECONDS, on_signals, serve
+from noderuntime.edge.server.serve import on_signals, serve
 from noderuntime.edge.server.store_service import StoreService
 from noderuntime.edge.server.subjects import with_subjects
 from noderuntime.edge.server.watchdog import report_alive
@@ -63,6 +63,8 @@ from noderuntime.node.spec.facts import read_facts
 
 _STDERR = 2
 _IMAGES = "images"
+_DRAIN_SECONDS = 0.5
+"""How long verbs whose callers were cut off may continue, without a socket. Recovery undoes the rest."""
 
 
 async def run(path: Path) -> None:
@@ -105,7 +107,7 @@ async def run(path: Path) -> None:
                 )
             await serve(_dispatcher(parts, streams, upstream), config.server.socket, stop)
         await parts.retries.close()
-        await parts.work.drain(GRACE_SECONDS)
+        await parts.work.drain(_DRAIN_SECONDS)
 
 
 def _report_on(signo: signal.Signals) -> None:

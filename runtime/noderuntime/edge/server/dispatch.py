@@ -84,6 +84,7 @@ class Dispatcher(grpc.GenericRpcHandler):
         self._metrics = metrics
         self._verbs = verbs
         self._events = events
+        self._calls: set[asyncio.Task[Any]] = set()
         self._handlers = {method.path: self._handler(method) for method in methods()}
         self._handlers |= {path: self._extra(path, call) for path, call in extra.items()}
 
@@ -94,6 +95,11 @@ class Dispatcher(grpc.GenericRpcHandler):
         path = handler_call_details.method
         return self._handlers.get(path) or self._relay_unknown(path)
 
+    async def drain(self, seconds: float) -> None:
+        """Wait until the unary calls that are in progress now have ended, at most this long."""
+        if self._calls:
+            await asyncio.wait(set(self._calls), timeout=seconds)
+
     def _handler(self, method: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
         count = partial(self._metrics.called, method.name)
         trace = partial(self._metrics.call, method.path)
@@ -101,7 +107,20 @@ class Dispatcher(grpc.GenericRpcHandler):
             return grpc.unary_stream_rpc_method_handler(
                 _guarded_stream(method.name, self._stream(method), count)
             )
-        return grpc.unary_unary_rpc_method_handler(_guarded(method.name, self._unary(method), count, trace))
+        guarded = _guarded(method.name, self._unary(method), count, trace)
+        return grpc.unary_unary_rpc_method_handler(self._in_progress(guarded))
+
+    def _in_progress(self, serve: _Unary) -> _Unary:
+        """Return a call that :meth:`drain` waits for."""
+
+        async def call(raw: bytes, context: Context) -> bytes:
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101 - gRPC runs each call in a task
+            self._calls.add(task)
+            task.add_done_callback(self._calls.discard)
+            return await serve(raw, context)
+
+        return call
 
     def _extra(self, path: str, extra: Extra) -> grpc.RpcMethodHandler[bytes, bytes]:
         def serve(raw: bytes, _context: Context) -> AsyncGenerator[bytes]:

@@ -16,11 +16,17 @@ from noderuntime.node.host.sdnotify import notify
 _log = log.get(__name__)
 
 GRACE_SECONDS = 5.0
-"""How long calls in progress may continue after SIGTERM. The kubelet repeats those that are cut off."""
+"""How long calls in progress may continue after SIGTERM, while the socket still serves.
+
+The kubelet repeats those that are cut off then. Streams are cut off at the end too: they may never end.
+"""
 
 
 async def serve(dispatcher: Dispatcher, socket: Path, stop: asyncio.Event) -> None:
-    """Serve CRI on the socket until ``stop`` is set. Returns when the last call has ended."""
+    """Serve CRI on the socket until ``stop`` is set and the calls in progress have ended, or too long.
+
+    A node without a socket has no runtime, so the socket is closed last and everything is cut off then.
+    """
     server = grpc.aio.server(options=SERVER_OPTIONS)
     server.add_generic_rpc_handlers([dispatcher])
     bind(server, socket)
@@ -29,9 +35,10 @@ async def serve(dispatcher: Dispatcher, socket: Path, stop: asyncio.Event) -> No
     notify("READY=1")
     try:
         await stop.wait()
-    finally:
         notify("STOPPING=1")
-        await server.stop(GRACE_SECONDS)
+        await dispatcher.drain(GRACE_SECONDS)
+    finally:
+        await server.stop(None)
         _log.info("stopped", socket=socket)
 
 
