@@ -1,7 +1,8 @@
-"""Run as a program this is noderuntime, and reports what holds up its event loop.
+"""Run as a program this is noderuntime, and reports callbacks that block its event loop.
 
 Each callback that takes longer than :data:`LIMIT` is a line on stderr, with the place at which it was seen.
-Time in which the thread was ready to run but had no processor does not count: the machine can be busy.
+Time that a busy machine takes does not count: the thread was ready to run and had no CPU, or it waited for
+the GIL of a thread that had none.
 """
 
 from __future__ import annotations
@@ -13,11 +14,24 @@ import threading
 import time
 import traceback
 from pathlib import Path
+from typing import NamedTuple
 
 LIMIT = 0.05
 """Seconds."""
 MARK = "slow callback"
 _SAMPLE_SECONDS = 0.02
+
+
+class Usage(NamedTuple):
+    """Seconds of CPU time and of waiting for a CPU (proc_pid_schedstat(5))."""
+
+    ran: float
+    waited: float
+    """The thread was ready to run and did not."""
+    turns: float
+    """How often the thread got a CPU."""
+    others_ran: float
+    """CPU time of the process's other threads."""
 
 
 class Watch:
@@ -40,19 +54,28 @@ class Watch:
         threading.Thread(target=self._sample, daemon=True).start()
 
     def _measure(self, handle: asyncio.Handle) -> None:
-        waited, self._place = self._waited(), ""
+        before, self._place = self._usage(), ""
         began = self._began = time.monotonic()
         try:
             self._run(handle)
         finally:
             took, self._began = time.monotonic() - began, 0.0
-            if took > LIMIT and (busy := took - (self._waited() - waited)) > LIMIT:
+            if took > LIMIT and (busy := took - self._starved(took, before)) > LIMIT:
                 line = f"{MARK} seconds={busy:.3f} of={took:.3f} at={self._place} callback={handle!r}"
                 os.write(2, f"{line[:2000]}\n".encode())
 
-    def _waited(self) -> float:
-        """Return the seconds in which the thread was ready to run and did not."""
-        return int(os.pread(self._schedstat, 100, 0).split()[1]) / 1e9
+    def _usage(self) -> Usage:
+        ran, waited, turns = map(int, os.pread(self._schedstat, 100, 0).split())
+        return Usage(ran / 1e9, waited / 1e9, turns, time.process_time() - ran / 1e9)
+
+    def _starved(self, took: float, before: Usage) -> float:
+        """Return the seconds of a callback in which this thread, or the one that held the GIL, had no CPU.
+
+        A thread that waits for the GIL wakes up after each switch interval; one that blocks does not.
+        """
+        used = Usage(*(after - begun for after, begun in zip(self._usage(), before, strict=True)))
+        slept_idle = took - used.ran - used.waited - used.others_ran
+        return used.waited + min(max(slept_idle, 0), used.turns * 2 * sys.getswitchinterval())
 
     def _sample(self) -> None:
         while True:
