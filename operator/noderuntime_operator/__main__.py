@@ -36,9 +36,14 @@ def main() -> None:
     kopf.run(
         standalone=True,
         namespaces=[agent.namespace],
-        liveness_endpoint=f"http://0.0.0.0:{options.health_port}/healthz",
+        liveness_endpoint=f"http://{_listen_address()}:{options.health_port}/healthz",
         memo=kopf.Memo(metrics_port=options.metrics_port),
     )
+
+
+def _listen_address() -> str:
+    """Return the address of all interfaces in the family of the pod's first address: probes use that one."""
+    return "[::]" if ":" in os.environ.get("POD_IP", "") else "0.0.0.0"  # noqa: S104 - the kubelet is not local
 
 
 def _set_up_logging(level: str) -> None:

@@ -6,12 +6,22 @@ instances, then change labels, then delete.
 
 from __future__ import annotations
 
-from noderuntime_operator.api import API_VERSION, FINALIZER, OWNER_LABEL, NodeRuntimeStatus
-from noderuntime_operator.cluster_state import ClusterState, RuntimeView
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from noderuntime_operator.api import API_VERSION, FINALIZER, OWNER_LABEL, InstanceSpec, NodeRuntimeStatus
+from noderuntime_operator.cluster_state import (
+    ClusterState,
+    DaemonSetView,
+    InstanceView,
+    RuntimeClassView,
+    RuntimeView,
+)
 from noderuntime_operator.desired import daemon_set, daemon_set_name, instance, runtime_class
 from noderuntime_operator.kube import Json, Kube, KubeError
 from noderuntime_operator.rollout import Plan
 from noderuntime_operator.settings import AgentSettings
+from noderuntime_operator.writes import Write, Writer
 
 
 async def add_finalizer(kube: Kube, runtime: RuntimeView) -> None:
@@ -31,80 +41,132 @@ async def _set_finalizers(kube: Kube, runtime: RuntimeView, finalizers: list[str
     await kube.patch("NodeRuntime", runtime.name, {"metadata": meta})
 
 
-async def apply(
-    kube: Kube, runtime: RuntimeView, cluster: ClusterState, plan: Plan, agent: AgentSettings
-) -> dict[str, int]:
-    """Apply the plan; return the generation of each written instance.
+class Applier:
+    """Applies the plans of one NodeRuntime. Writes only differences between the plan and the cache."""
 
-    Raises KubeError at the first refused request; the next reconciliation plans the rest again.
-    """
-    for name, labels in plan.class_labels.items():
-        await _patch_labels(kube, "RuntimeClass", name, dict(labels))
-    if plan.serve:
-        await _apply_shared(kube, runtime, cluster, agent)
-    written = await _write_instances(kube, cluster, plan)
-    for name, labels in plan.labels.items():
-        await _patch_labels(kube, "Node", name, dict(labels))
-    await _prune(kube, runtime, plan)
-    return written
+    def __init__(self, kube: Kube, agent: AgentSettings, clock: Callable[[], float]) -> None:
+        self.writer = Writer(clock)
+        self._kube = kube
+        self._agent = agent
+        self._applied: dict[str, tuple[Json, str]] = {}
+        """The manifests of shared objects as they were applied, and the version that the objects had then."""
 
+    async def apply(self, runtime: RuntimeView, cluster: ClusterState, plan: Plan) -> dict[str, int]:
+        """Apply the plan; return the generation of each written instance.
 
-async def _apply_shared(
-    kube: Kube, runtime: RuntimeView, cluster: ClusterState, agent: AgentSettings
-) -> None:
-    """Apply the DaemonSet and the RuntimeClasses.
+        A refused write is kept by the writer. Raises KubeError if the API server is unreachable, NotLeader.
+        """
+        written: dict[str, int] = {}
+        for writes in (
+            {
+                f"labels of RuntimeClass {name}": self._label("RuntimeClass", name, labels)
+                for name, labels in plan.class_labels.items()
+            },
+            self._shared(runtime, cluster) if plan.serve else {},
+            self._instances(cluster, plan, written),
+            {
+                f"labels of Node {name}": self._label("Node", name, labels, cluster)
+                for name, labels in plan.labels.items()
+            },
+            self._deletes(runtime, cluster, plan),
+        ):
+            await self.writer.send(writes)
+        return written
 
-    A RuntimeClass that this NodeRuntime does not own is not changed. Neither is one with another
-    handler, because that field is immutable: it is deleted when no pod uses it, then created again.
-    """
-    for handler in runtime.spec.handlers:
-        known = cluster.runtime_classes.get(handler.runtime_class)
-        manifest = runtime_class(runtime.name, handler)
-        if known is None:
-            await _create_if_absent(kube, manifest)
-        elif (known.owner, known.handler) == (runtime.name, handler.name):
-            manifest["metadata"]["uid"] = known.uid
-            await kube.apply(manifest)
-    await kube.apply(daemon_set(runtime.name, runtime.spec, agent))
+    def _shared(self, runtime: RuntimeView, cluster: ClusterState) -> dict[str, Write]:
+        """Return the writes of the DaemonSet and the RuntimeClasses.
 
+        A RuntimeClass that this NodeRuntime does not own is not changed. Neither is one with another
+        handler, because that field is immutable: it is deleted when no pod uses it, then created again.
+        """
+        writes: dict[str, Write] = {}
+        for handler in runtime.spec.handlers:
+            known = cluster.runtime_classes.get(handler.runtime_class)
+            manifest = runtime_class(runtime.name, handler)
+            name = f"RuntimeClass {handler.runtime_class}"
+            if known is None:
+                writes[name] = partial(self._create_if_absent, manifest)
+            elif (known.owner, known.handler) == (runtime.name, handler.name):
+                manifest["metadata"]["uid"] = known.uid
+                writes |= self._difference(name, manifest, known.resource_version)
+        agents = cluster.daemon_sets.get(daemon_set_name(runtime.name))
+        version = f"{agents.uid}/{agents.generation}" if agents else ""
+        manifest = daemon_set(runtime.name, runtime.spec, self._agent)
+        return writes | self._difference(f"DaemonSet {manifest['metadata']['name']}", manifest, version)
 
-async def _create_if_absent(kube: Kube, manifest: Json) -> None:
-    """Create an object. One that exists is not changed: the cache does not show yet who owns it."""
-    try:
-        await kube.create(manifest)
-    except KubeError as error:
-        if error.status != 409:
-            raise
+    def _difference(self, name: str, manifest: Json, version: str) -> dict[str, Write]:
+        """Return the write of an object, unless it has the version to which the manifest was applied."""
+        if version and self._applied.get(name) == (manifest, version):
+            return {}
+        return {name: partial(self._apply_shared, name, manifest)}
 
+    async def _apply_shared(self, name: str, manifest: Json) -> None:
+        meta = (await self._kube.apply(manifest))["metadata"]
+        is_daemon_set = manifest["kind"] == "DaemonSet"
+        version = f"{meta['uid']}/{meta['generation']}" if is_daemon_set else meta["resourceVersion"]
+        self._applied[name] = (manifest, version)
 
-async def _write_instances(kube: Kube, cluster: ClusterState, plan: Plan) -> dict[str, int]:
-    """Create and update instances. The API server refuses a second owner if the cache is out of date."""
-    written = {}
-    for name, spec in {**plan.create, **plan.update}.items():
+    async def _create_if_absent(self, manifest: Json) -> None:
+        """Create an object. One that exists is not changed: the cache does not show yet who owns it."""
+        try:
+            await self._kube.create(manifest)
+        except KubeError as error:
+            if error.status != 409:
+                raise
+
+    def _instances(self, cluster: ClusterState, plan: Plan, written: dict[str, int]) -> dict[str, Write]:
+        """Return the writes of instances, which note the generations in written."""
+        return {
+            f"NodeRuntimeInstance {name}": partial(self._apply_instance, cluster, name, spec, written)
+            for name, spec in {**plan.create, **plan.update}.items()
+        }
+
+    async def _apply_instance(
+        self, cluster: ClusterState, name: str, spec: InstanceSpec, written: dict[str, int]
+    ) -> None:
+        """Create or update an instance. The API server refuses a second owner if the cache is out of date."""
         known, node = cluster.instances.get(name), cluster.nodes[name]
         restored = known.restored if known else node.claimed_by == spec.runtime_name
-        answer = await kube.apply(instance(node, spec, restored=restored))
+        answer = await self._kube.apply(instance(node, spec, restored=restored))
         written[name] = int(answer["metadata"]["generation"])
-    return written
+
+    def _label(
+        self, kind: str, name: str, labels: Mapping[str, str | None], cluster: ClusterState | None = None
+    ) -> Write:
+        """Return the write of an object's labels; a Node that was created again under its name is refused."""
+        uid = {"uid": cluster.nodes[name].uid} if cluster else {}
+        return partial(self._patch_if_present, kind, name, {"metadata": {**uid, "labels": dict(labels)}})
+
+    async def _patch_if_present(self, kind: str, name: str, patch: Json) -> None:
+        try:
+            await self._kube.patch(kind, name, patch)
+        except KubeError as error:
+            if error.status != 404:
+                raise
+
+    def _deletes(self, runtime: RuntimeView, cluster: ClusterState, plan: Plan) -> dict[str, Write]:
+        """Return the deletions of what the plan names, each only of the object that was observed."""
+        doomed: list[tuple[str, InstanceView | RuntimeClassView]]
+        doomed = [("NodeRuntimeInstance", cluster.instances[name]) for name in plan.delete_instances]
+        doomed += [("RuntimeClass", cluster.runtime_classes[name]) for name in plan.delete_classes]
+        writes: dict[str, Write] = {
+            f"deletion of {kind} {view.name}": partial(self._kube.delete, kind, view.name, _observed(view))
+            for kind, view in doomed
+        }
+        agents = cluster.daemon_sets.get(daemon_set_name(runtime.name))
+        if plan.delete_daemon_set and agents:
+            writes[f"deletion of DaemonSet {agents.name}"] = partial(self._delete_daemon_set, runtime, agents)
+        return writes
+
+    async def _delete_daemon_set(self, runtime: RuntimeView, agents: DaemonSetView) -> None:
+        """Delete the agents, unless a node is claimed; the DaemonSet exists until its pods are gone."""
+        if not await _claims_nodes(self._kube, runtime):
+            await self._kube.delete("DaemonSet", agents.name, {"uid": agents.uid}, "Foreground")
 
 
-async def _patch_labels(kube: Kube, kind: str, name: str, labels: Json) -> None:
-    """Change the labels of an object, if it still exists."""
-    try:
-        await kube.patch(kind, name, {"metadata": {"labels": labels}})
-    except KubeError as error:
-        if error.status != 404:
-            raise
-
-
-async def _prune(kube: Kube, runtime: RuntimeView, plan: Plan) -> None:
-    """Delete what the plan names. The DaemonSet exists until its pods are gone (foreground deletion)."""
-    for name in plan.delete_instances:
-        await kube.delete("NodeRuntimeInstance", name)
-    for name in plan.delete_classes:
-        await kube.delete("RuntimeClass", name)
-    if plan.delete_daemon_set and not await _claims_nodes(kube, runtime):
-        await kube.delete("DaemonSet", daemon_set_name(runtime.name), "Foreground")
+def _observed(view: InstanceView | RuntimeClassView) -> dict[str, str]:
+    """Return the preconditions under which an object is still the one that was observed."""
+    return {"uid": view.uid, "resourceVersion": view.resource_version}
 
 
 async def _claims_nodes(kube: Kube, runtime: RuntimeView) -> bool:

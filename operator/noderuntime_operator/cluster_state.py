@@ -51,6 +51,7 @@ class NodeView:
     labels: Mapping[str, str]
     ready: bool
     since: datetime | None = None
+    resource_version: str = field(default="", compare=False)
 
     @property
     def claimed_by(self) -> str | None:
@@ -78,6 +79,10 @@ class InstanceView:
     status: InstanceStatus
     restored: bool = False
     """Whether the instance replaces one that was deleted without the operator, for example with its CRD."""
+    uid: str = field(default="", compare=False)
+    resource_version: str = field(default="", compare=False)
+    heartbeat: datetime | None = field(default=None, compare=False)
+    """The agent's last sign of life. It comes every few minutes, so no reconciliation follows from it."""
 
     @property
     def lost(self) -> bool:
@@ -125,6 +130,7 @@ class RuntimeClassView:
     """The keys of scheduling.nodeSelector."""
     removing: bool = False
     """Whether new pods of the class are rejected."""
+    resource_version: str = ""
 
     @property
     def is_unbound(self) -> bool:
@@ -143,6 +149,9 @@ class DaemonSetView:
     owner: str
     unavailable: int = 0
     """Nodes on which the agent's pod should run and is not Ready."""
+    uid: str = ""
+    generation: int = 0
+    resource_version: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -166,6 +175,7 @@ class PodView:
     runtime_class: str
     owner: str = ""
     """Kind and name of the controller that would create the pod again, if any."""
+    resource_version: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}" + (f" (of {self.owner})" if self.owner else "")
@@ -182,6 +192,8 @@ class ClusterState:
     pods: tuple[PodView, ...] = ()
     image_pulls: tuple[ImagePullView, ...] = ()
     """The failed pulls; observed only while a DaemonSet of agents has unavailable pods."""
+    searched: frozenset[str] = frozenset()
+    """The nodes whose pods were listed."""
 
     def image_pulls_of(self, runtime: str) -> tuple[ImagePullView, ...]:
         """Return the failed pulls of a NodeRuntime's agents."""

@@ -1,8 +1,8 @@
-"""kopf's wiring: watches fill the indices, events wake the reconciler.
+"""kopf's wiring: start-up, credentials, health, NodeRuntimes; informers watch everything else.
 
 There are no ``on.create`` or ``on.update`` handlers: kopf would store its progress in annotations
-of every Node and NodeRuntime. The reconciler also manages the finalizer, because the whole cluster's
-state decides when it can be removed. All handlers are coroutines: kopf would run functions in threads.
+of every NodeRuntime. The reconciler also manages the finalizer, because the whole cluster's state decides
+when it can be removed. All handlers are coroutines: kopf would run functions in threads.
 """
 
 from __future__ import annotations
@@ -12,74 +12,90 @@ import contextlib
 import dataclasses
 import logging
 import os
+import time
 from typing import Any
 
 import kopf
 
 from noderuntime_operator import observe
-from noderuntime_operator.cluster_state import NodeView
 from noderuntime_operator.desired import MANAGED_BY, MANAGER
 from noderuntime_operator.exposition import serve_metrics
+from noderuntime_operator.informer import Informer
 from noderuntime_operator.kube import PAGE, Kube
+from noderuntime_operator.leader import Election, identity
 from noderuntime_operator.metrics import Metrics
 from noderuntime_operator.reconcile import Reconciler
+from noderuntime_operator.routing import Router
 from noderuntime_operator.settings import AgentSettings
 
 log = logging.getLogger(__name__)
 
 RUNTIMES = ("noderuntime.dev", "v1alpha1", "noderuntimes")
-INSTANCES = ("noderuntime.dev", "v1alpha1", "noderuntimeinstances")
-NODES = ("", "v1", "nodes")
-RUNTIME_CLASSES = ("node.k8s.io", "v1", "runtimeclasses")
-DAEMON_SETS = ("apps", "v1", "daemonsets")
 
 HUNG_SECONDS = 300.0
-"""A loop without an iteration for this long hangs: every request has a shorter timeout."""
+"""A part without a sign of life for this long hangs: every request has a shorter timeout."""
 
 
 @kopf.on.startup()
 async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **indices: Any) -> None:
-    """Wait for the CRDs, then start the loop, which sleeps until the first event.
-
-    kopf sends no event before all indices are complete.
-    """
+    """Wait for the CRDs, then start the watches, the election and the loop."""
     settings.scanning.disabled = True
     settings.watching.chunk_size = PAGE
-    settings.watching.label_selectors[DAEMON_SETS[2]] = f"{MANAGED_BY}={MANAGER}"
     settings.posting.enabled = False
     agent = AgentSettings.model_validate_json(os.environ["NODERUNTIME_AGENT"])
-    memo.metrics = Metrics(int(os.environ.get("NODERUNTIME_MEMORY_LIMIT", "0")))
-    memo.exposition = await serve_metrics(memo.metrics_port, memo.metrics.text)
-    memo.kube = await Kube.connect(agent.namespace, memo.metrics)
+    metrics = Metrics(int(os.environ.get("NODERUNTIME_MEMORY_LIMIT", "0")))
+    memo.exposition = await serve_metrics(memo.metrics_port, metrics.text)
+    memo.kube = kube = await Kube.connect(agent.namespace, metrics)
     for kind in ("NodeRuntime", "NodeRuntimeInstance"):
-        while not await memo.kube.is_served(kind):
+        while not await kube.is_served(kind):
             log.info("waiting for a CRD", extra={"kind": kind})
             await asyncio.sleep(2)
-    caches = observe.Caches(**{name: indices[name] for name in observe.Caches.__dataclass_fields__})
-    memo.metrics.watch_caches(caches.sizes)
-    memo.metrics.leads(leader=True)
-    memo.seen_nodes = {}
-    memo.reconciler = Reconciler(memo.kube, caches, agent, memo.metrics)
-    memo.loop = asyncio.create_task(memo.reconciler.run())
+    managed = f"{MANAGED_BY}={MANAGER}"
+    caches = observe.Caches(
+        indices["runtimes"],
+        Informer(kube, "Node", observe.node_view, metrics),
+        Informer(kube, "NodeRuntimeInstance", observe.instance_view, metrics),
+        Informer(kube, "RuntimeClass", observe.runtime_class_view, metrics),
+        Informer(kube, "DaemonSet", observe.daemon_set_view, metrics, label_selector=managed),
+    )
+    metrics.watch_caches(caches.sizes)
+    memo.election = election = Election(kube, identity(agent.namespace), metrics, time.monotonic)
+    kube.seconds_to_write = election.seconds_to_write
+    memo.reconciler = Reconciler(kube, caches, agent, lambda: election.leads and caches.are_complete, metrics)
+    Router(caches, memo.reconciler.wake).connect()
+    parts = {"reconcile loop": memo.reconciler, "leader election": election}
+    memo.parts = parts | {f"watch of {informer.kind}": informer for informer in caches.informers}
+    memo.tasks = [asyncio.create_task(part.run(), name=name) for name, part in memo.parts.items()]
 
 
 @kopf.on.cleanup()
 async def stop(memo: kopf.Memo, **_: Any) -> None:
-    """Stop the loop. The next start repeats an interrupted reconciliation."""
-    memo.loop.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await memo.loop
+    """Stop all parts, then release the lease. The next leader repeats an interrupted reconciliation."""
+    for task in memo.tasks:
+        task.cancel()
+    for task in memo.tasks:
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    await memo.election.release()
     await memo.kube.close()
     await memo.exposition.cleanup()
 
 
 @kopf.on.probe(id="reconciler", errors=kopf.ErrorsMode.PERMANENT)
 async def alive(memo: kopf.Memo, **_: Any) -> str:
-    """Fail the liveness probe if the loop hangs. kopf itself reopens broken watches."""
-    age = asyncio.get_running_loop().time() - memo.reconciler.alive_at
-    if memo.loop.done() or age > HUNG_SECONDS:
-        raise RuntimeError(f"the reconcile loop has not run for {age:.0f} s")
+    """Fail the liveness probe if a part ended or hangs. kopf itself reopens its broken watches."""
+    now = asyncio.get_running_loop().time()
+    for task, (name, part) in zip(memo.tasks, memo.parts.items(), strict=True):
+        age = now - part.alive_at
+        if task.done() or age > HUNG_SECONDS:
+            raise RuntimeError(f"the {name} has shown no sign of life for {age:.0f} s")
     return "ok"
+
+
+@kopf.on.probe(id="leader", errors=kopf.ErrorsMode.PERMANENT)
+async def leader(memo: kopf.Memo, **_: Any) -> str:
+    """Report who leads; an operator that does not lead is healthy."""
+    return str(memo.election)
 
 
 @kopf.on.login()
@@ -102,51 +118,7 @@ async def runtimes(name: str, body: kopf.Body, **_: Any) -> dict[str, Any]:
     return {name: observe.runtime_view(body)}
 
 
-@kopf.index(*INSTANCES)
-async def instances(name: str, body: kopf.Body, **_: Any) -> dict[str, Any]:
-    """Index NodeRuntimeInstances by name."""
-    return {name: observe.instance_view(body)}
-
-
-@kopf.index(*NODES)
-async def nodes(name: str, body: kopf.Body, **_: Any) -> dict[str, Any]:
-    """Index Nodes by name."""
-    return {name: observe.node_view(body)}
-
-
-@kopf.index(*RUNTIME_CLASSES)
-async def runtime_classes(name: str, body: kopf.Body, **_: Any) -> dict[str, Any]:
-    """Index RuntimeClasses by name."""
-    return {name: observe.runtime_class_view(body)}
-
-
-@kopf.index(*DAEMON_SETS)
-async def daemon_sets(name: str, body: kopf.Body, **_: Any) -> dict[str, Any]:
-    """Index the agents' DaemonSets by name."""
-    return {name: observe.daemon_set_view(body)}
-
-
 @kopf.on.event(*RUNTIMES)
-async def runtime_changed(memo: kopf.Memo, **_: Any) -> None:
-    """Reconcile all NodeRuntimes: one can claim the nodes that another has released."""
-    memo.reconciler.wake_all()
-
-
-@kopf.on.event(*INSTANCES)
-@kopf.on.event(*RUNTIME_CLASSES)
-@kopf.on.event(*DAEMON_SETS)
-async def object_changed(memo: kopf.Memo, **_: Any) -> None:
-    """Reconcile all NodeRuntimes: an agent reported, or an object of the operator changed."""
-    memo.reconciler.wake_all()
-
-
-@kopf.on.event(*NODES)
-async def node_changed(name: str, type: str | None, body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:  # noqa: A002
-    """Reconcile all NodeRuntimes if a node was added, deleted, or changed its labels or readiness."""
-    view: NodeView | None = None if type == "DELETED" else observe.node_view(body)
-    if memo.seen_nodes.get(name) == view:
-        return  # a heartbeat
-    memo.seen_nodes[name] = view
-    if view is None:
-        del memo.seen_nodes[name]
-    memo.reconciler.wake_all()
+async def runtime_changed(name: str, memo: kopf.Memo, **_: Any) -> None:
+    """Reconcile the NodeRuntime."""
+    memo.reconciler.wake(name)

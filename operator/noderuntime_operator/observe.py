@@ -1,23 +1,28 @@
-"""Observe the cluster: build a ClusterState from kopf's indices and the API server.
+"""Observe the cluster: build a ClusterState from the caches and the API server.
 
-kopf's indices hold a view of every object, built when the object arrives. kopf runs no handler before
-the first listing of all of them is complete, so an index that is not yet filled is never taken for an
-empty one. Pods are too many to cache; they are listed only when they matter.
+The caches hold a view of every object, built when the object arrives. Nothing is reconciled before they are
+complete, so a cache that is not yet filled is never taken for an empty one. Views of a fleet are mostly
+equal, so they share their parts. Pods are too many to cache; they are listed only when they matter.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, TypeVar
+from functools import lru_cache
+from sys import intern
+from typing import Any, TypeVar, cast
 
 from noderuntime_operator.api import (
     OWNER_LABEL,
     REMOVING_LABEL,
     RESTORED_ANNOTATION,
+    Condition,
     InstanceSpec,
     InstanceStatus,
+    Model,
     NodeRuntimeSpec,
     NodeRuntimeStatus,
 )
@@ -32,11 +37,13 @@ from noderuntime_operator.cluster_state import (
     RuntimeView,
 )
 from noderuntime_operator.desired import daemon_set_name
+from noderuntime_operator.informer import Informer
 from noderuntime_operator.kube import Kube
 from noderuntime_operator.rollout import nodes_to_search
 
 Body = Mapping[str, Any]
 View = TypeVar("View")
+Validated = TypeVar("Validated", bound=Model)
 Index = Mapping[str, Collection[View]]
 """A kopf index by name, with one view per name."""
 
@@ -51,56 +58,60 @@ _FINISHED = frozenset({"Succeeded", "Failed"})
 
 @dataclass(frozen=True)
 class Caches:
-    """The indices that kopf keeps up to date."""
+    """What the watches keep up to date: NodeRuntimes in kopf's index, the other kinds in informers."""
 
     runtimes: Index[RuntimeView]
-    nodes: Index[NodeView]
-    instances: Index[InstanceView]
-    runtime_classes: Index[RuntimeClassView]
-    daemon_sets: Index[DaemonSetView]
+    nodes: Informer[NodeView]
+    instances: Informer[InstanceView]
+    runtime_classes: Informer[RuntimeClassView]
+    daemon_sets: Informer[DaemonSetView]
+
+    @property
+    def informers(self) -> tuple[Informer[Any], ...]:
+        """The informers."""
+        return (self.nodes, self.instances, self.runtime_classes, self.daemon_sets)
 
     def sizes(self) -> dict[str, int]:
-        """Return the number of objects by the name of their index."""
-        return {field.name: len(getattr(self, field.name)) for field in fields(self)}
+        """Return the number of cached objects by kind."""
+        return {"NodeRuntime": len(self.runtimes)} | {i.kind: len(i.views) for i in self.informers}
 
-    def runtime(self, name: str) -> RuntimeView | None:
-        """Return a NodeRuntime, or None if it does not exist."""
-        return next(iter(self.runtimes.get(name, ())), None)
-
-    def instance(self, name: str) -> InstanceView | None:
-        """Return a NodeRuntimeInstance, or None if it does not exist."""
-        return next(iter(self.instances.get(name, ())), None)
+    @property
+    def are_complete(self) -> bool:
+        """Whether each cache holds all objects of its kind: only then an absent object does not exist."""
+        return all(informer.synced.is_set() for informer in self.informers)
 
 
 async def observe(kube: Kube, caches: Caches, runtime: RuntimeView) -> ClusterState:
     """Return the state of the cluster, with the pods that matter to one NodeRuntime."""
     cluster = ClusterState(
-        nodes=_views(caches.nodes),
-        instances=_views(caches.instances),
-        runtime_classes=_views(caches.runtime_classes),
-        daemon_sets=_views(caches.daemon_sets),
+        nodes=dict(caches.nodes.views),
+        instances=dict(caches.instances.views),
+        runtime_classes=dict(caches.runtime_classes.views),
+        daemon_sets=dict(caches.daemon_sets.views),
     )
     nodes = nodes_to_search(runtime, cluster)
-    selectors = [f"spec.nodeName={name}" for name in nodes] if len(nodes) <= ONE_BY_ONE else [""]
-    pods: list[PodView] = []
-    for selector in selectors:
-        pods += [view async for body in kube.list("Pod", selector) if (view := pod_view(body))]
+    pods = await _pods_on(kube, nodes)
     pulls: list[ImagePullView] = []
     if starting_agents(runtime, cluster):
         found_by = f"{OWNER_LABEL}={runtime.name}"
         bodies = kube.list("AgentPod", "status.phase=Pending", found_by)
         pulls = [pull async for body in bodies if (pull := image_pull_view(body))]
-    return replace(cluster, pods=tuple(pods), image_pulls=tuple(pulls))
+    return replace(cluster, pods=tuple(pods), image_pulls=tuple(pulls), searched=nodes)
+
+
+async def _pods_on(kube: Kube, nodes: frozenset[str]) -> list[PodView]:
+    """Return the unfinished pods with a RuntimeClass; those on the nodes at least."""
+    selectors = [f"spec.nodeName={name}" for name in nodes] if len(nodes) <= ONE_BY_ONE else [""]
+    pods: list[PodView] = []
+    for selector in selectors:
+        pods += [view async for body in kube.list("Pod", selector) if (view := pod_view(body))]
+    return pods
 
 
 def starting_agents(runtime: RuntimeView, cluster: ClusterState) -> int:
     """Return the number of agents that should run and are not Ready."""
     found = cluster.daemon_sets.get(daemon_set_name(runtime.name))
     return found.unavailable if found else 0
-
-
-def _views(index: Index[View]) -> dict[str, View]:
-    return {name: view for name, views in index.items() for view in views}
 
 
 def runtime_view(body: Body) -> RuntimeView:
@@ -123,24 +134,65 @@ def node_view(body: Body) -> NodeView:
     meta = body["metadata"]
     conditions = (body.get("status") or {}).get("conditions") or ()
     ready: dict[str, str] = next((c for c in conditions if c["type"] == "Ready"), {})
-    since = ready.get("lastTransitionTime")
     return NodeView(
         name=meta["name"],
         uid=meta["uid"],
-        labels=dict(meta.get("labels") or {}),
+        labels={intern(key): intern(value) for key, value in (meta.get("labels") or {}).items()},
         ready=ready.get("status") == "True",
-        since=datetime.fromisoformat(since) if since else None,
+        since=_time(ready.get("lastTransitionTime")),
+        resource_version=meta["resourceVersion"],
     )
 
 
 def instance_view(body: Body) -> InstanceView:
     """Return the view of a NodeRuntimeInstance, without upstreamSocket: users own that field."""
-    meta = body["metadata"]
-    spec = InstanceSpec.model_validate(dict(body["spec"])).model_copy(update={"upstream_socket": None})
-    status = InstanceStatus.model_validate(dict(body.get("status") or {}))
-    created = datetime.fromisoformat(meta["creationTimestamp"])
-    restored = RESTORED_ANNOTATION in (meta.get("annotations") or {})
-    return InstanceView(meta["name"], meta["generation"], created, spec, status, restored)
+    meta, status = body["metadata"], dict(body.get("status") or {})
+    heartbeat = status.pop("lastHeartbeatTime", None)
+    created = _time(meta["creationTimestamp"])
+    assert created is not None, "the API server sets it"  # noqa: S101 - for the type checker
+    return InstanceView(
+        name=meta["name"],
+        generation=meta["generation"],
+        created=created,
+        spec=_instance_spec(body["spec"]),
+        status=_instance_status(status),
+        restored=RESTORED_ANNOTATION in (meta.get("annotations") or {}),
+        uid=meta["uid"],
+        resource_version=meta["resourceVersion"],
+        heartbeat=_time(heartbeat),
+    )
+
+
+def _instance_spec(raw: Body) -> InstanceSpec:
+    """Return an instance's spec, which shares all but the node's name with equal specs."""
+    own = {"nodeName", "upstreamSocket"}
+    shared = _validated(InstanceSpec, {"nodeName": "any"} | {k: v for k, v in raw.items() if k not in own})
+    return shared.model_copy(update={"node_name": raw["nodeName"]})
+
+
+def _instance_status(raw: Body) -> InstanceStatus:
+    """Return an agent's report, which shares its parts with equal reports."""
+    handlers = [{k: v for k, v in h.items() if k != "lastProbeTime"} for h in raw.get("handlers") or ()]
+    rest = {key: value for key, value in raw.items() if key != "conditions"}
+    shared = _validated(InstanceStatus, rest | ({"handlers": handlers} if "handlers" in raw else {}))
+    if "conditions" not in raw:
+        return shared
+    conditions = [_validated(Condition, condition) for condition in raw["conditions"]]
+    return shared.model_copy(update={"conditions": conditions})
+
+
+def _validated(model: type[Validated], raw: Body) -> Validated:
+    """Return the model of some JSON; equal JSON gives the same object."""
+    return cast(Validated, _parse(model, json.dumps(raw, sort_keys=True)))
+
+
+@lru_cache(maxsize=4096)
+def _parse(model: type[Model], text: str) -> Model:
+    return model.model_validate_json(text)
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def runtime_class_view(body: Body) -> RuntimeClassView:
@@ -155,6 +207,7 @@ def runtime_class_view(body: Body) -> RuntimeClassView:
         uid=meta["uid"],
         node_selector=frozenset(scheduling.get("nodeSelector") or ()),
         removing=REMOVING_LABEL in labels,
+        resource_version=meta["resourceVersion"],
     )
 
 
@@ -162,7 +215,14 @@ def daemon_set_view(body: Body) -> DaemonSetView:
     """Return the view of a DaemonSet of agents."""
     meta = body["metadata"]
     unavailable = (body.get("status") or {}).get("numberUnavailable") or 0
-    return DaemonSetView(meta["name"], (meta.get("labels") or {}).get(OWNER_LABEL, ""), unavailable)
+    return DaemonSetView(
+        name=meta["name"],
+        owner=(meta.get("labels") or {}).get(OWNER_LABEL, ""),
+        unavailable=unavailable,
+        uid=meta["uid"],
+        generation=meta["generation"],
+        resource_version=meta["resourceVersion"],
+    )
 
 
 def image_pull_view(body: Body) -> ImagePullView | None:
@@ -195,4 +255,5 @@ def pod_view(body: Body) -> PodView | None:
         node=spec["nodeName"],
         runtime_class=spec["runtimeClassName"],
         owner=next(owners, ""),
+        resource_version=meta["resourceVersion"],
     )

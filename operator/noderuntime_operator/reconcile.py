@@ -7,24 +7,30 @@ never overlap and keep a minimum distance; a failed one is retried with growing 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from noderuntime_operator.api import FINALIZER, NodeRuntimeStatus
-from noderuntime_operator.apply import add_finalizer, apply, drop_finalizer, write_status
+from noderuntime_operator.apply import Applier, add_finalizer, drop_finalizer, write_status
+from noderuntime_operator.backoff import Backoff
 from noderuntime_operator.cluster_state import ClusterState, RuntimeView
 from noderuntime_operator.events import post_events
-from noderuntime_operator.kube import Kube, KubeError
-from noderuntime_operator.metrics import Metrics
-from noderuntime_operator.observe import Caches, observe, starting_agents
-from noderuntime_operator.rollout import Plan, nodes_to_search, plan
+from noderuntime_operator.kube import Kube, KubeError, NotLeader
+from noderuntime_operator.metrics import Failure, Metrics
+from noderuntime_operator.observe import Caches, observe, runtime_view, starting_agents
+from noderuntime_operator.rollout import plan
 from noderuntime_operator.settings import AgentSettings
 from noderuntime_operator.status import status
 
 log = logging.getLogger(__name__)
 
-DISTANCE = 0.5
+DISTANCE = 1.0
+"""Seconds between a change and its reconciliation: changes come in groups, and statuses are written once."""
+STANDBY_SECONDS = 0.5
+"""Interval at which the loop checks whether it may act."""
 HELD_SECONDS = 5.0
 """Interval while something waits for pods to end: pods are not watched."""
 STARTING_SECONDS = 15.0
@@ -32,23 +38,28 @@ STARTING_SECONDS = 15.0
 UNSETTLED_SECONDS = 60.0
 """Interval while a NodeRuntime is not Ready: timeouts cause no event."""
 RESYNC_SECONDS = 600.0
-RETRY_SECONDS = (1.0, 60.0)
+RETRY_SECONDS = (2.0, 60.0)
 CACHE_SECONDS = 5.0
 
 
 class Reconciler:
-    """Reconciles NodeRuntimes, one at a time."""
+    """Reconciles NodeRuntimes, one at a time, while may_act returns True."""
 
-    def __init__(self, kube: Kube, caches: Caches, agent: AgentSettings, metrics: Metrics) -> None:
+    def __init__(
+        self, kube: Kube, caches: Caches, agent: AgentSettings, may_act: Callable[[], bool], metrics: Metrics
+    ) -> None:
         self._kube = kube
         self._metrics = metrics
         self._caches = caches
         self._agent = agent
+        self._may_act = may_act
         self._due: dict[str, float] = {}
-        self._failures: dict[str, int] = {}
+        self._backoffs: dict[str, Backoff] = {}
+        self._appliers: dict[str, Applier] = {}
         self._woken = asyncio.Event()
         self._clock = asyncio.get_running_loop().time
         self.alive_at = self._clock()
+        """When the loop last ran. It does not run during a reconciliation."""
 
     def wake(self, name: str, delay: float = DISTANCE) -> None:
         """Reconcile a NodeRuntime after the delay (seconds), or earlier if that was already planned."""
@@ -56,91 +67,101 @@ class Reconciler:
         self._due[name] = min(due, self._due.get(name, due))
         self._woken.set()
 
-    def wake_all(self) -> None:
-        """Reconcile every NodeRuntime."""
-        for name in self._caches.runtimes:
-            self.wake(name)
-
     async def run(self) -> None:
         """Reconcile NodeRuntimes when they are due, until cancelled."""
+        acting = False
         while True:
-            self.alive_at = now = self._clock()
-            name = min(self._due, key=self._due.__getitem__, default=None)
-            if name is not None and self._due[name] <= now:
-                del self._due[name]
+            self.alive_at = self._clock()
+            if self._may_act() and not acting:
+                self._wake_all()
+            acting = self._may_act()
+            if not acting:
+                await asyncio.sleep(STANDBY_SECONDS)
+            elif (name := await self._next()) is not None:
                 await self._attempt(name)
-                continue
-            self._woken.clear()
-            pause = min(self._due[name] - now, 10.0) if name is not None else 10.0
-            try:
-                await asyncio.wait_for(self._woken.wait(), pause)
-            except TimeoutError:
-                continue
+
+    def _wake_all(self) -> None:
+        """Reconcile every NodeRuntime now."""
+        for name in self._caches.runtimes:
+            self.wake(name, 0)
+
+    async def _next(self) -> str | None:
+        """Return a NodeRuntime that is due, after a pause None."""
+        now = self._clock()
+        name = min(self._due, key=self._due.__getitem__, default=None)
+        if name is not None and self._due[name] <= now:
+            del self._due[name]
+            return name
+        self._woken.clear()
+        pause = min(self._due[name] - now, STANDBY_SECONDS) if name is not None else STANDBY_SECONDS
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), pause)
+        return None
 
     async def _attempt(self, name: str) -> None:
         """Reconcile once; log a failure and schedule a retry."""
         try:
             with self._metrics.reconciling():
                 pause = await self.reconcile(name)
-            self.wake(name, pause)
-            self._failures.pop(name, None)
         except _Gone:
-            self._failures.pop(name, None)
+            self._backoffs.pop(name, None)
+            self._appliers.pop(name, None)
             self._metrics.ended(name)
+        except NotLeader:
+            log.info("reconciliation ended with the leadership", extra={"noderuntime": name})
         except KubeError as error:
             log.warning("reconciliation failed", extra={"noderuntime": name, "error": str(error)})
-            self._metrics.failed("Refused" if error.is_lasting else "Unavailable")
-            self._retry(name)
+            self._retry(name, "Refused" if error.is_lasting else "Unavailable")
         except Exception:
             log.exception("reconciliation failed", extra={"noderuntime": name})
-            self._metrics.failed("Internal")
-            self._retry(name)
+            self._retry(name, "Internal")
+        else:
+            self._backoffs.pop(name, None)
+            self.wake(name, pause)
 
-    def _retry(self, name: str) -> None:
-        first, last = RETRY_SECONDS
-        count = self._failures.get(name, 0)
-        self._failures[name] = count + 1
-        self.wake(name, min(last, first * 2 ** min(count, 10)) * random.uniform(0.8, 1.2))  # noqa: S311
+    def _retry(self, name: str, reason: Failure) -> None:
+        self._metrics.failed(reason)
+        self.wake(name, self._backoffs.setdefault(name, Backoff(*RETRY_SECONDS)).next())
 
     async def reconcile(self, name: str) -> float:
         """Move the cluster one step towards the spec; return the seconds until the next reconciliation."""
-        runtime = self._caches.runtime(name)
-        if runtime is None or (runtime.deleting and FINALIZER not in runtime.finalizers):
-            raise _Gone
-        if not runtime.deleting and FINALIZER not in runtime.finalizers:
+        runtime = await self._read(name)
+        if FINALIZER not in runtime.finalizers:
             await add_finalizer(self._kube, runtime)
             return DISTANCE
         cluster = await observe(self._kube, self._caches, runtime)
         todo = plan(runtime, cluster)
-        try:
-            written = await apply(self._kube, runtime, cluster, todo, self._agent)
-        except KubeError as error:
-            if error.is_lasting:
-                await self._report(runtime, cluster, todo, refusal=str(error))
-            raise
-        new = await self._report(runtime, cluster, todo)
+        applier = self._appliers.setdefault(name, Applier(self._kube, self._agent, self._clock))
+        written = await applier.apply(runtime, cluster, todo)
+        retry = applier.writer.finish()
+        if retry is not None:
+            self._metrics.failed("Refused")
+        new = status(runtime, cluster, todo, datetime.now(UTC), applier.writer.report())
+        self._metrics.reported(name, new)
+        if await write_status(self._kube, runtime, new):
+            await post_events(self._kube, runtime, new)
         if todo.finished:
             await drop_finalizer(self._kube, runtime)
             return DISTANCE  # the next one notices that the NodeRuntime is gone
         await self._catch_up(written)
-        return _pause(runtime, cluster, new) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, needs no secrecy
+        pause = _pause(runtime, cluster, new) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, needs no secrecy
+        return pause if retry is None else min(pause, max(DISTANCE, retry - self._clock()))
 
-    async def _report(
-        self, runtime: RuntimeView, cluster: ClusterState, todo: Plan, refusal: str = ""
-    ) -> NodeRuntimeStatus:
-        """Write the status, post its changes as Events, and return it."""
-        new = status(runtime, cluster, todo, datetime.now(UTC), refusal)
-        self._metrics.reported(runtime.name, new)
-        if await write_status(self._kube, runtime, new):
-            await post_events(self._kube, runtime, new)
-        return new
+    async def _read(self, name: str) -> RuntimeView:
+        """Return a NodeRuntime as it is stored: kopf's index keeps what was deleted while nothing watched."""
+        body = await self._kube.get("NodeRuntime", name)
+        runtime = runtime_view(body) if body else None
+        if runtime is None or (runtime.deleting and FINALIZER not in runtime.finalizers):
+            raise _Gone
+        return runtime
 
     async def _catch_up(self, written: dict[str, int]) -> None:
         """Wait until the cache holds the written instances: the next plan must count them as moving."""
         deadline = self._clock() + CACHE_SECONDS
+        cached = self._caches.instances.views
         for name, generation in written.items():
             while self._clock() < deadline:
-                known = self._caches.instance(name)
+                known = cached.get(name)
                 if known is not None and known.generation >= generation:
                     break
                 await asyncio.sleep(0.02)
@@ -148,7 +169,7 @@ class Reconciler:
 
 def _pause(runtime: RuntimeView, cluster: ClusterState, new: NodeRuntimeStatus) -> float:
     """Return the seconds until the next reconciliation, if no event comes earlier."""
-    if nodes_to_search(runtime, cluster):
+    if cluster.searched:
         return HELD_SECONDS
     if starting_agents(runtime, cluster):
         return STARTING_SECONDS

@@ -112,9 +112,9 @@ def _is_absent(node: NodeView, now: datetime) -> bool:
 
 def _silence(instance: InstanceView, now: datetime) -> FailingNode | None:
     """Return the failure of an agent that missed its heartbeats or never reported."""
-    last = instance.status.last_heartbeat_time
-    if last and now - datetime.fromisoformat(last) > SILENT_AFTER:
-        text = f"the agent of node {instance.name} has not reported since {last}"
+    last = instance.heartbeat
+    if last and now - last > SILENT_AFTER:
+        text = f"the agent of node {instance.name} has not reported since {_timestamp(last)}"
         return _failing(instance.name, "AgentSilent", text)
     if not instance.status.phase and now - instance.created > STARTS_WITHIN:
         text = f"no agent has reported from node {instance.name}: check the pods of the agents' DaemonSet"

@@ -248,4 +248,4 @@ def test_admission_policies_have_no_type_errors(installed: ControlPlane) -> None
 
 
 def test_operator_health_reports_the_reconciler(operator: Operator) -> None:
-    assert operator.health() == {"reconciler": "ok"}
+    assert operator.health() == {"reconciler": "ok", "leader": "this operator leads"}

@@ -68,7 +68,7 @@ def test_status_names_at_most_ten_failing_nodes() -> None:
 
 
 def test_status_reports_silent_agents_and_nodes_not_ready() -> None:
-    silent = instance("n1", last_heartbeat_time=None, lastHeartbeatTime="2026-01-01T00:00:00Z")
+    silent = replace(instance("n1"), heartbeat=datetime(2026, 1, 1, tzinfo=UTC))
     found = status_of(runtime(), world(node("n1"), silent, node("n2", ready=False)))
     assert [(f.name, f.reason) for f in found.failing_nodes or ()] == [
         ("n1", "AgentSilent"),

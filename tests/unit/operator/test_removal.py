@@ -29,7 +29,7 @@ def condition(wanted: RuntimeView, state: ClusterState, kind: str) -> tuple[str,
 
 def body(**spec: Any) -> dict[str, Any]:
     labels = {"noderuntime.dev/runtime": "rt"}
-    meta = {"name": "web-1", "namespace": "shop", "uid": "u", "labels": labels}
+    meta = {"name": "web-1", "namespace": "shop", "resourceVersion": "1", "uid": "u", "labels": labels}
     return {"metadata": meta, "spec": {"nodeName": "n1", "runtimeClassName": "runc", **spec}}
 
 
@@ -50,9 +50,8 @@ def test_class_of_a_removed_handler_is_closed_while_pods_use_it() -> None:
 def test_class_of_a_handler_that_returns_is_opened_again() -> None:
     found = plan(runtime(), world(runtime_class(removing=True)))
     assert found.class_labels == {"runc": {REMOVING: None}}
-    view = runtime_class_view(
-        {"metadata": {"name": "a", "uid": "u", "labels": {REMOVING: "true"}}, "handler": "a"}
-    )
+    meta = {"name": "a", "uid": "u", "resourceVersion": "1", "labels": {REMOVING: "true"}}
+    view = runtime_class_view({"metadata": meta, "handler": "a"})
     assert view.removing
 
 

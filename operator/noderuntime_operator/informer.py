@@ -1,0 +1,173 @@
+"""A cache of one kind's objects, which a list fills and a watch keeps up to date.
+
+::
+
+    list in pages ──► watch from the list's resourceVersion ──► the stream ends
+         ▲                  ▲                                        │
+         │                  └── the last resourceVersion is known ◄──┤
+         └───────── the API server no longer has it (410) ◄──────────┘
+
+The cache holds views, built when an object arrives; nothing refers to the object itself. One page is in
+memory at a time, so a cluster of any size is listed with the same memory. An object whose resourceVersion
+is known is not parsed again. Objects that a list no longer contains were deleted while nothing watched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, Protocol, TypeVar
+
+from noderuntime_operator.backoff import Backoff
+from noderuntime_operator.kube import Json, Kube, KubeError
+from noderuntime_operator.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+WATCH_SECONDS = (300, 600)
+"""Watches end at random times, so that an API server's clients do not return together."""
+BACKOFF_SECONDS = (0.5, 10.0)
+GONE = 410
+
+
+class Versioned(Protocol):
+    """A view of an object; two views are equal if no decision depends on their difference."""
+
+    @property
+    def resource_version(self) -> str:
+        """The object's resourceVersion."""
+
+
+View = TypeVar("View", bound=Versioned)
+
+
+class Informer(Generic[View]):
+    """The views of one kind by name.
+
+    view returns None for an object that is not cached.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        kind: str,
+        view: Callable[[Mapping[str, Any]], View | None],
+        metrics: Metrics,
+        *,
+        field_selector: str = "",
+        label_selector: str = "",
+    ) -> None:
+        self.kind = kind
+        self.views: dict[str, View] = {}
+        self.changed: Callable[[str, View | None, View | None], None] = lambda *_: None
+        """Called with the name and the views before and after, unless they are equal; None means absent."""
+        self.synced = asyncio.Event()
+        """Set while the cache is complete: after a list, until the next list must begin."""
+        self._kube = kube
+        self._view = view
+        self._metrics = metrics
+        self._selectors = (field_selector, label_selector)
+        self._version = ""
+        self._backoff = Backoff(*BACKOFF_SECONDS)
+        self._clock = asyncio.get_running_loop().time
+        self.alive_at = self._clock()
+        """When the API server last answered, or was unreachable; a refusal is no sign of life."""
+
+    async def run(self) -> None:
+        """Keep the cache up to date until cancelled."""
+        while True:
+            try:
+                if not self.synced.is_set():
+                    await self._list()
+                await self._watch()
+            except KubeError as error:
+                await self._failed(error)
+            except Exception:
+                log.exception("watch failed", extra={"kind": self.kind})
+                await self._failed(KubeError(GONE, "list again after an unexpected failure"))
+
+    async def _failed(self, error: KubeError) -> None:
+        """Wait before the next attempt, which is a list if the last resourceVersion cannot be used."""
+        if error.status == GONE or error.is_lasting:
+            self.synced.clear()
+        if not error.is_refusal:
+            self.alive_at = self._clock()
+        delay = self._backoff.next()
+        values = {"kind": self.kind, "status": error.status, "error": str(error), "seconds": round(delay, 1)}
+        log.log(logging.INFO if error.status == GONE else logging.WARNING, "watch interrupted", extra=values)
+        await asyncio.sleep(delay)
+
+    async def _list(self) -> None:
+        """Make the cache equal to the store: add, update, and forget what is no longer there."""
+        seen: set[str] = set()
+        token = await self._list_page("", seen)
+        while token:
+            token = await self._list_page(token, seen)
+        for name in self.views.keys() - seen:
+            self._forget(name)
+        self.synced.set()
+        self._metrics.relisted(self.kind)
+        log.info("listed", extra={"kind": self.kind, "objects": len(self.views)})
+
+    async def _list_page(self, token: str, seen: set[str]) -> str:
+        """Cache one page, add its names to seen, and return the next page's token."""
+        async with self._kube.one_page:
+            page = await self._kube.page(self.kind, *self._selectors, token)
+            for item in page.items:
+                seen.add(_name(item))
+                self._store(item)
+            self._version = page.resource_version
+            self.alive_at = self._clock()
+            return page.next
+
+    async def _watch(self) -> None:
+        """Apply events until the stream ends."""
+        seconds = random.randint(*WATCH_SECONDS)  # noqa: S311 - spreads load, needs no secrecy
+        opened = self._clock()
+        async with self._kube.watch(self.kind, self._version, seconds, *self._selectors) as events:
+            self.alive_at = opened
+            async for event in events:
+                self._apply(event)
+                self.alive_at = self._clock()
+                self._backoff.reset()
+        if self.alive_at == opened:
+            raise KubeError(0, "the watch ended without an event or a bookmark")
+
+    def _apply(self, event: Json) -> None:
+        """Apply one event of the watch."""
+        body = event["object"]
+        if event["type"] == "DELETED":
+            self._forget(_name(body))
+        elif event["type"] != "BOOKMARK":
+            self._store(body)
+        self._version = body["metadata"]["resourceVersion"]
+
+    def _store(self, body: Json) -> None:
+        """Cache an object's view; one that cannot be understood keeps its old view."""
+        name = _name(body)
+        old = self.views.get(name)
+        if old is not None and old.resource_version == body["metadata"]["resourceVersion"]:
+            return
+        try:
+            new = self._view(body)
+        except (ValueError, LookupError, TypeError) as error:
+            values = {"kind": self.kind, "object": name, "error": str(error)}
+            log.warning("object ignored, because its form is unknown", extra=values)
+            return
+        if new is None:
+            self._forget(name)
+            return
+        self.views[name] = new
+        if new != old:
+            self.changed(name, old, new)
+
+    def _forget(self, name: str) -> None:
+        old = self.views.pop(name, None)
+        if old is not None:
+            self.changed(name, old, None)
+
+
+def _name(body: Json) -> str:
+    return str(body["metadata"]["name"])

@@ -1,0 +1,94 @@
+"""Send many writes: with bounded concurrency, and so that a refused one does not hold up the others.
+
+An object whose write was refused is tried again with growing delays of its own. An unreachable API server
+and a lost leadership end all writes at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from noderuntime_operator.backoff import Backoff
+from noderuntime_operator.kube import KubeError
+
+CONCURRENCY = 16
+BACKOFF_SECONDS = (2.0, 60.0)
+PERSISTENT = 3
+"""Refusals that may pass by themselves (conflicts, overload) are reported from this attempt on."""
+
+Write = Callable[[], Awaitable[object]]
+
+
+@dataclass
+class Refusal:
+    """The write of one object that the API server refused."""
+
+    error: KubeError
+    due: float = 0.0
+    """When it is tried again."""
+    backoff: Backoff = field(default_factory=lambda: Backoff(*BACKOFF_SECONDS))
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether a user should see it."""
+        return self.error.is_lasting or self.backoff.failures >= PERSISTENT
+
+
+class Writer:
+    """Sends the writes of one NodeRuntime's reconciliations, and remembers the refused ones."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.refusals: dict[str, Refusal] = {}
+        """By what was refused, for example "labels of Node n1"."""
+        self._planned: set[str] = set()
+        self._clock = clock
+
+    async def send(self, writes: Mapping[str, Write]) -> None:
+        """Send the named writes. Raises KubeError if the API server is unreachable, NotLeader."""
+        self._planned |= writes.keys()
+        queue = iter([item for item in writes.items() if self._is_due(item[0])])
+
+        async def work() -> None:
+            for name, write in queue:
+                await self._send(name, write)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(CONCURRENCY, len(writes))):
+                    group.create_task(work())
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    def finish(self) -> float | None:
+        """End a reconciliation: forget refusals of writes that were not planned again.
+
+        Return when the next refused write is due, or None.
+        """
+        self.refusals = {name: found for name, found in self.refusals.items() if name in self._planned}
+        self._planned = set()
+        return min((refusal.due for refusal in self.refusals.values()), default=None)
+
+    def report(self) -> str:
+        """Return the first refusals in words, or an empty string."""
+        found = sorted(self.refusals.items())
+        reported = [f"{name}: {refusal.error}" for name, refusal in found if refusal.is_reported]
+        more = f"; and {len(reported) - 3} more" if len(reported) > 3 else ""
+        return "; ".join(reported[:3]) + more
+
+    def _is_due(self, name: str) -> bool:
+        refusal = self.refusals.get(name)
+        return refusal is None or refusal.due <= self._clock()
+
+    async def _send(self, name: str, write: Write) -> None:
+        try:
+            await write()
+        except KubeError as error:
+            if not error.is_refusal:
+                raise
+            refusal = self.refusals.setdefault(name, Refusal(error))
+            refusal.error = error
+            refusal.due = self._clock() + refusal.backoff.next()
+        else:
+            self.refusals.pop(name, None)

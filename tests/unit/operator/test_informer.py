@@ -1,0 +1,172 @@
+"""The informer against an API server that lists, watches and forgets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from fakeapi import FakeApi
+
+from noderuntime_operator.informer import Informer
+from noderuntime_operator.kube import PAGE, Kube
+from noderuntime_operator.metrics import Metrics
+
+NODES = "/api/v1/nodes"
+
+
+@dataclass(frozen=True)
+class View:
+    """A view whose equality ignores the heartbeat, like that of an instance."""
+
+    name: str
+    color: str
+    heartbeat: int = field(default=0, compare=False)
+    resource_version: str = field(default="", compare=False)
+
+
+def view(body: Any) -> View | None:
+    if body.get("hidden"):
+        return None
+    return View(
+        body["metadata"]["name"], body["color"], body.get("heartbeat", 0), body["metadata"]["resourceVersion"]
+    )
+
+
+class Watched:
+    """An informer that runs, with the changes that it delivered."""
+
+    def __init__(self, kube: Kube) -> None:
+        self.informer: Informer[View] = Informer(kube, "Node", view, Metrics())
+        self.changes: asyncio.Queue[tuple[str, str | None, str | None]] = asyncio.Queue()
+        self.informer.changed = lambda name, old, new: self.changes.put_nowait(
+            (name, old and old.color, new and new.color)
+        )
+
+    @property
+    def colors(self) -> dict[str, str]:
+        return {name: found.color for name, found in self.informer.views.items()}
+
+    async def change(self) -> tuple[str, str | None, str | None]:
+        return await asyncio.wait_for(self.changes.get(), 5)
+
+
+@asynccontextmanager
+async def watching(kube: Kube) -> AsyncIterator[Watched]:
+    found = Watched(kube)
+    task = asyncio.create_task(found.informer.run())
+    try:
+        yield found
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.fixture
+async def api() -> FakeApi:
+    api = FakeApi()
+    api.put(NODES, "a", color="red")
+    api.put(NODES, "b", color="blue")
+    return api
+
+
+async def test_informer_lists_in_pages_then_watches(api: FakeApi) -> None:
+    for number in range(PAGE * 2):
+        api.put(NODES, f"n{number}", color="grey")
+    async with api.serving() as kube, watching(kube) as watched:
+        await watched.informer.synced.wait()
+        assert watched.colors == {name: o["color"] for name, o in api.objects[NODES].items()}
+        assert api.count("GET", "continue=") == 2
+        await api.until_watched(NODES)
+        while not watched.changes.empty():
+            watched.changes.get_nowait()
+        api.put(NODES, "a", color="green")
+        assert await watched.change() == ("a", "red", "green")
+        api.remove(NODES, "b")
+        assert await watched.change() == ("b", "blue", None)
+        assert "b" not in watched.colors
+
+
+async def test_heartbeat_is_cached_and_wakes_nothing(api: FakeApi) -> None:
+    async with api.serving() as kube, watching(kube) as watched:
+        await api.until_watched(NODES)
+        for _ in range(2):
+            await watched.change()
+        api.put(NODES, "a", color="red", heartbeat=7)
+        api.put(NODES, "b", color="black")
+        assert await watched.change() == ("b", "blue", "black")
+        assert watched.informer.views["a"].heartbeat == 7
+
+
+async def test_watch_resumes_from_the_last_bookmark(api: FakeApi) -> None:
+    async with api.serving() as kube, watching(kube) as watched:
+        await api.until_watched(NODES)
+        api.bookmark(NODES)
+        api.put(NODES, "a", color="green")
+        for _ in range(3):
+            await watched.change()
+        api.bookmark(NODES)
+        # All events before the bookmark are forgotten; a watch from the bookmark needs none of them.
+        api.oldest = api.version
+        api.cut()
+        await api.until_watched(NODES)
+        assert api.requests[-1][1].count(f"resourceVersion={api.version}&") == 1
+        assert api.count("GET", "limit=") == 1
+
+
+async def test_relist_after_410_forgets_deleted_objects(api: FakeApi) -> None:
+    async with api.serving() as kube, watching(kube) as watched:
+        await api.until_watched(NODES)
+        for _ in range(2):
+            await watched.change()
+        api.cut()
+        del api.objects[NODES]["b"]
+        api.put(NODES, "c", color="white")
+        api.oldest = api.version
+        assert {await watched.change(), await watched.change()} == {
+            ("c", None, "white"),
+            ("b", "blue", None),
+        }
+        assert watched.colors == {"a": "red", "c": "white"}
+
+
+async def test_cache_is_incomplete_while_a_kind_is_not_served(api: FakeApi) -> None:
+    async with api.serving() as kube, watching(kube) as watched:
+        await api.until_watched(NODES)
+        api.refusals["GET", NODES] = [404] * 3
+        api.cut()
+        while api.refusals["GET", NODES]:
+            await asyncio.sleep(0.01)
+        assert not watched.informer.synced.is_set()
+        # An empty or failing read is no evidence: what was known is still known.
+        assert watched.colors == {"a": "red", "b": "blue"}
+        await asyncio.wait_for(watched.informer.synced.wait(), 10)
+
+
+async def test_known_resource_version_is_not_parsed_again(api: FakeApi) -> None:
+    async with api.serving() as kube:
+        found = Watched(kube)
+        task = asyncio.create_task(found.informer.run())
+        await api.until_watched(NODES)
+        known = found.informer.views["a"]
+        api.oldest = api.version + 1
+        api.put(NODES, "b", color="black")
+        api.cut()
+        while found.colors["b"] != "black":
+            await asyncio.sleep(0.01)
+        assert found.informer.views["a"] is known
+        task.cancel()
+
+
+async def test_object_of_unknown_form_keeps_its_view(api: FakeApi) -> None:
+    async with api.serving() as kube, watching(kube) as watched:
+        await api.until_watched(NODES)
+        api.put(NODES, "a", shape="round")
+        api.put(NODES, "b", color="black")
+        while watched.colors["b"] != "black":
+            await watched.change()
+        assert watched.colors == {"a": "red", "b": "black"}
