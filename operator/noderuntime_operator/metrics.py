@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -23,7 +23,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from noderuntime_operator.api import NodeRuntimeStatus
+from noderuntime_operator.api import NodeRuntimeStatus, Wave
 
 _RECONCILE_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -141,33 +141,82 @@ class _Statuses(Collector):
         self.of: dict[str, NodeRuntimeStatus] = {}
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Yield each NodeRuntime's conditions and node counts."""
-        yield self._conditions()
-        yield self._counts("desired", "Nodes that the selector matches.", lambda s: s.desired_nodes)
-        yield self._counts("ready", "Nodes that do what the spec promises.", lambda s: s.ready_nodes)
-        yield self._counts(
-            "updated", "Nodes whose agent has applied the newest spec.", lambda s: s.updated_nodes
-        )
-        yield self._counts(
-            "unreachable", "Nodes that have not been Ready for a minute.", lambda s: s.unreachable_nodes
-        )
+        """Yield one family for each row of the table."""
+        for name, description, labels, samples in _FAMILIES:
+            family = GaugeMetricFamily(f"noderuntime_{name}", description, labels=("noderuntime", *labels))
+            for runtime, status in self.of.items():
+                for values, number in samples(status):
+                    family.add_metric((runtime, *values), number)
+            yield family
 
-    def _conditions(self) -> GaugeMetricFamily:
-        family = GaugeMetricFamily(
-            "noderuntime_condition",
-            "Conditions of NodeRuntimes with their reason: 1 if True, else 0.",
-            labels=("noderuntime", "type", "reason"),
-        )
-        for name, status in self.of.items():
-            for condition in status.conditions or ():
-                labels = (name, condition.type, condition.reason)
-                family.add_metric(labels, condition.status == "True")
-        return family
 
-    def _counts(
-        self, which: str, description: str, count: Callable[[NodeRuntimeStatus], int | None]
-    ) -> GaugeMetricFamily:
-        family = GaugeMetricFamily(f"noderuntime_{which}_nodes", description, labels=("noderuntime",))
-        for name, status in self.of.items():
-            family.add_metric((name,), count(status) or 0)
-        return family
+_Samples = Iterator[tuple[tuple[str, ...], float]]
+
+
+def _conditions(status: NodeRuntimeStatus) -> _Samples:
+    for condition in status.conditions or ():
+        yield (condition.type, condition.reason), condition.status == "True"
+
+
+def _states(status: NodeRuntimeStatus) -> _Samples:
+    yield from (((found.state,), found.nodes) for found in status.states or ())
+
+
+def _versions(status: NodeRuntimeStatus) -> _Samples:
+    yield from (((found.version, found.image), found.nodes) for found in status.versions or ())
+
+
+def _reasons(status: NodeRuntimeStatus) -> _Samples:
+    yield from (((found.reason,), found.nodes) for found in status.reasons or ())
+
+
+def _phases(status: NodeRuntimeStatus) -> _Samples:
+    if status.wave:
+        yield from (((phase,), phase == status.wave.phase) for phase in _WAVE_PHASES)
+
+
+def _revisions(status: NodeRuntimeStatus) -> _Samples:
+    failed = status.failed_revision.revision if status.failed_revision else None
+    named = {"current": status.current_revision, "update": status.update_revision, "failed": failed}
+    yield from (((role, revision), 1) for role, revision in named.items() if revision)
+
+
+def _count(field: str) -> Callable[[NodeRuntimeStatus], _Samples]:
+    """Return the samples of a number in the status, which is 0 until it was computed."""
+
+    def samples(status: NodeRuntimeStatus) -> _Samples:
+        yield (), getattr(status, field) or 0
+
+    return samples
+
+
+def _rollout(field: str) -> Callable[[NodeRuntimeStatus], _Samples]:
+    """Return the samples of a number of the rollout."""
+
+    def samples(status: NodeRuntimeStatus) -> _Samples:
+        if status.wave:
+            yield (), getattr(status.wave, field)
+
+    return samples
+
+
+_WAVE_PHASES = get_args(Wave.model_fields["phase"].annotation)
+_FAMILIES: tuple[tuple[str, str, tuple[str, ...], Callable[[NodeRuntimeStatus], _Samples]], ...] = (
+    ("condition", "Conditions with their reason: 1 if True, else 0.", ("type", "reason"), _conditions),
+    ("desired_nodes", "Nodes that the selector matches.", (), _count("desired_nodes")),
+    ("available_nodes", "Nodes that offer every handler to pods.", (), _count("available_nodes")),
+    ("ready_nodes", "Nodes that do what the spec promises.", (), _count("ready_nodes")),
+    ("updated_nodes", "Nodes whose agent has applied the newest spec.", (), _count("updated_nodes")),
+    ("unreachable_nodes", "Nodes that are not Ready for a minute.", (), _count("unreachable_nodes")),
+    ("nodes", "Nodes by state.", ("state",), _states),
+    ("version_nodes", "Nodes by the version that runs on them.", ("version", "image"), _versions),
+    ("failing_nodes", "Failing nodes by reason.", ("reason",), _reasons),
+    ("rollout_nodes", "Nodes that the rollout must reach.", (), _rollout("nodes")),
+    ("rollout_updated_nodes", "Nodes that were given the revision.", (), _rollout("updated")),
+    ("rollout_ready_nodes", "Nodes that are Ready with the revision.", (), _rollout("ready")),
+    ("rollout_failed_nodes", "Nodes that the revision failed on.", (), _rollout("failed")),
+    ("rollout_outside_nodes", "Nodes that are off, cordoned or skipped.", (), _rollout("outside")),
+    ("rollout_phase", "The phase of the rollout: 1, the others 0.", ("phase",), _phases),
+    ("revision_info", "Always 1: the revision of each role.", ("role", "revision"), _revisions),
+)
+"""Name, description, labels and samples of each family. Lists of a status have at most ten entries."""

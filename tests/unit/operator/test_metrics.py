@@ -48,6 +48,38 @@ def test_status_becomes_conditions_and_counts(metrics: Metrics) -> None:
     assert found["noderuntime_ready_nodes noderuntime=a"] == 2
 
 
+def test_rollout_versions_and_reasons_are_counted(metrics: Metrics) -> None:
+    status = NodeRuntimeStatus.model_validate(
+        {
+            "states": [{"state": "Ready", "nodes": 90}, {"state": "Failed", "nodes": 2}],
+            "versions": [{"version": "0.1.0", "image": "r/n:1", "nodes": 92}],
+            "reasons": [{"reason": "UpgradeRolledBack", "nodes": 2}],
+            "wave": {"phase": "Stopped", "nodes": 100, "updated": 5, "ready": 3, "failed": 2, "outside": 1},
+            "currentRevision": "one",
+            "failedRevision": {"revision": "two", "message": ""},
+        }
+    )
+    metrics.reported("a", status)
+    found = scrape(metrics)
+    expected = {
+        "noderuntime_nodes noderuntime=a state=Ready": 90,
+        "noderuntime_nodes noderuntime=a state=Failed": 2,
+        "noderuntime_version_nodes image=r/n:1 noderuntime=a version=0.1.0": 92,
+        "noderuntime_failing_nodes noderuntime=a reason=UpgradeRolledBack": 2,
+        "noderuntime_rollout_nodes noderuntime=a": 100,
+        "noderuntime_rollout_updated_nodes noderuntime=a": 5,
+        "noderuntime_rollout_ready_nodes noderuntime=a": 3,
+        "noderuntime_rollout_failed_nodes noderuntime=a": 2,
+        "noderuntime_rollout_outside_nodes noderuntime=a": 1,
+        "noderuntime_rollout_phase noderuntime=a phase=Stopped": 1,
+        "noderuntime_rollout_phase noderuntime=a phase=Rolling": 0,
+        "noderuntime_revision_info noderuntime=a revision=one role=current": 1,
+        "noderuntime_revision_info noderuntime=a revision=two role=failed": 1,
+    }
+    assert {name: found.get(name) for name in expected} == expected
+    assert not [name for name in found if "role=update" in name]
+
+
 def test_changed_reason_replaces_the_old_series(metrics: Metrics) -> None:
     metrics.reported("a", NodeRuntimeStatus(conditions=[condition("Ready", "False", "Installing")]))
     metrics.reported("a", NodeRuntimeStatus(conditions=[condition("Ready", "True", "AllNodesReady")]))
