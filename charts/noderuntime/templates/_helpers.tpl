@@ -14,6 +14,62 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: operator
 {{- end }}
 
+{{/* Labels that select the agents' pods, which the operator creates. */}}
+{{- define "noderuntime.agentLabels" -}}
+app.kubernetes.io/name: noderuntime
+app.kubernetes.io/component: agent
+app.kubernetes.io/managed-by: noderuntime-operator
+{{- end }}
+
+{{/* What the operator's pod and the pods of hooks have in common. */}}
+{{- define "noderuntime.podDefaults" -}}
+automountServiceAccountToken: true
+enableServiceLinks: false
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  seccompProfile:
+    type: RuntimeDefault
+{{- with .Values.operator.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.operator.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* A container of a hook: our own image, confined like the operator. */}}
+{{- define "noderuntime.hookContainer" -}}
+image: {{ include "noderuntime.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+command: [noderuntime-operator]
+env:
+  - name: NODERUNTIME_AGENT
+    value: {{ include "noderuntime.agentSettings" . | quote }}
+resources:
+  requests: {cpu: 10m, memory: 64Mi}
+  limits: {memory: 256Mi}
+securityContext:
+  {{- include "noderuntime.confined" . | nindent 2 }}
+{{- end }}
+
+{{/* The security context of every container but the agents'. */}}
+{{- define "noderuntime.confined" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
 {{/* The image, by digest if one is set. */}}
 {{- define "noderuntime.image" -}}
 {{- $repository := required "image.repository is required: build an image with `make image IMAGE=<repository>:<tag>` and pass --set image.repository=<repository>,image.tag=<tag>" .Values.image.repository -}}

@@ -24,7 +24,8 @@ ADMIN_TOKEN = "admin"
 # The nodes have no kubelet, so controllers that depend on their heartbeats are not started.
 CONTROLLERS = (
     "daemonset-controller,garbage-collector-controller,serviceaccount-controller,"
-    "root-ca-certificate-publisher-controller,validatingadmissionpolicy-status-controller"
+    "root-ca-certificate-publisher-controller,validatingadmissionpolicy-status-controller,"
+    "clusterrole-aggregation-controller"
 )
 
 

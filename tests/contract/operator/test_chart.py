@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from typing import Any
 
 import pytest
 import yaml
-from control_plane import ControlPlane, tool
+from control_plane import ControlPlane, eventually, tool
 from release import NAMESPACE, ROOT, render
 
+from noderuntime_operator.api import NodeRuntimeSpec
 from noderuntime_operator.crdgen import RESOURCES, crd
+from noderuntime_operator.desired import daemon_set
 from noderuntime_operator.settings import AgentSettings
 
 CHART = str(ROOT / "charts/noderuntime")
+
+GATES = (
+    "monitoring.monitors",
+    "monitoring.alerts",
+    "monitoring.dashboard",
+    "networkPolicy.enabled",
+    "resourceQuota.enabled",
+)
+EVERYTHING = ("--set", ",".join(f"{gate}=true" for gate in GATES))
+PROMETHEUS_OPERATOR = {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
 
 
 def objects(*args: str) -> list[dict[str, Any]]:
@@ -25,8 +38,9 @@ def helm(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([tool("helm"), *args], capture_output=True, text=True, check=False)
 
 
-def test_helm_lint_reports_no_warning() -> None:
-    done = helm("lint", "--strict", CHART, "--set", "image.repository=example.test/noderuntime")
+@pytest.mark.parametrize("values", [(), EVERYTHING], ids=["default", "everything"])
+def test_helm_lint_reports_no_warning(values: tuple[str, ...]) -> None:
+    done = helm("lint", "--strict", CHART, "--set", "image.repository=example.test/noderuntime", *values)
     assert done.returncode == 0, done.stdout
     assert "WARNING" not in done.stdout
 
@@ -55,6 +69,86 @@ def test_chart_installs_and_keeps_the_models_crds() -> None:
         assert found["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
     assert not crds
     assert not [o for o in objects("--set=crds.install=false") if o["kind"] == "CustomResourceDefinition"]
+
+
+def test_every_object_passes_the_api_servers_validation(installed: ControlPlane) -> None:
+    served = [o for o in objects(*EVERYTHING) if o["kind"] not in PROMETHEUS_OPERATOR]
+    dry = ("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-")
+    answer = installed.kubectl(*dry, stdin=yaml.safe_dump_all(served))
+    assert answer.count("(server dry run)") == len(served)
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_gate_adds_objects_only_when_it_is_open(gate: str) -> None:
+    def named(*args: str) -> set[tuple[str, str]]:
+        return {(o["kind"], o["metadata"]["name"]) for o in objects(*args)}
+
+    assert named() < named("--set", f"{gate}=true")
+
+
+def one(kind: str, name: str = "", *args: str) -> dict[str, Any]:
+    """Return the only object of a kind (and name) that the chart has with every gate open."""
+    found = [o for o in objects(*EVERYTHING, *args) if o["kind"] == kind and name in o["metadata"]["name"]]
+    assert len(found) == 1, f"{kind} {name}: {len(found)}"
+    return found[0]
+
+
+def test_monitors_select_the_pods_and_their_ports() -> None:
+    deployment = one("Deployment")
+    template = deployment["spec"]["template"]
+    service = one("Service")
+    assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
+    ports = {port["name"]: port["containerPort"] for port in template["spec"]["containers"][0]["ports"]}
+    assert service["spec"]["ports"][0]["targetPort"] in ports
+    monitor = one("ServiceMonitor")["spec"]
+    assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert monitor["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
+
+    agent = AgentSettings(namespace=NAMESPACE, image="example.test/n:1")
+    spec = NodeRuntimeSpec.model_validate(
+        yaml.safe_load((ROOT / "examples/noderuntime.yaml").read_text())["spec"]
+    )
+    agents = daemon_set("a", spec, agent)["spec"]["template"]
+    monitor = one("PodMonitor")["spec"]
+    assert monitor["selector"]["matchLabels"].items() <= agents["metadata"]["labels"].items()
+    names = [port["name"] for port in agents["spec"]["containers"][0]["ports"]]
+    assert monitor["podMetricsEndpoints"][0]["port"] in names
+    for policy in ("operator", "agent"):
+        labels = {"operator": template, "agent": agents}[policy]["metadata"]["labels"]
+        selector = one("NetworkPolicy", policy)["spec"]["podSelector"]["matchLabels"]
+        assert selector.items() <= labels.items()
+
+
+def test_alerts_point_to_their_section() -> None:
+    groups = one("PrometheusRule")["spec"]["groups"]
+    urls = [rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"]]
+    sections = re.findall(r"^## (\w+)$", (ROOT / "docs/alerts.md").read_text(), re.MULTILINE)
+    page = "https://github.com/noderuntime/noderuntime/blob/main/docs/alerts.md"
+    assert urls == [f"{page}#{section.lower()}" for section in sections]
+
+
+def test_dashboard_arrives_in_its_config_map_unchanged() -> None:
+    data = one("ConfigMap")["data"]["noderuntime.json"]
+    assert json.loads(data) == json.loads((ROOT / "charts/noderuntime/files/dashboard.json").read_text())
+
+
+def test_quota_admits_pods_of_both_priority_classes() -> None:
+    quota = one("ResourceQuota")["spec"]
+    (scope,) = quota["scopeSelector"]["matchExpressions"]
+    assert scope["values"] == ["system-cluster-critical", "system-node-critical"]
+    assert quota["hard"] == {"pods": "10000"}
+
+
+@pytest.mark.parametrize(("role", "patches"), [("view", False), ("edit", True)])
+def test_roles_of_users_include_noderuntimes(installed: ControlPlane, role: str, patches: bool) -> None:
+    def verbs() -> set[str]:
+        rules = installed.get("clusterrole", role)["rules"]
+        return {
+            verb for rule in rules if "noderuntimes" in rule.get("resources", ()) for verb in rule["verbs"]
+        }
+
+    eventually(lambda: "list" in verbs(), f"the role {role} has no NodeRuntimes")
+    assert ("patch" in verbs()) == patches
 
 
 def test_operator_accepts_the_charts_settings() -> None:

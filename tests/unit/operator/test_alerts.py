@@ -1,0 +1,63 @@
+"""Every alert of the chart has a section in docs/alerts.md and a test of promtool; metrics are documented."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from noderuntime.agent.metrics import AgentMetrics
+from noderuntime_operator.metrics import Metrics
+
+ROOT = Path(__file__).parents[3]
+RULES = yaml.safe_load((ROOT / "charts/noderuntime/files/alerts.yaml").read_text())
+ALERTS: list[dict[str, Any]] = [rule for group in RULES["groups"] for rule in group["rules"]]
+DOCUMENT = (ROOT / "docs/alerts.md").read_text()
+
+
+def test_every_alert_has_a_section_of_its_name() -> None:
+    sections = re.findall(r"^## (\w+)$", DOCUMENT, re.MULTILINE)
+    assert sections == [alert["alert"] for alert in ALERTS]
+
+
+def test_every_alert_fires_and_is_silent_in_a_test() -> None:
+    tests = yaml.safe_load((ROOT / "tests/contract/operator/alerts.yaml").read_text())["tests"]
+    cases = [case for test in tests for case in test["alert_rule_test"]]
+    fired = {case["alertname"] for case in cases if case.get("exp_alerts")}
+    silent = {case["alertname"] for case in cases if not case.get("exp_alerts")}
+    names = {alert["alert"] for alert in ALERTS}
+    assert fired == names
+    assert names - silent == {"NoderuntimeRolledBack"}  # it has no time in which it could be silent
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
+def test_alert_has_a_severity_and_texts(alert: dict[str, Any]) -> None:
+    assert alert["labels"]["severity"] in ("critical", "warning")
+    assert set(alert["annotations"]) == {"summary", "description"}
+
+
+def described() -> set[str]:
+    """Return the metrics that docs/metrics.md describes."""
+    text = (ROOT / "docs/metrics.md").read_text()
+    return {
+        name
+        for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+        for name in row.strip("`").split("`, `")
+    }
+
+
+@pytest.mark.parametrize("text", [Metrics().text(), AgentMetrics().text()], ids=["operator", "agent"])
+def test_metrics_are_described_in_the_documentation(text: bytes) -> None:
+    families = list(text_string_to_metric_families(text.decode()))
+    names = {family.name + ("_total" if family.type == "counter" else "") for family in families}
+    own = {name for name in names if name.startswith("noderuntime_")}
+    assert own - described() == set()
+
+
+def test_alerts_use_documented_metrics_only() -> None:
+    used = {name for alert in ALERTS for name in re.findall(r"noderuntime_\w+", alert["expr"])}
+    assert {re.sub(r"_bucket$", "", name) for name in used} - described() == set()
