@@ -32,7 +32,9 @@ def test_pyproject_reads_the_version_from_the_package() -> None:
     assert ROOT / source == Path(noderuntime.__file__)
 
 
-@pytest.mark.parametrize("package", ["runtime/noderuntime", "operator/noderuntime_operator"])
+@pytest.mark.parametrize(
+    "package", ["runtime/noderuntime", "operator/noderuntime_operator", "operator/kubectl_noderuntime"]
+)
 def test_packages_declare_that_they_are_typed(package: str) -> None:
     assert (ROOT / package / "py.typed").is_file()
 
