@@ -89,6 +89,9 @@ class SimulatedNode:
         self._instance, self._report = instance, report
         return self._state(instance)
 
+    def release(self) -> None:
+        """Do nothing: no other agent wants this node."""
+
     async def set_broken(self, broken: bool, api: RecordingApi) -> None:
         """Break or heal a handler, and report it until the API server has it."""
         self.broken = broken

@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 
+from noderuntime.core import durable_files as files
 from noderuntime.core.errors import DeadlineExceeded, Internal, NotFound, Unavailable
 
 _RESOURCE = "/apis/noderuntime.dev/v1alpha1/noderuntimeinstances"
@@ -32,6 +33,10 @@ class Access:
         if not host or not port:
             raise Internal("KUBERNETES_SERVICE_HOST and _PORT are not set: run the agent in a pod")
         return cls(f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}")
+
+    def namespace(self) -> str:
+        """Return the pod's namespace, or an empty string if it cannot be read."""
+        return (files.read(self.directory / "namespace") or b"").decode(errors="replace").strip()
 
     def headers(self) -> dict[str, str]:
         """Return the Authorization header."""

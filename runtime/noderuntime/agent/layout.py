@@ -85,6 +85,11 @@ class Layout:
         return self.etc / "staged.json"
 
     @property
+    def claim(self) -> Path:
+        """The file that the agent which may change this node has locked."""
+        return self.etc / "agent.lock"
+
+    @property
     def units(self) -> Path:
         """The directory of an administrator's systemd units."""
         return self.at("/etc/systemd/system")

@@ -16,7 +16,7 @@ from typing import Any
 from noderuntime.agent.instance import Instance, parse
 from noderuntime.agent.kube_client import InstanceApi
 from noderuntime.agent.node import Node
-from noderuntime.agent.report import NodeState, status
+from noderuntime.agent.report import NodeState, is_others, status
 from noderuntime.agent.switch.journal import now
 from noderuntime.core import log, tasks
 from noderuntime.core.errors import InvalidArgument, NoderuntimeError, NotFound
@@ -54,9 +54,12 @@ class Loop:
 
     async def run(self) -> None:
         """Run until cancelled. The node stays unchanged then."""
-        async with tasks.Group() as group:
-            group.start(self._watch(), name="watch the instance")
-            group.start(self._reconcile_forever(), name="reconcile the node")
+        try:
+            async with tasks.Group() as group:
+                group.start(self._watch(), name="watch the instance")
+                group.start(self._reconcile_forever(), name="reconcile the node")
+        finally:
+            self._node.release()
 
     async def _watch(self) -> None:
         """Keep the instance up to date: get and watch, in a loop."""
@@ -94,6 +97,8 @@ class Loop:
             if self._instance is not None:
                 state = await self._reconcile(self._instance)
                 pause = pause_after(state.phase)
+            else:
+                self._node.release()
             self.progressed = time.monotonic()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), _jittered(pause))
@@ -111,6 +116,8 @@ class Loop:
     async def _report(self, state: NodeState) -> None:
         """Patch the status after a transition or when a refresh is due. The next call retries a failure."""
         self.progressed = time.monotonic()
+        if is_others(state, self._status, now()):
+            return
         outline = state.outline()
         if outline == self._reported and time.monotonic() < self._refresh_due:
             return

@@ -62,9 +62,10 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
 
 async def _run(options: argparse.Namespace) -> None:
     layout, metrics = Layout(options.root), AgentMetrics()
-    image = os.environ.get("NODERUNTIME_IMAGE", "")
-    node = Node(layout, Systemd(LinuxHost()), options.bundle.resolve(), metrics.probe, image)
-    loop = Loop(InstanceApi(Access.of_pod(os.environ), options.node), node)
+    image, access = os.environ.get("NODERUNTIME_IMAGE", ""), Access.of_pod(os.environ)
+    pod = f"{access.namespace()}/{os.environ.get('HOSTNAME', '')}"
+    node = Node(layout, Systemd(LinuxHost()), options.bundle.resolve(), metrics.probe, image=image, pod=pod)
+    loop = Loop(InstanceApi(access, options.node), node)
     metrics.watch(loop, layout)
     runner = web.AppRunner(application(loop, metrics), access_log=None)
     await runner.setup()

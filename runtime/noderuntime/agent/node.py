@@ -16,10 +16,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from noderuntime.agent import bundle, desired, layout
+from noderuntime.agent.claim import Claim
 from noderuntime.agent.instance import RETRY, Instance
 from noderuntime.agent.layout import Layout
 from noderuntime.agent.probe import Finding, probe
-from noderuntime.agent.report import HandlerState, NodeState
+from noderuntime.agent.report import HELD_BY_OTHER, HandlerState, NodeState
 from noderuntime.agent.switch import release
 from noderuntime.agent.switch.journal import Result, load_result, now
 from noderuntime.agent.switch.release import Release
@@ -55,6 +56,10 @@ Report = Callable[[NodeState], Awaitable[None]]
 Probe = Callable[[Path, list[str]], Awaitable[list[Finding]]]
 
 
+class _HeldByOther(FailedPrecondition):
+    """Another agent may change this node."""
+
+
 @dataclass(slots=True)
 class _Memory:
     """State of this agent process. It can be lost without harm."""
@@ -66,16 +71,27 @@ class _Memory:
 
 
 class Node:
-    """The reconciler of one node. ``source`` is the bundle in the agent's image, ``image`` its name."""
+    """The reconciler of one node. ``source`` is the bundle in the agent's image, ``image`` its name.
+
+    ``pod`` names the agent for others, as NAMESPACE/NAME.
+    """
 
     def __init__(
-        self, layout: Layout, systemd: Systemd, source: Path, probe: Probe = probe, image: str = ""
+        self,
+        layout: Layout,
+        systemd: Systemd,
+        source: Path,
+        probe: Probe = probe,
+        *,
+        image: str = "",
+        pod: str = "",
     ) -> None:
         self._layout = layout
         self._systemd = systemd
         self._source = source
         self._probe = probe
         self._image = image
+        self._claim = Claim(layout.claim, pod, image)
         self._memory = _Memory()
         self.restart_seconds = 5.0
         """Seconds to wait for a daemon that does not respond, before it is reported as down."""
@@ -91,6 +107,10 @@ class Node:
             self._memory.verified_until = 0.0
         self._memory.unhealthy = unhealthy
         return state
+
+    def release(self) -> None:
+        """Let another agent change the node. The next reconciliation claims it again."""
+        self._claim.release()
 
     async def _reconcile(self, instance: Instance, report: Report) -> NodeState:
         state = NodeState(
@@ -110,12 +130,15 @@ class Node:
             return await self._install(instance, state, report)
         except Unimplemented as error:
             return replace(state, phase="Failed", reason="ModeNotOffered", message=str(error))
+        except _HeldByOther as error:
+            return replace(state, phase="Failed", reason=HELD_BY_OTHER, message=str(error))
         except NoderuntimeError as error:
             _log.warning("reconciling failed", error=error)
             return replace(state, phase="Failed", reason="InstallFailed", message=str(error))
 
     async def _wait_for_image(self, instance: Instance, state: NodeState) -> NodeState:
         """Return the observed state. An agent of the instance's image will apply the spec."""
+        self.release()
         message = f"the agent's image is {self._image}: waiting for an agent of {instance.spec.image}"
         state = replace(state, generation=None, reason="OtherImage", message=message)
         if state.digest is None:
@@ -126,6 +149,7 @@ class Node:
     async def _install(self, instance: Instance, state: NodeState, report: Report) -> NodeState:
         if instance.spec.kubelet.mode == "Replace":
             raise Unimplemented("kubelet.mode Replace is not supported yet: set Delegate or Manual")
+        self._take()
         if not (self._layout.versions / bundle.digest_of(self._source)).is_dir():
             await report(replace(state, phase="Installing", reason="CopyingBundle"))
         config = await self._stage(instance)
@@ -135,6 +159,11 @@ class Node:
                 await report(replace(state, phase="Switching", reason="Switching"))
             result = await self._run_switch(config.revision)
         return await self._judge(replace(state, digest=self._running_digest()), result)
+
+    def _take(self) -> None:
+        """Claim the node before it is changed. _HeldByOther while another agent holds it."""
+        if other := self._claim.take():
+            raise _HeldByOther(f"{other}: nothing is changed until it ends; delete what is left over")
 
     async def _judge(self, state: NodeState, result: Result | None) -> NodeState:
         """Return the observed state of the node after the switch's last run."""
@@ -272,7 +301,9 @@ class Node:
         state = replace(state, handlers=())
         removed = NodeState(instance.generation, "Removed", "Removed", image=self._image)
         if self._layout.is_empty():
+            self.release()
             return removed
+        self._take()
         await report(replace(state, phase="Removing", reason="Removing"))
         config = await self._stage(instance)
         result = await self._run_switch(config.revision)

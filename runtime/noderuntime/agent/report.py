@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 LIMIT = 2048
 _MESSAGE_LIMIT = 512
+
+HELD_BY_OTHER = "HeldByOtherAgent"
+"""The reason of an agent that changes nothing because another agent holds the node."""
+_SILENT_AFTER = timedelta(minutes=25)
+"""Two heartbeats were missed."""
 
 Phase = Literal["Pending", "Installing", "Switching", "Ready", "Degraded", "Removing", "Removed", "Failed"]
 
@@ -51,6 +56,14 @@ class NodeState:
     def outline(self) -> NodeState:
         """Return the state without the times of probes. A transition is a change of the outline."""
         return replace(self, handlers=tuple(replace(handler, probed=None) for handler in self.handlers))
+
+
+def is_others(node: NodeState, before: dict[str, Any], now: datetime) -> bool:
+    """Return whether to leave the status to the agent that holds the node, because it still reports."""
+    heartbeat = before.get("lastHeartbeatTime")
+    if node.reason != HELD_BY_OTHER or heartbeat is None:
+        return False
+    return now - datetime.fromisoformat(heartbeat) < _SILENT_AFTER
 
 
 def status(node: NodeState, before: dict[str, Any], now: datetime) -> dict[str, Any]:

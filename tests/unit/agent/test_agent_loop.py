@@ -68,10 +68,14 @@ class FakeNode:
     def __init__(self) -> None:
         self.state = NodeState(1, "Ready", "Proven")
         self.reconciled: asyncio.Queue[Instance] = asyncio.Queue()
+        self.released = asyncio.Event()
 
     async def reconcile(self, instance: Instance, report: Any) -> NodeState:
         self.reconciled.put_nowait(instance)
         return self.state
+
+    def release(self) -> None:
+        self.released.set()
 
 
 @pytest.fixture
@@ -109,6 +113,19 @@ async def test_loop_reconciles_new_specs_and_reports_transitions_once(
     assert node.reconciled.empty()
     assert len(fake.patches) == 1
     assert fake.patches[0]["phase"] == "Ready"
+
+
+async def test_loop_without_an_instance_releases_the_node(served: tuple[FakeApi, InstanceApi]) -> None:
+    fake, api = served
+    fake.refuse = 404
+    node = FakeNode()
+    task = asyncio.create_task(Loop(api, node).run())  # type: ignore[arg-type]
+    async with asyncio.timeout(10):
+        await node.released.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert fake.patches == []
 
 
 @pytest.mark.parametrize("phase", ["Degraded", "Failed"])

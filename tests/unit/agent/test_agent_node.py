@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,7 @@ async def agent(node: FakeNode, tmp_path: Path) -> Node:
 async def next_agent(node: FakeNode, agent: Node, tmp_path: Path) -> Node:
     """The agent of the next version, on a node that the version before it serves."""
     await reconcile(agent)
+    agent.release()
     source = tmp_path / "next"
     source.mkdir()
     (source / "BUNDLE").write_text(NEXT)
@@ -85,11 +88,13 @@ async def test_restarted_agent_never_reports_the_upstream(
     async def report(state: NodeState) -> None:
         states.append(state)
 
+    agent.release()
     restarted = Node(node.layout, Systemd(node.host), tmp_path)  # type: ignore[arg-type]
     state = await restarted.reconcile(Instance(generation=1, spec=SPEC, status={}), report)
     assert (state.phase, states) == ("Ready", [])
 
     (tmp_path / "BUNDLE").write_text("f" * 16)
+    restarted.release()
     upgraded = Node(node.layout, Systemd(node.host), tmp_path)  # type: ignore[arg-type]
     await upgraded.reconcile(Instance(generation=1, spec=SPEC, status={}), report)
     assert [(state.phase, state.kubelet) for state in states] == [
@@ -251,6 +256,55 @@ async def test_removal_by_the_next_version_leaves_nothing(node: FakeNode, next_a
     assert not [path for path in node.layout.units.rglob("*noderuntime*") if path.name != "kubelet.service.d"]
 
 
+async def test_second_agent_changes_nothing_until_the_first_ends(
+    node: FakeNode, agent: Node, tmp_path: Path
+) -> None:
+    source = tmp_path / "next"
+    source.mkdir()
+    (source / "BUNDLE").write_text(NEXT)
+    first = Node(node.layout, Systemd(node.host), tmp_path, image="image:1", pod="one/agent-a")  # type: ignore[arg-type]
+    second = Node(node.layout, Systemd(node.host), source, image="image:2", pod="two/agent-b")  # type: ignore[arg-type]
+    await reconcile(first)
+    files, calls = node.files(), len(node.host.calls)
+    for _ in range(2):
+        state, phases = await reconcile(second)
+        assert (state.phase, state.reason, phases) == ("Failed", "HeldByOtherAgent", [])
+        assert state.message.startswith("the agent one/agent-a (image image:1) has held this node since 20")
+    state, _ = await reconcile(second, SPEC.model_copy(update={"state": "Removed"}))
+    assert state.reason == "HeldByOtherAgent"
+    assert (node.files(), len(node.host.calls), node.host.version) == (files, calls, DIGEST)
+
+    first.release()
+    state, _ = await reconcile(second)
+    assert (state.phase, state.digest) == ("Ready", NEXT)
+    state, _ = await reconcile(first)
+    assert "two/agent-b" in state.message
+    assert node.host.version == NEXT
+
+
+async def test_claim_ends_with_the_installation_and_begins_again(node: FakeNode, agent: Node) -> None:
+    removed = SPEC.model_copy(update={"state": "Removed"})
+    for _ in range(2):
+        assert (await reconcile(agent))[0].phase == "Ready"
+        assert node.layout.claim.exists()
+        assert [(await reconcile(agent, removed))[0].phase for _ in range(2)] == ["Removed", "Removed"]
+        assert not node.layout.etc.exists()
+
+
+async def test_claim_of_a_killed_agent_is_free(node: FakeNode, agent: Node) -> None:
+    script = "import sys, time; from pathlib import Path; from noderuntime.agent.claim import Claim\n"
+    script += "print(Claim(Path(sys.argv[1]), 'one/agent-a', 'image:1').take(), flush=True); time.sleep(60)"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, node.layout.claim, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout
+    assert await process.stdout.readline() == b"None\n"
+    assert (await reconcile(agent))[0].reason == "HeldByOtherAgent"
+    process.kill()
+    await process.wait()
+    assert (await reconcile(agent))[0].phase == "Ready"
+
+
 def test_parse_reads_the_retry_annotation() -> None:
     body = {"metadata": {"generation": 1, "annotations": {"noderuntime.dev/retry": "now"}}, "spec": {}}
     assert parse(body).retry == "now"
@@ -270,6 +324,7 @@ async def test_agent_of_another_image_only_reports(node: FakeNode, agent: Node, 
     assert (phases, len(node.host.calls)) == ([], calls)
     assert sorted(node.layout.versions.rglob("*")) == files
 
+    agent.release()
     state, phases = await reconcile(early, SPEC.model_copy(update={"image": "image:2"}))
     assert (state.phase, state.generation, state.digest) == ("Ready", 1, NEXT)
 
@@ -285,6 +340,7 @@ async def test_agent_of_another_image_carries_out_a_removal(
     node: FakeNode, agent: Node, tmp_path: Path
 ) -> None:
     await reconcile(agent)
+    agent.release()
     other = Node(node.layout, Systemd(node.host), tmp_path, image="image:2")  # type: ignore[arg-type]
     leaving = SPEC.model_copy(update={"image": "image:1", "state": "Removed"})
     assert (await reconcile(other, leaving))[0].phase == "Removed"

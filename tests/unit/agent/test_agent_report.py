@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from noderuntime.agent.report import LIMIT, HandlerState, NodeState, status
+from noderuntime.agent.report import HELD_BY_OTHER, LIMIT, HandlerState, NodeState, is_others, status
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 READY = NodeState(3, "Ready", "Proven", kubelet="Noderuntime", switched_reason="KubeletOnNoderuntime")
@@ -54,3 +54,12 @@ def test_status_without_a_generation_keeps_the_reported_one() -> None:
     later = status(replace(READY, generation=None, image="image:2"), first, NOW)
     assert (later["observedGeneration"], later["agentImage"]) == (3, "image:2")
     assert {c["observedGeneration"] for c in later["conditions"]} == {3}
+
+
+def test_waiting_agent_reports_only_if_the_holder_is_silent() -> None:
+    held = replace(READY, phase="Failed", reason=HELD_BY_OTHER)
+    theirs = status(READY, {}, NOW)
+    assert is_others(held, theirs, NOW + timedelta(minutes=20))
+    assert not is_others(held, theirs, NOW + timedelta(minutes=30))
+    assert not is_others(held, {}, NOW)
+    assert not is_others(READY, theirs, NOW)
