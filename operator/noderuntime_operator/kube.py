@@ -173,9 +173,9 @@ class Kube:
             raise
         return True
 
-    async def create(self, manifest: Json) -> Json:
-        """Create an object and return it. Raises KubeError 409 if it exists."""
-        return await self._write("POST", self._path(manifest["kind"]), manifest, _MANAGED)
+    async def create(self, manifest: Json, kind: str = "") -> Json:
+        """Create an object (of this kind of ours) and return it. Raises KubeError 409 if it exists."""
+        return await self._write("POST", self._path(kind or manifest["kind"]), manifest, _MANAGED)
 
     async def apply(self, manifest: Json) -> Json:
         """Apply an object's fields (server-side apply) and return it; fields of other managers stay."""

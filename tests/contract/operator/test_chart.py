@@ -52,7 +52,7 @@ def test_chart_without_an_image_fails_with_its_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["image.pullPolicy=Sometimes", "operator.replicas=2", "image.digest=sha256:1", "crds.keep=maybe"]
+    "value", ["image.pullPolicy=Sometimes", "operator.replicas=0", "image.digest=sha256:1", "crds.keep=maybe"]
 )
 def test_chart_refuses_bad_values_by_name(value: str) -> None:
     done = helm("template", CHART, "--kube-version=1.36.3", "--set", f"image.repository=a.b/c,{value}")
@@ -179,7 +179,33 @@ def test_operator_pod_is_confined() -> None:
     }
     assert container["resources"]["limits"]["memory"]
     assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
-    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_second_operator_runs_elsewhere_and_survives_a_drain() -> None:
+    deployment = one("Deployment")["spec"]
+    assert (deployment["replicas"], deployment["strategy"]["type"]) == (2, "RollingUpdate")
+    (spread,) = deployment["template"]["spec"]["topologySpreadConstraints"]
+    assert spread["topologyKey"] == "kubernetes.io/hostname"
+    budget = one("PodDisruptionBudget")["spec"]
+    for selector in (spread["labelSelector"], budget["selector"]):
+        assert selector["matchLabels"].items() <= deployment["template"]["metadata"]["labels"].items()
+    single = [o["kind"] for o in objects("--set", "operator.replicas=1")]
+    assert "PodDisruptionBudget" not in single  # it would make every drain wait for ever
+
+
+def test_pods_of_hooks_are_confined_and_have_the_charts_image() -> None:
+    digest = "sha256:" + "0" * 64
+    pods = [
+        one("Job", "", "--set", f"image.digest={digest}")["spec"]["template"]["spec"],
+        one("Pod", "", "--set", f"image.digest={digest}")["spec"],
+        one("Deployment", "", "--set", f"image.digest={digest}")["spec"]["template"]["spec"],
+    ]
+    for pod in pods:
+        (container,) = pod["containers"]
+        assert container["image"] == f"example.test/noderuntime@{digest}"
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert container["resources"]["limits"]["memory"]
+        assert pod["securityContext"]["runAsNonRoot"]
 
 
 def test_roles_grant_no_wildcard_rbac_or_secrets() -> None:
