@@ -59,6 +59,7 @@ Phase = Literal["Pending", "Installing", "Switching", "Ready", "Degraded", "Remo
 
 _DNS_LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 _DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+_ADDRESS = r"^(([0-9]{1,3}\.){3}[0-9]{1,3}|\[[0-9a-fA-F:.]+\]):[1-9][0-9]{0,4}$"
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi)?$"
 
 _PERCENT = r"^(100|[1-9]?[0-9])%$"
@@ -298,6 +299,68 @@ class Removal(Model):
     orphan_after_seconds: Annotated[int, Field(ge=0, le=31536000)] = 3600
 
 
+class GvisorSettings(Model):
+    """The flags of gVisor that can be chosen. Running pods keep the flags with which they were created."""
+
+    platform: Annotated[
+        Literal["Systrap", "KVM"],
+        Field(description="KVM intercepts system calls faster on bare metal; nodes need /dev/kvm."),
+    ] = "Systrap"
+    host_sockets: Annotated[
+        Literal["None", "Connect"],
+        Field(
+            description="Connect: pods can connect to unix sockets in their volumes, for example to a daemon"
+            " of the node. This weakens the isolation of pods with such volumes."
+        ),
+    ] = "None"
+    direct_fs: Annotated[
+        bool,
+        Field(
+            description="false: only a proxy process opens files, so that the sandbox has fewer privileges."
+            " File access is slower."
+        ),
+    ] = True
+    core_tags: Annotated[
+        bool,
+        Field(
+            description="true: two sandboxes never run on the hyperthreads of one core, which closes side"
+            " channels between them. Needs Linux 5.14."
+        ),
+    ] = False
+
+
+class MetricsSettings(Model):
+    """Where the daemon of a node serves Prometheus metrics, without TLS or authentication."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "int(self.address.substring(self.address.lastIndexOf(':') + 1)) <= 65535",
+                "the port of address is larger than 65535",
+            )
+        )
+    )
+
+    address: Annotated[
+        str,
+        Field(
+            pattern=_ADDRESS,
+            max_length=64,
+            description="IP address and port: 127.0.0.1:9464, 0.0.0.0:9464 or [::1]:9464.",
+        ),
+    ]
+
+
+class RuntimeSettings(Model):
+    """The daemon's own settings. A change is a new revision and reaches the nodes in waves."""
+
+    log_level: Literal["Debug", "Info", "Warning", "Error"] = "Info"
+    metrics: Annotated[MetricsSettings | None, Field(description="Unset: the daemon serves no metrics.")] = (
+        None
+    )
+    gvisor: GvisorSettings = Field(default_factory=GvisorSettings, json_schema_extra={"default": {}})
+
+
 class NodeRuntimeSpec(Model):
     """Which nodes get which handlers."""
 
@@ -328,6 +391,7 @@ class NodeRuntimeSpec(Model):
         ),
     ] = "90%"
     removal: Removal = Field(default_factory=Removal, json_schema_extra={"default": {}})
+    runtime: RuntimeSettings | None = None
 
 
 class FailingNode(Model):
@@ -530,6 +594,7 @@ class InstanceSpec(Model):
         ]
         | None
     ) = None
+    runtime: RuntimeSettings | None = None
 
 
 class HandlerStatus(Model):

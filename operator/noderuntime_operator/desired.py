@@ -94,6 +94,7 @@ def instance_spec(
             mode=spec.kubelet.mode, switch_timeout_seconds=spec.kubelet.switch_timeout_seconds
         ),
         handlers=list(handlers.values()),
+        runtime=spec.runtime,
     )
 
 

@@ -142,12 +142,39 @@ class DevicesConfig(_Table):
     """Directories of CDI files. Later directories take precedence."""
 
 
+class RunscConfig(_Table):
+    """The flags of runsc that a node can choose; the others are fixed, because stats and limits need them.
+
+    A sandbox keeps the flags with which it was created.
+    """
+
+    platform: Literal["systrap", "kvm"] = "systrap"
+    """``kvm`` intercepts system calls faster on bare metal. It needs ``/dev/kvm``."""
+    host_uds: Literal["none", "open"] = "none"
+    """``open`` lets pods connect to unix sockets in their volumes, for example to a daemon of the node."""
+    directfs: bool = True
+    """False: only the gofer opens files, so that the sandbox has fewer privileges; files are slower."""
+    core_tags: bool = False
+    """Never run two sandboxes on the hyperthreads of one core, against side channels. Needs Linux 5.14."""
+
+
+_RUN_BY_RUNSC = ("gvisor",)
+
+
 class HandlerConfig(_Table):
     """An OCI runtime that pods select by the handler of their RuntimeClass."""
 
     type: Literal["runc", "gvisor", "oci"]
     """``oci`` is any other runtime with runc's command line, such as crun."""
     path: PinnedPath
+    runsc: RunscConfig = RunscConfig()
+    """gVisor only."""
+
+    @model_validator(mode="after")
+    def _runsc_is_gvisors(self) -> Self:
+        if self.type not in _RUN_BY_RUNSC and self.runsc != RunscConfig():
+            raise ValueError(f"a handler of type {self.type} has no flags of runsc: only gvisor has them")
+        return self
 
 
 class LogConfig(_Table):

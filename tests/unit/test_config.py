@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from noderuntime.config import Config, MetricsConfig, load
+from noderuntime.core.errors import InvalidArgument
 
 
 @pytest.fixture
@@ -66,3 +67,12 @@ def test_metrics_endpoint_is_host_and_port(address: str | None, endpoint: tuple[
 def test_metrics_address_is_refused_with_an_example(address: str) -> None:
     with pytest.raises(ValidationError, match=r"example: 127\.0\.0\.1:9464"):
         MetricsConfig(address=address)
+
+
+def test_runsc_flags_need_a_gvisor_handler(tmp_path: Path) -> None:
+    chosen = '[handlers.a]\ntype = "{}"\npath = "/x"\n[handlers.a.runsc]\nplatform = "kvm"\n'
+    (tmp_path / "config.toml").write_text(chosen.format("gvisor"))
+    assert load(tmp_path / "config.toml").handlers["a"].runsc.platform == "kvm"
+    (tmp_path / "config.toml").write_text(chosen.format("runc"))
+    with pytest.raises(InvalidArgument, match=r"handlers\.a: .*only gvisor has them"):
+        load(tmp_path / "config.toml")

@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from noderuntime.agent import units
-from noderuntime.agent.instance import InstanceSpec
+from noderuntime.agent.instance import InstanceGvisor, InstanceRuntime, InstanceSpec
 from noderuntime.agent.switch.release import Release
+from noderuntime.config import RunscConfig
 from noderuntime.core.errors import InvalidArgument, first_problem
 
 _HEAD = (
@@ -59,10 +61,37 @@ def daemon_config(spec: InstanceSpec, digest: str) -> str:
     ]
     for handler in sorted(spec.handlers, key=lambda handler: handler.name):
         kind, tool = _TOOLS[handler.type]
-        parts.append(
-            f'\n[handlers.{json.dumps(handler.name)}]\ntype = "{kind}"\npath = "{home}/bin/{tool}"\n'
-        )
-    return "".join(parts)
+        table = f"handlers.{json.dumps(handler.name)}"
+        parts.append(f'\n[{table}]\ntype = "{kind}"\npath = "{home}/bin/{tool}"\n')
+        if handler.type == "GVisor":
+            parts.append(_table(f"{table}.runsc", _runsc(spec.runtime.gvisor)))
+    return "".join((*parts, *_own_settings(spec.runtime)))
+
+
+def _own_settings(runtime: InstanceRuntime) -> list[str]:
+    """Return the tables of the daemon's own settings. A default is left out, so that old files stay equal."""
+    level, metrics = runtime.log_level.lower(), runtime.metrics
+    return [
+        _table("log", {"level": level} if level != "info" else {}),
+        _table("metrics", {"address": metrics.address} if metrics else {}),
+    ]
+
+
+def _runsc(gvisor: InstanceGvisor) -> dict[str, str | bool]:
+    """Return the settings that are not the default of :class:`noderuntime.config.RunscConfig`."""
+    chosen = RunscConfig(
+        platform="kvm" if gvisor.platform == "KVM" else "systrap",
+        host_uds="open" if gvisor.host_sockets == "Connect" else "none",
+        directfs=gvisor.direct_fs,
+        core_tags=gvisor.core_tags,
+    )
+    return chosen.model_dump(exclude_defaults=True)
+
+
+def _table(name: str, values: Mapping[str, str | bool]) -> str:
+    """Return a TOML table, or nothing if it is empty. JSON strings and booleans are valid TOML."""
+    lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+    return f"\n[{name}]\n{lines}" if lines else ""
 
 
 def release(digest: str, config: str) -> Release:

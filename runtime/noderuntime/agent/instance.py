@@ -33,6 +33,29 @@ class InstanceKubelet(_Model):
     switch_timeout_seconds: int = 120
 
 
+class InstanceGvisor(_Model):
+    """The flags of runsc that the node can choose; see :class:`noderuntime.config.RunscConfig`."""
+
+    platform: Literal["Systrap", "KVM"] = "Systrap"
+    host_sockets: Literal["None", "Connect"] = "None"
+    direct_fs: bool = True
+    core_tags: bool = False
+
+
+class InstanceMetrics(_Model):
+    """Where the daemon serves its metrics."""
+
+    address: str
+
+
+class InstanceRuntime(_Model):
+    """The daemon's own settings."""
+
+    log_level: Literal["Debug", "Info", "Warning", "Error"] = "Info"
+    metrics: InstanceMetrics | None = None
+    gvisor: InstanceGvisor = InstanceGvisor()
+
+
 class InstanceSpec(_Model):
     """The desired state of one node, written by the operator."""
 
@@ -42,6 +65,7 @@ class InstanceSpec(_Model):
     kubelet: InstanceKubelet = InstanceKubelet()
     handlers: tuple[InstanceHandler, ...] = ()
     upstream_socket: str | None = None
+    runtime: InstanceRuntime = InstanceRuntime()
 
 
 RETRY = "noderuntime.dev/retry"

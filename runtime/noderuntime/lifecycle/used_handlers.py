@@ -63,5 +63,9 @@ def _remembered(text: str) -> dict[str, HandlerConfig]:
 
 async def remember(config: Config, ledger: Ledger) -> None:
     """Record the handlers for the next start, before pods use them."""
-    handlers = {name: handler.model_dump(mode="json") for name, handler in config.handlers.items()}
+    # Without defaults: the previous version, which a rollback starts, does not know new settings.
+    handlers = {
+        name: handler.model_dump(mode="json", exclude_defaults=True)
+        for name, handler in config.handlers.items()
+    }
     await ledger.set_meta(_META, json.dumps(handlers))

@@ -82,6 +82,11 @@ def test_valid_noderuntime_is_accepted_with_defaults(plane: ControlPlane) -> Non
         (node_runtime(update={"maxUnavailable": "101%"}), "spec.update.maxUnavailable"),
         (node_runtime(update={"canary": {"soakSeconds": 1}}), "canary needs either selector or nodes"),
         (node_runtime(handlers=[{**RUNC, "overhead": {"cpu": "lots"}}]), "overhead.cpu"),
+        (node_runtime(runtime={"logLevel": "Loud"}), 'supported values: "Debug", "Info", "Warning", "Error"'),
+        (node_runtime(runtime={"metrics": {"address": "9464"}}), "spec.runtime.metrics.address"),
+        (node_runtime(runtime={"metrics": {"address": "127.0.0.1:99999"}}), "port of address is larger"),
+        (node_runtime(runtime={"gvisor": {"platform": "Ptrace"}}), 'supported values: "Systrap", "KVM"'),
+        (node_runtime(runtime={"gvisor": {"debug": True}}), 'unknown field "spec.runtime.gvisor.debug"'),
     ],
 )
 def test_invalid_noderuntime_is_rejected_with_a_reason(

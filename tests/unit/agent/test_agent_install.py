@@ -9,7 +9,7 @@ import pytest
 from noderuntime.agent import bundle, desired, units
 from noderuntime.agent.instance import InstanceSpec, parse
 from noderuntime.agent.layout import Layout
-from noderuntime.config import load
+from noderuntime.config import RunscConfig, load
 from noderuntime.core import durable_files as files
 from noderuntime.core.errors import InvalidArgument
 
@@ -92,6 +92,47 @@ def test_daemon_config_can_be_loaded_by_the_daemon(tmp_path: Path) -> None:
     config = load(tmp_path / "config.toml")
     assert {name: handler.type for name, handler in config.handlers.items()} == {"gv": "gvisor", "r": "runc"}
     assert str(config.handlers["gv"].path) == f"/opt/noderuntime/versions/{DIGEST}/bin/runsc"
+
+
+def test_daemons_own_settings_reach_the_daemon(tmp_path: Path) -> None:
+    runtime = {
+        "logLevel": "Debug",
+        "metrics": {"address": "[::1]:9464"},
+        "gvisor": {"platform": "KVM", "hostSockets": "Connect", "directFs": False, "coreTags": True},
+    }
+    spec = InstanceSpec.model_validate({**SPEC.model_dump(by_alias=True), "runtime": runtime})
+    (tmp_path / "config.toml").write_text(desired.daemon_config(spec, DIGEST))
+    config = load(tmp_path / "config.toml")
+    assert (config.log.level, config.metrics.address) == ("debug", "[::1]:9464")
+    chosen = RunscConfig(platform="kvm", host_uds="open", directfs=False, core_tags=True)
+    assert {name: handler.runsc for name, handler in config.handlers.items()} == {
+        "gv": chosen,
+        "r": RunscConfig(),
+    }
+    assert desired.switch_config(spec, DIGEST).revision != desired.switch_config(SPEC, DIGEST).revision
+
+
+def test_default_settings_leave_the_config_as_it_was() -> None:
+    spec = InstanceSpec.model_validate({**SPEC.model_dump(by_alias=True), "runtime": {"gvisor": {}}})
+    assert desired.daemon_config(spec, DIGEST) == desired.daemon_config(SPEC, DIGEST)
+    assert "[log]" not in desired.daemon_config(spec, DIGEST)
+
+
+def test_hostile_metrics_address_adds_no_setting(tmp_path: Path) -> None:
+    runtime = {"metrics": {"address": '1"\n[server]\nsocket = "/x'}}
+    spec = InstanceSpec.model_validate({**SPEC.model_dump(by_alias=True), "runtime": runtime})
+    (tmp_path / "config.toml").write_text(desired.daemon_config(spec, DIGEST))
+    with pytest.raises(InvalidArgument, match=r"metrics\.address: .*is not an IP address and port"):
+        load(tmp_path / "config.toml")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "field"),
+    [({"logLevel": "Loud"}, "logLevel"), ({"gvisor": {"platform": "Ptrace"}}, "gvisor.platform")],
+)
+def test_parse_refuses_settings_that_are_not_offered(runtime: dict[str, object], field: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"spec.runtime.{field}"):
+        parse({"spec": {"runtime": runtime}})
 
 
 def test_switch_config_revision_changes_with_its_input(tmp_path: Path) -> None:

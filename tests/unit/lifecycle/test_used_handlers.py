@@ -33,6 +33,11 @@ async def test_start_keeps_a_used_handler_until_its_pods_are_gone(node: Node, no
     assert await with_used(wanted, node.parts.ledger) == wanted
 
 
+async def test_remembered_handlers_contain_no_defaults(node: Node) -> None:
+    await remember(_config(node, gvisor={"type": "gvisor", "path": "/g"}), node.parts.ledger)
+    assert await node.parts.ledger.meta("handlers") == '{"gvisor": {"type": "gvisor", "path": "/g"}}'
+
+
 async def test_start_uses_the_new_path_of_a_used_handler(node: Node) -> None:
     await remember(node.parts.config, node.parts.ledger)
     await run_pod_sandbox(node.parts, pod_config(), "gvisor")

@@ -56,6 +56,14 @@ def test_instance_is_owned_by_its_node() -> None:
     assert found["spec"]["handlers"] == [{"name": "runc", "type": "Runc"}]
 
 
+def test_instance_gets_the_daemons_own_settings() -> None:
+    chosen = {"logLevel": "Debug", "gvisor": {"platform": "KVM"}}
+    found = instance(node("n1"), instance_spec("n1", "rt", spec(runtime=chosen)))
+    assert found["spec"]["runtime"]["logLevel"] == "Debug"
+    assert found["spec"]["runtime"]["gvisor"]["platform"] == "KVM"
+    assert "runtime" not in instance(node("n1"), instance_spec("n1", "rt", spec()))["spec"]
+
+
 @pytest.mark.parametrize(
     ("selector", "selected"),
     [

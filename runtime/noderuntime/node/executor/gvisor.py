@@ -58,7 +58,15 @@ class GvisorExecutor:
     traits = Traits(root_container=True, own_kernel=True, cdi_devices=False)
 
     def __init__(
-        self, name: str, host: Host, binary: Path, run_dir: Path, busybox: Path, *, systemd_cgroup: bool
+        self,
+        name: str,
+        host: Host,
+        binary: Path,
+        run_dir: Path,
+        busybox: Path,
+        *,
+        systemd_cgroup: bool,
+        chosen: Sequence[str] = (),
     ) -> None:
         self.name = name
         self._host = host
@@ -67,7 +75,7 @@ class GvisorExecutor:
         self._busybox = Path(shutil.which(busybox) or busybox)
         flags = [
             f"--root={self._root}",
-            "--platform=systrap",
+            *chosen,
             "--network=sandbox",
             "--overlay2=none",  # a writable layer in the sandbox's memory would escape stats and limits
             "--oci-seccomp",  # apply the pod's seccomp profiles, which runsc ignores by default

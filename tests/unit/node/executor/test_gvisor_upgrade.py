@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 import pytest
 
+from noderuntime.config import Config
 from noderuntime.node.executor.gvisor import GvisorExecutor
+from noderuntime.node.executor.handlers import executors
 from noderuntime.node.host.linux import LinuxHost
 
 SANDBOX, CONTAINER = "5b" * 32, "6c" * 32
@@ -91,3 +93,19 @@ async def test_sandbox_whose_runsc_is_gone_is_driven_by_the_present_one(
     (tmp_path / "one").unlink()
     await versions.new.delete(CONTAINER, SANDBOX)
     assert versions.calls()[0].startswith("two delete")
+
+
+def test_chosen_flags_are_runscs_flags(tmp_path: Path) -> None:
+    runsc = {"platform": "kvm", "host_uds": "open", "directfs": False, "core_tags": True}
+    plain, chosen = (
+        executors(
+            Config.model_validate({"handlers": {"g": {"type": "gvisor", "path": "/runsc", "runsc": table}}}),
+            Unified(),
+            systemd_cgroup=False,
+        )["g"].monitor_runtime("c", "c", is_root=True)
+        for table in ({}, runsc)
+    )
+    assert set(chosen.flags) - set(plain.flags) == {
+        "--platform=kvm", "--host-uds=open", "--directfs=false", "--enable-core-tags",
+    }  # fmt: skip
+    assert set(plain.flags) - set(chosen.flags) == {"--platform=systrap"}
