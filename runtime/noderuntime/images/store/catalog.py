@@ -1,8 +1,8 @@
 """The catalog of images, layers and snapshots, and their dependencies.
 
-Reads use memory only, so that lists never wait for a disk. A change is made in memory first, where it is
-visible to other calls and to garbage collection, and is written through to the database before the call
-returns. A change that cannot be written is rolled back.
+Reads use memory only, so that lists never wait for a disk. A change other than a new layer is made in memory
+first, where it is visible to other calls and to garbage collection, and is written through to the database
+before the call returns. A change that cannot be written is rolled back.
 
 Rows without their files are dropped at start: a layer whose directory was removed or had not been synced
 before a power cut, an image without all of its layers or without its config. Therefore files are removed
@@ -18,7 +18,7 @@ from dataclasses import astuple, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
-from noderuntime.core import log
+from noderuntime.core import log, tasks
 from noderuntime.core.database import Database, Statement
 from noderuntime.core.errors import AlreadyExists, NoderuntimeError
 from noderuntime.images.base import ImageConfig
@@ -113,32 +113,38 @@ class Catalog(Inventory):
         return self._last_number
 
     async def add_layer(self, layer: Layer) -> None:
-        """Add a layer whose files are complete but need not be synced to disk."""
+        """Add a layer whose files are complete but need not be synced to disk.
+
+        It is visible after the write only: other pulls would use it, although a failed or cancelled write
+        removes it.
+        """
+        await self._database.write((_PUT_LAYER, astuple(layer)))
         self._layers[layer.chain_id] = layer
-        try:
-            await self._database.write((_PUT_LAYER, astuple(layer)))
-        except BaseException:
-            self._layers.pop(layer.chain_id, None)
-            raise
 
     async def add_image(self, image: StoredImage, names: Iterable[Name]) -> None:
-        """Add an image, or names to an existing one. A name is moved from the image that had it."""
+        """Add an image, or names to an existing one. A name is moved from the image that had it.
+
+        A cancelled caller waits for the end of the write, which can succeed: then the image stays.
+        """
         named = {name.name: name for name in names}
         adopted = [replace(one, unfinished_at=0) for one in self.chain(image.chain_id) if one.unfinished_at]
         before = self._images.get(image.id), {name: self._names.get(name) for name in named}
         self._images[image.id] = image
         self._names |= named
         self._layers |= {layer.chain_id: layer for layer in adopted}
+        write = self._database.write(
+            (_PUT_IMAGE, (image.id, image.chain_id, image.size)),
+            *((_PUT_NAME, astuple(name)) for name in named.values()),
+            *((_PUT_LAYER, astuple(layer)) for layer in adopted),
+        )
+        writing = tasks.start(write, name="record an image")
         try:
-            await self._database.write(
-                (_PUT_IMAGE, (image.id, image.chain_id, image.size)),
-                *((_PUT_NAME, astuple(name)) for name in named.values()),
-                *((_PUT_LAYER, astuple(layer)) for layer in adopted),
-            )
-        except BaseException:
-            _put_back(self._images, {image.id: before[0]})
-            _put_back(self._names, before[1])
-            raise
+            await tasks.settle(writing)
+        finally:
+            if writing.exception() is not None:
+                _put_back(self._images, {image.id: before[0]})
+                _put_back(self._names, before[1])
+        writing.result()
 
     def take_image(self, image_id: str) -> None:
         """Drop an image and its names from memory. Its layers can be collected from then on."""

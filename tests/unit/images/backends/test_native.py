@@ -5,6 +5,7 @@ import dataclasses
 import os
 import sqlite3
 import time
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,48 @@ async def test_images_and_snapshots_survive_a_restart(site):
     site.remote.image("2", {"base": b"base"}, {"more": b""})
     await site.backend.pull(f"{NAME}:2")
     assert len(site.left()["layers"]) == 3, "a number is not used twice"
+
+
+@asynccontextmanager
+async def locked(site):
+    """Let the next write to the catalog begin but not end; yield a function that awaits its beginning."""
+    writer = site.store.catalog._database._writer
+
+    async def writes():
+        async with asyncio.timeout(5):
+            while not writer.load().oldest:
+                await asyncio.sleep(0.001)
+
+    with closing(sqlite3.connect(site.root / "images.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield writes
+        other.execute("ROLLBACK")
+
+
+async def test_image_of_a_pull_cancelled_while_it_is_recorded_stays(site):
+    await pulled(site)
+    site.remote.image("2", {"base": b"base"}, {"file": b"1"}, config={"Cmd": ["other"]})
+    async with locked(site) as writes:
+        pulling = asyncio.create_task(site.backend.pull(f"{NAME}:2"))
+        await writes()
+        pulling.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await pulling
+    before = site.backend.list_images()
+    assert len(before) == 2
+    await site.again()
+    assert site.backend.list_images() == before
+
+
+async def test_layer_is_used_by_others_after_its_write_only(site):
+    built = site.remote.image("1", {"base": b"base"})
+    async with locked(site) as writes:
+        pulling = asyncio.create_task(site.backend.pull(f"{NAME}:1"))
+        await writes()
+        assert site.store.catalog.layer(built.chain_id) is None
+    await pulling
+    assert site.store.catalog.layer(built.chain_id) is not None
 
 
 async def test_a_second_daemon_cannot_open_the_store(site):
