@@ -35,7 +35,7 @@ def test_one_apply_makes_the_noderuntime_ready(world: World, ordinary: steps.Ide
     assert instance["phase"] == "Ready"
     assert instance["kubelet"]["state"] == "Noderuntime"
     assert {entry["name"]: entry["state"] for entry in instance["handlers"]} == {
-        "runc": "Ready",
+        "noderuntime-runc": "Ready",
         "gvisor": "Ready",
     }
 

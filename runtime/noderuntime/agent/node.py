@@ -343,6 +343,7 @@ def _with_result(state: NodeState, result: Result | None) -> NodeState:
         configured_by=result.configured_by,
         upstream_socket=result.upstream_socket,
         switched_reason=result.reason,
+        shared_handlers=result.shared_handlers,
     )
 
 

@@ -51,6 +51,8 @@ class NodeState:
     configured_by: str | None = None
     upstream_socket: str | None = None
     switched_reason: str = "NotSwitched"
+    shared_handlers: tuple[str, ...] = ()
+    """Names of handlers that the node's previous runtime has too."""
     handlers: tuple[HandlerState, ...] = ()
 
     def outline(self) -> NodeState:
@@ -82,6 +84,7 @@ def _status(node: NodeState, before: dict[str, Any], now: datetime, limit: int) 
     observed = {
         "Ready": (node.phase == "Ready", node.reason, _short(node.message, limit)),
         "Switched": (node.kubelet == "Noderuntime", node.switched_reason, ""),
+        "HandlerNamesUnique": _names_unique(node),
     }
     conditions = []
     for kind, (value, reason, message) in observed.items():
@@ -105,6 +108,14 @@ def _status(node: NodeState, before: dict[str, Any], now: datetime, limit: int) 
         "conditions": conditions,
         "lastHeartbeatTime": _time(now),
     }
+
+
+def _names_unique(node: NodeState) -> tuple[bool, str, str]:
+    """Return status, reason and message of the condition that warns of names which the upstream has too."""
+    if not node.shared_handlers:
+        return True, "NamesUnique", ""
+    names = ", ".join(node.shared_handlers)
+    return False, "UpstreamHasHandler", f"the node's previous runtime has handlers of the same name: {names}"
 
 
 def _handler(handler: HandlerState, limit: int) -> dict[str, Any]:

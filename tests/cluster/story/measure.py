@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from harness.node import Node
 from noderuntime.cri.v1 import api_pb2 as pb
 from noderuntime.cri.v1.api_pb2_grpc import RuntimeServiceStub
-from story import cri
+from story import cri, steps
 from story.manifests import IMAGE
 
 ROUNDS = 10
@@ -45,7 +45,11 @@ def _without_kubelet(node: Node) -> Iterator[None]:
 
 def _pod_starts(theirs: RuntimeServiceStub, ours: RuntimeServiceStub) -> dict[str, float]:
     """Measure pod starts in turns, so that the machine's load affects both sides alike."""
-    sides = {"containerd+runc": (theirs, ""), "ours+runc": (ours, "runc"), "ours+gvisor": (ours, "gvisor")}
+    sides = {
+        "containerd+runc": (theirs, ""),
+        "ours+runc": (ours, steps.RUNC),
+        "ours+gvisor": (ours, "gvisor"),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(ROUNDS):
         for name, (runtime, handler) in sides.items():
@@ -57,7 +61,7 @@ def _pod_starts(theirs: RuntimeServiceStub, ours: RuntimeServiceStub) -> dict[st
 
 def _memory(node: Node, ours: RuntimeServiceStub) -> dict[str, float]:
     before = _helpers_kib(node)
-    pods = [cri.start_pod(ours, IMAGE, "runc") for _ in range(PODS_FOR_MEMORY)]
+    pods = [cri.start_pod(ours, IMAGE, steps.RUNC) for _ in range(PODS_FOR_MEMORY)]
     try:
         daemon = int(node.systemctl("show", "-P", "MainPID", "noderuntime.service"))
         agents = node.exec("sh", "-c", "pgrep -f '[n]oderuntime agent' || true").split()

@@ -23,6 +23,9 @@ RELEASE = "noderuntime"
 EXAMPLE = REPO / "examples" / "noderuntime.yaml"
 AGENTS = "app.kubernetes.io/component=agent"
 HANDLERS = ("runc", "gvisor")
+"""RuntimeClasses of the example."""
+RUNC = "noderuntime-runc"
+"""The handler of the example's class runc."""
 ORDINARY = "ordinary"
 
 

@@ -236,5 +236,6 @@ def test_examples_pass_the_api_servers_validation(plane: ControlPlane) -> None:
     assert "created (server dry run)" in plane.kubectl("create", "--dry-run=server", "-f", example)
     spec = yaml.safe_load((ROOT / "examples/noderuntime.yaml").read_text())["spec"]
     for handler in spec["handlers"]:
-        pod = yaml.safe_load((ROOT / f"examples/pod-{handler['name']}.yaml").read_text())
-        assert pod["spec"]["runtimeClassName"] == handler["name"]
+        name = handler.get("runtimeClassName", handler["name"])
+        pod = yaml.safe_load((ROOT / f"examples/pod-{name}.yaml").read_text())
+        assert pod["spec"]["runtimeClassName"] == name

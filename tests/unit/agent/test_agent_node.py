@@ -70,6 +70,12 @@ async def test_reconcile_installs_switches_and_probes(node: FakeNode, agent: Nod
     assert node.kubelet_is_switched
 
 
+async def test_state_names_the_handlers_that_the_upstream_has(node: FakeNode, agent: Node) -> None:
+    node.host.containerd.handlers = ("runc",)
+    state, _ = await reconcile(agent)
+    assert (state.phase, state.shared_handlers) == ("Ready", ("runc",))
+
+
 async def test_reconcile_of_the_desired_state_changes_nothing(node: FakeNode, agent: Node) -> None:
     await reconcile(agent)
     calls = len(node.host.calls)

@@ -36,6 +36,14 @@ def test_status_size_is_limited() -> None:
     assert [handler["name"] for handler in found["handlers"]] == [handler.name for handler in handlers]
 
 
+def test_handler_names_of_the_upstream_are_a_condition() -> None:
+    first = conditions(status(READY, {}, NOW))["HandlerNamesUnique"]
+    assert (first["status"], first["reason"]) == ("True", "NamesUnique")
+    shared = conditions(status(replace(READY, shared_handlers=("kata", "runc")), {}, NOW))
+    assert (shared["HandlerNamesUnique"]["status"], shared["Ready"]["status"]) == ("False", "True")
+    assert shared["HandlerNamesUnique"]["message"].endswith("handlers of the same name: kata, runc")
+
+
 def test_condition_messages_are_one_line() -> None:
     found = status(replace(READY, phase="Failed", message="a\n  b\tc"), {}, NOW)
     assert conditions(found)["Ready"]["message"] == "a b c"

@@ -290,6 +290,22 @@ async def test_revert_without_a_daemon_counts_the_monitors(with_pods: FakeNode) 
     assert not with_pods.kubelet_is_switched
 
 
+async def test_handlers_that_the_upstream_has_too_are_in_the_result(node: FakeNode) -> None:
+    await node.boot("FlagsFile")
+    node.install()
+    node.host.containerd.handlers = ("", "kata", "runc")
+    result = await apply(node.context)
+    assert result
+    assert result.shared_handlers == ("runc",)
+    node.host.daemon.add("web")
+    node.install(MANUAL)
+    with pytest.raises(PodsStillRunning):
+        await apply(node.context)
+    kept = records.load_result(node.layout.result)
+    assert kept
+    assert (kept.outcome, kept.shared_handlers) == ("Failed", ("runc",))
+
+
 async def test_handlers_of_an_older_containerd_are_in_its_config(with_pods: FakeNode) -> None:
     runtime = with_pods.host.containerd
     runtime.handlers, runtime.config = (), '{"containerd": {"runtimes": {"runc": {}, "kata": {}}}}'

@@ -28,6 +28,7 @@ class Verification:
     """The result of verifying the daemon through its socket."""
 
     version: str
+    handlers: tuple[str, ...]
     broken: tuple[probe.Finding, ...]
 
 
@@ -86,7 +87,7 @@ async def verify(context: Context) -> Verification:
     if broken and len(broken) == len(findings):
         messages = "; ".join(f"{finding.handler}: {finding.message}" for finding in broken)
         raise FailedPrecondition(f"no handler works: {messages}")
-    return Verification(version, broken)
+    return Verification(version, tuple(finding.handler for finding in findings), broken)
 
 
 async def running(context: Context) -> frozenset[str]:

@@ -64,6 +64,8 @@ class Result(BaseModel):
     finished: datetime
     failures: int = 0
     """Consecutive failures of this revision."""
+    shared_handlers: tuple[str, ...] = ()
+    """Names of our handlers that the upstream has too."""
 
 
 def now() -> datetime:

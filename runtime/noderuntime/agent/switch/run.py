@@ -70,12 +70,14 @@ async def _install(context: Context, config: desired.SwitchConfig) -> tuple[Resu
     journal = records.load_journal(context.layout.journal)
     observed = await facts.observe(context.layout, context.systemd)
     upstream = _upstream(context, config, observed, journal)
-    await previous.check(previous.socket_of(context.layout, upstream))
+    socket = previous.socket_of(context.layout, upstream)
+    await previous.check(socket)
     changed = daemon.write_upstream(context, Path(upstream.removeprefix("unix://")))
     failure = await upgrade.bring(context, config.retry)
     await daemon.ensure_running(context, changed=changed)
     verification = await daemon.verify(context)
     upgrade.record(context)
+    shared = {"shared_handlers": await previous.shared_handlers(socket, verification.handlers)}
     if config.mode == "Manual":
         if journal:
             await pods.refuse_while_running(context)
@@ -83,9 +85,9 @@ async def _install(context: Context, config: desired.SwitchConfig) -> tuple[Resu
         by_hand = not journal and observed.endpoint == layout.ENDPOINT
         result = _result(config, "Manual", verification, None, upstream)
         kubelet = {"kubelet": "Noderuntime"} if by_hand else {}
-        return result.model_copy(update=kubelet), failure
+        return result.model_copy(update=kubelet | shared), failure
     journal = await _switch(context, config, observed, journal, upstream)
-    return _result(config, "Switched", verification, journal, upstream), failure
+    return _result(config, "Switched", verification, journal, upstream).model_copy(update=shared), failure
 
 
 async def _switch(
@@ -170,6 +172,7 @@ def record_failure(context: Context, revision: str, reason: str, message: str) -
         configured_by=journal.configured_by if journal else None,
         upstream_socket=journal.upstream.removeprefix("unix://") if journal else None,
         failures=previous.failures + 1 if previous and previous.revision == revision else 1,
+        shared_handlers=previous.shared_handlers if previous else (),
     )  # fmt: skip
     try:
         records.save(context.layout.result, result)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from noderuntime.agent.layout import Layout
-from noderuntime.core.errors import FailedPrecondition
+from noderuntime.core import log
+from noderuntime.core.errors import FailedPrecondition, NoderuntimeError
 from noderuntime.cri.v1 import api_pb2 as cri
 from noderuntime.criclient import CriClient
+
+_log = log.get(__name__)
 
 _SCHEME = "unix://"
 
@@ -28,6 +32,15 @@ async def check(socket: Path) -> None:
             f"{socket} is {name or 'a runtime without a name'}: mode Delegate requires containerd, whose"
             " image store it uses; set kubelet.mode Manual"
         )
+
+
+async def shared_handlers(socket: Path, ours: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of our handlers that the upstream has too. Empty if it does not report its own."""
+    try:
+        return tuple(sorted(await handlers(socket) & set(ours)))
+    except NoderuntimeError as error:
+        _log.warning("the upstream did not report its handlers", error=error)
+        return ()
 
 
 async def handlers(socket: Path) -> frozenset[str]:
