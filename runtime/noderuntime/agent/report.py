@@ -132,8 +132,9 @@ def _handler(handler: HandlerState, limit: int) -> dict[str, Any]:
 
 
 def _short(message: str, limit: int) -> str:
-    line = " ".join(message.split())
-    return line if len(line) <= limit else line[: max(limit - 1, 0)] + "…"
+    """Return the message as one line. A long one keeps its end: the cause and the next attempt."""
+    line, kept = " ".join(message.split()), limit // 2
+    return line if len(line) <= limit else f"{line[: limit - kept]}…{line[len(line) - kept :]}"
 
 
 def _time(moment: datetime) -> str:

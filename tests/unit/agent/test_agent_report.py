@@ -44,6 +44,15 @@ def test_handler_names_of_the_upstream_are_a_condition() -> None:
     assert shared["HandlerNamesUnique"]["message"].endswith("handlers of the same name: kata, runc")
 
 
+def test_long_message_keeps_the_next_attempt() -> None:
+    words = f"version {'e' * 16} was rolled back: {'x ' * 400}the ledger is upside down"
+    failed = replace(READY, phase="Degraded", message=f"{words}; tried again at 03:05:05 UTC")
+    message = conditions(status(failed, {}, NOW))["Ready"]["message"]
+    assert len(message) < 520
+    assert message.startswith(f"version {'e' * 16} was rolled back: x x")
+    assert message.endswith("the ledger is upside down; tried again at 03:05:05 UTC")
+
+
 def test_condition_messages_are_one_line() -> None:
     found = status(replace(READY, phase="Failed", message="a\n  b\tc"), {}, NOW)
     assert conditions(found)["Ready"]["message"] == "a b c"
