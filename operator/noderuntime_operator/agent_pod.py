@@ -125,7 +125,10 @@ def _container(agent: AgentSettings) -> dict[str, Any]:
         "image": agent.image,
         "imagePullPolicy": agent.image_pull_policy,
         "command": ["/opt/noderuntime/bundle/bin/noderuntime", "agent"],
-        "env": [{"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
+        "env": [
+            {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+            {"name": "NODERUNTIME_IMAGE", "value": agent.image},
+        ],
         "ports": [{"name": "health", "containerPort": PORT, "protocol": "TCP"}],
         "readinessProbe": _probe("/readyz", period=5, failures=3),
         "livenessProbe": _probe("/healthz", period=20, failures=6),

@@ -38,6 +38,12 @@ SKIP_LABEL = f"{GROUP}/skip"
 ORPHANED_LABEL = f"{GROUP}/orphaned"
 """On a node that was unreachable until its NodeRuntime was deleted: noderuntime is still installed there."""
 
+REVISION_LABEL = f"{GROUP}/revision"
+"""On a ControllerRevision of the operator: the digest of the revision. Those of DaemonSets do not have it."""
+
+SERVICE_ACCOUNT_LABEL = f"{GROUP}/service-account"
+"""On an agent's pod: the uid of its ServiceAccount. The token of an account that was created again is new."""
+
 RETRY_ANNOTATION = f"{GROUP}/retry"
 """On a NodeRuntime or an instance: a change of its value makes a failed version be tried again."""
 
@@ -69,7 +75,7 @@ ObjectName = Annotated[str, Field(pattern=_DNS_SUBDOMAIN, max_length=253)]
 ShortText = Annotated[str, Field(max_length=256)]
 Message = Annotated[str, Field(max_length=1024)]
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-RevisionName = Annotated[str, Field(max_length=63)]
+RevisionName = Annotated[str, Field(max_length=80)]
 LabelKey = Annotated[str, Field(max_length=317)]
 LabelValue = Annotated[str, Field(max_length=63)]
 Quantity = Annotated[
@@ -400,6 +406,15 @@ class FailingNode(Model):
     name: ObjectName
     reason: ShortText
     message: Message
+
+
+class Revision(Model):
+    """What a rollout gives to the nodes. A ControllerRevision stores it."""
+
+    image: Annotated[str, Field(description="The agents' image.")] = ""
+    kubelet: KubeletSpec
+    handlers: list[Handler]
+    runtime: RuntimeSettings | None = None
 
 
 class OutsideNode(Model):

@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from noderuntime_operator.api import API_VERSION, FINALIZER, OWNER_LABEL, InstanceSpec, NodeRuntimeStatus
+from noderuntime_operator.api import (
+    API_VERSION,
+    BEFORE_ANNOTATION,
+    FINALIZER,
+    OWNER_LABEL,
+    RESTORED_ANNOTATION,
+    RETRY_ANNOTATION,
+    TAKEN_ANNOTATION,
+    InstanceSpec,
+    NodeRuntimeStatus,
+)
 from noderuntime_operator.cluster_state import (
     ClusterState,
     DaemonSetView,
@@ -17,10 +27,17 @@ from noderuntime_operator.cluster_state import (
     RuntimeClassView,
     RuntimeView,
 )
-from noderuntime_operator.desired import daemon_set, daemon_set_name, instance, runtime_class
+from noderuntime_operator.desired import (
+    controller_revision,
+    daemon_set,
+    daemon_set_name,
+    instance,
+    runtime_class,
+)
 from noderuntime_operator.kube import Json, Kube, KubeError
 from noderuntime_operator.rollout import Plan
 from noderuntime_operator.settings import AgentSettings
+from noderuntime_operator.texts import timestamp
 from noderuntime_operator.writes import Write, Writer
 
 
@@ -62,8 +79,9 @@ class Applier:
                 f"labels of RuntimeClass {name}": self._label("RuntimeClass", name, labels)
                 for name, labels in plan.class_labels.items()
             },
-            self._shared(runtime, cluster) if plan.serve else {},
-            self._instances(cluster, plan, written),
+            self._revision(runtime, plan),
+            self._shared(runtime, cluster, plan) if plan.serve else {},
+            self._instances(runtime, cluster, plan, written),
             {
                 f"labels of Node {name}": self._label("Node", name, labels, cluster)
                 for name, labels in plan.labels.items()
@@ -73,14 +91,21 @@ class Applier:
             await self.writer.send(writes)
         return written
 
-    def _shared(self, runtime: RuntimeView, cluster: ClusterState) -> dict[str, Write]:
+    def _revision(self, runtime: RuntimeView, plan: Plan) -> dict[str, Write]:
+        """Return the write that stores the revision, before a node gets it."""
+        if plan.store is None:
+            return {}
+        manifest = controller_revision(runtime.name, plan.store, self._agent.namespace)
+        return {f"ControllerRevision {plan.store.name}": partial(self._create_if_absent, manifest)}
+
+    def _shared(self, runtime: RuntimeView, cluster: ClusterState, plan: Plan) -> dict[str, Write]:
         """Return the writes of the DaemonSet and the RuntimeClasses.
 
         A RuntimeClass that this NodeRuntime does not own is not changed. Neither is one with another
         handler, because that field is immutable: it is deleted when no pod uses it, then created again.
         """
         writes: dict[str, Write] = {}
-        for handler in runtime.spec.handlers:
+        for handler in plan.handlers:
             known = cluster.runtime_classes.get(handler.runtime_class)
             manifest = runtime_class(runtime.name, handler)
             name = f"RuntimeClass {handler.runtime_class}"
@@ -91,7 +116,8 @@ class Applier:
                 writes |= self._difference(name, manifest, known.resource_version)
         agents = cluster.daemon_sets.get(daemon_set_name(runtime.name))
         version = f"{agents.uid}/{agents.generation}" if agents else ""
-        manifest = daemon_set(runtime.name, runtime.spec, self._agent)
+        agent = self._agent.model_copy(update={"image": plan.target.revision.image or self._agent.image})
+        manifest = daemon_set(runtime.name, agent, cluster.service_account)
         return writes | self._difference(f"DaemonSet {manifest['metadata']['name']}", manifest, version)
 
     def _difference(self, name: str, manifest: Json, version: str) -> dict[str, Write]:
@@ -114,20 +140,38 @@ class Applier:
             if error.status != 409:
                 raise
 
-    def _instances(self, cluster: ClusterState, plan: Plan, written: dict[str, int]) -> dict[str, Write]:
+    def _instances(
+        self, runtime: RuntimeView, cluster: ClusterState, plan: Plan, written: dict[str, int]
+    ) -> dict[str, Write]:
         """Return the writes of instances, which note the generations in written."""
+        common = {TAKEN_ANNOTATION: timestamp(cluster.now)}
+        common |= {RETRY_ANNOTATION: runtime.retry} if runtime.retry else {}
+        before = {BEFORE_ANNOTATION: "true"}
         return {
-            f"NodeRuntimeInstance {name}": partial(self._apply_instance, cluster, name, spec, written)
+            f"NodeRuntimeInstance {name}": partial(
+                self._apply_instance,
+                cluster,
+                spec,
+                common | before if name in plan.failed_before else common,
+                written,
+            )
             for name, spec in {**plan.create, **plan.update}.items()
         }
 
     async def _apply_instance(
-        self, cluster: ClusterState, name: str, spec: InstanceSpec, written: dict[str, int]
+        self,
+        cluster: ClusterState,
+        spec: InstanceSpec,
+        annotations: dict[str, str],
+        written: dict[str, int],
     ) -> None:
         """Create or update an instance. The API server refuses a second owner if the cache is out of date."""
+        name = spec.node_name
         known, node = cluster.instances.get(name), cluster.nodes[name]
         restored = known.restored if known else node.claimed_by == spec.runtime_name
-        answer = await self._kube.apply(instance(node, spec, restored=restored))
+        if restored:
+            annotations = {**annotations, RESTORED_ANNOTATION: "true"}
+        answer = await self._kube.apply(instance(node, spec, annotations))
         written[name] = int(answer["metadata"]["generation"])
 
     def _label(
@@ -152,6 +196,22 @@ class Applier:
         writes: dict[str, Write] = {
             f"deletion of {kind} {view.name}": partial(self._kube.delete, kind, view.name, _observed(view))
             for kind, view in doomed
+        }
+        writes |= {
+            f"deletion of Pod {pod.name}": partial(self._kube.delete, "AgentPod", pod.name, {"uid": pod.uid})
+            for pod in plan.replace
+        }
+        writes |= {
+            f"deletion of Pod {pod.name}": partial(
+                self._kube.delete, "AgentPod", pod.name, {"uid": pod.uid}, grace=0
+            )
+            for pod in plan.abandon
+        }
+        writes |= {
+            f"deletion of ControllerRevision {name}": partial(
+                self._kube.delete, "ControllerRevision", name, {}
+            )
+            for name in plan.forget
         }
         agents = cluster.daemon_sets.get(daemon_set_name(runtime.name))
         if plan.delete_daemon_set and agents:

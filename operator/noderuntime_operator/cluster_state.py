@@ -7,25 +7,40 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from sys import intern
+from typing import Literal
 
 from noderuntime_operator.api import (
     HANDLER_LABEL_PREFIX,
     OWNER_LABEL,
+    SKIP_LABEL,
     InstanceSpec,
     InstanceStatus,
     LabelSelector,
     NodeRuntimeSpec,
     NodeRuntimeStatus,
+    Revision,
     SelectorRequirement,
 )
 
-SETTLED = frozenset({"Ready", "Degraded"})
-"""Phases in which an agent has finished: a broken handler does not block the rollout to other nodes."""
+FAILED = frozenset({"Failed", "Degraded"})
+"""Phases in which a node has failed, at least with one handler."""
+
+KNOWN = FAILED | {"Ready"}
+"""Phases in which an agent has finished, and its report is about the node's present state."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Outside = Literal["NotReady", "Cordoned", "Skipped"]
 
 
-KNOWN = SETTLED | {"Failed"}
-"""Phases in which an agent's report is about the node's present state."""
+_OF_THE_NODE = {"node_name", "runtime_name", "state", "upstream_socket"}
+
+
+def template_of(spec: InstanceSpec) -> str:
+    """Return what a spec gives to its node, in a form that can be compared fast."""
+    return intern(spec.model_dump_json(exclude=_OF_THE_NODE))
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,20 @@ class RuntimeView:
     finalizers: tuple[str, ...]
     spec: NodeRuntimeSpec
     status: NodeRuntimeStatus
+    retry: str = ""
+    """The value of the annotation noderuntime.dev/retry."""
+    rollback_to: str = ""
+    """The revision that the annotation noderuntime.dev/rollback-to names."""
+
+
+@dataclass(frozen=True)
+class RevisionView:
+    """A revision of a NodeRuntime, which a ControllerRevision stores."""
+
+    name: str
+    revision: Revision
+    number: int = 0
+    """Its place in the history; 0 if it is not stored yet."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +81,28 @@ class NodeView:
     ready: bool
     since: datetime | None = None
     resource_version: str = field(default="", compare=False)
+    unschedulable: bool = False
+    handler_labels: frozenset[str] = field(init=False, compare=False)
+    """The handlers that the node's labels offer to the scheduler."""
+
+    def __post_init__(self) -> None:
+        prefix = HANDLER_LABEL_PREFIX
+        handlers = frozenset(key.removeprefix(prefix) for key in self.labels if key.startswith(prefix))
+        object.__setattr__(self, "handler_labels", handlers)
+
+    @property
+    def outside(self) -> Outside | None:
+        """Return why a rollout leaves the node out, or None."""
+        if not self.ready:
+            return "NotReady"
+        if SKIP_LABEL in self.labels:
+            return "Skipped"
+        return "Cordoned" if self.unschedulable else None
 
     @property
     def claimed_by(self) -> str | None:
         """The NodeRuntime named by the node's label, or None."""
         return self.labels.get(OWNER_LABEL)
-
-    @property
-    def handler_labels(self) -> frozenset[str]:
-        """The handlers that the node's labels offer to the scheduler."""
-        return frozenset(
-            key.removeprefix(HANDLER_LABEL_PREFIX)
-            for key in self.labels
-            if key.startswith(HANDLER_LABEL_PREFIX)
-        )
 
 
 @dataclass(frozen=True)
@@ -83,6 +120,17 @@ class InstanceView:
     resource_version: str = field(default="", compare=False)
     heartbeat: datetime | None = field(default=None, compare=False)
     """The agent's last sign of life. It comes every few minutes, so no reconciliation follows from it."""
+    taken: datetime | None = None
+    """When the operator last changed the spec."""
+    failed_before: bool = False
+    """Whether the node had failed before that."""
+    retry: str = ""
+    """The value of the annotation noderuntime.dev/retry."""
+    template: str = field(init=False, compare=False)
+    """What the spec gives to the node; equal for all nodes that are given the same."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "template", template_of(self.spec))
 
     @property
     def lost(self) -> bool:
@@ -96,8 +144,8 @@ class InstanceView:
 
     @property
     def moving(self) -> bool:
-        """Whether the node is changing or has failed to: it counts against maxUnavailable."""
-        done = {"Removed"} if self.spec.state == "Removed" else SETTLED
+        """Whether the node is changing."""
+        done = {"Removed"} if self.spec.state == "Removed" else KNOWN
         return not self.observed or self.status.phase not in done
 
     @property
@@ -108,6 +156,18 @@ class InstanceView:
         """
         kubelet = self.status.kubelet
         return self.status.phase in KNOWN and kubelet is not None and kubelet.state == "Upstream"
+
+    @property
+    def failure(self) -> tuple[str, str]:
+        """The reason and message that the agent reports: of its broken handlers, else of its node."""
+        broken = [h for h in self.status.handlers or () if h.state == "Broken"]
+        if self.status.phase == "Degraded" and broken:
+            message = "; ".join(f"handler {h.name}: {h.message or h.reason or 'broken'}" for h in broken)
+            return broken[0].reason or "HandlerBroken", message
+        for condition in self.status.conditions or ():
+            if condition.type == "Ready" and condition.status != "True":
+                return condition.reason, condition.message
+        return str(self.status.phase), f"the agent reports phase {self.status.phase}"
 
     @property
     def removed(self) -> bool:
@@ -149,6 +209,8 @@ class DaemonSetView:
     owner: str
     unavailable: int = 0
     """Nodes on which the agent's pod should run and is not Ready."""
+    outdated: int = 0
+    """Nodes whose agent's pod was made from an older template."""
     uid: str = ""
     generation: int = 0
     resource_version: str = field(default="", compare=False)
@@ -163,6 +225,18 @@ class ImagePullView:
     image: str
     reason: str
     message: str
+
+
+@dataclass(frozen=True)
+class AgentPodView:
+    """An agent's pod on a node whose agent must perhaps be replaced."""
+
+    name: str
+    uid: str
+    node: str
+    image: str
+    service_account: str = ""
+    """The uid of the ServiceAccount that the pod's token belongs to."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +268,15 @@ class ClusterState:
     """The failed pulls; observed only while a DaemonSet of agents has unavailable pods."""
     searched: frozenset[str] = frozenset()
     """The nodes whose pods were listed."""
+    now: datetime = EPOCH
+    agent_image: str = ""
+    """The image that the operator's settings require of the agents."""
+    service_account: str = ""
+    """The uid of the agents' ServiceAccount."""
+    revisions: Mapping[str, RevisionView] = field(default_factory=dict)
+    """The stored revisions of the NodeRuntime that is reconciled."""
+    agent_pods: tuple[AgentPodView, ...] = ()
+    """The agents' pods on the nodes that rollout.agents_to_search returns, and those of a lost account."""
 
     def image_pulls_of(self, runtime: str) -> tuple[ImagePullView, ...]:
         """Return the failed pulls of a NodeRuntime's agents."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from noderuntime_operator.agent_pod import agent_pod
@@ -10,14 +12,16 @@ from noderuntime_operator.api import (
     API_VERSION,
     HANDLER_LABEL_PREFIX,
     OWNER_LABEL,
-    RESTORED_ANNOTATION,
+    REVISION_LABEL,
+    SERVICE_ACCOUNT_LABEL,
     Handler,
     InstanceHandler,
     InstanceKubelet,
     InstanceSpec,
     NodeRuntimeSpec,
+    Revision,
 )
-from noderuntime_operator.cluster_state import NodeView
+from noderuntime_operator.cluster_state import NodeView, RevisionView
 from noderuntime_operator.settings import AgentSettings
 
 Manifest = dict[str, Any]
@@ -48,8 +52,40 @@ def runtime_class(runtime: str, handler: Handler) -> Manifest:
     return {**manifest, "overhead": {"podFixed": fixed}} if fixed else manifest
 
 
-def daemon_set(runtime: str, spec: NodeRuntimeSpec, agent: AgentSettings) -> Manifest:
-    """Return the DaemonSet of the agents, which selects the nodes that this NodeRuntime claimed."""
+def revision_of(spec: NodeRuntimeSpec, image: str = "") -> Revision:
+    """Return the revision that a spec and an image of the agents make."""
+    return Revision(image=image, kubelet=spec.kubelet, handlers=spec.handlers, runtime=spec.runtime)
+
+
+def revision_name(runtime: str, revision: Revision) -> str:
+    """Return the name of a revision and of its ControllerRevision, which follows from its content."""
+    content = json.dumps(revision.dump(), sort_keys=True)
+    return f"{runtime}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
+
+
+def controller_revision(runtime: str, view: RevisionView, namespace: str) -> Manifest:
+    """Return the ControllerRevision that stores a revision.
+
+    The label app.kubernetes.io/component is not set: the DaemonSet controller would adopt the object.
+    """
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": {
+            "name": view.name,
+            "namespace": namespace,
+            "labels": {**owned(runtime), REVISION_LABEL: view.name.rpartition("-")[2]},
+        },
+        "revision": view.number,
+        "data": view.revision.dump(),
+    }
+
+
+def daemon_set(runtime: str, agent: AgentSettings, service_account: str = "") -> Manifest:
+    """Return the DaemonSet of the agents, which selects the nodes that this NodeRuntime claimed.
+
+    The operator replaces the pods itself. service_account is the uid of their ServiceAccount.
+    """
     found_by = {OWNER_LABEL: runtime, "app.kubernetes.io/component": "agent"}
     labels = {**owned(runtime), **found_by, "app.kubernetes.io/name": "noderuntime"}
     return {
@@ -58,11 +94,10 @@ def daemon_set(runtime: str, spec: NodeRuntimeSpec, agent: AgentSettings) -> Man
         "metadata": {"name": daemon_set_name(runtime), "namespace": agent.namespace, "labels": labels},
         "spec": {
             "selector": {"matchLabels": found_by},
-            "updateStrategy": {
-                "type": "RollingUpdate",
-                "rollingUpdate": {"maxUnavailable": spec.update.max_unavailable, "maxSurge": 0},
-            },
-            "template": agent_pod(labels, {OWNER_LABEL: runtime}, agent),
+            "updateStrategy": {"type": "OnDelete"},
+            "template": agent_pod(
+                {**labels, SERVICE_ACCOUNT_LABEL: service_account}, {OWNER_LABEL: runtime}, agent
+            ),
         },
     }
 
@@ -75,39 +110,38 @@ def daemon_set_name(runtime: str) -> str:
 def instance_spec(
     node: str,
     runtime: str,
-    spec: NodeRuntimeSpec,
+    revision: Revision,
     retained: Iterable[InstanceHandler] = (),
 ) -> InstanceSpec:
     """Return the desired state of one node.
 
-    Retained handlers are no longer in the NodeRuntime's spec, but pods still use them.
+    Retained handlers are no longer in the revision, but pods still use them.
     """
+    kubelet = revision.kubelet
     handlers = {
-        handler.name: InstanceHandler(name=handler.name, type=handler.type) for handler in spec.handlers
+        handler.name: InstanceHandler(name=handler.name, type=handler.type) for handler in revision.handlers
     }
     for handler in retained:
         handlers.setdefault(handler.name, handler)
     return InstanceSpec(
         node_name=node,
         runtime_name=runtime,
-        kubelet=InstanceKubelet(
-            mode=spec.kubelet.mode, switch_timeout_seconds=spec.kubelet.switch_timeout_seconds
-        ),
+        image=revision.image or None,
+        kubelet=InstanceKubelet(mode=kubelet.mode, switch_timeout_seconds=kubelet.switch_timeout_seconds),
         handlers=list(handlers.values()),
-        runtime=spec.runtime,
+        runtime=revision.runtime,
     )
 
 
-def instance(node: NodeView, spec: InstanceSpec, *, restored: bool = False) -> Manifest:
+def instance(node: NodeView, spec: InstanceSpec, annotations: Mapping[str, str] | None = None) -> Manifest:
     """Return the NodeRuntimeInstance of a node; Kubernetes deletes it with its Node."""
-    annotations = {"annotations": {RESTORED_ANNOTATION: "true"}} if restored else {}
     return {
         "apiVersion": API_VERSION,
         "kind": "NodeRuntimeInstance",
         "metadata": {
             "name": node.name,
             "labels": owned(spec.runtime_name),
-            **annotations,
+            "annotations": dict(annotations or {}),
             "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node.name, "uid": node.uid}],
         },
         "spec": spec.dump(),

@@ -35,6 +35,8 @@ _COLLECTIONS = {
     "AgentPod": "/api/v1/namespaces/{namespace}/pods",
     "Event": "/api/v1/namespaces/default/events",
     "RuntimeClass": "/apis/node.k8s.io/v1/runtimeclasses",
+    "ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts",
+    "ControllerRevision": "/apis/apps/v1/namespaces/{namespace}/controllerrevisions",
     "DaemonSet": "/apis/apps/v1/namespaces/{namespace}/daemonsets",
     "NodeRuntime": f"/apis/{API_VERSION}/noderuntimes",
     "NodeRuntimeInstance": f"/apis/{API_VERSION}/noderuntimeinstances",
@@ -188,10 +190,19 @@ class Kube:
         return await self._write("PATCH", path, patch, _MANAGED, _MERGE)
 
     async def delete(
-        self, kind: str, name: str, preconditions: Mapping[str, str], propagation: str = "Background"
+        self,
+        kind: str,
+        name: str,
+        preconditions: Mapping[str, str],
+        propagation: str = "Background",
+        grace: int | None = None,
     ) -> None:
-        """Delete an object, if it exists. Raises KubeError 409 if its uid or resourceVersion differs."""
-        options = {"propagationPolicy": propagation, "preconditions": dict(preconditions)}
+        """Delete an object, if it exists. Raises KubeError 409 if its uid or resourceVersion differs.
+
+        grace is a pod's time to end, in seconds; with 0 no kubelet must confirm its end.
+        """
+        options: Json = {"propagationPolicy": propagation, "preconditions": dict(preconditions)}
+        options |= {} if grace is None else {"gracePeriodSeconds": grace}
         try:
             await self._write("DELETE", self._path(kind, name), options)
         except KubeError as error:

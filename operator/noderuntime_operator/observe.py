@@ -7,39 +7,52 @@ equal, so they share their parts. Pods are too many to cache; they are listed on
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from sys import intern
 from typing import Any, TypeVar, cast
 
+from pydantic import ValidationError
+
 from noderuntime_operator.api import (
+    BEFORE_ANNOTATION,
     OWNER_LABEL,
     REMOVING_LABEL,
     RESTORED_ANNOTATION,
+    RETRY_ANNOTATION,
+    REVISION_LABEL,
+    ROLLBACK_ANNOTATION,
+    SERVICE_ACCOUNT_LABEL,
+    TAKEN_ANNOTATION,
     Condition,
     InstanceSpec,
     InstanceStatus,
     Model,
     NodeRuntimeSpec,
     NodeRuntimeStatus,
+    Revision,
 )
 from noderuntime_operator.cluster_state import (
+    AgentPodView,
     ClusterState,
     DaemonSetView,
     ImagePullView,
     InstanceView,
     NodeView,
     PodView,
+    RevisionView,
     RuntimeClassView,
     RuntimeView,
 )
 from noderuntime_operator.desired import daemon_set_name
 from noderuntime_operator.informer import Informer
 from noderuntime_operator.kube import Kube
-from noderuntime_operator.rollout import nodes_to_search
+from noderuntime_operator.rollout import agents_to_search, nodes_to_search
+from noderuntime_operator.settings import AgentSettings
 
 Body = Mapping[str, Any]
 View = TypeVar("View")
@@ -48,7 +61,10 @@ Index = Mapping[str, Collection[View]]
 """A kopf index by name, with one view per name."""
 
 ONE_BY_ONE = 20
-"""For at most this many nodes the pods are listed node by node; for more, all pods are listed at once."""
+"""For at most this many nodes the pods are listed node by node; for more, all pods are listed at once.
+
+The agents' pods are always listed node by node, this many at a time.
+"""
 
 _PULL_FAILURES = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
@@ -81,13 +97,19 @@ class Caches:
         return all(informer.synced.is_set() for informer in self.informers)
 
 
-async def observe(kube: Kube, caches: Caches, runtime: RuntimeView) -> ClusterState:
+async def observe(kube: Kube, caches: Caches, runtime: RuntimeView, agent: AgentSettings) -> ClusterState:
     """Return the state of the cluster, with the pods that matter to one NodeRuntime."""
+    account = await kube.get("ServiceAccount", agent.service_account)
+    stored = kube.list("ControllerRevision", label_selector=f"{OWNER_LABEL}={runtime.name},{REVISION_LABEL}")
     cluster = ClusterState(
         nodes=dict(caches.nodes.views),
         instances=dict(caches.instances.views),
         runtime_classes=dict(caches.runtime_classes.views),
         daemon_sets=dict(caches.daemon_sets.views),
+        now=datetime.now(UTC),
+        agent_image=agent.image,
+        service_account=account["metadata"]["uid"] if account else "",
+        revisions={view.name: view async for body in stored if (view := revision_view(body))},
     )
     nodes = nodes_to_search(runtime, cluster)
     pods = await _pods_on(kube, nodes)
@@ -96,7 +118,31 @@ async def observe(kube: Kube, caches: Caches, runtime: RuntimeView) -> ClusterSt
         found_by = f"{OWNER_LABEL}={runtime.name}"
         bodies = kube.list("AgentPod", "status.phase=Pending", found_by)
         pulls = [pull async for body in bodies if (pull := image_pull_view(body))]
-    return replace(cluster, pods=tuple(pods), image_pulls=tuple(pulls), searched=nodes)
+    agents = await _agents(kube, runtime, cluster)
+    return replace(
+        cluster, pods=tuple(pods), image_pulls=tuple(pulls), agent_pods=tuple(agents), searched=nodes
+    )
+
+
+async def _agents(kube: Kube, runtime: RuntimeView, cluster: ClusterState) -> list[AgentPodView]:
+    """Return the agents' pods that must perhaps be replaced."""
+    ours = f"{OWNER_LABEL}={runtime.name},app.kubernetes.io/component=agent"
+    queries = [(f"spec.nodeName={name}", ours) for name in sorted(agents_to_search(runtime, cluster))]
+    agents = cluster.daemon_sets.get(daemon_set_name(runtime.name))
+    if agents and agents.outdated and cluster.service_account:
+        account = f"{SERVICE_ACCOUNT_LABEL},{SERVICE_ACCOUNT_LABEL}!={cluster.service_account}"
+        queries.append(("", f"{ours},{account}"))
+    pods: dict[str, AgentPodView] = {}
+    for group in range(0, len(queries), ONE_BY_ONE):
+        found = await asyncio.gather(
+            *(_agent_pods(kube, *query) for query in queries[group : group + ONE_BY_ONE])
+        )
+        pods |= {pod.name: pod for views in found for pod in views}
+    return list(pods.values())
+
+
+async def _agent_pods(kube: Kube, fields: str, labels: str) -> list[AgentPodView]:
+    return [agent_pod_view(body) async for body in kube.list("AgentPod", fields, labels)]
 
 
 async def _pods_on(kube: Kube, nodes: frozenset[str]) -> list[PodView]:
@@ -117,6 +163,7 @@ def starting_agents(runtime: RuntimeView, cluster: ClusterState) -> int:
 def runtime_view(body: Body) -> RuntimeView:
     """Return the view of a NodeRuntime."""
     meta = body["metadata"]
+    annotations = meta.get("annotations") or {}
     return RuntimeView(
         name=meta["name"],
         uid=meta["uid"],
@@ -126,6 +173,29 @@ def runtime_view(body: Body) -> RuntimeView:
         finalizers=tuple(meta.get("finalizers", ())),
         spec=NodeRuntimeSpec.model_validate(dict(body["spec"])),
         status=NodeRuntimeStatus.model_validate(dict(body.get("status") or {})),
+        retry=annotations.get(RETRY_ANNOTATION, ""),
+        rollback_to=annotations.get(ROLLBACK_ANNOTATION, ""),
+    )
+
+
+def revision_view(body: Body) -> RevisionView | None:
+    """Return the view of a ControllerRevision, or None if this version cannot read it."""
+    try:
+        revision = Revision.model_validate(body["data"])
+    except ValidationError:
+        return None
+    return RevisionView(body["metadata"]["name"], revision, body["revision"])
+
+
+def agent_pod_view(body: Body) -> AgentPodView:
+    """Return the view of an agent's pod."""
+    meta, spec = body["metadata"], body["spec"]
+    return AgentPodView(
+        name=meta["name"],
+        uid=meta["uid"],
+        node=spec.get("nodeName", ""),
+        image=spec["containers"][0]["image"],
+        service_account=(meta.get("labels") or {}).get(SERVICE_ACCOUNT_LABEL, ""),
     )
 
 
@@ -141,12 +211,14 @@ def node_view(body: Body) -> NodeView:
         ready=ready.get("status") == "True",
         since=_time(ready.get("lastTransitionTime")),
         resource_version=meta["resourceVersion"],
+        unschedulable=bool((body.get("spec") or {}).get("unschedulable")),
     )
 
 
 def instance_view(body: Body) -> InstanceView:
     """Return the view of a NodeRuntimeInstance, without upstreamSocket: users own that field."""
     meta, status = body["metadata"], dict(body.get("status") or {})
+    annotations = meta.get("annotations") or {}
     heartbeat = status.pop("lastHeartbeatTime", None)
     created = _time(meta["creationTimestamp"])
     assert created is not None, "the API server sets it"  # noqa: S101 - for the type checker
@@ -156,7 +228,10 @@ def instance_view(body: Body) -> InstanceView:
         created=created,
         spec=_instance_spec(body["spec"]),
         status=_instance_status(status),
-        restored=RESTORED_ANNOTATION in (meta.get("annotations") or {}),
+        restored=RESTORED_ANNOTATION in annotations,
+        taken=_time(annotations.get(TAKEN_ANNOTATION)),
+        failed_before=BEFORE_ANNOTATION in annotations,
+        retry=annotations.get(RETRY_ANNOTATION, ""),
         uid=meta["uid"],
         resource_version=meta["resourceVersion"],
         heartbeat=_time(heartbeat),
@@ -213,12 +288,13 @@ def runtime_class_view(body: Body) -> RuntimeClassView:
 
 def daemon_set_view(body: Body) -> DaemonSetView:
     """Return the view of a DaemonSet of agents."""
-    meta = body["metadata"]
-    unavailable = (body.get("status") or {}).get("numberUnavailable") or 0
+    meta, status = body["metadata"], body.get("status") or {}
+    wanted, updated = status.get("desiredNumberScheduled") or 0, status.get("updatedNumberScheduled") or 0
     return DaemonSetView(
         name=meta["name"],
         owner=(meta.get("labels") or {}).get(OWNER_LABEL, ""),
-        unavailable=unavailable,
+        unavailable=status.get("numberUnavailable") or 0,
+        outdated=max(0, wanted - updated),
         uid=meta["uid"],
         generation=meta["generation"],
         resource_version=meta["resourceVersion"],

@@ -129,7 +129,7 @@ class Reconciler:
         if FINALIZER not in runtime.finalizers:
             await add_finalizer(self._kube, runtime)
             return DISTANCE
-        cluster = await observe(self._kube, self._caches, runtime)
+        cluster = await observe(self._kube, self._caches, runtime, self._agent)
         todo = plan(runtime, cluster)
         applier = self._appliers.setdefault(name, Applier(self._kube, self._agent, self._clock))
         written = await applier.apply(runtime, cluster, todo)
@@ -169,8 +169,14 @@ class Reconciler:
 
 def _pause(runtime: RuntimeView, cluster: ClusterState, new: NodeRuntimeStatus) -> float:
     """Return the seconds until the next reconciliation, if no event comes earlier."""
-    if cluster.searched:
+    old, canary = runtime.status, runtime.spec.update.canary
+    if (old.current_revision, old.failed_revision) != (new.current_revision, new.failed_revision):
+        return DISTANCE
+    if cluster.searched or cluster.agent_pods:
         return HELD_SECONDS
+    if new.wave and new.wave.phase == "Soaking" and new.wave.soaking_since and canary:
+        since = datetime.fromisoformat(new.wave.soaking_since)
+        return max(DISTANCE, canary.soak_seconds - (cluster.now - since).total_seconds())
     if starting_agents(runtime, cluster):
         return STARTING_SECONDS
     return RESYNC_SECONDS if new.ready_nodes == new.desired_nodes else UNSETTLED_SECONDS

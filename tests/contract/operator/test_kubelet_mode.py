@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from control_plane import ControlPlane, eventually
 from kubernetes.aio.client import ApiClient, Configuration
@@ -10,11 +12,11 @@ from release import NAMESPACE
 from simulated import Cluster
 
 from noderuntime_operator.api import NodeRuntimeSpec, NodeRuntimeStatus
-from noderuntime_operator.apply import apply
+from noderuntime_operator.apply import Applier
 from noderuntime_operator.cluster_state import ClusterState, RuntimeView
 from noderuntime_operator.kube import Kube
 from noderuntime_operator.metrics import Metrics
-from noderuntime_operator.rollout import Plan
+from noderuntime_operator.rollout import plan
 from noderuntime_operator.settings import AgentSettings
 
 LABEL = "handler.noderuntime.dev/"
@@ -83,7 +85,8 @@ async def test_class_unknown_to_the_cache_is_not_taken_over(installed: ControlPl
     try:
         async with Kube(ApiClient(configuration), NAMESPACE, Metrics()) as kube:
             agent = AgentSettings(namespace=NAMESPACE, image="example.test/noderuntime:test")
-            await apply(kube, runtime, ClusterState(), Plan(), agent)
+            applier = Applier(kube, agent, asyncio.get_running_loop().time)
+            await applier.apply(runtime, ClusterState(), plan(runtime, ClusterState()))
         assert "labels" not in installed.get("runtimeclass", "theirs")["metadata"]
     finally:
         installed.kubectl("delete", "runtimeclass", "theirs")

@@ -19,6 +19,7 @@ def test_noderuntime_becomes_ready_as_handlers_are_proven(cluster: Cluster) -> N
         "nodeName": "a1",
         "runtimeName": "a",
         "state": "Installed",
+        "image": "example.test/noderuntime:test",
         "kubelet": {"mode": "Delegate", "switchTimeoutSeconds": 120},
         "handlers": [{"name": "a-runc", "type": "Runc"}, {"name": "a-gvisor", "type": "GVisor"}],
     }
@@ -35,7 +36,7 @@ def test_noderuntime_becomes_ready_as_handlers_are_proven(cluster: Cluster) -> N
     daemon_set = cluster.plane.get("daemonset", "noderuntime-agent-a", "-n", NAMESPACE)
     agents = ("-n", NAMESPACE, "-l", f"{RUNTIME_LABEL}=a")
     eventually(lambda: cluster.plane.get("pods", "", *agents).get("items"), "no agent's pod for the node")
-    assert daemon_set["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"] == 1
+    assert daemon_set["spec"]["updateStrategy"]["type"] == "OnDelete"
     assert cluster.has("a", "Ready", "False", "Installing")
 
     cluster.report("a1", "Degraded", a_runc=("Ready", ""), a_gvisor=("Broken", "runsc: no such\nfile"))
@@ -150,7 +151,7 @@ def test_rollout_changes_one_node_at_a_time(cluster: Cluster) -> None:
         cluster.node(name, "r")
     cluster.runtime("r", "r")
     eventually(lambda: cluster.instance("r1"), "no instance")
-    eventually(lambda: cluster.has("r", "Progressing", "True", "NodesChanging"), "not progressing")
+    eventually(lambda: cluster.has("r", "Progressing", "True", "Rolling"), "not progressing")
     assert not cluster.instance("r2")
     cluster.report("r1", "Ready", r_runc=("Ready", ""))
     eventually(lambda: cluster.instance("r2"), "the second node never starts")

@@ -57,7 +57,7 @@ def test_deletion_names_a_node_that_is_off(serving: Cluster) -> None:
     eventually(
         lambda: serving.has("u", "Progressing", "True", "UnreachableNodes"), "the node is not named", 90
     )
-    assert serving.condition("u", "Degraded")["message"].endswith("deleted: u1")
+    assert serving.condition("u", "Degraded")["message"].endswith("gives them up: u1")
     assert serving.plane.get("nr", "u")["status"]["unreachableNodes"] == 1
     serving.plane.kubectl("delete", "node", "u1")
     eventually(lambda: not serving.instance("u1"), "the instance of a deleted node stays")

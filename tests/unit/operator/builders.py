@@ -24,7 +24,7 @@ from noderuntime_operator.cluster_state import (
     RuntimeClassView,
     RuntimeView,
 )
-from noderuntime_operator.desired import daemon_set_name, instance_spec
+from noderuntime_operator.desired import daemon_set_name, instance_spec, revision_of
 
 CREATED = datetime(2026, 1, 1, 23, 58, tzinfo=UTC)
 
@@ -69,7 +69,9 @@ def instance(
     state: str = "Installed",
     **status: Any,
 ) -> InstanceView:
-    wanted: InstanceSpec = instance_spec(name, runtime_name, of or spec()).model_copy(update={"state": state})
+    wanted: InstanceSpec = instance_spec(name, runtime_name, revision_of(of or spec())).model_copy(
+        update={"state": state}
+    )
     report = {"observedGeneration": 1, "phase": phase, **status} if phase else {}
     return InstanceView(name, generation, CREATED, wanted, InstanceStatus.model_validate(report))
 

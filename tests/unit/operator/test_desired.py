@@ -6,7 +6,7 @@ from builders import node, spec
 from noderuntime_operator.agent_pod import HOST_MOUNTS
 from noderuntime_operator.api import Handler, LabelSelector
 from noderuntime_operator.cluster_state import matches
-from noderuntime_operator.desired import daemon_set, instance, instance_spec, runtime_class
+from noderuntime_operator.desired import daemon_set, instance, instance_spec, revision_of, runtime_class
 from noderuntime_operator.settings import AgentSettings
 
 AGENT = AgentSettings(namespace="ns", image="image:1", image_pull_secrets=("secret",))
@@ -27,7 +27,7 @@ def test_runtime_class_selects_proven_nodes() -> None:
 
 
 def test_agent_pod_has_no_capability_and_explains_each_mount() -> None:
-    template = daemon_set("rt", spec(), AGENT)["spec"]["template"]
+    template = daemon_set("rt", AGENT)["spec"]["template"]
     (container,) = template["spec"]["containers"]
     context = container["securityContext"]
     assert context["capabilities"] == {"drop": ["ALL"]}
@@ -39,16 +39,16 @@ def test_agent_pod_has_no_capability_and_explains_each_mount() -> None:
     assert {mount.path for mount in HOST_MOUNTS} == set(host_paths)
 
 
-def test_daemon_set_selects_claimed_nodes_with_max_unavailable() -> None:
-    found = daemon_set("rt", spec(limit=7), AGENT)
+def test_daemon_set_selects_claimed_nodes_and_leaves_updates_alone() -> None:
+    found = daemon_set("rt", AGENT)
     assert found["spec"]["template"]["spec"]["nodeSelector"] == {"noderuntime.dev/runtime": "rt"}
-    assert found["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"] == 7
+    assert found["spec"]["updateStrategy"] == {"type": "OnDelete"}
     labels = found["spec"]["template"]["metadata"]["labels"]
     assert found["spec"]["selector"]["matchLabels"].items() <= labels.items()
 
 
 def test_instance_is_owned_by_its_node() -> None:
-    found = instance(node("n1"), instance_spec("n1", "rt", spec()))
+    found = instance(node("n1"), instance_spec("n1", "rt", revision_of(spec())))
     assert found["metadata"]["name"] == "n1"
     assert found["metadata"]["ownerReferences"] == [
         {"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "uid-n1"}
@@ -58,10 +58,10 @@ def test_instance_is_owned_by_its_node() -> None:
 
 def test_instance_gets_the_daemons_own_settings() -> None:
     chosen = {"logLevel": "Debug", "gvisor": {"platform": "KVM"}}
-    found = instance(node("n1"), instance_spec("n1", "rt", spec(runtime=chosen)))
+    found = instance(node("n1"), instance_spec("n1", "rt", revision_of(spec(runtime=chosen))))
     assert found["spec"]["runtime"]["logLevel"] == "Debug"
     assert found["spec"]["runtime"]["gvisor"]["platform"] == "KVM"
-    assert "runtime" not in instance(node("n1"), instance_spec("n1", "rt", spec()))["spec"]
+    assert "runtime" not in instance(node("n1"), instance_spec("n1", "rt", revision_of(spec())))["spec"]
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,11 @@ def test_status_is_ready_when_all_nodes_are() -> None:
     found = status_of(runtime(), world(node("n1", "runc"), instance("n1", handlers=proven("runc"))))
     assert (found.desired_nodes, found.ready_nodes, found.updated_nodes) == (1, 1, 1)
     assert [(c.type, c.status) for c in found.conditions or ()] == [
+        ("Available", "True"),
         ("Ready", "True"),
         ("Progressing", "False"),
         ("Degraded", "False"),
+        ("RolledBack", "False"),
     ]
 
 
@@ -53,8 +55,10 @@ def test_status_quotes_the_agents_condition_of_a_failed_switch() -> None:
     failed = instance("n1", "Failed", conditions=[{**reported, "lastTransitionTime": "2026-01-01T00:00:00Z"}])
     found = status_of(runtime(), world(node("n1"), failed, node("n2", claimed=None)))
     assert condition(found, "Degraded").reason == "SwitchReverted"
+    name = found.update_revision
     assert condition(found, "Progressing").message == (
-        "not changed, because maxUnavailable nodes have failed or the nodes are not Ready: n2"
+        f"1 of 2 nodes were given revision {name}; 1 nodes failed, and update.maxFailures allows 0: n1;"
+        " n1: reverted"
     )
 
 
@@ -77,14 +81,15 @@ def test_status_reports_silent_agents_and_nodes_not_ready() -> None:
     assert found.ready_nodes == 0
 
 
-def test_restarting_kubelet_is_neither_ready_nor_failed() -> None:
+def test_restarting_kubelet_is_still_ready() -> None:
     restarting = replace(node("n1", "runc", ready=False), since=NOW - timedelta(seconds=20))
     state = world(restarting, instance("n1", handlers=proven("runc")))
     found = status_of(runtime(), state)
     assert not found.failing_nodes
-    assert (found.ready_nodes, condition(found, "Degraded").status) == (0, "False")
+    assert (found.ready_nodes, condition(found, "Ready").status) == (1, "True")
     late = status(runtime(), state, plan(runtime(), state), NOW + timedelta(minutes=2))
     assert [f.reason for f in late.failing_nodes or ()] == ["NodeNotReady"]
+    assert (late.ready_nodes, condition(late, "Ready").reason) == (0, "NodesFailing")
 
 
 def test_agent_without_a_report_fails_after_five_minutes() -> None:
@@ -104,7 +109,9 @@ def test_report_on_an_old_spec_does_not_count_as_ready() -> None:
     found = status_of(runtime(), world(node("n1"), instance("n1", generation=2)))
     assert (found.ready_nodes, found.updated_nodes) == (0, 0)
     assert condition(found, "Ready").reason == "Installing"
-    assert condition(found, "Progressing").message == "changing: n1"
+    assert condition(found, "Progressing").message == (
+        f"1 of 1 nodes were given revision {found.update_revision}; waiting for nodes: n1"
+    )
 
 
 def test_status_names_conflicting_nodes_and_classes() -> None:
@@ -145,7 +152,7 @@ def test_changed_condition_becomes_an_event() -> None:
     state = world(node("n1"), instance("n1", "Failed"))
     found = status_of(runtime(), state)
     reasons = [c.reason for c in changed_conditions(NodeRuntimeStatus(), found)]
-    assert reasons == ["NodesFailing", "Failed"]
+    assert reasons == ["TooFewNodes", "NodesFailing", "Failed"]
     posted = event(runtime(), condition(found, "Degraded"), NOW)
     assert posted["type"] == "Warning"
     assert posted["involvedObject"]["name"] == "rt"

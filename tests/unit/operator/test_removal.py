@@ -69,7 +69,7 @@ def test_deletion_names_unreachable_nodes_and_what_waits() -> None:
     off = node("n1", ready=False)
     gone = (off, instance("n1", generation=2, state="Removed"))
     wait = "the removal waits for 1 unreachable nodes, until they are Ready"
-    message = f"{wait} or their Node objects are deleted: n1"
+    message = f"{wait}, their Node objects are deleted or spec.removal gives them up: n1"
     assert status_of(GOING, world(*gone)).unreachable_nodes == 1
     assert condition(GOING, world(*gone), "Progressing") == ("True", "UnreachableNodes", message)
     assert condition(GOING, world(*gone), "Degraded") == ("True", "UnreachableNodes", message)

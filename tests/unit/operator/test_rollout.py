@@ -57,10 +57,12 @@ def test_plan_changes_at_most_max_unavailable_nodes() -> None:
     assert list(plan(runtime(spec(limit=2)), world(*nodes, moving)).create) == ["n1"]
 
 
-def test_failed_node_stops_the_rollout_but_degraded_does_not() -> None:
-    nodes = (node("n1"), node("n2", claimed=None))
-    assert plan(runtime(), world(*nodes, instance("n1", "Failed"))).create == {}
-    assert list(plan(runtime(), world(*nodes, instance("n1", "Degraded"))).create) == ["n2"]
+@pytest.mark.parametrize("phase", ["Failed", "Degraded"])
+def test_failed_node_stops_the_rollout(phase: str) -> None:
+    state = world(node("n1"), node("n2", claimed=None), instance("n1", phase))
+    assert plan(runtime(), state).create == {}
+    tolerant = runtime(spec(update={"maxFailures": 1}))
+    assert list(plan(tolerant, state).create) == ["n2"]
 
 
 def test_changed_spec_goes_first_to_nodes_already_changing() -> None:

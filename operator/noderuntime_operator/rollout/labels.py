@@ -1,0 +1,75 @@
+"""The labels of nodes: the claim of a NodeRuntime, and the handlers that the node offers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from noderuntime_operator.api import HANDLER_LABEL_PREFIX, ORPHANED_LABEL, OWNER_LABEL
+from noderuntime_operator.cluster_state import ClusterState, InstanceView, NodeView
+
+Changes = dict[str, dict[str, str | None]]
+_NONE: frozenset[str] = frozenset()
+
+
+def staying_labels(
+    instances: Mapping[str, InstanceView], cluster: ClusterState, handlers: Iterable[str]
+) -> Changes:
+    """Return the label changes of nodes that stay: the claim, and a label for each handler once proven.
+
+    A proven handler keeps its label while it fails: a restarted kubelet checks running pods against
+    the RuntimeClass's node selector again, and would reject them. A node whose kubelet uses another
+    runtime offers nothing: that runtime would run the pods, or run those of noderuntime a second time.
+    Labels of a node that is not claimed yet prove nothing: its kubelet can set them when it registers.
+    """
+    changes: Changes = {}
+    offered = frozenset(handlers)
+    for name, instance in instances.items():
+        node, claimed = cluster.nodes[name], cluster.nodes[name].claimed_by == instance.spec.runtime_name
+        before = node.handler_labels if claimed else _NONE
+        allowed = _NONE if instance.kubelet_elsewhere else offered
+        change = _label_change(node, (before | _proven(instance)) & allowed)
+        if not claimed:
+            change[OWNER_LABEL] = instance.spec.runtime_name
+        if ORPHANED_LABEL in node.labels:
+            change[ORPHANED_LABEL] = None
+        if change:
+            changes[name] = change
+    return changes
+
+
+def leaving_labels(
+    mine: Mapping[str, InstanceView], leaving: Iterable[str], cluster: ClusterState
+) -> Changes:
+    """Return the label changes of leaving nodes: first the handlers', the claim once the agent is done."""
+    changes: Changes = {}
+    for name in leaving:
+        change = _label_change(cluster.nodes[name], _NONE)
+        if mine[name].removed and cluster.nodes[name].claimed_by == mine[name].spec.runtime_name:
+            change[OWNER_LABEL] = None
+        if change:
+            changes[name] = change
+    return changes
+
+
+def orphan_labels(runtime: str, orphans: Iterable[str], cluster: ClusterState) -> Changes:
+    """Return the label changes that release nodes on which noderuntime is left."""
+    return {
+        name: _label_change(cluster.nodes[name], _NONE) | {OWNER_LABEL: None, ORPHANED_LABEL: runtime}
+        for name in orphans
+    }
+
+
+def _proven(instance: InstanceView) -> frozenset[str]:
+    """Return the handlers that the last report proves; one about an older spec proves nothing."""
+    reported = instance.status.handlers or () if instance.observed else ()
+    return frozenset(status.name for status in reported if status.state == "Ready")
+
+
+def _label_change(node: NodeView, handlers: frozenset[str]) -> dict[str, str | None]:
+    """Return the changes that make the node's handler labels match these handlers."""
+    if handlers == node.handler_labels:
+        return {}
+    off: dict[str, str | None] = {
+        HANDLER_LABEL_PREFIX + name: None for name in node.handler_labels - handlers
+    }
+    return off | {HANDLER_LABEL_PREFIX + name: "true" for name in handlers - node.handler_labels}
