@@ -22,7 +22,8 @@ CRITEST := PYTHONPATH=tests:tests/contract $(VENV)/python -m critest
 
 .NOTPARALLEL:
 .PHONY: help venv setup check lint types imports unit fuzz contract critest critest-gvisor critest-delegate \
-	critest-websocket cluster-test kubelet-test vm-test scale-test test bench bench-images demo demo-down image dist lock proto crds
+	critest-websocket cluster-test fleet-test fleet-quick kubelet-test vm-test scale-test test bench bench-images demo demo-down \
+	image dist lock proto crds
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -76,6 +77,12 @@ critest-websocket: setup ## the suite's streaming specs, over WebSocket
 cluster-test: setup ## the demo's story as tests, on a cluster that they create and remove
 	$(PYTEST) tests/cluster
 
+fleet-test: setup ## bad days of three nodes: upgrades, outages, reinstallations; about 30 minutes
+	$(PYTEST) tests/fleet
+
+fleet-quick: setup ## the part of fleet-test that make test runs
+	$(PYTEST) tests/fleet -m quick
+
 kubelet-test: setup ## a kubelet with noderuntime as its only runtime
 	$(PYTEST) tests/kubelet
 
@@ -86,7 +93,7 @@ vm-test: setup ## cgroup v2 and systemd's driver, in an emulated machine: about 
 scale-test: setup ## the operator with simulated nodes on a real API server; NODES=5000, about 25 minutes
 	NODES=$(NODES) PYTHONPATH=tests:tests/contract:tests/cluster $(VENV)/python -m scale
 
-test: setup check contract critest critest-gvisor critest-delegate critest-websocket cluster-test kubelet-test ## all checks and tests but vm-test and fuzz
+test: setup check contract critest critest-gvisor critest-delegate critest-websocket cluster-test fleet-quick kubelet-test ## all checks and tests but fleet-test, vm-test, scale-test and fuzz
 
 bench: setup ## compare pods with containerd: times, CPU, memory; QUICK=1 takes five minutes
 	QUICK=$(QUICK) PYTHONPATH=tests:tests/contract $(VENV)/python -m bench.cri
@@ -94,8 +101,8 @@ bench: setup ## compare pods with containerd: times, CPU, memory; QUICK=1 takes 
 bench-images: setup ## compare pulls of images with containerd
 	QUICK=$(QUICK) PYTHONPATH=tests:tests/contract $(VENV)/python -m bench.images
 
-demo: setup ## show the whole story step by step; KEEP=1 keeps the cluster
-	@KEEP=$(KEEP) $(VENV)/python -m story.demo
+demo: setup ## show the whole story step by step; KEEP=1 keeps the cluster; NODES=3 shows upgrades on three nodes
+	@KEEP=$(KEEP) NODES=$(NODES) $(VENV)/python -m story.demo
 
 demo-down: ## remove the demo's cluster
 	@$(VENV)/python -m harness down demo

@@ -12,7 +12,7 @@ from test_switch_on_systemd import HANDLERS, SwitchNode, booted, cluster, source
 
 from harness.cluster import Cluster
 from harness.run import wait_for
-from harness.versions import BROKEN_RUNSC, EXITS, HANGS, REFUSES_LOG_LEVEL, Edits, other_version
+from harness.versions import CANARY_FAILS, EXITS, HANGS, REFUSES_LOG_LEVEL, Edits, other_version
 from noderuntime.agent import layout
 from noderuntime.agent.instance import InstanceSpec
 from story import cri
@@ -25,7 +25,7 @@ BAD: dict[str, tuple[str, Edits]] = {
     "2" * 16: (r"does not start: .*the ledger is upside down", EXITS),
     "3" * 16: (r"was not ready 20 s after its start", HANGS),
     "4" * 16: (r"was not started: .*log\.level", REFUSES_LOG_LEVEL),
-    "5" * 16: (r"handlers that worked before fail: gvisor: .*only knows its version", {}),
+    "5" * 16: (r"handlers that worked before fail: gvisor: .*only knows its version", CANARY_FAILS),
 }
 MOST_SECONDS_WITHOUT_SOCKET = 28.0
 """A kubelet is NotReady after 30 s."""
@@ -83,11 +83,9 @@ def test_bad_version_is_rolled_back_in_time(
     node: Versions, cluster: Cluster, source: Path, digest: str
 ) -> None:
     message, edits = BAD[digest]
-    home = other_version(source, node.layout.versions, digest, edits)
+    other_version(source, node.layout.versions, digest, edits)
     drop_in = node.layout.etc / "conf.d/50-log.toml"
     drop_in.write_text('[log]\nlevel = "info"\n')
-    if not edits:
-        (home / "bin/runsc").write_text(BROKEN_RUNSC)
     kubelet = node.pid("kubelet.service")
 
     seconds = node.upgrade(digest)

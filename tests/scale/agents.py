@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,12 +52,6 @@ class RecordingApi(InstanceApi):
         self.phase: str | None = None
         """The phase that was reported last."""
 
-    async def get(self) -> dict[str, Any]:
-        """Return the instance."""
-        found = await super().get()
-        self._journal.reads.append(time.time())
-        return found
-
     async def patch_status(self, status: dict[str, Any]) -> dict[str, Any]:
         """Apply a merge patch to the status and return the instance."""
         found = await super().patch_status(status)
@@ -65,14 +60,19 @@ class RecordingApi(InstanceApi):
         self._journal.last_report = time.time()
         return found
 
-    async def watch(self, resource_version: str) -> AsyncGenerator[dict[str, Any]]:
-        """Yield the instance whenever it changes."""
-        self._journal.watching += 1
-        try:
-            async for body in super().watch(resource_version):
-                yield body
-        finally:
-            self._journal.watching -= 1
+    async def follow(self) -> AsyncGenerator[dict[str, Any] | None]:
+        """Yield the instance now and whenever it changes."""
+        watching = False
+        async with aclosing(super().follow()) as bodies:
+            try:
+                async for body in bodies:
+                    if not watching:
+                        watching = True
+                        self._journal.watching += 1
+                        self._journal.reads.append(time.time())
+                    yield body
+            finally:
+                self._journal.watching -= watching
 
 
 class SimulatedNode:
@@ -143,3 +143,4 @@ class Agent:
         """Stop the agent, like the end of its pod."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        await self.api.close()

@@ -116,4 +116,4 @@ def node_runtime(max_unavailable: int) -> Json:
 
 def update(max_unavailable: int) -> Json:
     """Return the part of the spec that limits how many nodes change at a time."""
-    return {"updateStrategy": {"maxUnavailable": max_unavailable}}
+    return {"update": {"maxUnavailable": max_unavailable}}

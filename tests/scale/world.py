@@ -107,7 +107,11 @@ def _save_logs(directory: Path) -> None:
     """Keep the logs of a failed run."""
     target = REPO / "build" / "scale-logs"
     target.mkdir(parents=True, exist_ok=True)
-    for log in (*directory.glob("*.log"), *directory.glob("control/kube-apiserver.log")):
+    for log in (
+        *directory.glob("*.log"),
+        *directory.glob("control/kube-apiserver.log"),
+        *directory.glob("control/audit.log"),
+    ):
         (target / log.name).write_bytes(log.read_bytes())
     print(f"logs: {target}", flush=True)
 

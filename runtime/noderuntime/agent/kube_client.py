@@ -1,10 +1,14 @@
-"""A client of the Kubernetes API that reads, watches and patches the instance of this node."""
+"""A client of the Kubernetes API that follows the instance of this node and patches its status."""
 
 from __future__ import annotations
 
 import json
+import random
+import socket
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +16,19 @@ from typing import Any
 import aiohttp
 
 from noderuntime.core import durable_files as files
-from noderuntime.core.errors import DeadlineExceeded, Internal, NotFound, Unavailable
+from noderuntime.core.errors import (
+    DeadlineExceeded,
+    Internal,
+    NoderuntimeError,
+    NotFound,
+    PermissionDenied,
+    Unavailable,
+)
 
 _RESOURCE = "/apis/noderuntime.dev/v1alpha1/noderuntimeinstances"
-_WATCH_SECONDS = 300
+_WATCH_SECONDS = 300, 600
+_TIMEOUT = aiohttp.ClientTimeout(total=20, connect=10)
+_NO_HEADERS: Mapping[str, str] = {}
 _LINE_LIMIT = 1 << 20
 
 
@@ -50,103 +63,120 @@ class Access:
 
 
 class InstanceApi:
-    """The API of this node's instance. Calls raise NotFound, Unavailable or Internal."""
+    """The API of this node's instance, through one HTTP session.
+
+    Calls raise NotFound, PermissionDenied (401), Unavailable, DeadlineExceeded or Internal.
+    """
 
     def __init__(self, access: Access, node: str) -> None:
         self._access = access
         self._node = node
+        self._session: aiohttp.ClientSession | None = None
 
-    async def get(self) -> dict[str, Any]:
-        """Return the instance."""
-        found: dict[str, Any] = await self._send("GET", f"{_RESOURCE}/{self._node}")
-        return found
+    async def close(self) -> None:
+        """Close the connections. The next call opens new ones and reads the CA again."""
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+    async def follow(self) -> AsyncGenerator[dict[str, Any] | None]:
+        """Yield the instance now and whenever it changes, or None while it does not exist.
+
+        Ends after five to ten minutes, which are random so that the agents of a cluster do not end together.
+        Raises Unavailable if the server ends it earlier, or has forgotten the revision (410).
+
+        A watch from the instance's own revision would not do: an API server that restarted does not know
+        revisions of before, and refuses it until the instance changes.
+        """
+        found = await self._send("GET", _RESOURCE, params=self._only_mine)
+        yield next(iter(found["items"]), None)
+        seconds = random.randint(*_WATCH_SECONDS)  # noqa: S311 - spreads load; not a secret
+        async with aclosing(self._watch(found["metadata"]["resourceVersion"], seconds)) as events:
+            async for event in events:
+                yield None if event["type"] == "DELETED" else event["object"]
 
     async def patch_status(self, status: dict[str, Any]) -> dict[str, Any]:
         """Apply a merge patch to the status and return the instance."""
         found: dict[str, Any] = await self._send(
             "PATCH",
             f"{_RESOURCE}/{self._node}/status",
-            body=json.dumps({"status": status}),
-            content_type="application/merge-patch+json",
+            data=json.dumps({"status": status}),
+            headers={"Content-Type": "application/merge-patch+json"},
         )
         return found
 
-    async def watch(self, resource_version: str) -> AsyncGenerator[dict[str, Any]]:
-        """Yield the instance whenever it changes.
+    @property
+    def _only_mine(self) -> dict[str, str]:
+        return {"fieldSelector": f"metadata.name={self._node}"}
 
-        Ends after some minutes, or when the server requires a new get (event ERROR).
-        Raises NotFound when the instance is deleted.
-        """
-        query = {
-            "watch": "1",
-            "fieldSelector": f"metadata.name={self._node}",
-            "resourceVersion": resource_version,
-            "timeoutSeconds": str(_WATCH_SECONDS),
-        }
-        timeout = aiohttp.ClientTimeout(total=_WATCH_SECONDS + 30, connect=10)
-        async with (
-            self._session(timeout) as session,
-            _checked(session.get(_RESOURCE, params=query)) as answer,
-        ):
+    async def _watch(self, resource_version: str, seconds: int) -> AsyncGenerator[dict[str, Any]]:
+        """Yield the events of a watch that the server ends after these seconds."""
+        query = {"watch": "1", "resourceVersion": resource_version, "timeoutSeconds": str(seconds)}
+        timeout = aiohttp.ClientTimeout(total=seconds + 30, connect=10)
+        began = time.monotonic()
+        async with self._request("GET", _RESOURCE, params=self._only_mine | query, timeout=timeout) as answer:
             async for line in answer.content:
                 event = json.loads(line)
-                if event["type"] == "DELETED":
-                    raise NotFound(f"the instance {self._node} was deleted")
                 if event["type"] == "ERROR":
-                    return
-                yield event["object"]
+                    raise Unavailable(f"API server: {event['object'].get('message', 'watch failed')}")
+                yield event
+        if time.monotonic() - began < seconds - 1:
+            raise Unavailable("API server: it ended the watch early")
 
-    async def _send(self, method: str, path: str, *, body: str | None = None, content_type: str = "") -> Any:
-        headers = {"Content-Type": content_type} if content_type else {}
-        timeout = aiohttp.ClientTimeout(total=20, connect=10)
-        async with (
-            self._session(timeout) as session,
-            _checked(session.request(method, path, data=body, headers=headers)) as answer,
-        ):
+    async def _send(self, method: str, path: str, **options: Any) -> Any:
+        async with self._request(method, path, **options) as answer:
             return await answer.json()
 
-    def _session(self, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
+    @asynccontextmanager
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        timeout: aiohttp.ClientTimeout = _TIMEOUT,
+        headers: Mapping[str, str] = _NO_HEADERS,
+        **options: Any,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request; its failures, and those of reading the answer, are raised as NoderuntimeErrors."""
         try:
-            connector = aiohttp.TCPConnector(ssl=self._access.tls() or True)
-            headers = self._access.headers()
+            session = self._session = self._session or self._open()
+            headers = {**headers, **self._access.headers()}
         except OSError as error:
             raise Unavailable(f"the pod's token or CA cannot be read: {error}") from error
-        return aiohttp.ClientSession(
-            self._access.url, connector=connector, headers=headers, timeout=timeout, read_bufsize=_LINE_LIMIT
-        )
-
-
-class _checked:  # noqa: N801 - reads as a function where it is used
-    """A request whose failures are raised as NoderuntimeErrors."""
-
-    def __init__(self, request: Any) -> None:
-        self._request = request
-
-    async def __aenter__(self) -> aiohttp.ClientResponse:
         try:
-            answer: aiohttp.ClientResponse = await self._request.__aenter__()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise Unavailable(f"API server: {error or type(error).__name__}") from error
-        if answer.status >= 400:
-            await self._raise(answer)
-        return answer
-
-    async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        await self._request.__aexit__(kind, error, trace)
-        if isinstance(error, TimeoutError):
+            async with session.request(method, path, headers=headers, timeout=timeout, **options) as answer:
+                if answer.status >= 400:
+                    raise await _refusal(answer)
+                yield answer
+        except TimeoutError as error:
             raise DeadlineExceeded("API server: the request timed out") from error
-        if isinstance(error, aiohttp.ClientError | OSError | json.JSONDecodeError):
+        except aiohttp.ClientSSLError as error:
+            await self.close()
             raise Unavailable(f"API server: {error}") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise Unavailable(f"API server: {error or type(error).__name__}") from error
 
-    async def _raise(self, answer: aiohttp.ClientResponse) -> None:
-        text = (await answer.content.read(4096)).decode(errors="replace")
-        await self._request.__aexit__(None, None, None)
-        try:
-            message = json.loads(text)["message"]
-        except (ValueError, KeyError, TypeError):
-            message = " ".join(text.split())[:200]
-        if answer.status == 404:
-            raise NotFound(f"API server: {message}")
-        if answer.status == 429 or answer.status >= 500 or answer.status == 410:
-            raise Unavailable(f"API server: {answer.status} {message}")
-        raise Internal(f"API server: {answer.status} {message}")
+    def _open(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(ssl=self._access.tls() or True, socket_factory=_socket)
+        return aiohttp.ClientSession(self._access.url, connector=connector, read_bufsize=_LINE_LIMIT)
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """Return a socket whose connection is closed within a minute when its peer does not answer any more."""
+    family, kind, protocol, _, _ = address
+    found = socket.socket(family, kind, protocol)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3)):
+        found.setsockopt(socket.IPPROTO_TCP, option, value)
+    return found
+
+
+async def _refusal(answer: aiohttp.ClientResponse) -> NoderuntimeError:
+    """Return the error of an answer, with the server's message."""
+    text = (await answer.content.read(4096)).decode(errors="replace")
+    try:
+        message = json.loads(text)["message"]
+    except (ValueError, KeyError, TypeError):
+        message = " ".join(text.split())[:200]
+    kinds = {401: PermissionDenied, 404: NotFound, 410: Unavailable, 429: Unavailable}
+    kind = kinds.get(answer.status, Unavailable if answer.status >= 500 else Internal)
+    return kind(f"API server: {answer.status} {message}")

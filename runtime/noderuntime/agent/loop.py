@@ -13,28 +13,42 @@ from collections.abc import Callable
 from contextlib import aclosing, suppress
 from typing import Any
 
+from noderuntime.agent.backoff import Backoff
 from noderuntime.agent.instance import Instance, parse
 from noderuntime.agent.kube_client import InstanceApi
 from noderuntime.agent.node import Node
 from noderuntime.agent.report import NodeState, is_others, status
 from noderuntime.agent.switch.journal import now
 from noderuntime.core import log, tasks
-from noderuntime.core.errors import InvalidArgument, NoderuntimeError, NotFound
+from noderuntime.core.errors import InvalidArgument, NoderuntimeError, NotFound, PermissionDenied
 
 _log = log.get(__name__)
 
 REFRESH_SECONDS = 600.0
 _READY_SECONDS = 60.0
 _UNSETTLED_SECONDS = 10.0
-_BACKOFF_SECONDS = 5.0
+REFUSED_SECONDS = 600.0
+"""How long the API server can refuse the token: the kubelet may be late to replace an expired one."""
+_REFUSED = (
+    "the API server has refused the agent's token for {:.0f} minutes (its ServiceAccount may have been"
+    " deleted and created again): delete this pod, so that it gets a new token; last answer: {}"
+)
 
 
 class Loop:
     """The loop of one agent."""
 
-    def __init__(self, api: InstanceApi, node: Node) -> None:
+    def __init__(
+        self,
+        api: InstanceApi,
+        node: Node,
+        backoff: Backoff | None = None,
+        refused_seconds: float = REFUSED_SECONDS,
+    ) -> None:
         self._api = api
         self._node = node
+        self._backoff = backoff or Backoff()
+        self._refused_seconds = refused_seconds
         self._instance: Instance | None = None
         self._status: dict[str, Any] = {}
         self._changed = asyncio.Event()
@@ -53,39 +67,51 @@ class Loop:
         return self.state is not None and self.state.phase in ("Ready", "Removed")
 
     async def run(self) -> None:
-        """Run until cancelled. The node stays unchanged then."""
+        """Run until cancelled. The node stays unchanged then.
+
+        Raises PermissionDenied if the API server refuses the pod's token for ten minutes.
+        """
         try:
-            async with tasks.Group() as group:
-                group.start(self._watch(), name="watch the instance")
-                group.start(self._reconcile_forever(), name="reconcile the node")
+            await tasks.concurrently(self._watch(), self._reconcile_forever(), name="the agent's loop")
         finally:
             self._node.release()
 
     async def _watch(self) -> None:
-        """Keep the instance up to date: get and watch, in a loop."""
+        """Keep the instance up to date. Raises PermissionDenied if the token stays refused."""
+        refused_since: float | None = None
         while True:
             try:
-                body = await self._api.get()
-                self._store(body)
-                async with aclosing(self._api.watch(body["metadata"]["resourceVersion"])) as changes:
-                    async for changed in changes:
-                        self._store(changed)
+                async with aclosing(self._api.follow()) as bodies:
+                    async for body in bodies:
+                        self._store(body)
+                        self._backoff.reset()
+                        refused_since = None
+                continue
+            except PermissionDenied as error:
+                refused_since = refused_since or time.monotonic()
+                if time.monotonic() - refused_since > self._refused_seconds:
+                    raise PermissionDenied(_REFUSED.format(self._refused_seconds / 60, error)) from error
+                _log.warning("the API server refused the agent's token", error=error)
             except NotFound:
-                if self._instance is not None:
-                    _log.info("the instance was deleted; the node stays unchanged")
-                self._instance = None
+                self._store(None)
             except NoderuntimeError as error:
                 _log.warning("watching the instance failed", error=error)
-            await asyncio.sleep(_jittered(_BACKOFF_SECONDS))
+            await asyncio.sleep(self._backoff.pause())
 
-    def _store(self, body: dict[str, Any]) -> None:
+    def _store(self, body: dict[str, Any] | None) -> None:
         """Store the instance, and wake the reconcile loop if the desired state changed."""
+        known = self._instance
+        if body is None:
+            self._instance = None
+            if known is not None:
+                _log.info("the instance was deleted; the node stays unchanged")
+                self._changed.set()
+            return
         try:
             instance = parse(body)
         except InvalidArgument as error:
             _log.error("the instance is not supported", error=error)
             return
-        known = self._instance
         self._instance, self._status = instance, instance.status
         if known is None or _desired(known) != _desired(instance):
             self._changed.set()

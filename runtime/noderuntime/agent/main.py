@@ -25,7 +25,7 @@ from noderuntime.node.host.linux import LinuxHost
 
 
 def run_agent(argv: Sequence[str]) -> int:
-    """Run the agent until SIGTERM. The node stays unchanged then."""
+    """Run the agent until SIGTERM. The node stays unchanged then. Loop.run documents the errors."""
     options = _options(argv)
     log.configure("info")
     loop.run(_run(options))
@@ -65,7 +65,8 @@ async def _run(options: argparse.Namespace) -> None:
     image, access = os.environ.get("NODERUNTIME_IMAGE", ""), Access.of_pod(os.environ)
     pod = f"{access.namespace()}/{os.environ.get('HOSTNAME', '')}"
     node = Node(layout, Systemd(LinuxHost()), options.bundle.resolve(), metrics.probe, image=image, pod=pod)
-    loop = Loop(InstanceApi(access, options.node), node)
+    api = InstanceApi(access, options.node)
+    loop = Loop(api, node)
     metrics.watch(loop, layout)
     runner = web.AppRunner(application(loop, metrics), access_log=None)
     await runner.setup()
@@ -79,6 +80,7 @@ async def _run(options: argparse.Namespace) -> None:
         log.get(__name__).info("the agent was stopped; the node stays unchanged")
     finally:
         await runner.cleanup()
+        await api.close()
 
 
 def application(loop: Loop, metrics: AgentMetrics) -> web.Application:

@@ -15,20 +15,25 @@ PACKAGE = "lib/python3.11/dist-packages/noderuntime"
 _NAMED = ("bin/python3", "bin/conmon", "bin/noderuntime", "BUNDLE")
 """Files that contain the digest, which is as long in every version."""
 
-Edits = Mapping[str, tuple[str, str]]
-"""A text of a file, and what replaces it, by the file's path in the bundle."""
+Edits = Mapping[str, tuple[str, str] | str]
+"""By a file's path in the bundle: a text of it and what replaces the text, or the whole content."""
 
 _SERVE = f"{PACKAGE}/cli/serve.py"
 _RUN = '    """Run the daemon until SIGTERM."""\n'
 EXITS: Edits = {_SERVE: (_RUN, f"{_RUN}    raise OSError('the ledger is upside down')\n")}
 HANGS: Edits = {_SERVE: (_RUN, f"{_RUN}    __import__('time').sleep(600)\n")}
 REFUSES_LOG_LEVEL: Edits = {f"{PACKAGE}/config.py": ("    level: Literal", "    verbosity: Literal")}
-BROKEN_RUNSC = """\
+_BROKEN_RUNSC = """\
 #!/bin/sh
 case "$*" in *--version*) echo runsc version broken; exit 0 ;; esac
 echo this runsc only knows its version >&2
 exit 1
 """
+CANARY_FAILS: Edits = {"bin/runsc": _BROKEN_RUNSC}
+
+
+_FAST = ("--compression-format=zstd", "--compression-level=1")
+"""Options of a push: the layer of a version has 150 MiB."""
 
 
 def other_version(bundle: Path, versions: Path, digest: str, edits: Edits) -> Path:
@@ -38,8 +43,11 @@ def other_version(bundle: Path, versions: Path, digest: str, edits: Edits) -> Pa
     for name in _NAMED:
         path = target / name
         path.write_bytes(path.read_bytes().replace(bundle.name.encode(), digest.encode()))
-    for name, (before, after) in edits.items():
-        edit(target / name, before, after)
+    for name, change in edits.items():
+        if isinstance(change, str):
+            (target / name).write_text(change)
+        else:
+            edit(target / name, *change)
     return target
 
 
@@ -64,8 +72,8 @@ def other_image(image: str, to: str, digest: str, edits: Edits) -> None:
             (opt / "bundle").unlink()
             (opt / "bundle").symlink_to(f"versions/{digest}")
             shutil.rmtree(bundle)
-            _buildah("commit", "--quiet", container, to)
-            _buildah("push", "--quiet", "--tls-verify=false", to, f"docker://{to}")
+            _buildah("commit", "--quiet", "--timestamp=0", container, to)
+            _buildah("push", "--quiet", "--tls-verify=false", *_FAST, to, f"docker://{to}")
         finally:
             _buildah("rm", container)
 

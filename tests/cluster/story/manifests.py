@@ -5,13 +5,18 @@ from __future__ import annotations
 from harness.kubectl import Manifest
 
 IMAGE = "registry.k8s.io/busybox:1.35"
-# Each pod logs its kernel.
-_TELL_AND_SERVE = """
-echo "kernel $(uname -r)"
-dmesg 2>/dev/null | head -n 3
+_SERVE = """
 mkdir -p /tmp/www && echo "hello from $(hostname)" > /tmp/www/index.html
 exec httpd -f -h /tmp/www -p 80
 """
+# Each pod logs its kernel.
+_TELL_AND_SERVE = f"""
+echo "kernel $(uname -r)"
+dmesg 2>/dev/null | head -n 3
+{_SERVE}
+"""
+COUNT_AND_SERVE = f"(i=0; while sleep 0.5; do i=$((i+1)); echo $i; done) & {_SERVE}"
+"""The script of a pod whose log shows whether a line is missing."""
 
 
 def web_pod(name: str, runtime_class: str | None = None, script: str = _TELL_AND_SERVE) -> Manifest:

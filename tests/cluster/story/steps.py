@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.cluster import Cluster
+from harness.kubectl import Manifest
 from harness.node import Node
 from harness.nodefiles import EndpointStyle
 from harness.paths import REPO, tool
@@ -77,7 +79,12 @@ def identity(cluster: Cluster, pod: str) -> Identity:
 
     The ID is without its scheme, which names the kubelet's runtime and changes with the switch.
     """
-    status = cluster.kubectl.get("pod", pod)["status"]["containerStatuses"][0]
+    return identity_of(cluster.kubectl.get("pod", pod))
+
+
+def identity_of(pod: Manifest) -> Identity:
+    """Return the container ID and restart count of a pod of one container."""
+    status = pod["status"]["containerStatuses"][0]
     return Identity(status["containerID"].partition("://")[2], status["restartCount"])
 
 
@@ -88,10 +95,10 @@ def install(cluster: Cluster, image: str, timeout: float = 180) -> None:
     wait_ready(cluster, timeout)
 
 
-def install_chart(cluster: Cluster, image: str) -> None:
+def install_chart(cluster: Cluster, image: str, namespace: str = NAMESPACE) -> None:
     """Install the chart and wait until the operator is running."""
     repository, _, tag = image.rpartition(":")
-    _helm(cluster, "install", RELEASE, str(REPO / "charts/noderuntime"), "--namespace", NAMESPACE,
+    _helm(cluster, "install", RELEASE, str(REPO / "charts/noderuntime"), "--namespace", namespace,
           "--create-namespace", "--set", f"image.repository={repository},image.tag={tag}",
           "--set", "image.pullPolicy=Always", "--wait", "--timeout", "120s")  # fmt: skip
 
@@ -101,6 +108,19 @@ def upgrade_chart(cluster: Cluster, image: str) -> None:
     repository, _, tag = image.rpartition(":")
     _helm(cluster, "upgrade", RELEASE, str(REPO / "charts/noderuntime"), "--namespace", NAMESPACE,
           "--reuse-values", "--set", f"image.repository={repository},image.tag={tag}")  # fmt: skip
+
+
+def uninstall_chart(cluster: Cluster, namespace: str = NAMESPACE) -> None:
+    """Uninstall the chart, also while a NodeRuntime exists."""
+    _helm(cluster, "uninstall", RELEASE, "--namespace", namespace, "--no-hooks", "--wait")
+
+
+def chart_image(cluster: Cluster) -> str:
+    """Return the image of the installed chart."""
+    values = json.loads(
+        _helm(cluster, "get", "values", RELEASE, "--namespace", NAMESPACE, "--output", "json")
+    )
+    return "{repository}:{tag}".format(**values["image"])
 
 
 def roll_back_chart(cluster: Cluster) -> None:

@@ -223,6 +223,7 @@ def test_agent_role_has_exactly_these_rights() -> None:
     }
     assert rights == {
         ("noderuntimeinstances", "get"),
+        ("noderuntimeinstances", "list"),
         ("noderuntimeinstances", "watch"),
         ("noderuntimeinstances/status", "patch"),
     }

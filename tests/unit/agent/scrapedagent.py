@@ -27,13 +27,9 @@ class Api:
     def __init__(self) -> None:
         self.reports: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
-    async def get(self) -> dict[str, Any]:
-        meta = {"generation": 1, "resourceVersion": "1"}
-        return {"metadata": meta, "spec": SPEC.model_dump(by_alias=True)}
-
-    async def watch(self, _version: str) -> AsyncIterator[dict[str, Any]]:
+    async def follow(self) -> AsyncIterator[dict[str, Any] | None]:
+        yield {"metadata": {"generation": 1}, "spec": SPEC.model_dump(by_alias=True)}
         await asyncio.Event().wait()
-        yield {}
 
     async def patch_status(self, status: dict[str, Any]) -> dict[str, Any]:
         self.reports.put_nowait(status)

@@ -3,63 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import statistics
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
+from fakeinstances import FakeApi, serve
 
+from noderuntime.agent.backoff import Backoff
 from noderuntime.agent.instance import Instance
-from noderuntime.agent.kube_client import Access, InstanceApi
+from noderuntime.agent.kube_client import InstanceApi
 from noderuntime.agent.loop import Loop, pause_after
 from noderuntime.agent.report import NodeState
-from noderuntime.core.errors import Internal, NotFound, Unavailable
-
-PATH = "/apis/noderuntime.dev/v1alpha1/noderuntimeinstances"
-
-
-class FakeApi:
-    """A fake API server with one instance, its watch and its status."""
-
-    def __init__(self) -> None:
-        self.body: dict[str, Any] = {
-            "metadata": {"name": "n1", "generation": 1, "resourceVersion": "1"},
-            "spec": {"handlers": [{"name": "runc", "type": "Runc"}]},
-        }
-        self.events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self.patches: list[dict[str, Any]] = []
-        self.tokens: list[str] = []
-        self.patched = asyncio.Event()
-        self.refuse = 0
-
-    def app(self) -> web.Application:
-        app = web.Application()
-        app.router.add_get(f"{PATH}/n1", self.get)
-        app.router.add_get(PATH, self.watch)
-        app.router.add_patch(f"{PATH}/n1/status", self.patch)
-        return app
-
-    async def get(self, request: web.Request) -> web.Response:
-        self.tokens.append(request.headers["Authorization"])
-        if self.refuse:
-            return web.json_response({"message": "no\nway"}, status=self.refuse)
-        return web.json_response(self.body)
-
-    async def watch(self, request: web.Request) -> web.StreamResponse:
-        assert request.query["fieldSelector"] == "metadata.name=n1"
-        answer = web.StreamResponse()
-        await answer.prepare(request)
-        while event := await self.events.get():
-            await answer.write(json.dumps(event).encode() + b"\n")
-        return answer
-
-    async def patch(self, request: web.Request) -> web.Response:
-        assert request.content_type == "application/merge-patch+json"
-        self.patches.append((await request.json())["status"])
-        self.patched.set()
-        return web.json_response({**self.body, "status": self.patches[-1]})
+from noderuntime.core.errors import PermissionDenied
 
 
 class FakeNode:
@@ -80,16 +38,21 @@ class FakeNode:
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[tuple[FakeApi, InstanceApi]]:
-    fake = FakeApi()
-    runner = web.AppRunner(fake.app(), shutdown_timeout=0)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    (tmp_path / "token").write_text("first")
-    port = runner.addresses[0][1]
-    yield fake, InstanceApi(Access(f"http://127.0.0.1:{port}", tmp_path), "n1")
-    fake.events.put_nowait({})
-    await runner.cleanup()
+    async with serve(tmp_path) as found:
+        yield found
+
+
+@asynccontextmanager
+async def running(loop: Loop) -> AsyncIterator[None]:
+    """Run the loop during the block, which may take ten seconds."""
+    task = asyncio.create_task(loop.run())
+    try:
+        async with asyncio.timeout(10):
+            yield
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
 
 async def test_loop_reconciles_new_specs_and_reports_transitions_once(
@@ -97,8 +60,7 @@ async def test_loop_reconciles_new_specs_and_reports_transitions_once(
 ) -> None:
     fake, api = served
     node = FakeNode()
-    task = asyncio.create_task(Loop(api, node).run())  # type: ignore[arg-type]
-    async with asyncio.timeout(10):
+    async with running(Loop(api, node)):  # type: ignore[arg-type]
         assert (await node.reconciled.get()).generation == 1
         await fake.patched.wait()
         changed = {**fake.body, "metadata": {**fake.body["metadata"], "generation": 2}}
@@ -107,9 +69,6 @@ async def test_loop_reconciles_new_specs_and_reports_transitions_once(
         # A status that the agent patched itself does not cause a reconciliation.
         fake.events.put_nowait({"type": "MODIFIED", "object": {**changed, "status": {"phase": "Ready"}}})
         await asyncio.sleep(0.05)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
     assert node.reconciled.empty()
     assert len(fake.patches) == 1
     assert fake.patches[0]["phase"] == "Ready"
@@ -117,14 +76,10 @@ async def test_loop_reconciles_new_specs_and_reports_transitions_once(
 
 async def test_loop_without_an_instance_releases_the_node(served: tuple[FakeApi, InstanceApi]) -> None:
     fake, api = served
-    fake.refuse = 404
+    fake.body = None
     node = FakeNode()
-    task = asyncio.create_task(Loop(api, node).run())  # type: ignore[arg-type]
-    async with asyncio.timeout(10):
+    async with running(Loop(api, node)):  # type: ignore[arg-type]
         await node.released.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
     assert fake.patches == []
 
 
@@ -135,33 +90,70 @@ def test_healed_failure_is_reported_within_twelve_seconds(phase: str) -> None:
     assert pause_after("Ready") == 60
 
 
-async def test_api_rereads_the_token_every_time(served: tuple[FakeApi, InstanceApi], tmp_path: Path) -> None:
+async def test_deleted_instance_releases_the_node_at_once(served: tuple[FakeApi, InstanceApi]) -> None:
     fake, api = served
-    await api.get()
-    (tmp_path / "token").write_text("second\n")
-    await api.get()
-    assert fake.tokens == ["Bearer first", "Bearer second"]
+    node = FakeNode()
+    async with running(Loop(api, node)):  # type: ignore[arg-type]
+        await node.reconciled.get()
+        fake.events.put_nowait({"type": "DELETED", "object": fake.body})
+        await node.released.wait()
 
 
-@pytest.mark.parametrize(("status", "error"), [(404, NotFound), (503, Unavailable), (403, Internal)])
-async def test_api_errors_contain_the_servers_message(
-    served: tuple[FakeApi, InstanceApi], status: int, error: type[Exception]
-) -> None:
+async def test_recreated_instance_is_reconciled_at_once(served: tuple[FakeApi, InstanceApi]) -> None:
     fake, api = served
-    fake.refuse = status
-    with pytest.raises(error, match=r"API server: .*no"):
-        await api.get()
+    node = FakeNode()
+    async with running(Loop(api, node)):  # type: ignore[arg-type]
+        await node.reconciled.get()
+        fake.events.put_nowait({"type": "DELETED", "object": fake.body})
+        fake.events.put_nowait({"type": "ADDED", "object": fake.body})
+        assert (await node.reconciled.get()).generation == 1
 
 
-async def test_api_without_a_server_is_unavailable(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("x")
-    with pytest.raises(Unavailable):
-        await InstanceApi(Access("http://127.0.0.1:1", tmp_path), "n1").get()
-
-
-async def test_watch_ends_when_the_instance_is_deleted(served: tuple[FakeApi, InstanceApi]) -> None:
+async def test_lost_watch_begins_again_and_finds_the_new_spec(served: tuple[FakeApi, InstanceApi]) -> None:
     fake, api = served
-    fake.events.put_nowait({"type": "DELETED", "object": fake.body})
-    with pytest.raises(NotFound):
-        async for _ in api.watch("1"):
-            pass
+    node = FakeNode()
+    async with running(Loop(api, node, Backoff(0.01, 0.02))):  # type: ignore[arg-type]
+        await node.reconciled.get()
+        assert fake.body is not None
+        fake.body["metadata"]["generation"] = 2
+        fake.events.put_nowait({})
+        assert (await node.reconciled.get()).generation == 2
+
+
+async def test_refused_token_ends_the_loop_after_a_while(served: tuple[FakeApi, InstanceApi]) -> None:
+    fake, api = served
+    fake.refuse = 401
+    loop = Loop(api, FakeNode(), Backoff(0.01, 0.02), refused_seconds=0.1)  # type: ignore[arg-type]
+    async with asyncio.timeout(10):
+        with pytest.raises(PermissionDenied, match=r"refused the agent's token .*delete this pod.*401"):
+            await loop.run()
+    assert len(fake.tokens) > 2
+
+
+async def test_token_accepted_again_keeps_the_loop(served: tuple[FakeApi, InstanceApi]) -> None:
+    fake, api = served
+    fake.refuse = 401
+    node = FakeNode()
+    async with running(Loop(api, node, Backoff(0.01, 0.02))):  # type: ignore[arg-type]
+        while len(fake.tokens) < 3:
+            await asyncio.sleep(0.01)
+        fake.refuse = 0
+        assert (await node.reconciled.get()).generation == 1
+
+
+def test_pauses_are_random_and_grow_to_a_minute() -> None:
+    crowd = [Backoff() for _ in range(1000)]
+    rounds = [[backoff.pause() for backoff in crowd] for _ in range(4)]
+    assert [round(max(pauses) / 30) for pauses in rounds] == [1, 2, 2, 2]
+    for pauses, limit in zip(rounds, (30, 60, 60, 60), strict=True):
+        # Full jitter: a tenth of the agents in each tenth of the range.
+        assert min(pauses) < 0.1 * limit
+        assert statistics.mean(pauses) == pytest.approx(limit / 2, rel=0.15)
+
+
+def test_pauses_after_a_success_begin_again() -> None:
+    backoff = Backoff()
+    for _ in range(5):
+        backoff.pause()
+    backoff.reset()
+    assert backoff.pause() <= 30
