@@ -53,6 +53,20 @@ def test_pods_reach_each_other_by_ip_and_by_service(world: World) -> None:
     assert len(steps.check_connections(world.cluster, world.node, PODS)) == 2 * len(PODS) ** 2
 
 
+def test_helm_test_runs_a_pod_of_every_class(world: World) -> None:
+    output = steps.test_chart(world.cluster)
+    for handler in steps.HANDLERS:
+        assert f"RuntimeClass {handler}: a pod ran" in output
+
+
+def test_helm_uninstall_is_refused_while_a_noderuntime_exists(world: World) -> None:
+    with pytest.raises(CommandError) as refused:
+        steps.uninstall_chart(world.cluster)
+    assert "NodeRuntimes exist: noderuntime." in refused.value.output
+    assert "delete-all-noderuntimes-before-helm-uninstall" in refused.value.output
+    steps.wait_ready(world.cluster)
+
+
 @pytest.mark.parametrize("pod", PODS)
 def test_exec_cp_and_port_forward_work_in_pods(world: World, pod: str, tmp_path: Path) -> None:
     kubectl = world.cluster.kubectl
@@ -160,3 +174,18 @@ def test_deletion_leaves_nothing(world: World, ordinary: steps.Identity) -> None
     assert steps.identity(world.cluster, steps.ORDINARY) == ordinary
     with cri.connect(world.node, cri.CONTAINERD) as runtime:
         assert cri.version(runtime) == "containerd"
+
+
+def test_helm_uninstall_after_the_deletion_leaves_the_crds_only(world: World) -> None:
+    steps.uninstall_chart(world.cluster)
+    kubectl = world.cluster.kubectl
+    kinds = "deployments,daemonsets,jobs,pods,serviceaccounts,roles,services,configmaps,poddisruptionbudgets"
+    left = kubectl("get", kinds, "-n", steps.NAMESPACE, "-o", "name").split()
+    defaults = {"serviceaccount/default", "configmap/kube-root-ca.crt"}
+    tests = {"pod/noderuntime-test", "serviceaccount/noderuntime-test"}  # until the next helm test
+    assert {*left} - defaults - tests - {"role.rbac.authorization.k8s.io/noderuntime-test"} == set()
+    names = kubectl("get", "crds", "-o", "name").split()
+    assert sorted(name for name in names if "noderuntime" in name) == [
+        "customresourcedefinition.apiextensions.k8s.io/noderuntimeinstances.noderuntime.dev",
+        "customresourcedefinition.apiextensions.k8s.io/noderuntimes.noderuntime.dev",
+    ]
