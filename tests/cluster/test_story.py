@@ -54,14 +54,14 @@ def test_pods_reach_each_other_by_ip_and_by_service(world: World) -> None:
 
 
 def test_helm_test_runs_a_pod_of_every_class(world: World) -> None:
-    output = steps.test_chart(world.cluster)
+    output = steps.run_helm_test(world.cluster)
     for handler in steps.HANDLERS:
         assert f"RuntimeClass {handler}: a pod ran" in output
 
 
 def test_helm_uninstall_is_refused_while_a_noderuntime_exists(world: World) -> None:
     with pytest.raises(CommandError) as refused:
-        steps.uninstall_chart(world.cluster)
+        steps.uninstall_with_hooks(world.cluster)
     assert "NodeRuntimes exist: noderuntime." in refused.value.output
     assert "delete-all-noderuntimes-before-helm-uninstall" in refused.value.output
     steps.wait_ready(world.cluster)
@@ -177,7 +177,7 @@ def test_deletion_leaves_nothing(world: World, ordinary: steps.Identity) -> None
 
 
 def test_helm_uninstall_after_the_deletion_leaves_the_crds_only(world: World) -> None:
-    steps.uninstall_chart(world.cluster)
+    steps.uninstall_with_hooks(world.cluster)
     kubectl = world.cluster.kubectl
     kinds = "deployments,daemonsets,jobs,pods,serviceaccounts,roles,services,configmaps,poddisruptionbudgets"
     left = kubectl("get", kinds, "-n", steps.NAMESPACE, "-o", "name").split()

@@ -128,12 +128,12 @@ def roll_back_chart(cluster: Cluster) -> None:
     _helm(cluster, "rollback", RELEASE, "--namespace", NAMESPACE)
 
 
-def test_chart(cluster: Cluster) -> str:
+def run_helm_test(cluster: Cluster) -> str:
     """Run ``helm test`` and return its output, with the log of the chart's test pod."""
     return _helm(cluster, "test", RELEASE, "--namespace", NAMESPACE, "--logs", "--timeout", "180s")
 
 
-def uninstall_chart(cluster: Cluster) -> str:
+def uninstall_with_hooks(cluster: Cluster) -> str:
     """Uninstall the chart and return Helm's output. Raises CommandError with it if a hook refuses."""
     return _helm(cluster, "uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout", "120s")
 

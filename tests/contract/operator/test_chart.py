@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ GATES = (
     "resourceQuota.enabled",
 )
 EVERYTHING = ("--set", ",".join(f"{gate}=true" for gate in GATES))
+DOCUMENTED = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/install.md").read_text(), re.DOTALL)
 PROMETHEUS_OPERATOR = {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
 
 
@@ -70,6 +72,13 @@ def test_chart_installs_and_keeps_the_models_crds() -> None:
     assert not [o for o in objects("--set=crds.install=false") if o["kind"] == "CustomResourceDefinition"]
 
 
+@pytest.mark.parametrize("values", DOCUMENTED, ids=lambda values: values.partition(":")[0])
+def test_values_of_the_documentation_are_valid(values: str, tmp_path: Path) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(values.replace("sha256:…", "sha256:" + "0" * 64))
+    objects("--values", str(file))
+
+
 def test_every_object_passes_the_api_servers_validation(installed: ControlPlane) -> None:
     served = [o for o in objects(*EVERYTHING) if o["kind"] not in PROMETHEUS_OPERATOR]
     dry = ("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-")
@@ -109,10 +118,27 @@ def test_monitors_select_the_pods_and_their_ports() -> None:
     assert monitor["selector"]["matchLabels"].items() <= agents["metadata"]["labels"].items()
     names = [port["name"] for port in agents["spec"]["containers"][0]["ports"]]
     assert monitor["podMetricsEndpoints"][0]["port"] in names
-    for policy in ("operator", "agent"):
-        labels = {"operator": template, "agent": agents}[policy]["metadata"]["labels"]
-        selector = one("NetworkPolicy", policy)["spec"]["podSelector"]["matchLabels"]
-        assert selector.items() <= labels.items()
+    policy = one("NetworkPolicy", "agent")["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= agents["metadata"]["labels"].items()
+
+
+def test_network_policies_select_the_pods_of_the_chart() -> None:
+    pods = {
+        "operator": one("Deployment")["spec"]["template"],
+        "uninstall": one("Job")["spec"]["template"],
+        "test": one("Pod"),
+    }
+    for component, pod in pods.items():
+        policy = one("NetworkPolicy", component)["spec"]
+        chosen = {
+            name
+            for name, other in pods.items()
+            if policy["podSelector"]["matchLabels"].items() <= other["metadata"]["labels"].items()
+        }
+        assert chosen == {component}
+        ports = {port["name"] for port in pod["spec"]["containers"][0].get("ports", ())}
+        opened = {port["port"] for rule in policy.get("ingress", ()) for port in rule["ports"]}
+        assert opened == ports
 
 
 def test_alerts_point_to_their_section() -> None:
