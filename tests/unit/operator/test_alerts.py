@@ -61,3 +61,15 @@ def test_metrics_are_described_in_the_documentation(text: bytes) -> None:
 def test_alerts_use_documented_metrics_only() -> None:
     used = {name for alert in ALERTS for name in re.findall(r"noderuntime_\w+", alert["expr"])}
     assert {re.sub(r"_bucket$", "", name) for name in used} - described() == set()
+
+
+def test_alerts_name_reasons_that_the_operator_or_an_agent_reports() -> None:
+    sources = [*(ROOT / "operator").rglob("*.py"), *(ROOT / "runtime/noderuntime/agent").rglob("*.py")]
+    code = "".join(path.read_text() for path in sources)
+    matchers = [
+        found
+        for alert in ALERTS
+        for found in re.findall(r'(?:reason|phase|type)!?=~?"([^"]+)"', alert["expr"])
+    ]
+    named = {name for matcher in matchers for name in matcher.split("|")}
+    assert {name for name in named if f'"{name}"' not in code} == set()
