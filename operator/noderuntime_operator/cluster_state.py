@@ -277,6 +277,8 @@ class ClusterState:
     """The stored revisions of the NodeRuntime that is reconciled."""
     agent_pods: tuple[AgentPodView, ...] = ()
     """The agents' pods on the nodes that rollout.agents_to_search returns, and those of a lost account."""
+    other_agents: tuple[str, ...] = ()
+    """The namespaces and names of DaemonSets of the NodeRuntime's agents that another release left."""
 
     def image_pulls_of(self, runtime: str) -> tuple[ImagePullView, ...]:
         """Return the failed pulls of a NodeRuntime's agents."""

@@ -38,6 +38,7 @@ _COLLECTIONS = {
     "ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts",
     "ControllerRevision": "/apis/apps/v1/namespaces/{namespace}/controllerrevisions",
     "DaemonSet": "/apis/apps/v1/namespaces/{namespace}/daemonsets",
+    "AnyDaemonSet": "/apis/apps/v1/daemonsets",
     "NodeRuntime": f"/apis/{API_VERSION}/noderuntimes",
     "NodeRuntimeInstance": f"/apis/{API_VERSION}/noderuntimeinstances",
     "Lease": "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases",

@@ -48,7 +48,7 @@ from noderuntime_operator.cluster_state import (
     RuntimeClassView,
     RuntimeView,
 )
-from noderuntime_operator.desired import daemon_set_name
+from noderuntime_operator.desired import MANAGED_BY, MANAGER, daemon_set_name
 from noderuntime_operator.informer import Informer
 from noderuntime_operator.kube import Kube
 from noderuntime_operator.rollout import agents_to_search, nodes_to_search
@@ -109,6 +109,7 @@ async def observe(kube: Kube, caches: Caches, runtime: RuntimeView, agent: Agent
         now=datetime.now(UTC),
         agent_image=agent.image,
         service_account=account["metadata"]["uid"] if account else "",
+        other_agents=await _other_agents(kube, runtime, agent.namespace),
         revisions={view.name: view async for body in stored if (view := revision_view(body))},
     )
     nodes = nodes_to_search(runtime, cluster)
@@ -139,6 +140,13 @@ async def _agents(kube: Kube, runtime: RuntimeView, cluster: ClusterState) -> li
         )
         pods |= {pod.name: pod for views in found for pod in views}
     return list(pods.values())
+
+
+async def _other_agents(kube: Kube, runtime: RuntimeView, namespace: str) -> tuple[str, ...]:
+    """Return the DaemonSets of this NodeRuntime's agents in other namespaces."""
+    label = f"{MANAGED_BY}={MANAGER},{OWNER_LABEL}={runtime.name}"
+    metas = [body["metadata"] async for body in kube.list("AnyDaemonSet", label_selector=label)]
+    return tuple(f"{m['namespace']}/{m['name']}" for m in metas if m["namespace"] != namespace)
 
 
 async def _agent_pods(kube: Kube, fields: str, labels: str) -> list[AgentPodView]:

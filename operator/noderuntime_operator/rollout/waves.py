@@ -145,7 +145,7 @@ def roll_out(runtime: RuntimeView, cluster: ClusterState, nodes: Nodes, target: 
     if not remaining and not nodes.moving:
         return _rollout(nodes, "Complete", "", since)
     if update.paused and remaining:
-        return _rollout(nodes, "Paused", "spec.update.paused is true", since)
+        return _rollout(nodes, "Paused", "spec.update.paused to be false", since)
     joining = _joining(runtime, cluster, nodes.between)
     new = [*joining, *_joining(runtime, cluster, nodes.pending)[:budget]]
     budget -= len(new) - len(joining)

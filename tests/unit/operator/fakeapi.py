@@ -37,7 +37,7 @@ class FakeApi:
         """Create or change an object, and send the event."""
         self.version += 1
         known = self.objects.setdefault(path, {}).get(name)
-        meta = {"name": name, "uid": f"uid-{name}", **fields.pop("metadata", {})}
+        meta = {"name": name, "uid": f"uid-{name}", "generation": 1, **fields.pop("metadata", {})}
         body = {"metadata": {**meta, "resourceVersion": str(self.version)}, **fields}
         self.objects[path][name] = body
         self.send(path, {"type": "MODIFIED" if known else "ADDED", "object": body})

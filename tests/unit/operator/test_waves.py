@@ -261,7 +261,7 @@ def test_paused_rollout_takes_no_node_and_says_so() -> None:
         "False",
         "Paused",
         f"2 of 4 nodes were given revision {fleet.status.update_revision};"
-        " waiting for spec.update.paused is true",
+        " waiting for spec.update.paused to be false",
     )
     fleet.update(paused=False)
     fleet.settle()

@@ -1,0 +1,188 @@
+"""The agents' pods and the history of rollouts, read from and written to an API server."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from builders import instance, node, runtime, world
+from fakeapi import FakeApi
+
+from noderuntime_operator.api import Condition, NodeRuntimeStatus, Revision
+from noderuntime_operator.apply import Applier
+from noderuntime_operator.cluster_state import AgentPodView, InstanceView
+from noderuntime_operator.desired import controller_revision, revision_of
+from noderuntime_operator.events import post_events
+from noderuntime_operator.informer import Informer
+from noderuntime_operator.kube import Kube
+from noderuntime_operator.metrics import Metrics
+from noderuntime_operator.observe import (
+    Caches,
+    daemon_set_view,
+    instance_view,
+    node_view,
+    observe,
+    revision_view,
+    runtime_class_view,
+    runtime_view,
+)
+from noderuntime_operator.rollout import agents_to_search, plan
+from noderuntime_operator.settings import AgentSettings
+
+AGENT = AgentSettings(namespace="ns", image="image:2")
+PODS = "/api/v1/namespaces/ns/pods"
+REVISIONS = "/apis/apps/v1/namespaces/ns/controllerrevisions"
+DAEMON_SETS = "/apis/apps/v1/namespaces/ns/daemonsets"
+INSTANCES = "/apis/noderuntime.dev/v1alpha1/noderuntimeinstances"
+EVENTS = "/api/v1/namespaces/default/events"
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def given(image: str = "image:2", reported: str | None = "image:1", **view: Any) -> InstanceView:
+    """Return an instance that was given an image and whose agent reports another."""
+    found = instance("n1", generation=2, agentImage=reported)
+    spec = found.spec.model_copy(update={"image": image})
+    return replace(found, spec=spec, **{"taken": NOW, **view})
+
+
+@pytest.mark.parametrize(
+    ("view", "searched"),
+    [
+        (given(), True),
+        (given(reported="image:2"), False),
+        (given(reported="image:2", taken=NOW - timedelta(minutes=5)), True),
+        (replace(given(), generation=1), False),
+        (replace(given(), status=instance("n1", phase=None).status), False),
+    ],
+    ids=["another image", "right image", "silent", "observed", "first agent is starting"],
+)
+def test_only_nodes_with_another_agent_are_searched(view: InstanceView, searched: bool) -> None:
+    state = replace(world(node("n1"), view), now=NOW)
+    assert agents_to_search(runtime(), state) == ({"n1"} if searched else set())
+
+
+def test_node_that_is_off_is_not_searched() -> None:
+    state = replace(world(node("n1", ready=False), given()), now=NOW)
+    assert not agents_to_search(runtime(), state)
+
+
+def caches(kube: Kube, view: InstanceView) -> Caches:
+    metrics = Metrics()
+    found = Caches(
+        {},
+        Informer(kube, "Node", node_view, metrics),
+        Informer(kube, "NodeRuntimeInstance", instance_view, metrics),
+        Informer(kube, "RuntimeClass", runtime_class_view, metrics),
+        Informer(kube, "DaemonSet", daemon_set_view, metrics),
+    )
+    found.nodes.views["n1"] = node("n1")
+    found.instances.views["n1"] = view
+    return found
+
+
+async def test_observe_lists_agents_of_nodes_in_question_only() -> None:
+    api = FakeApi()
+    revision = plan(runtime(), world()).store
+    assert revision
+    manifest = controller_revision("rt", revision, "ns")
+    api.put(REVISIONS, manifest["metadata"].pop("name"), **manifest)
+    api.put("/api/v1/namespaces/ns/serviceaccounts", "noderuntime-agent", metadata={"uid": "account"})
+    api.objects["/apis/apps/v1/daemonsets"] = {
+        "x": {"metadata": {"namespace": "old", "name": "noderuntime-agent-rt"}},
+        "y": {"metadata": {"namespace": "ns", "name": "noderuntime-agent-rt"}},
+    }
+    api.put(PODS, "agent-1", spec={"nodeName": "n1", "containers": [{"image": "image:1"}]})
+    async with api.serving() as kube:
+        found = await observe(kube, caches(kube, given()), runtime(), AGENT)
+        await observe(
+            kube, caches(kube, given(reported="image:2", taken=datetime.now(UTC))), runtime(), AGENT
+        )
+    assert found.agent_pods == (AgentPodView("agent-1", "uid-agent-1", "n1", "image:1"),)
+    assert (found.revisions, found.service_account) == ({revision.name: revision}, "account")
+    assert (found.agent_image, found.other_agents) == ("image:2", ("old/noderuntime-agent-rt",))
+    (listed,) = [path for method, path in api.requests if path.startswith(PODS)]
+    query = parse_qs(urlsplit(listed).query)
+    assert query["fieldSelector"] == ["spec.nodeName=n1"]
+    assert query["labelSelector"] == ["noderuntime.dev/runtime=rt,app.kubernetes.io/component=agent"]
+
+
+async def test_apply_stores_the_revision_and_replaces_the_agent() -> None:
+    api = FakeApi()
+    for path in (PODS, REVISIONS, DAEMON_SETS, INSTANCES):
+        api.objects[path] = {}
+    old = AgentPodView("agent-1", "uid-1", "n1", "image:1")
+    state = replace(world(node("n1"), given()), now=NOW, agent_image="image:2", service_account="account")
+    asked = replace(runtime(), retry="again")
+    async with api.serving() as kube:
+        applier = Applier(kube, AGENT, asyncio.get_running_loop().time)
+        todo = plan(asked, replace(state, agent_pods=(old,)))
+        await applier.apply(asked, state, todo)
+        new = plan(
+            asked, replace(world(node("n1"), instance("n1", "Failed")), now=NOW, agent_image="image:2")
+        )
+        await applier.apply(asked, state, new)
+    (revision,) = api.objects[REVISIONS]
+    (template,) = [body["spec"]["template"] for body in api.objects[DAEMON_SETS].values()]
+    (container,) = template["spec"]["containers"]
+    assert revision == todo.target.name
+    assert {"name": "NODERUNTIME_IMAGE", "value": "image:2"} in container["env"]
+    assert template["metadata"]["labels"]["noderuntime.dev/service-account"] == "account"
+    assert ("DELETE", f"{PODS}/agent-1") in api.requests
+    paths = [path.split("?")[0] for _, path in api.requests]
+    assert paths.index(REVISIONS) < paths.index(f"{INSTANCES}/n1")
+    written = api.objects[INSTANCES]["n1"]
+    assert written["spec"]["image"] == "image:2"
+    assert written["metadata"]["annotations"] == {
+        "noderuntime.dev/taken": "2026-01-01T00:00:00Z",
+        "noderuntime.dev/failed-before": "true",
+        "noderuntime.dev/retry": "again",
+    }
+
+
+def test_views_read_what_was_written() -> None:
+    stored = plan(runtime(), world()).store
+    assert stored
+    assert revision_view(controller_revision("rt", stored, "ns")) == stored
+    assert (
+        revision_view({"metadata": {"name": "x"}, "data": {"of": "another version"}, "revision": 1}) is None
+    )
+    body = node_body(spec={"unschedulable": True})
+    assert node_view(body).outside == "Cordoned"
+    annotations = {"noderuntime.dev/retry": "a", "noderuntime.dev/rollback-to": "b"}
+    meta = {**node_body()["metadata"], "generation": 1, "annotations": annotations}
+    found = runtime_view({"metadata": meta, "spec": runtime().spec.dump()})
+    assert (found.retry, found.rollback_to) == ("a", "b")
+
+
+def node_body(**fields: Any) -> dict[str, Any]:
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    return {"metadata": {"name": "n1", "uid": "u", "resourceVersion": "1"}, "status": ready, **fields}
+
+
+def test_revision_changes_with_image_and_spec_only() -> None:
+    spec = runtime().spec
+    one = revision_of(spec, "image:1")
+    assert one == revision_of(spec.model_copy(update={"min_available": 1}), "image:1")
+    assert one != revision_of(spec, "image:2")
+    assert Revision.model_validate(one.dump()) == one
+
+
+async def test_events_of_one_reason_are_counted() -> None:
+    api = FakeApi()
+    api.objects[EVENTS] = {}
+    failed = Condition(
+        type="Degraded", status="True", reason="X", message="n1", last_transition_time="2026-01-01T00:00:00Z"
+    )
+    async with api.serving() as kube:
+        await post_events(kube, runtime(), NodeRuntimeStatus(conditions=[failed]))
+        assert [body["count"] for body in api.objects[EVENTS].values()] == [1]
+        again = failed.model_copy(update={"message": "n2"})
+        await post_events(kube, runtime(), NodeRuntimeStatus(conditions=[again]))
+    ((name, path),) = [(m, p) for m, p in api.requests if m == "PATCH"]
+    assert (len(api.objects[EVENTS]), name) == (1, "PATCH")
+    (body,) = api.objects[EVENTS].values()
+    assert (body["count"], body["message"], EVENTS in path) == (2, "n2", True)
