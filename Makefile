@@ -22,7 +22,7 @@ CRITEST := PYTHONPATH=tests:tests/contract $(VENV)/python -m critest
 
 .NOTPARALLEL:
 .PHONY: help venv setup check lint types imports unit fuzz contract critest critest-gvisor critest-delegate \
-	critest-websocket cluster-test fleet-test fleet-quick kubelet-test vm-test scale-test test bench bench-images demo demo-down \
+	critest-websocket cluster-test fleet-test fleet-quick kubelet-test vm-test scale-test scale-quick test bench bench-images demo demo-down \
 	image dist lock proto crds
 
 help:
@@ -93,7 +93,10 @@ vm-test: setup ## cgroup v2 and systemd's driver, in an emulated machine: about 
 scale-test: setup ## the operator with simulated nodes on a real API server; NODES=5000, about 25 minutes
 	NODES=$(NODES) PYTHONPATH=tests:tests/contract:tests/cluster $(VENV)/python -m scale
 
-test: setup check contract critest critest-gvisor critest-delegate critest-websocket cluster-test fleet-quick kubelet-test ## all checks and tests but fleet-test, vm-test, scale-test and fuzz
+scale-quick: setup ## the part of scale-test that make test runs
+	NODES=500 PYTHONPATH=tests:tests/contract:tests/cluster $(VENV)/python -m scale
+
+test: setup check contract critest critest-gvisor critest-delegate critest-websocket cluster-test fleet-quick scale-quick kubelet-test ## all checks and tests but fleet-test, vm-test, scale-test and fuzz
 
 bench: setup ## compare pods with containerd: times, CPU, memory; QUICK=1 takes five minutes
 	QUICK=$(QUICK) PYTHONPATH=tests:tests/contract $(VENV)/python -m bench.cri

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 from bench.machine import Idle
 
-from scale import stages
+from scale import disturbances, stages
 from scale.figures import Figures
 from scale.stages import Run, Wrong
 from scale.world import world
@@ -27,9 +27,10 @@ _ALL = {
     "install": stages.install,
     "steady": stages.steady,
     "storm": stages.storm,
-    "operator-kill": stages.operator_kill,
-    "apiserver-restart": stages.apiserver_restart,
-    "compaction": stages.compaction,
+    "operator-kill": disturbances.operator_kill,
+    "apiserver-restart": disturbances.apiserver_restart,
+    "compaction": disturbances.compaction,
+    "rollout": stages.rollout,
 }
 
 
@@ -71,8 +72,8 @@ async def _run(options: argparse.Namespace, figures: Figures) -> None:
             here,
             figures,
             ready_limit=120 if small else 600,
-            steady_seconds=20 if small else 120,
-            storm_seconds=20 if small else 60,
+            steady_seconds=10 if small else 120,
+            storm_seconds=15 if small else 60,
         )
         for name in options.stages.split(","):
             await _ALL[name](run)

@@ -104,7 +104,7 @@ class SimulatedNode:
 
     def _state(self, instance: Instance) -> NodeState:
         if instance.spec.state == "Removed":
-            return NodeState(instance.generation, "Removed", "Removed")
+            return NodeState(instance.generation, "Removed", "Removed", image=self.image)
         handlers = tuple(
             HandlerState(h.name, "Ready", "Proven", version="1.0") for h in instance.spec.handlers
         )
@@ -113,10 +113,12 @@ class SimulatedNode:
                 handlers[0].name, "Broken", "CanaryFailed", "the canary sandbox exited with 1"
             )
             handlers = (first, *handlers[1:])
+        waits = instance.spec.image not in (None, self.image)  # for an agent of that image
         return NodeState(
-            generation=instance.generation,
+            generation=None if waits else instance.generation,
             phase="Degraded" if self.broken else "Ready",
             reason="HandlerBroken" if self.broken else "Proven",
+            image=self.image,
             digest=self.image.rpartition(":")[2],
             version=_VERSION,
             kubelet="Noderuntime",

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scale.client import INSTANCES, NODES, RUNTIMES, Json
+from scale.client import RUNTIMES, Json
 from scale.crowd import names
 from scale.figures import Figures
-from scale.objects import HANDLERS, node_runtime
+from scale.objects import HANDLERS, RUNTIME, node_runtime, update
 from scale.operator_process import CpuMeter
 from scale.requests import RequestMeter
 from scale.watching import Truth
@@ -20,9 +19,9 @@ from scale.world import World, pretty
 READY_SECONDS, LAG_SECONDS = 120.0, 30.0
 MEMORY_MEBIBYTES, STEADY_CORES = 200.0, 0.05
 WRITES_PER_SECOND, READS_PER_SECOND = 10.0, 20.0
-SPREAD_SECONDS = 60.0
-CROWD = 0.2
-"""The share of the agents that can come back to a restarted API server within one second."""
+WAVE = 50
+NEXT_IMAGE = "registry.example.com/noderuntime:v2"
+SECONDS_PER_WAVE = 60.0
 _POLL_SECONDS = 0.25
 
 
@@ -92,7 +91,7 @@ async def install(run: Run) -> None:
         "operator's memory at the start, no instances", world.operator.peak(), "MiB", MEMORY_MEBIBYTES
     )
     requests, cpu, began = RequestMeter(world.plane.audit_log), CpuMeter(world.operator), time.time()
-    runtime = node_runtime(max(1, world.size // 10))
+    runtime = node_runtime(max(100, world.size // 10))
     await world.api.request("POST", RUNTIMES, runtime, fieldValidation="Strict")
     lag = await run.lag("installation", world.size)
     took = time.time() - began
@@ -146,97 +145,38 @@ async def storm(run: Run) -> None:
     await run.check_labels(world.size)
 
 
-async def operator_kill(run: Run) -> None:
-    """Kill the operator, change nodes while it is away, and start it again."""
+async def rollout(run: Run) -> None:
+    """Give all nodes another image, at most fifty at a time."""
     world, figures = run.world, run.figures
-    figures.stage("Operator killed and restarted")
-    await world.operator.stop(signal.SIGKILL)
-    await world.crowd.ask(do="break", nodes=run.few)
-    await asyncio.sleep(2)
-    began = time.time()
-    await world.start_operator()
-    ended = await run.until("operator's restart", shows(world.size - len(run.few), world.size))
-    figures.add("status right after the start", ended - began, "s", LAG_SECONDS)
-    figures.add("operator's memory at the start, highest", world.operator.peak(), "MiB", MEMORY_MEBIBYTES)
-    figures.add(
-        "share of the chart's memory limit", 100 * world.operator.memory() / world.chart.memory_limit, "%"
+    wave = max(1, min(WAVE, world.size // 10))
+    figures.stage(f"Rollout of a new image, {wave} nodes at a time")
+    await world.operator.stop()
+    await world.api.request(
+        "PATCH", f"{RUNTIMES}/{RUNTIME}", {"spec": update(wave)}, fieldValidation="Strict"
     )
-    await world.crowd.ask(do="heal", nodes=run.few)
-    figures.add("status right after healing", await run.lag("healing", world.size), "s", LAG_SECONDS)
-    await run.check_labels(world.size)
-
-
-async def apiserver_restart(run: Run) -> None:
-    """Restart the API server, and change nodes while it is away."""
-    world, figures = run.world, run.figures
-    figures.stage("API server restarted")
-    world.operator.peak()
-    await asyncio.to_thread(world.plane.stop_apiserver)
-    await world.crowd.ask(do="break", nodes=run.few)
-    await asyncio.sleep(3)
-    await asyncio.to_thread(world.plane.up_api)
-    up = time.time()
-    lag, reads = await asyncio.gather(
-        run.lag("restart of the API server", world.size - len(run.few)), _agents_back(run, up)
-    )
-    figures.add("all agents are back", reads[-1] - up, "s", 2 * SPREAD_SECONDS)
-    crowd = busiest(reads) / world.size
-    figures.add("agents that came back in the busiest second", 100 * crowd, "%")
-    figures.add("status right after the last change", lag, "s", LAG_SECONDS)
-    if crowd > CROWD:
-        raise Wrong(f"{100 * crowd:.0f} % of the agents came back within one second")
+    requests, began = RequestMeter(world.plane.audit_log), time.time()
+    await world.start_operator(NEXT_IMAGE)
+    cpu = CpuMeter(world.operator)
+    async with Truth(world.api) as truth:
+        limit = run.ready_limit + SECONDS_PER_WAVE * world.size / wave
+        ended = await run.until("rollout", lambda status: _has_only(NEXT_IMAGE, status, world.size), limit)
+        await run.until("after the rollout", shows(world.size, world.size))
+    took = ended - began
+    writes, reads = requests.writes_and_reads()
+    figures.add("all nodes have the image", took, "s")
+    figures.add("time per wave", took * wave / world.size, "s")
+    figures.add("nodes that changed at once, most", truth.most_changing, "nodes", wave)
+    figures.add("operator's CPU", cpu.cores(), "cores")
+    figures.add("operator's writes", writes / took, "requests/s")
+    figures.add("operator's reads", reads / took, "requests/s")
     figures.add("operator's memory, highest", world.operator.peak(), "MiB", MEMORY_MEBIBYTES)
-    await world.crowd.ask(do="heal", nodes=run.few)
-    await run.lag("healing", world.size)
+    if truth.most_changing > wave:
+        raise Wrong(f"{truth.most_changing} nodes changed at once, although maxUnavailable is {wave}")
     await run.check_labels(world.size)
 
 
-async def _agents_back(run: Run, since: float) -> tuple[float, ...]:
-    """Wait until all agents watch again; return the times at which they began to, since a time."""
-    deadline = time.monotonic() + run.ready_limit
-    while (found := await run.world.crowd.report(since=since)).watching < run.world.size:
-        if time.monotonic() > deadline:
-            raise Wrong(f"{found.watching} of {run.world.size} agents watch after the restart")
-        await asyncio.sleep(1)
-    return found.reads
-
-
-def busiest(times: tuple[float, ...]) -> int:
-    """Return the largest number of times within one second."""
-    most, first = 0, 0
-    for last, time_ in enumerate(times):
-        while times[first] < time_ - 1:
-            first += 1
-        most = max(most, last - first + 1)
-    return most
-
-
-async def compaction(run: Run) -> None:
-    """Remove Nodes while the operator's process is stopped and without a connection, and compact etcd.
-
-    The revisions of its watches are forgotten then, so that it learns of the Nodes only from new lists.
-    """
-    world, figures = run.world, run.figures
-    gone = names(len(run.few), first=len(run.few))
-    figures.stage(f"{len(gone)} Nodes deleted behind a compaction (410)")
-    world.operator.signal(signal.SIGSTOP)
-    try:
-        await asyncio.to_thread(world.plane.restart_apiserver)
-        for name in gone:
-            await world.api.request("DELETE", f"{NODES}/{name}")
-            await world.api.request("DELETE", f"{INSTANCES}/{name}")
-        await asyncio.to_thread(world.plane.compact)
-    finally:
-        requests = RequestMeter(world.plane.audit_log)
-        world.operator.signal(signal.SIGCONT)
-    world.operator.peak()
-    began = time.time()
-    world.size -= len(gone)
-    ended = await run.until("compaction", shows(world.size, world.size))
-    figures.add("status right", ended - began, "s", LAG_SECONDS)
-    await asyncio.sleep(10)
-    if not requests.counts()["list", "nodes"]:
-        raise Wrong("the operator did not list the Nodes: this stage did not make its watches too old")
-    figures.add("operator's memory at the lists, highest", world.operator.peak(), "MiB", MEMORY_MEBIBYTES)
-    await run.until("after the compaction", shows(world.size, world.size))
-    await run.check_labels(world.size)
+def _has_only(image: str, status: Json, nodes: int) -> bool:
+    """Return whether the rollout is complete, with that image on all nodes."""
+    counts = {entry["image"]: entry["nodes"] for entry in status.get("versions") or ()}
+    complete = status.get("currentRevision") == status.get("updateRevision")
+    return counts == {image: nodes} and complete and status["wave"]["phase"] == "Complete"

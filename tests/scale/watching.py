@@ -54,11 +54,14 @@ class LabelGuard:
 
 
 class Truth:
-    """The number of nodes whose agents report Ready, with its history."""
+    """What the instances say: how many are Ready, with its history, and how many change."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
         self._ready: set[str] = set()
+        self._changing: set[str] = set()
+        self.most_changing = 0
+        """The largest number of instances at once whose agents have not applied their spec."""
         self._last_seen: dict[int, float] = {}
         """By number: when it was true last."""
         self._task = asyncio.create_task(self._follow())
@@ -83,14 +86,19 @@ class Truth:
         async for kind, found in self._api.follow(INSTANCES):
             if kind == "LIST":
                 self._ready.clear()
+                self._changing.clear()
             self._see(kind, found["items"] if kind == "LIST" else [found])
 
     def _see(self, kind: str, items: Iterable[Json]) -> None:
         self._last_seen[len(self._ready)] = time.monotonic()
         for item in items:
-            name = item["metadata"]["name"]
-            if kind != "DELETED" and (item.get("status") or {}).get("phase") == "Ready":
+            name, status = item["metadata"]["name"], item.get("status") or {}
+            changing = item["metadata"]["generation"] != status.get("observedGeneration")
+            self._ready.discard(name)
+            self._changing.discard(name)
+            if kind != "DELETED" and status.get("phase") == "Ready":
                 self._ready.add(name)
-            else:
-                self._ready.discard(name)
+            if kind != "DELETED" and changing:
+                self._changing.add(name)
         self._last_seen[len(self._ready)] = time.monotonic()
+        self.most_changing = max(self.most_changing, len(self._changing))
