@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
         description=kubectl_noderuntime.__doc__,
         epilog=_EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[_connection(default=None)],
+        parents=[connection(default=None)],
     )
     made.add_argument("--version", action="version", version=f"%(prog)s {noderuntime.__version__}")
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -71,14 +71,14 @@ def _add_writers(commands: Any) -> None:
 def _command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
     """Return the parser of one command. Options of the connection can stand before or after its name."""
     made: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=summary, parents=[_connection(default=argparse.SUPPRESS)]
+        name, help=summary, description=summary, parents=[connection(default=argparse.SUPPRESS)]
     )
     return made
 
 
-def _connection(default: str | None) -> argparse.ArgumentParser:
-    """Return a parser with kubectl's options that select cluster and namespace."""
-    made = argparse.ArgumentParser(add_help=False)
+def connection(default: str | None) -> argparse.ArgumentParser:
+    """Return a parser of kubectl's options that select cluster and namespace."""
+    made = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     made.add_argument("--context", default=default, metavar="NAME", help="context of the kubeconfig")
     made.add_argument("--kubeconfig", default=default, metavar="FILE", help="path of the kubeconfig")
     made.add_argument("-n", "--namespace", default=default, metavar="NAME", help="namespace of the pod")

@@ -18,7 +18,7 @@ from noderuntime.cli.text import printable
 EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130
 
-_FUNCTIONS = {
+COMMANDS = {
     "status": "status:run",
     "watch": "watch:run",
     "why": "why:run",
@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
 
 async def _run(args: argparse.Namespace) -> int:
     """Run the command with a connection to the cluster that the options select."""
-    module, _, function = _FUNCTIONS[args.command].partition(":")
+    module, _, function = COMMANDS[args.command].partition(":")
     command = getattr(_imported(module), function)
     async with await _imported("cluster").Cluster.connect(
         args.kubeconfig, args.context, args.namespace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -37,6 +38,24 @@ def test_pyproject_reads_the_version_from_the_package() -> None:
 )
 def test_packages_declare_that_they_are_typed(package: str) -> None:
     assert (ROOT / package / "py.typed").is_file()
+
+
+def test_wheel_contains_the_package_of_every_command() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = {Path(path).name for path in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]}
+    commands = project["project"]["scripts"]
+    assert {"kubectl-noderuntime", "kubectl_complete-noderuntime"} < commands.keys()
+    assert {target.partition(".")[0] for target in commands.values()} == packages
+
+
+def test_extra_of_the_plugin_names_every_library_it_imports() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {requirement.partition("==")[0].replace("pyyaml", "yaml") for requirement in extras["kubectl"]}
+    source = "".join(path.read_text() for path in (ROOT / "operator/kubectl_noderuntime").glob("*.py"))
+    source += (ROOT / "operator/noderuntime_operator/api.py").read_text()
+    imported = set(re.findall(r"^(?:from|import) (\w+)", source, re.MULTILINE))
+    own = {"kubectl_noderuntime", "noderuntime", "noderuntime_operator"}
+    assert imported - own - sys.stdlib_module_names == named
 
 
 def _normalized(name: str) -> str:

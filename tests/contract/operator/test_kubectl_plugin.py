@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from control_plane import ControlPlane, eventually, running, tool
@@ -50,12 +51,14 @@ class Plugin:
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plugin]:
     """The plugin with a control plane that has no CRDs."""
     directory = tmp_path_factory.mktemp("plugin")
-    program = directory / "bin/kubectl-noderuntime"
-    program.parent.mkdir()
-    program.write_text(f"#!{sys.executable}\nfrom kubectl_noderuntime.__main__ import main\nmain()\n")
-    program.chmod(0o755)
+    programs = {"kubectl-noderuntime": "__main__", "kubectl_complete-noderuntime": "complete"}
+    for name, module in programs.items():
+        program = directory / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!{sys.executable}\nfrom kubectl_noderuntime.{module} import main\nmain()\n")
+        program.chmod(0o755)
     with running(directory) as plane:
-        path = f"{program.parent}:{os.environ['PATH']}"
+        path = f"{directory / 'bin'}:{os.environ['PATH']}"
         yield Plugin(plane, {**os.environ, "PATH": path, "KUBECONFIG": str(plane.kubeconfig)})
 
 
@@ -281,6 +284,44 @@ def test_user_of_a_namespace_gets_what_it_may_read(plugin: Plugin, tmp_path: Pat
         "",
         "error: the API server does not accept your credentials (log in again, or give --context)\n",
     )
+
+
+def test_kubectl_completes_names_of_objects(plugin: Plugin) -> None:
+    for words, name in ((["pause"], "default"), (["retry"], "n2"), (["history"], "default")):
+        command = [tool("kubectl"), "__complete", "noderuntime", *words, name[0]]
+        done = subprocess.run(command, env=plugin.env, capture_output=True, text=True, check=True)
+        assert name in done.stdout.splitlines()
+        assert done.stdout.endswith(":4\n")
+
+
+def test_watch_on_a_terminal_redraws_the_tree(plugin: Plugin) -> None:
+    ours, theirs = pty.openpty()
+    command = [tool("kubectl"), "noderuntime", "watch"]
+    with (
+        open(ours, "rb", buffering=0) as screen,
+        subprocess.Popen(
+            command, env={**plugin.env, "TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs
+        ) as process,
+    ):
+        os.close(theirs)
+        seen = screen_until(screen, "1 Ready on 0.1.0")
+        plugin.run("pause", "default")
+        try:
+            redrawn = screen_until(screen, "1 of 2 nodes ready, paused")
+        finally:
+            process.send_signal(signal.SIGINT)
+            plugin.run("resume", "default")
+    assert process.returncode == 130
+    assert "NodeRuntime \x1b[1mdefault" in seen
+    assert "\x1b[1A" in redrawn
+
+
+def screen_until(screen: IO[bytes], text: str) -> str:
+    """Return what a terminal received up to a text."""
+    seen = ""
+    while text not in seen:
+        seen += screen.read(4096).decode(errors="replace")
+    return seen
 
 
 def test_watch_in_a_pipe_prints_changes_until_interrupted(plugin: Plugin) -> None:

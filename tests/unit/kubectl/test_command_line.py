@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from kubectl_noderuntime.arguments import parser
-from kubectl_noderuntime.cli import run
+from kubectl_noderuntime.cli import COMMANDS, run
+from kubectl_noderuntime.complete import candidates
 
 _HELP = """
 import sys
@@ -74,3 +75,18 @@ def test_unreachable_api_server_is_one_line(capsys: pytest.CaptureFixture[str], 
     assert (out, err.count("\n")) == ("", 1)
     assert err.startswith("error: no answer from the API server http://127.0.0.1:1: ")
     assert err.endswith(" (check --context and the network)\n")
+
+
+@pytest.mark.parametrize(
+    ("before", "known"),
+    [
+        ([], True),
+        (["--context", "a"], True),
+        (["stop"], False),
+        (["pause", "default"], False),
+        (["pause", "--kubeconfig", "/missing"], False),
+        (["pause", "--kubeconfig"], False),
+    ],
+)
+def test_completion_offers_commands_first(before: list[str], known: bool) -> None:
+    assert list(candidates(before)) == (list(COMMANDS) if known else [])
