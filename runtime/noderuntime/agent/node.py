@@ -24,8 +24,7 @@ from noderuntime.agent.report import HELD_BY_OTHER, HandlerState, NodeState
 from noderuntime.agent.switch import release
 from noderuntime.agent.switch.journal import Result, load_result, now
 from noderuntime.agent.switch.release import Release
-from noderuntime.agent.switch.upgrade import REFUSED
-from noderuntime.agent.switch.upgrade_steps import CRASH_LOOP, ROLLED_BACK
+from noderuntime.agent.switch.upgrade_steps import CRASH_LOOP, REFUSED, ROLLED_BACK
 from noderuntime.agent.systemd import Systemd
 from noderuntime.core import durable_files as files
 from noderuntime.core import log

@@ -6,7 +6,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from failpoints import ONE, TWO
 from fakenode import FakeNode
+
+from noderuntime.agent.switch.run import apply
 
 
 @pytest.fixture
@@ -19,3 +22,17 @@ async def node() -> AsyncIterator[FakeNode]:
     finally:
         await found.host.close()
         shutil.rmtree(root)
+
+
+@pytest.fixture
+async def served(node: FakeNode) -> FakeNode:
+    """A node whose kubelet uses version one, with a pod, and version two staged."""
+    await node.boot("FlagsFile")
+    node.install(digest=ONE)
+    await apply(node.context)
+    pod = node.host.daemon.add("web")
+    process = node.layout.proc / "900"
+    process.mkdir()
+    (process / "cmdline").write_bytes(b"conmon\0-c\0" + pod.encode() + b"\0")
+    node.install(digest=TWO)
+    return node

@@ -153,6 +153,7 @@ class FakeHost:
         self.oneshots: dict[str, Callable[[], Awaitable[tuple[int, bytes, bytes]]]] = {}
         self.unit_argv: tuple[str, ...] = ()
         self.pid = 100
+        self._last_pid = 100
         self._servers: dict[str, grpc.aio.Server] = {}
         self._connection: socket.socket | None = None
         self._endpoint_used: Path | None = None
@@ -233,7 +234,7 @@ class FakeHost:
         if self._connection:
             self._connection.close()
             self._connection = None
-        self.pid += 1
+        self.pid = self._last_pid = self._last_pid + 1
         process = self.layout.proc / str(self.pid)
         (process / "fd").mkdir(parents=True)
         argv = self._argv()

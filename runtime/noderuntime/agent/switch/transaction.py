@@ -151,6 +151,7 @@ _CHANGE: tuple[Step[Change], ...] = (_write_files, _reload, _restart_kubelet, _a
 _COMMIT: tuple[Step[Change], ...] = (_save, _disarm)
 _RESTORE: tuple[Step[Change], ...] = (_restore_files, _restart_on_upstream, _forget, _disarm)
 SWITCH_STEPS = (*_BEGIN, *_CHANGE, *_COMMIT)
+REVERT_STEPS = (_save, *_RESTORE)
 
 
 def is_written(context: Context, journal: Journal) -> bool:

@@ -14,11 +14,10 @@ from pathlib import Path
 from noderuntime.agent import layout
 from noderuntime.agent.switch import journal as records
 from noderuntime.agent.switch import pods, transaction
-from noderuntime.agent.switch.context import Context
+from noderuntime.agent.switch.context import Context, Step, walk
 from noderuntime.core import durable_files as files
 from noderuntime.core import log
 from noderuntime.core.errors import NoderuntimeError
-from noderuntime.cri.v1 import api_pb2 as cri
 from noderuntime.criclient import CriClient
 
 _log = log.get(__name__)
@@ -31,22 +30,24 @@ _PINS = "noderuntime-*"
 
 async def uninstall(context: Context) -> None:
     """Uninstall noderuntime. Raises PodsStillRunning, with their names, before anything is changed."""
+    await walk(context, STEPS, None)
+
+
+async def _refuse(context: Context, _: None) -> None:
     await pods.refuse_while_running(context)
-    journal = records.load_journal(context.layout.journal)
-    if journal:
+
+
+async def _revert(context: Context, _: None) -> None:
+    if journal := records.load_journal(context.layout.journal):
         await transaction.roll_back(context, journal)
-    await _remove_sandboxes(context, await pods.sandboxes(context))
-    await _stop_daemon(context)
-    await _remove_leftovers(context)
-    await _remove_files(context)
 
 
-async def _remove_sandboxes(context: Context, sandboxes: list[cri.PodSandbox]) -> None:
+async def _remove_sandboxes(context: Context, _: None) -> None:
     """Remove dead sandboxes through the daemon, which cleans up their networks, mounts and snapshots.
 
     Processes of a sandbox that cannot be removed are killed later.
     """
-    if not sandboxes:
+    if not (sandboxes := await pods.sandboxes(context)):
         return
     async with CriClient(context.layout.socket) as client:
         for sandbox in sandboxes:
@@ -56,7 +57,7 @@ async def _remove_sandboxes(context: Context, sandboxes: list[cri.PodSandbox]) -
                 _log.warning("removing a dead sandbox failed", sandbox=sandbox.id, error=error)
 
 
-async def _stop_daemon(context: Context) -> None:
+async def _stop_daemon(context: Context, _: None) -> None:
     for unit in (layout.REVERT_TIMER, layout.SERVICE, layout.SLICE):
         await context.systemd.stop(unit)
     await context.systemd.disable(layout.SERVICE, layout.SWITCH, layout.RESUME)
@@ -70,7 +71,7 @@ async def _stop_daemon(context: Context) -> None:
             await context.host.wait(process, timeout=5)
 
 
-async def _remove_leftovers(context: Context) -> None:
+async def _remove_leftovers(context: Context, _: None) -> None:
     """Remove mounts, pinned namespaces and cgroups that a dead pod may have left."""
     mountinfo = (files.read(context.layout.proc / "self/mountinfo") or b"").decode(errors="replace")
     points = [Path(line.split()[4].replace("\\040", " ")) for line in mountinfo.splitlines()]
@@ -86,7 +87,7 @@ def _is_below_own_directory(context: Context, point: Path) -> bool:
     return any(point.is_relative_to(directory) for directory in (context.layout.run, context.layout.state))
 
 
-async def _remove_files(context: Context) -> None:
+async def _remove_units(context: Context, _: None) -> None:
     place = context.layout
     for unit in layout.UNITS:
         files.remove(place.units / unit)
@@ -94,8 +95,17 @@ async def _remove_files(context: Context) -> None:
         (place.units / layout.FALLBACK_DROP_IN).parent.rmdir()
     with contextlib.suppress(NoderuntimeError):
         await context.systemd.reload()
+
+
+async def _remove_files(context: Context, _: None) -> None:
+    place = context.layout
     for directory in (place.run, place.state, place.etc):
         await context.host.remove_tree(directory)
     _log.info("noderuntime was removed from this node")
     # Python and loaded libraries stay mapped, but no module can be imported after this.
     shutil.rmtree(place.opt, ignore_errors=True)
+
+
+STEPS: tuple[Step[None], ...] = (
+    _refuse, _revert, _remove_sandboxes, _stop_daemon, _remove_leftovers, _remove_units, _remove_files,
+)  # fmt: skip

@@ -29,9 +29,6 @@ from noderuntime.core.errors import FailedPrecondition, NoderuntimeError
 
 _log = log.get(__name__)
 
-REFUSED = "UpgradeRefused"
-"""The new version was not started: it is tried again."""
-
 
 async def bring(context: Context, retry: str) -> Failure | None:
     """Bring the staged release into service, and return why it does not serve, or None.
@@ -127,8 +124,8 @@ async def _upgrade(context: Context, upgrade: Upgrade) -> Failure | None:
     except (NoderuntimeError, OSError) as error:
         steps.clean(context)
         _log.warning("the new release was refused", digest=upgrade.to.digest, error=error)
-        message = f"version {upgrade.to.digest} was not started: {error}"
-        return Failure(revision=upgrade.to.revision, retry=upgrade.retry, reason=REFUSED, message=message)
+        upgrade.blamed, upgrade.problem = False, str(error)
+        return steps.failure(upgrade)
     return await _change(context, steps.CHANGE, upgrade)
 
 
@@ -138,8 +135,11 @@ async def _change(context: Context, taken: Sequence[Step[Upgrade]], upgrade: Upg
         async with asyncio.timeout(steps.DEADLINE * context.second):
             await walk(context, taken, upgrade)
     except TimeoutError:
-        return await roll_back(context, upgrade, f"it was not proven within {steps.DEADLINE} s")
+        problem = f"it was not proven within {steps.DEADLINE} s"
     except (NoderuntimeError, OSError, sqlite3.Error) as error:
-        return await roll_back(context, upgrade, str(error))
-    await walk(context, steps.COMMIT, upgrade)
-    return None
+        problem = str(error)
+    else:
+        await walk(context, steps.COMMIT, upgrade)
+        return None
+    upgrade.blamed &= release.is_installed(context.layout, upgrade.to)
+    return await roll_back(context, upgrade, problem)

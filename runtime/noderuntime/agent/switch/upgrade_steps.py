@@ -29,6 +29,8 @@ _RESTART_SECONDS = 60.0
 _ROLLBACK_SECONDS = 120
 _CHECK_SECONDS = 60.0
 
+REFUSED = "UpgradeRefused"
+"""The new version was not started: it is tried again."""
 ROLLED_BACK = "UpgradeRolledBack"
 CRASH_LOOP = "DaemonCrashLoop"
 
@@ -198,11 +200,10 @@ ESSENTIAL = frozenset(step.__name__ for step in (restore_files, restore_database
 
 
 def failure(upgrade: Upgrade) -> Failure:
-    """Return the failure that the node remembers."""
-    message = f"version {upgrade.to.digest} was rolled back: {upgrade.problem}"
-    return Failure(
-        revision=upgrade.to.revision, retry=upgrade.retry, reason=upgrade.reason, message=message[:500]
-    )
+    """Return the failure. The node remembers it if the release is to blame."""
+    reason, outcome = (upgrade.reason, "rolled back") if upgrade.blamed else (REFUSED, "not started")
+    message = f"version {upgrade.to.digest} was {outcome}: {upgrade.problem}"
+    return Failure(revision=upgrade.to.revision, retry=upgrade.retry, reason=reason, message=message[:500])
 
 
 def link_programs(context: Context) -> None:

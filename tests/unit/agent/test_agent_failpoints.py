@@ -1,0 +1,215 @@
+"""The process of the switch dies, or the disk is full, at every step of every transaction."""
+
+from __future__ import annotations
+
+import pytest
+from failpoints import (
+    ONE,
+    REVERT,
+    ROLLBACK,
+    STARTED,
+    SWITCH,
+    TWO,
+    UNINSTALL,
+    UPGRADE,
+    WAYS,
+    Killed,
+    apply_again,
+    boot,
+    check_one_runtime,
+    check_serves,
+    expire,
+    full_disk_at,
+    killed_before,
+    places,
+)
+from fakenode import SPEC, FakeNode
+
+from noderuntime.agent import layout
+from noderuntime.agent.switch.fallback import fallback
+from noderuntime.agent.switch.revert import revert
+from noderuntime.agent.switch.run import NotUpgraded, apply
+from noderuntime.core.errors import NoderuntimeError
+
+LAST_WORDS = "the ledger is upside down"
+REMOVED = SPEC.model_copy(update={"state": "Removed"})
+
+
+@pytest.fixture
+async def fresh(node: FakeNode) -> tuple[FakeNode, dict[str, str]]:
+    """A node on which version one is to be switched on, and its kubelet's files."""
+    await node.boot("FlagsFile")
+    before = node.files()
+    node.install(digest=ONE)
+    return node, before
+
+
+@pytest.mark.parametrize("way", ["boot", "again"])
+@pytest.mark.parametrize("place", places(UPGRADE))
+async def test_upgrade_killed_at_a_step_is_completed(served: FakeNode, place: int, way: str) -> None:
+    context, begun = killed_before(served, place)
+    with pytest.raises(Killed):
+        await apply(context)
+    assert begun == UPGRADE[: place + 1]
+    await WAYS[way](served)
+    await check_serves(served, TWO)
+
+
+@pytest.mark.parametrize("place", places(UPGRADE))
+async def test_timer_ends_an_upgrade_whose_switch_was_killed(served: FakeNode, place: int) -> None:
+    context, _ = killed_before(served, place)
+    with pytest.raises(Killed):
+        await apply(context)
+    await expire(served)
+    await check_serves(served, TWO if place > UPGRADE.index("record") else ONE)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("place", places(ROLLBACK))
+async def test_rollback_killed_at_a_step_is_completed(served: FakeNode, place: int, way: str) -> None:
+    served.host.exits[TWO] = LAST_WORDS
+    context, begun = killed_before(served, STARTED + 1 + place)
+    with pytest.raises(Killed):
+        await apply(context)
+    assert begun == UPGRADE[: STARTED + 1] + ROLLBACK[: place + 1]
+    await WAYS[way](served)
+    await apply_again(served)
+    await check_serves(served, ONE)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("place", places(ROLLBACK))
+async def test_fallback_killed_at_a_step_is_completed(served: FakeNode, place: int, way: str) -> None:
+    await apply(served.context)
+    served.host.words = f"noderuntime: {LAST_WORDS}"
+    await served.host.crash()
+    context, begun = killed_before(served, place)
+    with pytest.raises(Killed):
+        await fallback(context)
+    assert begun == ROLLBACK[: place + 1]
+    served.host.exits[TWO] = LAST_WORDS
+    if place == 0:
+        return  # nothing was begun: systemd starts the fallback again when the daemon fails again
+    await WAYS[way](served)
+    await apply_again(served)
+    await check_serves(served, ONE)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("place", places(SWITCH, writes=1))
+async def test_switch_killed_at_a_step_ends_in_one_runtime(
+    fresh: tuple[FakeNode, dict[str, str]], place: int, way: str
+) -> None:
+    node, before = fresh
+    context, _ = killed_before(node, place)
+    with pytest.raises(Killed):
+        await apply(context)
+    await WAYS[way](node)
+    await check_one_runtime(node, before)
+    await apply_again(node)
+    assert node.kubelet_is_switched
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("place", places(REVERT, writes=1))
+async def test_switch_killed_in_its_rollback_ends_in_one_runtime(
+    fresh: tuple[FakeNode, dict[str, str]], place: int, way: str
+) -> None:
+    node, before = fresh
+    node.host.kubelet_fails_on_noderuntime = True
+    node.hurry()
+    taken = len(places(SWITCH, writes=1)) - len(SWITCH[SWITCH.index("_await_kubelet") + 1 :])
+    context, _ = killed_before(node, taken + place)
+    with pytest.raises(Killed):
+        await apply(context)
+    await WAYS[way](node)
+    await check_one_runtime(node, before)
+    assert not node.kubelet_is_switched
+
+
+@pytest.mark.parametrize("way", ["boot", "timer"])
+@pytest.mark.parametrize("place", places(REVERT, writes=1))
+async def test_revert_killed_at_a_step_ends_in_one_runtime(
+    fresh: tuple[FakeNode, dict[str, str]], place: int, way: str
+) -> None:
+    node, before = fresh
+    await apply(node.context)
+    context, _ = killed_before(node, place)
+    with pytest.raises(Killed):
+        await revert(context, expired=False)
+    await WAYS[way](node)
+    await check_one_runtime(node, before)
+
+
+@pytest.mark.parametrize("place", places(UNINSTALL, REVERT, writes=1))
+async def test_uninstallation_killed_at_a_step_is_repeated(
+    fresh: tuple[FakeNode, dict[str, str]], place: int
+) -> None:
+    node, before = fresh
+    await apply(node.context)
+    node.host.daemon.add("dead", ready=False)
+    node.install(REMOVED, digest=ONE)
+    context, begun = killed_before(node, place)
+    with pytest.raises(Killed):
+        await apply(context)
+    assert len(begun) == place + 1
+    node.install(REMOVED, digest=ONE)
+    assert await apply(node.context) is None
+    assert node.files() == before
+    assert node.layout.is_empty()
+    assert node.host.daemon.sandboxes == {}
+
+
+@pytest.mark.parametrize("step", UPGRADE)
+async def test_full_disk_at_a_step_of_an_upgrade_leaves_one_version(served: FakeNode, step: str) -> None:
+    context = full_disk_at(served, step)
+    served.context, healthy = context, served.context
+    await apply_again(served)
+    assert served.host.version in (ONE, TWO)
+    assert layout.SERVICE in served.host.active
+    served.context = healthy
+    await boot(served)
+    # A version that was started, and not proven, is not tried again by itself.
+    await check_serves(served, ONE if step in ("start", "prove") else TWO)
+
+
+@pytest.mark.parametrize("step", ROLLBACK)
+async def test_full_disk_in_a_rollback_leaves_the_old_version(served: FakeNode, step: str) -> None:
+    served.host.exits[TWO] = LAST_WORDS
+    served.context, healthy = full_disk_at(served, step), served.context
+    await apply_again(served)
+    served.context = healthy
+    await apply_again(served)
+    await check_serves(served, ONE)
+
+
+async def test_full_disk_is_not_the_versions_fault(served: FakeNode) -> None:
+    with pytest.raises(NotUpgraded, match=f"version {TWO} was not started: .*the disk is full") as refused:
+        await apply(full_disk_at(served, "copy_databases", "mark", "remember"))
+    assert refused.value.reason == "UpgradeRefused"
+    await check_serves(served, ONE)
+    await apply(served.context)
+    await check_serves(served, TWO)
+
+
+async def test_rollback_that_cannot_restore_files_is_repeated(served: FakeNode) -> None:
+    served.host.exits[TWO] = LAST_WORDS
+    with pytest.raises(NoderuntimeError):
+        await apply(full_disk_at(served, "restore_files"))
+    assert served.layout.upgrade.exists()
+    with pytest.raises(NotUpgraded, match=LAST_WORDS):
+        await apply(served.context)
+    await check_serves(served, ONE)
+
+
+@pytest.mark.parametrize("step", SWITCH)
+async def test_full_disk_at_a_step_of_a_switch_leaves_one_runtime(
+    fresh: tuple[FakeNode, dict[str, str]], step: str
+) -> None:
+    node, before = fresh
+    node.context, healthy = full_disk_at(node, step), node.context
+    await apply_again(node)
+    node.context = healthy
+    await apply_again(node)
+    await check_one_runtime(node, before)
+    assert node.kubelet_is_switched
