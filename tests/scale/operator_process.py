@@ -37,7 +37,7 @@ class Operator:
 
     async def start(self, environment: dict[str, str]) -> None:
         """Start the operator with these variables."""
-        argv = [sys.executable, "-c", _START, "--health-port", str(_free_port())]
+        argv = [sys.executable, "-c", _START, "--health-port", str(_free_port()), "--metrics-port", "0"]
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *ending_with_parent(argv),

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from control_plane import ControlPlane, free_port, running, stop
@@ -37,14 +39,29 @@ def operator(installed: ControlPlane, tmp_path_factory: pytest.TempPathFactory) 
     token = installed.kubectl("create", "token", "noderuntime-operator", "-n", NAMESPACE).strip()
     kubeconfig = directory / "kubeconfig"
     kubeconfig.write_text(installed.kubeconfig.read_text().replace("token: admin", f"token: {token}"))
-    agent = {"namespace": NAMESPACE, "image": "example.test/noderuntime:test"}
+    with running_operator(kubeconfig, NAMESPACE, directory) as started:
+        yield started
+
+
+@contextlib.contextmanager
+def running_operator(kubeconfig: Path, namespace: str, directory: Path) -> Iterator[Operator]:
+    """Run an operator whose agents are in the namespace."""
+    agent = {"namespace": namespace, "image": "example.test/noderuntime:test"}
     env = {**os.environ, "KUBECONFIG": str(kubeconfig), "NODERUNTIME_AGENT": json.dumps(agent)}
-    started = Operator(env, free_port(), free_port(), directory / "operator.log")
+    started = Operator(env, free_port(), free_port(), directory / f"{namespace}.log")
     try:
         started.start()
         yield started
     finally:
         stop(started.process)
+
+
+@pytest.fixture
+def other_operator(operator: Operator, installed: ControlPlane, tmp_path: Path) -> Iterator[Operator]:
+    """The operator of another release in another namespace, with an administrator's rights."""
+    installed.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}})
+    with running_operator(installed.kubeconfig, "other", tmp_path) as started:
+        yield started
 
 
 @pytest.fixture

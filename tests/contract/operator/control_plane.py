@@ -36,6 +36,25 @@ def tool(name: str) -> str:
     return found
 
 
+class Program:
+    """A process that can be started again; its log is beside its data."""
+
+    def __init__(self, directory: Path, *command: str) -> None:
+        self._directory = directory
+        self._command = command
+        self._process: subprocess.Popen[bytes]
+
+    def start(self) -> None:
+        log = self._directory / f"{Path(self._command[0]).name}.log"
+        with log.open("ab") as sink:
+            self._process = subprocess.Popen(
+                self._command, stdout=sink, stderr=subprocess.STDOUT, cwd=self._directory
+            )
+
+    def stop(self) -> None:
+        stop(self._process)
+
+
 @dataclass(frozen=True)
 class ControlPlane:
     """A running control plane."""
@@ -43,6 +62,25 @@ class ControlPlane:
     url: str
     directory: Path
     kubeconfig: Path
+    etcd_url: str
+    apiserver: Program
+
+    def start_apiserver(self) -> None:
+        """Start the API server, and wait until it is ready."""
+        self.apiserver.start()
+        eventually(
+            lambda: self.kubectl("get", "--raw=/readyz", check=False) == "ok", "kube-apiserver is not ready"
+        )
+
+    def compact(self) -> None:
+        """Make etcd forget all revisions but the last: watches from older ones are answered with 410."""
+        found = self._etcd("range", {"key": "AA==", "limit": 1})
+        self._etcd("compaction", {"revision": found["header"]["revision"], "physical": True})
+
+    def _etcd(self, verb: str, request: dict[str, Any]) -> dict[str, Any]:
+        data = json.dumps(request).encode()
+        with urllib.request.urlopen(f"{self.etcd_url}/v3/kv/{verb}", data) as answer:
+            return dict(json.load(answer))
 
     def kubectl(self, *args: str, stdin: str | None = None, check: bool = True) -> str:
         """Run kubectl as admin and return its output; with check=False return its error on failure."""
@@ -98,13 +136,14 @@ def running(directory: Path) -> Iterator[ControlPlane]:
     with contextlib.ExitStack() as stack:
         etcd_url = _start_etcd(stack, directory)
         port = free_port()
-        plane = ControlPlane(f"https://127.0.0.1:{port}", directory, directory / "admin.kubeconfig")
-        _start_apiserver(stack, directory, etcd_url, port)
-        _write_kubeconfig(plane)
-        eventually(
-            lambda: plane.kubectl("get", "--raw=/readyz", check=False) == "ok", "kube-apiserver is not ready"
+        apiserver = _apiserver(directory, etcd_url, port)
+        plane = ControlPlane(
+            f"https://127.0.0.1:{port}", directory, directory / "admin.kubeconfig", etcd_url, apiserver
         )
-        _spawn(
+        _write_kubeconfig(plane)
+        stack.callback(apiserver.stop)
+        plane.start_apiserver()
+        _run(
             stack,
             directory,
             tool("kube-controller-manager"),
@@ -122,7 +161,7 @@ def running(directory: Path) -> Iterator[ControlPlane]:
 
 def _start_etcd(stack: contextlib.ExitStack, directory: Path) -> str:
     client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
-    _spawn(
+    _run(
         stack,
         directory,
         tool("etcd"),
@@ -135,12 +174,11 @@ def _start_etcd(stack: contextlib.ExitStack, directory: Path) -> str:
     return client
 
 
-def _start_apiserver(stack: contextlib.ExitStack, directory: Path, etcd_url: str, port: int) -> None:
+def _apiserver(directory: Path, etcd_url: str, port: int) -> Program:
     (directory / "tokens.csv").write_text(f'{ADMIN_TOKEN},admin,admin,"system:masters"\n')
     key = directory / "sa.key"
     subprocess.run([tool("openssl"), "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
-    _spawn(
-        stack,
+    return Program(
         directory,
         tool("kube-apiserver"),
         f"--etcd-servers={etcd_url}",
@@ -181,11 +219,11 @@ def _write_kubeconfig(plane: ControlPlane) -> None:
     )
 
 
-def _spawn(stack: contextlib.ExitStack, directory: Path, *command: str) -> None:
-    """Start a process that the stack stops; its log is beside its data."""
-    log = stack.enter_context((directory / f"{Path(command[0]).name}.log").open("wb"))
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=directory)
-    stack.callback(stop, process)
+def _run(stack: contextlib.ExitStack, directory: Path, *command: str) -> None:
+    """Start a process that the stack stops."""
+    program = Program(directory, *command)
+    program.start()
+    stack.callback(program.stop)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

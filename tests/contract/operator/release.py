@@ -52,6 +52,9 @@ class Operator:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
             return str(answer.read().decode())
 
+    def leads(self) -> bool:
+        return "noderuntime_operator_leader 1.0" in self.metrics()
+
     def is_up(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
         try:
