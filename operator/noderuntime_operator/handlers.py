@@ -24,6 +24,7 @@ from noderuntime_operator.informer import Informer
 from noderuntime_operator.kube import PAGE, Kube
 from noderuntime_operator.leader import Election, identity
 from noderuntime_operator.metrics import Metrics
+from noderuntime_operator.pods import Pods
 from noderuntime_operator.reconcile import Reconciler
 from noderuntime_operator.routing import Router
 from noderuntime_operator.settings import AgentSettings
@@ -57,7 +58,9 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **indices: Any
         Informer(kube, "NodeRuntimeInstance", observe.instance_view, metrics),
         Informer(kube, "RuntimeClass", observe.runtime_class_view, metrics),
         Informer(kube, "DaemonSet", observe.daemon_set_view, metrics, label_selector=managed),
+        Pods(kube, observe.pod_view, metrics),
     )
+    memo.pods = caches.pods
     metrics.watch_caches(caches.sizes)
     memo.election = election = Election(kube, identity(agent.namespace), metrics, time.monotonic)
     kube.seconds_to_write = election.seconds_to_write
@@ -76,6 +79,7 @@ async def stop(memo: kopf.Memo, **_: Any) -> None:
     for task in memo.tasks:
         with contextlib.suppress(asyncio.CancelledError):
             await task
+    await memo.pods.close()
     await memo.election.release()
     await memo.kube.close()
     await memo.exposition.cleanup()

@@ -43,10 +43,14 @@ class Versioned(Protocol):
 View = TypeVar("View", bound=Versioned)
 
 
+def _name(body: Json) -> str:
+    return str(body["metadata"]["name"])
+
+
 class Informer(Generic[View]):
     """The views of one kind by name.
 
-    view returns None for an object that is not cached.
+    view returns None for an object that is not cached. key returns an object's name in the cache.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Informer(Generic[View]):
         view: Callable[[Mapping[str, Any]], View | None],
         metrics: Metrics,
         *,
+        key: Callable[[Json], str] = _name,
         field_selector: str = "",
         label_selector: str = "",
     ) -> None:
@@ -68,6 +73,7 @@ class Informer(Generic[View]):
         self._kube = kube
         self._view = view
         self._metrics = metrics
+        self._key = key
         self._selectors = (field_selector, label_selector)
         self._version = ""
         self._backoff = Backoff(*BACKOFF_SECONDS)
@@ -116,7 +122,7 @@ class Informer(Generic[View]):
         async with self._kube.one_page:
             page = await self._kube.page(self.kind, *self._selectors, token)
             for item in page.items:
-                seen.add(_name(item))
+                seen.add(self._key(item))
                 self._store(item)
             self._version = page.resource_version
             self.alive_at = self._clock()
@@ -139,14 +145,14 @@ class Informer(Generic[View]):
         """Apply one event of the watch."""
         body = event["object"]
         if event["type"] == "DELETED":
-            self._forget(_name(body))
+            self._forget(self._key(body))
         elif event["type"] != "BOOKMARK":
             self._store(body)
         self._version = body["metadata"]["resourceVersion"]
 
     def _store(self, body: Json) -> None:
         """Cache an object's view; one that cannot be understood keeps its old view."""
-        name = _name(body)
+        name = self._key(body)
         old = self.views.get(name)
         if old is not None and old.resource_version == body["metadata"]["resourceVersion"]:
             return
@@ -167,7 +173,3 @@ class Informer(Generic[View]):
         old = self.views.pop(name, None)
         if old is not None:
             self.changed(name, old, None)
-
-
-def _name(body: Json) -> str:
-    return str(body["metadata"]["name"])

@@ -2,7 +2,7 @@
 
 The caches hold a view of every object, built when the object arrives. Nothing is reconciled before they are
 complete, so a cache that is not yet filled is never taken for an empty one. Views of a fleet are mostly
-equal, so they share their parts. Pods are too many to cache; they are listed only when they matter.
+equal, so they share their parts. Pods are too many to cache; they are observed only when they matter.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ from noderuntime_operator.cluster_state import (
 from noderuntime_operator.desired import MANAGED_BY, MANAGER, daemon_set_name
 from noderuntime_operator.informer import Informer
 from noderuntime_operator.kube import Kube
+from noderuntime_operator.pods import Pods
 from noderuntime_operator.rollout import agents_to_search, nodes_to_search
 from noderuntime_operator.settings import AgentSettings
 
@@ -60,11 +61,8 @@ Validated = TypeVar("Validated", bound=Model)
 Index = Mapping[str, Collection[View]]
 """A kopf index by name, with one view per name."""
 
-ONE_BY_ONE = 20
-"""For at most this many nodes the pods are listed node by node; for more, all pods are listed at once.
-
-The agents' pods are always listed node by node, this many at a time.
-"""
+AT_ONCE = 20
+"""The agents' pods are listed node by node, this many at a time."""
 
 _PULL_FAILURES = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
@@ -81,6 +79,7 @@ class Caches:
     instances: Informer[InstanceView]
     runtime_classes: Informer[RuntimeClassView]
     daemon_sets: Informer[DaemonSetView]
+    pods: Pods
 
     @property
     def informers(self) -> tuple[Informer[Any], ...]:
@@ -113,7 +112,7 @@ async def observe(kube: Kube, caches: Caches, runtime: RuntimeView, agent: Agent
         revisions={view.name: view async for body in stored if (view := revision_view(body))},
     )
     nodes = nodes_to_search(runtime, cluster)
-    pods = await _pods_on(kube, nodes)
+    pods = await caches.pods.on(nodes)
     pulls: list[ImagePullView] = []
     if starting_agents(runtime, cluster):
         found_by = f"{OWNER_LABEL}={runtime.name}"
@@ -134,9 +133,9 @@ async def _agents(kube: Kube, runtime: RuntimeView, cluster: ClusterState) -> li
         account = f"{SERVICE_ACCOUNT_LABEL},{SERVICE_ACCOUNT_LABEL}!={cluster.service_account}"
         queries.append(("", f"{ours},{account}"))
     pods: dict[str, AgentPodView] = {}
-    for group in range(0, len(queries), ONE_BY_ONE):
+    for group in range(0, len(queries), AT_ONCE):
         found = await asyncio.gather(
-            *(_agent_pods(kube, *query) for query in queries[group : group + ONE_BY_ONE])
+            *(_agent_pods(kube, *query) for query in queries[group : group + AT_ONCE])
         )
         pods |= {pod.name: pod for views in found for pod in views}
     return list(pods.values())
@@ -151,15 +150,6 @@ async def _other_agents(kube: Kube, runtime: RuntimeView, namespace: str) -> tup
 
 async def _agent_pods(kube: Kube, fields: str, labels: str) -> list[AgentPodView]:
     return [agent_pod_view(body) async for body in kube.list("AgentPod", fields, labels)]
-
-
-async def _pods_on(kube: Kube, nodes: frozenset[str]) -> list[PodView]:
-    """Return the unfinished pods with a RuntimeClass; those on the nodes at least."""
-    selectors = [f"spec.nodeName={name}" for name in nodes] if len(nodes) <= ONE_BY_ONE else [""]
-    pods: list[PodView] = []
-    for selector in selectors:
-        pods += [view async for body in kube.list("Pod", selector) if (view := pod_view(body))]
-    return pods
 
 
 def starting_agents(runtime: RuntimeView, cluster: ClusterState) -> int:

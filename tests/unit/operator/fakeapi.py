@@ -26,6 +26,8 @@ class FakeApi:
         """The method and path of each request, with the query."""
         self.refusals: dict[tuple[str, str], list[int]] = {}
         """By method and path: the HTTP statuses of the next responses."""
+        self.selects: Callable[[str, Json], bool] = lambda _query, _body: True
+        """Whether a field selector selects an object."""
         self.on_request: Callable[[], object] = lambda: None
         self.version = 1
         self.oldest = 0
@@ -68,6 +70,10 @@ class FakeApi:
         async with self.watched:
             await self.watched.wait_for(lambda: any(watched == path for watched, _ in self.watches))
 
+    async def settled(self) -> None:
+        """Let the server and its clients run."""
+        await asyncio.sleep(0.01)
+
     def count(self, method: str, part: str) -> int:
         return sum(m == method and part in path for m, path in self.requests)
 
@@ -97,7 +103,8 @@ class FakeApi:
         return await self._write(request)
 
     def _page(self, request: web.Request) -> Json:
-        items = list(self.objects[request.path].values())
+        query = request.query.get("fieldSelector", "")
+        items = [body for body in self.objects[request.path].values() if self.selects(query, body)]
         start, limit = int(request.query.get("continue") or 0), int(request.query["limit"])
         more = {"continue": str(start + limit)} if start + limit < len(items) else {}
         return {"metadata": {"resourceVersion": str(self.version), **more}, "items": items[start:][:limit]}

@@ -26,10 +26,12 @@ from noderuntime_operator.observe import (
     instance_view,
     node_view,
     observe,
+    pod_view,
     revision_view,
     runtime_class_view,
     runtime_view,
 )
+from noderuntime_operator.pods import Pods
 from noderuntime_operator.rollout import agents_to_search, plan
 from noderuntime_operator.settings import AgentSettings
 
@@ -78,6 +80,7 @@ def caches(kube: Kube, view: InstanceView) -> Caches:
         Informer(kube, "NodeRuntimeInstance", instance_view, metrics),
         Informer(kube, "RuntimeClass", runtime_class_view, metrics),
         Informer(kube, "DaemonSet", daemon_set_view, metrics),
+        Pods(kube, pod_view, metrics),
     )
     found.nodes.views["n1"] = node("n1")
     found.instances.views["n1"] = view

@@ -11,7 +11,15 @@ from fakeapi import FakeApi
 from noderuntime_operator.cluster_state import DaemonSetView, InstanceView, NodeView
 from noderuntime_operator.informer import Informer
 from noderuntime_operator.metrics import Metrics
-from noderuntime_operator.observe import Caches, daemon_set_view, instance_view, node_view, runtime_class_view
+from noderuntime_operator.observe import (
+    Caches,
+    daemon_set_view,
+    instance_view,
+    node_view,
+    pod_view,
+    runtime_class_view,
+)
+from noderuntime_operator.pods import Pods
 from noderuntime_operator.routing import Router
 
 
@@ -46,6 +54,7 @@ async def routed() -> Routed:
                 Informer(kube, "NodeRuntimeInstance", instance_view, metrics),
                 Informer(kube, "RuntimeClass", runtime_class_view, metrics),
                 Informer(kube, "DaemonSet", daemon_set_view, metrics),
+                Pods(kube, pod_view, metrics),
             )
         )
 
