@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from kubectl_noderuntime import output
 from kubectl_noderuntime.cluster import Cluster
-from kubectl_noderuntime.objects import Json, bare, items, name_of, part
+from kubectl_noderuntime.objects import Json, bare, name_of, part
 from kubectl_noderuntime.output import clean
 from noderuntime.cli.text import table
-from noderuntime_operator.api import OWNER_LABEL, ROLLBACK_ANNOTATION
+from noderuntime_operator.api import OWNER_LABEL, REVISION_LABEL, ROLLBACK_ANNOTATION
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,9 @@ async def run(cluster: Cluster, args: Namespace) -> int:
     return 0
 
 
-async def fetch(cluster: Cluster, name: str) -> list[Json]:
-    """Return the ControllerRevisions of a NodeRuntime. Raises Refused.
-
-    Those of its agents' DaemonSet have the same label; Kubernetes makes them.
-    """
-    found = await cluster.objects("ControllerRevision", labels=f"{OWNER_LABEL}={name}")
-    return [
-        one
-        for one in found
-        if not any(o.get("kind") == "DaemonSet" for o in items(one, "metadata", "ownerReferences"))
-    ]
+async def fetch(cluster: Cluster, name: str) -> Sequence[Json]:
+    """Return a NodeRuntime's ControllerRevisions, without those of its agents' DaemonSet. Raises Refused."""
+    return await cluster.objects("ControllerRevision", labels=f"{OWNER_LABEL}={name},{REVISION_LABEL}")
 
 
 def revisions(runtime: Json, found: Iterable[Json]) -> list[Revision]:

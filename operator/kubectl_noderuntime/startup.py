@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_noderuntime.facts import Facts
-from kubectl_noderuntime.objects import Json, condition, part
+from kubectl_noderuntime.objects import Json, condition, items, part
 from kubectl_noderuntime.output import clean
 from kubectl_noderuntime.placement import Cause, counted, foreign_advice, sentence
 
 _PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 _STARTING = {"ContainerCreating", "PodInitializing"}
 _NO_HANDLER = "no runtime handler"
+_BRIEF = 500
+"""Characters of a container's termination message, which its program can write."""
 
 
 def causes(facts: Facts) -> Iterator[Cause | None]:
@@ -32,7 +34,7 @@ def _running(facts: Facts) -> Cause | None:
     """Return that the pod runs and is ready."""
     if condition(facts.pod, "Ready").get("status") != "True":
         return None
-    number = counted(sum(bool(one.get("ready")) for one in facts.containers), "container")
+    number = counted(sum(1 for _ in items(facts.pod, "status", "containerStatuses")), "container")
     return "Running", f"runs on {_where(facts)}, and is ready ({number})."
 
 
@@ -78,18 +80,19 @@ def _pull(facts: Facts, container: Json) -> Cause | None:
 
 
 def _crash(facts: Facts, container: Json) -> Cause | None:
-    """Return that a container ends soon after each start."""
-    if _waiting(container)[0] != "CrashLoopBackOff":
+    """Return that a container has ended with an error, and whether the kubelet waits to start it again."""
+    waits = _waiting(container)[0] == "CrashLoopBackOff"
+    ended = part(container, "lastState" if waits else "state", "terminated")
+    if not waits and not ended.get("exitCode"):
         return None
-    last = part(container, "lastState", "terminated")
-    name, space = part(facts.pod, "metadata").get("name"), part(facts.pod, "metadata").get("namespace")
-    ended = (
-        f"exit status {last.get('exitCode')} ({clean(last.get('reason'))})" if last else "unknown exit status"
-    )
-    return "CrashLoop", (
-        f"runs on {_where(facts)}, but its container {_name(container)} ends after each"
-        f" start: {ended}, {counted(int(container.get('restartCount') or 0), 'restart')}. Read its log:"
-        f" kubectl logs --namespace {space} {name} --container {_name(container)} --previous"
+    meta, name = part(facts.pod, "metadata"), _name(container)
+    why = ": ".join(clean(ended[key]) for key in ("reason", "message") if ended.get(key))
+    restarts = counted(int(container.get("restartCount") or 0), "restart")
+    log = f"kubectl logs --namespace {meta.get('namespace')} {meta.get('name')} --container {name}"
+    return "CrashLoop" if waits else "ContainerEnded", (
+        f"is not ready on {_where(facts)}: its container {name} ended with exit status"
+        f" {ended.get('exitCode', 'unknown')} ({why[:_BRIEF]}), after {restarts}. Read its log:"
+        f" {log}{' --previous' if waits else ''}"
     )
 
 
@@ -156,8 +159,9 @@ def _starting(facts: Facts) -> Cause:
 
 
 def _has_sandbox(facts: Facts) -> bool:
-    """Return whether a container has been started, so the sandbox exists."""
-    return any(part(one, "state").keys() & {"running", "terminated"} for one in facts.containers)
+    """Return whether the pod's sandbox exists: the kubelet reports it, or a container has been started."""
+    reported = condition(facts.pod, "PodReadyToStartContainers").get("status") == "True"
+    return reported or any(part(one, "state").keys() & {"running", "terminated"} for one in facts.containers)
 
 
 def _name(container: Json) -> str:

@@ -19,6 +19,7 @@ from release import ROOT
 
 API = "noderuntime.dev/v1alpha1"
 OWNER = "noderuntime.dev/runtime"
+REVISION = "noderuntime.dev/revision"
 TIME = "2026-01-01T00:00:00Z"
 
 
@@ -99,8 +100,8 @@ def plugin(bare: Plugin, without_crds: object) -> Plugin:
     )
     instance(plane, "n1", "Ready")
     instance(plane, "n2", "Degraded")
-    revision(plane, "default-1", 1)
-    revision(plane, "default-2", 2)
+    for number, labels in ((1, {REVISION: "1"}), (2, {REVISION: "2"}), (3, {})):
+        revision(plane, f"default-{number}", number, labels)
     return bare
 
 
@@ -120,12 +121,13 @@ def instance(plane: ControlPlane, name: str, phase: str) -> None:
     plane.patch_status("nri", name, status)
 
 
-def revision(plane: ControlPlane, name: str, number: int) -> None:
+def revision(plane: ControlPlane, name: str, number: int, labels: dict[str, str]) -> None:
+    """Create a ControllerRevision; without labels it is like those of the agents' DaemonSet."""
     plane.apply(
         {
             "apiVersion": "apps/v1",
             "kind": "ControllerRevision",
-            "metadata": {"name": name, "namespace": "default", "labels": {OWNER: "default"}},
+            "metadata": {"name": name, "namespace": "default", "labels": {OWNER: "default", **labels}},
             "revision": number,
             "data": {"image": f"example.test/noderuntime:{number}"},
         }
@@ -239,8 +241,7 @@ def test_why_names_a_class_that_was_deleted(plugin: Plugin) -> None:
         "node": None,
         "cause": "RuntimeClassMissing",
         "text": "Pod shop/web is pending: its RuntimeClass gone does not exist. No NodeRuntime has a"
-        " handler for it:"
-        " correct runtimeClassName, or add the handler to one.",
+        " handler for it: correct runtimeClassName, or add the handler to one.",
     }
 
 
@@ -249,8 +250,9 @@ def test_why_explains_a_handler_without_nodes(plugin: Plugin) -> None:
     pod(plugin.plane, "sandboxed", "gvisor")
     assert plugin.run("-n", "shop", "why", "sandboxed") == (
         0,
-        "Pod shop/sandboxed is pending: no node offers the handler gvisor. The nodes of NodeRuntime default:"
-        " 1 Degraded (HandlerBroken) on 0.1.0, 1 Ready on 0.1.0. Node n2 reports: handler gvisor: runsc:"
+        "Pod shop/sandboxed is pending: no node offers the handler gvisor. The nodes of NodeRuntime"
+        " default: 1 Degraded (HandlerBroken) on 0.1.0, 1 Ready on 0.1.0. Node n2 reports: handler gvisor:"
+        " runsc:"
         " \\x1b[31mno memory. NodeRuntime default is not Ready: NodesFailing: 1 of 2 nodes are ready.\n",
         "",
     )

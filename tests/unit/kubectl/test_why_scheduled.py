@@ -39,8 +39,8 @@ def test_running_pod_names_node_handler_and_version() -> None:
 def test_running_pod_without_a_class_names_its_node() -> None:
     plain = pod(node="n1", spec={"runtimeClassName": None}, phase="Running", conditions=READY)
     assert explained(facts(plain, runtime_class={}))[1] == (
-        "Pod shop/web runs on n1, and is ready (0 containers). It has no RuntimeClass, so it uses the default"
-        " runtime of its node."
+        "Pod shop/web runs on n1, and is ready (0 containers). It has no RuntimeClass, so it uses the"
+        " default runtime of its node."
     )
 
 
@@ -106,12 +106,33 @@ def test_crash_loop_names_exit_status_and_log_command() -> None:
     looping = waiting("CrashLoopBackOff", "back-off 5m0s", lastState=last, restartCount=7)
     assert explained(facts(pod(node="n1", phase="Running", containers=(looping,)))) == (
         "CrashLoop",
-        "Pod shop/web runs on n1 in handler gvisor (1.0) of NodeRuntime default, but its container web"
-        " ends after"
-        " each start: exit status 137 (OOMKilled), 7 restarts. Read its log: kubectl logs --namespace shop"
-        " web"
-        " --container web --previous",
+        "Pod shop/web is not ready on n1 in handler gvisor (1.0) of NodeRuntime default: its container web"
+        " ended with exit status 137 (OOMKilled), after 7 restarts. Read its log: kubectl logs --namespace"
+        " shop web --container web --previous",
     )
+
+
+def test_container_that_ended_quotes_its_error() -> None:
+    state = {"terminated": {"exitCode": 128, "reason": "StartError", "message": "exec: /nope: not found"}}
+    ended = {"name": "web", "state": state, "restartCount": 1}
+    assert explained(facts(pod(node="n1", phase="Running", containers=(ended,)))) == (
+        "ContainerEnded",
+        "Pod shop/web is not ready on n1 in handler gvisor (1.0) of NodeRuntime default: its container web"
+        " ended with exit status 128 (StartError: exec: /nope: not found), after 1 restart. Read its log:"
+        " kubectl logs --namespace shop web --container web",
+    )
+
+
+def test_message_of_an_ended_container_is_bounded() -> None:
+    state = {"terminated": {"exitCode": 1, "reason": "Error", "message": "x" * 4096}}
+    ended = {"name": "web", "state": state}
+    assert len(explained(facts(pod(node="n1", phase="Running", containers=(ended,))))[1]) < 800
+
+
+def test_old_sandbox_failure_does_not_explain_a_slow_pull() -> None:
+    has_sandbox = condition("PodReadyToStartContainers", "True")
+    starting = pod(node="n1", conditions=(has_sandbox,), containers=(waiting("ContainerCreating"),))
+    assert explained(facts(starting, events=[warning(SANDBOX, "old")]))[0] == "Starting"
 
 
 def test_container_that_cannot_be_created_quotes_the_kubelet() -> None:
@@ -119,8 +140,7 @@ def test_container_that_cannot_be_created_quotes_the_kubelet() -> None:
     assert explained(found) == (
         "ContainerFailed",
         "Pod shop/web does not run: its container web cannot start on n1 in handler gvisor (1.0) of"
-        " NodeRuntime"
-        " default: CreateContainerError: runsc: no such file.",
+        " NodeRuntime default: CreateContainerError: runsc: no such file.",
     )
 
 
@@ -140,10 +160,8 @@ def test_failed_sandbox_has_event_and_agent_report() -> None:
     assert explained(facts(starting, events=events, instances=broken)) == (
         "SandboxFailed",
         "Pod shop/web does not run: its sandbox cannot be created on n1 in handler gvisor (1.0) of"
-        " NodeRuntime"
-        " default: FailedCreatePodSandBox: Failed to create pod sandbox: exit status 1. The node's agent"
-        " reports"
-        " that the handler is broken: HandlerBroken: runsc: no memory.",
+        " NodeRuntime default: FailedCreatePodSandBox: Failed to create pod sandbox: exit status 1. The"
+        " node's agent reports that the handler is broken: HandlerBroken: runsc: no memory.",
     )
 
 
@@ -154,8 +172,7 @@ def test_sandbox_on_a_node_without_the_handler_blames_node_name() -> None:
         "Pod shop/web does not run: its sandbox cannot be created on n2 in handler gvisor of NodeRuntime"
         " default:"
         ' FailedCreatePodSandBox: no runtime handler "gvisor" on this node (known: runc). Its nodeName'
-        " bypasses"
-        " the scheduler, which selects nodes with the handler gvisor.",
+        " bypasses the scheduler, which selects nodes with the handler gvisor.",
     )
 
 
@@ -168,8 +185,7 @@ def test_sandbox_of_a_foreign_class_names_the_right_class() -> None:
         "Pod shop/web does not run: its sandbox cannot be created on n2 in handler gvisor:"
         " FailedCreatePodSandBox:"
         ' no runtime handler for "gvisor" is configured. RuntimeClass sandboxed belongs to no NodeRuntime.'
-        " Use"
-        " RuntimeClass gvisor of NodeRuntime default, which has its handler.",
+        " Use RuntimeClass gvisor of NodeRuntime default, which has its handler.",
     )
 
 
@@ -197,9 +213,8 @@ def test_pod_that_is_not_ready_quotes_the_probe() -> None:
     events = [warning(SANDBOX, "long ago"), warning("Unhealthy", "Readiness probe failed: 503")]
     assert explained(facts(unready, events=events)) == (
         "NotReady",
-        "Pod shop/web runs on n1 in handler gvisor (1.0) of NodeRuntime default, but its containers web"
-        " are not"
-        " ready. The kubelet reports Unhealthy: Readiness probe failed: 503.",
+        "Pod shop/web runs on n1 in handler gvisor (1.0) of NodeRuntime default, but its containers web are"
+        " not ready. The kubelet reports Unhealthy: Readiness probe failed: 503.",
     )
 
 
