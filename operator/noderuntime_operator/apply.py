@@ -79,7 +79,7 @@ class Applier:
                 f"labels of RuntimeClass {name}": self._label("RuntimeClass", name, labels)
                 for name, labels in plan.class_labels.items()
             },
-            self._revision(runtime, plan),
+            self._revision(runtime, cluster, plan),
             self._shared(runtime, cluster, plan) if plan.serve else {},
             self._instances(runtime, cluster, plan, written),
             {
@@ -91,11 +91,11 @@ class Applier:
             await self.writer.send(writes)
         return written
 
-    def _revision(self, runtime: RuntimeView, plan: Plan) -> dict[str, Write]:
+    def _revision(self, runtime: RuntimeView, cluster: ClusterState, plan: Plan) -> dict[str, Write]:
         """Return the write that stores the revision, before a node gets it."""
         if plan.store is None:
             return {}
-        manifest = controller_revision(runtime.name, plan.store, self._agent.namespace)
+        manifest = controller_revision(runtime.name, plan.store, self._agent, cluster.service_account)
         return {f"ControllerRevision {plan.store.name}": partial(self._create_if_absent, manifest)}
 
     def _shared(self, runtime: RuntimeView, cluster: ClusterState, plan: Plan) -> dict[str, Write]:
@@ -115,6 +115,8 @@ class Applier:
                 manifest["metadata"]["uid"] = known.uid
                 writes |= self._difference(name, manifest, known.resource_version)
         agents = cluster.daemon_sets.get(daemon_set_name(runtime.name))
+        if agents and not cluster.service_account:
+            return writes  # the release is being uninstalled: the agents are removed with it
         version = f"{agents.uid}/{agents.generation}" if agents else ""
         agent = self._agent.model_copy(update={"image": plan.target.revision.image or self._agent.image})
         manifest = daemon_set(runtime.name, agent, cluster.service_account)

@@ -63,8 +63,10 @@ def revision_name(runtime: str, revision: Revision) -> str:
     return f"{runtime}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
 
 
-def controller_revision(runtime: str, view: RevisionView, namespace: str) -> Manifest:
-    """Return the ControllerRevision that stores a revision.
+def controller_revision(
+    runtime: str, view: RevisionView, agent: AgentSettings, service_account: str = ""
+) -> Manifest:
+    """Return the ControllerRevision that stores a revision. service_account is the uid of the agents'.
 
     The label app.kubernetes.io/component is not set: the DaemonSet controller would adopt the object.
     """
@@ -73,8 +75,9 @@ def controller_revision(runtime: str, view: RevisionView, namespace: str) -> Man
         "kind": "ControllerRevision",
         "metadata": {
             "name": view.name,
-            "namespace": namespace,
+            "namespace": agent.namespace,
             "labels": {**owned(runtime), REVISION_LABEL: view.name.rpartition("-")[2]},
+            **_of_release(agent, service_account),
         },
         "revision": view.number,
         "data": view.revision.dump(),
@@ -91,7 +94,12 @@ def daemon_set(runtime: str, agent: AgentSettings, service_account: str = "") ->
     return {
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
-        "metadata": {"name": daemon_set_name(runtime), "namespace": agent.namespace, "labels": labels},
+        "metadata": {
+            "name": daemon_set_name(runtime),
+            "namespace": agent.namespace,
+            "labels": labels,
+            **_of_release(agent, service_account),
+        },
         "spec": {
             "selector": {"matchLabels": found_by},
             "updateStrategy": {"type": "OnDelete"},
@@ -100,6 +108,17 @@ def daemon_set(runtime: str, agent: AgentSettings, service_account: str = "") ->
             ),
         },
     }
+
+
+def _of_release(agent: AgentSettings, service_account: str) -> dict[str, Any]:
+    """Return the owner that removes an object with the chart's release, also if no operator runs then.
+
+    Agents of a release that is gone have no access, and must not stay beside those of another one.
+    """
+    if not service_account:
+        return {}
+    owner = {"apiVersion": "v1", "kind": "ServiceAccount", "name": agent.service_account}
+    return {"ownerReferences": [{**owner, "uid": service_account}]}
 
 
 def daemon_set_name(runtime: str) -> str:

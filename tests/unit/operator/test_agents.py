@@ -91,7 +91,7 @@ async def test_observe_lists_agents_of_nodes_in_question_only() -> None:
     api = FakeApi()
     revision = plan(runtime(), world()).store
     assert revision
-    manifest = controller_revision("rt", revision, "ns")
+    manifest = controller_revision("rt", revision, AGENT)
     api.put(REVISIONS, manifest["metadata"].pop("name"), **manifest)
     api.put("/api/v1/namespaces/ns/serviceaccounts", "noderuntime-agent", metadata={"uid": "account"})
     api.objects["/apis/apps/v1/daemonsets"] = {
@@ -149,7 +149,7 @@ async def test_apply_stores_the_revision_and_replaces_the_agent() -> None:
 def test_views_read_what_was_written() -> None:
     stored = plan(runtime(), world()).store
     assert stored
-    assert revision_view(controller_revision("rt", stored, "ns")) == stored
+    assert revision_view(controller_revision("rt", stored, AGENT)) == stored
     assert (
         revision_view({"metadata": {"name": "x"}, "data": {"of": "another version"}, "revision": 1}) is None
     )

@@ -5,8 +5,15 @@ from builders import node, spec
 
 from noderuntime_operator.agent_pod import HOST_MOUNTS
 from noderuntime_operator.api import Handler, LabelSelector
-from noderuntime_operator.cluster_state import matches
-from noderuntime_operator.desired import daemon_set, instance, instance_spec, revision_of, runtime_class
+from noderuntime_operator.cluster_state import RevisionView, matches
+from noderuntime_operator.desired import (
+    controller_revision,
+    daemon_set,
+    instance,
+    instance_spec,
+    revision_of,
+    runtime_class,
+)
 from noderuntime_operator.settings import AgentSettings
 
 AGENT = AgentSettings(namespace="ns", image="image:1", image_pull_secrets=("secret",))
@@ -37,6 +44,15 @@ def test_agent_pod_has_no_capability_and_explains_each_mount() -> None:
     reasons = template["metadata"]["annotations"].values()
     assert all(any(reason.startswith(f"{path}: ") for reason in reasons) for path in host_paths)
     assert {mount.path for mount in HOST_MOUNTS} == set(host_paths)
+
+
+def test_agents_and_revisions_are_owned_by_the_releases_service_account() -> None:
+    view = RevisionView("rt-1", revision_of(spec()), 1)
+    for found in (daemon_set("rt", AGENT, "uid-1"), controller_revision("rt", view, AGENT, "uid-1")):
+        assert found["metadata"]["ownerReferences"] == [
+            {"apiVersion": "v1", "kind": "ServiceAccount", "name": "noderuntime-agent", "uid": "uid-1"}
+        ]
+    assert "ownerReferences" not in daemon_set("rt", AGENT)["metadata"]
 
 
 def test_daemon_set_selects_claimed_nodes_and_leaves_updates_alone() -> None:
