@@ -113,8 +113,12 @@ class Loop:
             _log.error("the instance is not supported", error=error)
             return
         self._instance, self._status = instance, instance.status
-        if known is None or _desired(known) != _desired(instance):
+        if known is None or _desired(known) != _desired(instance) or self._is_unreported():
             self._changed.set()
+
+    def _is_unreported(self) -> bool:
+        """Return whether the API server has not accepted the last state, for example while it was away."""
+        return self.state is not None and self.state.outline() != self._reported
 
     async def _reconcile_forever(self) -> None:
         while True:

@@ -49,6 +49,7 @@ _SWITCH_SECONDS = 7500.0
 _RETRY_SECONDS = (60, 3600)
 _REMEMBERED = (ROLLED_BACK, CRASH_LOOP)
 """Reasons after which the switch does not try the release again, so that running it changes nothing."""
+_INSTALL_FAILED = "InstallFailed"
 _PREVIOUS_SERVES = (*_REMEMBERED, REFUSED)
 
 Report = Callable[[NodeState], Awaitable[None]]
@@ -127,13 +128,12 @@ class Node:
             if self._image and instance.spec.image not in (None, self._image):
                 return await self._wait_for_image(instance, state)
             return await self._install(instance, state, report)
-        except Unimplemented as error:
-            return replace(state, phase="Failed", reason="ModeNotOffered", message=str(error))
-        except _HeldByOther as error:
-            return replace(state, phase="Failed", reason=HELD_BY_OTHER, message=str(error))
         except NoderuntimeError as error:
-            _log.warning("reconciling failed", error=error)
-            return replace(state, phase="Failed", reason="InstallFailed", message=str(error))
+            reason = _reason(error)
+            _log.warning("reconciling failed", reason=reason, error=error)
+            if reason == _INSTALL_FAILED and instance.spec.state == "Installed":
+                return await self._failed(state, reason, str(error))
+            return replace(state, phase="Failed", reason=reason, message=str(error))
 
     async def _wait_for_image(self, instance: Instance, state: NodeState) -> NodeState:
         """Return the observed state. An agent of the instance's image will apply the spec."""
@@ -170,13 +170,15 @@ class Node:
         if result is None or result.outcome != "Failed":
             return await self._observe(state)
         message = f"{result.message}; {_next_attempt(result)}"
-        failed = replace(state, phase="Failed", reason=result.reason, message=message)
-        if result.kubelet == "Upstream" and result.reason not in _PREVIOUS_SERVES:
-            return failed
-        # The previous state still serves; only the change to the new desired state failed.
+        return await self._failed(state, result.reason, message)
+
+    async def _failed(self, state: NodeState, reason: str, message: str) -> NodeState:
+        """Return the observed state after a change failed: what served before still serves."""
+        if state.kubelet == "Upstream" and reason not in _PREVIOUS_SERVES:
+            return replace(state, phase="Failed", reason=reason, message=message)
         observed = await self._observe(state)
         phase = "Degraded" if observed.phase == "Ready" else observed.phase
-        return replace(observed, phase=phase, reason=result.reason, message=message)
+        return replace(observed, phase=phase, reason=reason, message=message)
 
     def _running_digest(self) -> str | None:
         """Return the version that runs: not the one of this agent, if that was rolled back."""
@@ -310,6 +312,12 @@ class Node:
             return removed
         state = _with_result(state, result)
         return replace(state, phase="Removing", reason=result.reason, message=result.message)
+
+
+def _reason(error: NoderuntimeError) -> str:
+    if isinstance(error, Unimplemented):
+        return "ModeNotOffered"
+    return HELD_BY_OTHER if isinstance(error, _HeldByOther) else _INSTALL_FAILED
 
 
 def retry_after(failures: int) -> int:

@@ -62,6 +62,8 @@ class FakeApi:
 
     async def patch(self, request: web.Request) -> web.Response:
         assert request.content_type == "application/merge-patch+json"
+        if self.refuse:
+            return web.json_response({"message": "no\nway"}, status=self.refuse)
         self.patches.append((await request.json())["status"])
         self.patched.set()
         return web.json_response({**(self.body or {}), "status": self.patches[-1]})

@@ -26,7 +26,9 @@ from noderuntime.agent.switch import release
 from noderuntime.agent.switch.context import Context
 from noderuntime.agent.switch.health import is_connected
 from noderuntime.agent.switch.plan import DEFAULT_ENDPOINT
+from noderuntime.agent.switch.run import apply
 from noderuntime.agent.systemd import Systemd
+from noderuntime.core.errors import NoderuntimeError
 from noderuntime.cri.v1 import api_pb2 as cri
 from noderuntime.cri.v1.api_pb2_grpc import RuntimeServiceServicer, add_RuntimeServiceServicer_to_server
 from noderuntime.node.host.base import Completed
@@ -424,6 +426,19 @@ class FakeNode:
             release.link(self.layout.proven, digest)
             release.link(self.layout.previous, digest)
             release.write_units(self.layout, staged, layout.SWITCH_UNITS)
+
+    def run_switch_unit(self) -> None:
+        """Make the switch's unit run the real switch."""
+        (self.layout.state / "switch").mkdir(parents=True, exist_ok=True)
+
+        async def run() -> tuple[int, bytes, bytes]:
+            try:
+                await apply(self.context)
+            except NoderuntimeError as error:
+                return 1, b"", str(error).encode()
+            return 0, b"", b""
+
+        self.host.oneshots[layout.SWITCH] = run
 
     def files(self) -> dict[str, str]:
         """Return the content of every file of the kubelet, by path."""

@@ -11,14 +11,11 @@ from aiohttp import ClientSession, web
 from prometheus_client.parser import text_string_to_metric_families
 from unit.agent.fakenode import SPEC, FakeNode
 
-from noderuntime.agent import layout
 from noderuntime.agent.loop import Loop
 from noderuntime.agent.main import application
 from noderuntime.agent.metrics import AgentMetrics
 from noderuntime.agent.node import Node
-from noderuntime.agent.switch.run import apply
 from noderuntime.agent.systemd import Systemd
-from noderuntime.core.errors import NoderuntimeError
 
 
 class Api:
@@ -88,16 +85,7 @@ class Agent:
 async def boot(node: FakeNode) -> None:
     """Start a kubelet on containerd; the node's switch unit runs the real switch."""
     await node.boot("FlagsFile")
-    (node.layout.state / "switch").mkdir(parents=True)
-
-    async def run_switch() -> tuple[int, bytes, bytes]:
-        try:
-            await apply(node.context)
-        except NoderuntimeError as error:
-            return 1, b"", str(error).encode()
-        return 0, b"", b""
-
-    node.host.oneshots[layout.SWITCH] = run_switch
+    node.run_switch_unit()
 
 
 def bundle(directory: Path, digest: str) -> Path:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from failpoints import (
     ONE,
@@ -23,12 +27,18 @@ from failpoints import (
     killed_before,
     places,
 )
+from fakeinstances import serve
 from fakenode import SPEC, FakeNode
+from test_agent_loop import running
 
 from noderuntime.agent import layout
+from noderuntime.agent.backoff import Backoff
+from noderuntime.agent.loop import Loop
+from noderuntime.agent.node import Node
 from noderuntime.agent.switch.fallback import fallback
 from noderuntime.agent.switch.revert import revert
 from noderuntime.agent.switch.run import NotUpgraded, apply
+from noderuntime.agent.systemd import Systemd
 from noderuntime.core.errors import NoderuntimeError
 
 LAST_WORDS = "the ledger is upside down"
@@ -200,6 +210,33 @@ async def test_rollback_that_cannot_restore_files_is_repeated(served: FakeNode) 
     with pytest.raises(NotUpgraded, match=LAST_WORDS):
         await apply(served.context)
     await check_serves(served, ONE)
+
+
+@pytest.mark.parametrize("step", SWITCH)
+async def test_api_server_away_from_a_step_on_does_no_harm(node: FakeNode, tmp_path: Path, step: str) -> None:
+    async with serve(tmp_path) as (fake, api):
+        fake.body = {"metadata": {"name": "n1", "generation": 1}, "spec": SPEC.model_dump(by_alias=True)}
+
+        def on_step(name: str) -> None:
+            if name == step:
+                fake.refuse = 503
+                fake.events.put_nowait({})  # the watch ends
+
+        await node.boot("FlagsFile")
+        node.run_switch_unit()
+        node.context = replace(node.context, on_step=on_step)
+        (tmp_path / "BUNDLE").write_text(ONE)
+        reconciler = Node(node.layout, Systemd(node.host), tmp_path)  # type: ignore[arg-type]
+        loop = Loop(api, reconciler, Backoff(0.01, 0.02))
+        async with running(loop):
+            while loop.state is None:
+                await asyncio.sleep(0.01)
+            assert (loop.state.phase, node.kubelet_is_switched) == ("Ready", True)
+            assert [patch["phase"] for patch in fake.patches] == ["Installing", "Switching"]
+            fake.refuse = 0
+            while len(fake.patches) < 3:
+                await asyncio.sleep(0.01)
+        assert fake.patches[-1]["phase"] == "Ready"
 
 
 @pytest.mark.parametrize("step", SWITCH)

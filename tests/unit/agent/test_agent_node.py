@@ -14,9 +14,7 @@ from noderuntime.agent import layout
 from noderuntime.agent.instance import Instance, InstanceSpec, parse
 from noderuntime.agent.node import Node, retry_after
 from noderuntime.agent.report import NodeState
-from noderuntime.agent.switch.run import apply
 from noderuntime.agent.systemd import Systemd
-from noderuntime.core.errors import NoderuntimeError
 
 DIGEST, NEXT = "e" * 16, "f" * 16
 
@@ -25,16 +23,7 @@ DIGEST, NEXT = "e" * 16, "f" * 16
 async def agent(node: FakeNode, tmp_path: Path) -> Node:
     await node.boot("FlagsFile")
     (tmp_path / "BUNDLE").write_text(DIGEST)
-    (node.layout.state / "switch").mkdir(parents=True)
-
-    async def run_switch() -> tuple[int, bytes, bytes]:
-        try:
-            await apply(node.context)
-        except NoderuntimeError as error:
-            return 1, b"", str(error).encode()
-        return 0, b"", b""
-
-    node.host.oneshots[layout.SWITCH] = run_switch
+    node.run_switch_unit()
     return Node(node.layout, Systemd(node.host), tmp_path)  # type: ignore[arg-type]
 
 
@@ -242,6 +231,15 @@ async def test_failed_version_is_tried_again_on_request_only(node: FakeNode, nex
     assert len(node.host.calls) == calls
     state, _ = await reconcile(next_agent, retry="2026-11-26")
     assert (state.phase, state.digest) == ("Ready", NEXT)
+
+
+async def test_failed_copy_is_reported_and_the_old_version_serves(node: FakeNode, next_agent: Node) -> None:
+    (node.layout.versions / f".{NEXT}.partial").write_text("in the way")
+    state, _ = await reconcile(next_agent)
+    assert (state.phase, state.reason, state.digest) == ("Degraded", "InstallFailed", DIGEST)
+    assert re.search(rf"install .*/versions/{NEXT}: File exists", state.message)
+    assert {handler.state for handler in state.handlers} == {"Ready"}
+    assert not (node.layout.versions / NEXT).exists()
 
 
 async def test_agent_does_not_touch_files_of_another_release(node: FakeNode, next_agent: Node) -> None:
