@@ -180,12 +180,16 @@ def test_helm_uninstall_after_the_deletion_leaves_the_crds_only(world: World) ->
     steps.uninstall_with_hooks(world.cluster)
     kubectl = world.cluster.kubectl
     kinds = "deployments,daemonsets,jobs,pods,serviceaccounts,roles,services,configmaps,poddisruptionbudgets"
-    left = kubectl("get", kinds, "-n", steps.NAMESPACE, "-o", "name").split()
-    defaults = {"serviceaccount/default", "configmap/kube-root-ca.crt"}
-    tests = {"pod/noderuntime-test", "serviceaccount/noderuntime-test"}  # until the next helm test
-    assert {*left} - defaults - tests - {"role.rbac.authorization.k8s.io/noderuntime-test"} == set()
-    names = kubectl("get", "crds", "-o", "name").split()
-    assert sorted(name for name in names if "noderuntime" in name) == [
+    # The pod of the last helm test stays for its log.
+    expected = {"serviceaccount/default", "configmap/kube-root-ca.crt", "pod/noderuntime-test"}
+
+    def left() -> set[str]:
+        return {*kubectl("get", kinds, "-n", steps.NAMESPACE, "-o", "name").split()}
+
+    wait_for("only the namespace's own objects", lambda: left() == expected, timeout=60)
+    release = ("-l", "app.kubernetes.io/instance=noderuntime", "-o", "name")
+    assert kubectl("get", "clusterroles,clusterrolebindings,validatingadmissionpolicies", *release) == ""
+    assert sorted(kubectl("get", "crds", *release).split()) == [
         "customresourcedefinition.apiextensions.k8s.io/noderuntimeinstances.noderuntime.dev",
         "customresourcedefinition.apiextensions.k8s.io/noderuntimes.noderuntime.dev",
     ]
