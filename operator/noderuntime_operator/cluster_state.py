@@ -229,7 +229,7 @@ class ImagePullView:
 
 @dataclass(frozen=True)
 class AgentPodView:
-    """An agent's pod on a node whose agent must perhaps be replaced."""
+    """An agent's pod."""
 
     name: str
     uid: str
@@ -237,6 +237,11 @@ class AgentPodView:
     image: str
     service_account: str = ""
     """The uid of the ServiceAccount that the pod's token belongs to."""
+    runtime: str = ""
+    """The NodeRuntime that the agent works for."""
+    pull: ImagePullView | None = None
+    """The failed pull of its image, if any."""
+    resource_version: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -265,7 +270,7 @@ class ClusterState:
     daemon_sets: Mapping[str, DaemonSetView] = field(default_factory=dict)
     pods: tuple[PodView, ...] = ()
     image_pulls: tuple[ImagePullView, ...] = ()
-    """The failed pulls; observed only while a DaemonSet of agents has unavailable pods."""
+    """The failed pulls of the agents' image."""
     searched: frozenset[str] = frozenset()
     """The nodes whose pods were listed."""
     now: datetime = EPOCH
@@ -312,9 +317,7 @@ def matches(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
     terms = selector.match_expressions or []
     if not exact and not terms:
         return False
-    return all(labels.get(key) == value for key, value in exact.items()) and all(
-        _matches_term(term, labels) for term in terms
-    )
+    return exact.items() <= labels.items() and all(_matches_term(term, labels) for term in terms)
 
 
 def _matches_term(term: SelectorRequirement, labels: Mapping[str, str]) -> bool:

@@ -17,14 +17,11 @@ from typing import Any
 
 import kopf
 
-from noderuntime_operator import observe
-from noderuntime_operator.desired import MANAGED_BY, MANAGER
 from noderuntime_operator.exposition import serve_metrics
-from noderuntime_operator.informer import Informer
 from noderuntime_operator.kube import PAGE, Kube
 from noderuntime_operator.leader import Election, identity
 from noderuntime_operator.metrics import Metrics
-from noderuntime_operator.pods import Pods
+from noderuntime_operator.observe import Caches, runtime_view
 from noderuntime_operator.reconcile import Reconciler
 from noderuntime_operator.routing import Router
 from noderuntime_operator.settings import AgentSettings
@@ -51,15 +48,7 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **indices: Any
         while not await kube.is_served(kind):
             log.info("waiting for a CRD", extra={"kind": kind})
             await asyncio.sleep(2)
-    managed = f"{MANAGED_BY}={MANAGER}"
-    caches = observe.Caches(
-        indices["runtimes"],
-        Informer(kube, "Node", observe.node_view, metrics),
-        Informer(kube, "NodeRuntimeInstance", observe.instance_view, metrics),
-        Informer(kube, "RuntimeClass", observe.runtime_class_view, metrics),
-        Informer(kube, "DaemonSet", observe.daemon_set_view, metrics, label_selector=managed),
-        Pods(kube, observe.pod_view, metrics),
-    )
+    caches = Caches.over(kube, indices["runtimes"], metrics)
     memo.pods = caches.pods
     metrics.watch_caches(caches.sizes)
     memo.election = election = Election(kube, identity(agent.namespace), metrics, time.monotonic)
@@ -119,7 +108,7 @@ async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
 @kopf.index(*RUNTIMES)
 async def runtimes(name: str, body: kopf.Body, **_: Any) -> dict[str, Any]:
     """Index NodeRuntimes by name."""
-    return {name: observe.runtime_view(body)}
+    return {name: runtime_view(body)}
 
 
 @kopf.on.event(*RUNTIMES)

@@ -7,14 +7,13 @@ equal, so they share their parts. Pods are too many to cache; they are observed 
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from sys import intern
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -51,6 +50,7 @@ from noderuntime_operator.cluster_state import (
 from noderuntime_operator.desired import MANAGED_BY, MANAGER, daemon_set_name
 from noderuntime_operator.informer import Informer
 from noderuntime_operator.kube import Kube
+from noderuntime_operator.metrics import Metrics
 from noderuntime_operator.pods import Pods
 from noderuntime_operator.rollout import agents_to_search, nodes_to_search
 from noderuntime_operator.settings import AgentSettings
@@ -61,8 +61,8 @@ Validated = TypeVar("Validated", bound=Model)
 Index = Mapping[str, Collection[View]]
 """A kopf index by name, with one view per name."""
 
-AT_ONCE = 20
-"""The agents' pods are listed node by node, this many at a time."""
+AGENTS = "app.kubernetes.io/component=agent"
+"""Selects the agents' pods."""
 
 _PULL_FAILURES = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
@@ -79,12 +79,28 @@ class Caches:
     instances: Informer[InstanceView]
     runtime_classes: Informer[RuntimeClassView]
     daemon_sets: Informer[DaemonSetView]
+    agent_pods: Informer[AgentPodView]
     pods: Pods
+
+    @classmethod
+    def over(cls, kube: Kube, runtimes: Index[RuntimeView], metrics: Metrics) -> Self:
+        """Return empty caches of what the client can read."""
+        managed = f"{MANAGED_BY}={MANAGER}"
+        agents = f"{managed},{AGENTS}"
+        return cls(
+            runtimes,
+            Informer(kube, "Node", node_view, metrics),
+            Informer(kube, "NodeRuntimeInstance", instance_view, metrics),
+            Informer(kube, "RuntimeClass", runtime_class_view, metrics),
+            Informer(kube, "DaemonSet", daemon_set_view, metrics, label_selector=managed),
+            Informer(kube, "AgentPod", agent_pod_view, metrics, label_selector=agents),
+            Pods(kube, pod_view, metrics),
+        )
 
     @property
     def informers(self) -> tuple[Informer[Any], ...]:
         """The informers."""
-        return (self.nodes, self.instances, self.runtime_classes, self.daemon_sets)
+        return (self.nodes, self.instances, self.runtime_classes, self.daemon_sets, self.agent_pods)
 
     def sizes(self) -> dict[str, int]:
         """Return the number of cached objects by kind."""
@@ -112,33 +128,25 @@ async def observe(kube: Kube, caches: Caches, runtime: RuntimeView, agent: Agent
         revisions={view.name: view async for body in stored if (view := revision_view(body))},
     )
     nodes = nodes_to_search(runtime, cluster)
-    pods = await caches.pods.on(nodes)
-    pulls: list[ImagePullView] = []
-    if starting_agents(runtime, cluster):
-        found_by = f"{OWNER_LABEL}={runtime.name}"
-        bodies = kube.list("AgentPod", "status.phase=Pending", found_by)
-        pulls = [pull async for body in bodies if (pull := image_pull_view(body))]
-    agents = await _agents(kube, runtime, cluster)
+    agents = [pod for pod in caches.agent_pods.views.values() if pod.runtime == runtime.name]
     return replace(
-        cluster, pods=tuple(pods), image_pulls=tuple(pulls), agent_pods=tuple(agents), searched=nodes
+        cluster,
+        pods=tuple(await caches.pods.on(nodes)),
+        image_pulls=tuple(pod.pull for pod in agents if pod.pull),
+        agent_pods=tuple(_in_question(agents, runtime, cluster)),
+        searched=nodes,
     )
 
 
-async def _agents(kube: Kube, runtime: RuntimeView, cluster: ClusterState) -> list[AgentPodView]:
-    """Return the agents' pods that must perhaps be replaced."""
-    ours = f"{OWNER_LABEL}={runtime.name},app.kubernetes.io/component=agent"
-    queries = [(f"spec.nodeName={name}", ours) for name in sorted(agents_to_search(runtime, cluster))]
-    agents = cluster.daemon_sets.get(daemon_set_name(runtime.name))
-    if agents and agents.outdated and cluster.service_account:
-        account = f"{SERVICE_ACCOUNT_LABEL},{SERVICE_ACCOUNT_LABEL}!={cluster.service_account}"
-        queries.append(("", f"{ours},{account}"))
-    pods: dict[str, AgentPodView] = {}
-    for group in range(0, len(queries), AT_ONCE):
-        found = await asyncio.gather(
-            *(_agent_pods(kube, *query) for query in queries[group : group + AT_ONCE])
-        )
-        pods |= {pod.name: pod for views in found for pod in views}
-    return list(pods.values())
+def _in_question(
+    agents: Iterable[AgentPodView], runtime: RuntimeView, cluster: ClusterState
+) -> Iterator[AgentPodView]:
+    """Yield the agents' pods that must perhaps be replaced."""
+    nodes = agents_to_search(runtime, cluster)
+    for pod in agents:
+        is_lost = bool(cluster.service_account) and pod.service_account not in ("", cluster.service_account)
+        if pod.node in nodes or is_lost:
+            yield pod
 
 
 async def _other_agents(kube: Kube, runtime: RuntimeView, namespace: str) -> tuple[str, ...]:
@@ -146,10 +154,6 @@ async def _other_agents(kube: Kube, runtime: RuntimeView, namespace: str) -> tup
     label = f"{MANAGED_BY}={MANAGER},{OWNER_LABEL}={runtime.name}"
     metas = [body["metadata"] async for body in kube.list("AnyDaemonSet", label_selector=label)]
     return tuple(f"{m['namespace']}/{m['name']}" for m in metas if m["namespace"] != namespace)
-
-
-async def _agent_pods(kube: Kube, fields: str, labels: str) -> list[AgentPodView]:
-    return [agent_pod_view(body) async for body in kube.list("AgentPod", fields, labels)]
 
 
 def starting_agents(runtime: RuntimeView, cluster: ClusterState) -> int:
@@ -188,12 +192,16 @@ def revision_view(body: Body) -> RevisionView | None:
 def agent_pod_view(body: Body) -> AgentPodView:
     """Return the view of an agent's pod."""
     meta, spec = body["metadata"], body["spec"]
+    labels = meta.get("labels") or {}
     return AgentPodView(
         name=meta["name"],
         uid=meta["uid"],
         node=spec.get("nodeName", ""),
         image=spec["containers"][0]["image"],
-        service_account=(meta.get("labels") or {}).get(SERVICE_ACCOUNT_LABEL, ""),
+        service_account=labels.get(SERVICE_ACCOUNT_LABEL, ""),
+        runtime=labels.get(OWNER_LABEL, ""),
+        pull=image_pull_view(body),
+        resource_version=meta["resourceVersion"],
     )
 
 

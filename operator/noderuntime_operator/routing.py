@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from noderuntime_operator.cluster_state import (
+    AgentPodView,
     DaemonSetView,
     InstanceView,
     NodeView,
@@ -26,6 +27,7 @@ class Router:
         self._caches.nodes.changed = self.node
         self._caches.instances.changed = self.instance
         self._caches.daemon_sets.changed = self.daemon_set
+        self._caches.agent_pods.changed = self.agent_pod
         self._caches.runtime_classes.changed = self.runtime_class
 
     def node(self, name: str, old: NodeView | None, new: NodeView | None) -> None:
@@ -48,6 +50,10 @@ class Router:
     def daemon_set(self, _name: str, old: DaemonSetView | None, new: DaemonSetView | None) -> None:
         """Wake the owner of the agents."""
         self._wake_known({view.owner for view in (old, new) if view})
+
+    def agent_pod(self, _name: str, old: AgentPodView | None, new: AgentPodView | None) -> None:
+        """Wake the NodeRuntime of an agent: its pod is another one now, or its image cannot be pulled."""
+        self._wake_known({view.runtime for view in (old, new) if view})
 
     def runtime_class(self, _name: str, _old: RuntimeClassView | None, _new: RuntimeClassView | None) -> None:
         """Wake all NodeRuntimes: a class can conflict with the handlers of any."""

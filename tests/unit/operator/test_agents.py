@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from builders import instance, node, runtime, world
@@ -14,24 +13,19 @@ from fakeapi import FakeApi
 
 from noderuntime_operator.api import Condition, NodeRuntimeStatus, Revision
 from noderuntime_operator.apply import Applier
-from noderuntime_operator.cluster_state import AgentPodView, InstanceView
+from noderuntime_operator.cluster_state import AgentPodView, ImagePullView, InstanceView
 from noderuntime_operator.desired import controller_revision, revision_of
 from noderuntime_operator.events import post_events
-from noderuntime_operator.informer import Informer
 from noderuntime_operator.kube import Kube
 from noderuntime_operator.metrics import Metrics
 from noderuntime_operator.observe import (
     Caches,
-    daemon_set_view,
-    instance_view,
+    agent_pod_view,
     node_view,
     observe,
-    pod_view,
     revision_view,
-    runtime_class_view,
     runtime_view,
 )
-from noderuntime_operator.pods import Pods
 from noderuntime_operator.rollout import agents_to_search, plan
 from noderuntime_operator.settings import AgentSettings
 
@@ -72,22 +66,15 @@ def test_node_that_is_off_is_not_searched() -> None:
     assert not agents_to_search(runtime(), state)
 
 
-def caches(kube: Kube, view: InstanceView) -> Caches:
-    metrics = Metrics()
-    found = Caches(
-        {},
-        Informer(kube, "Node", node_view, metrics),
-        Informer(kube, "NodeRuntimeInstance", instance_view, metrics),
-        Informer(kube, "RuntimeClass", runtime_class_view, metrics),
-        Informer(kube, "DaemonSet", daemon_set_view, metrics),
-        Pods(kube, pod_view, metrics),
-    )
+def caches(kube: Kube, view: InstanceView, *pods: AgentPodView) -> Caches:
+    found = Caches.over(kube, {}, Metrics())
     found.nodes.views["n1"] = node("n1")
     found.instances.views["n1"] = view
+    found.agent_pods.views |= {pod.name: pod for pod in pods}
     return found
 
 
-async def test_observe_lists_agents_of_nodes_in_question_only() -> None:
+async def test_observe_reads_what_an_agents_replacement_needs() -> None:
     api = FakeApi()
     revision = plan(runtime(), world()).store
     assert revision
@@ -98,19 +85,35 @@ async def test_observe_lists_agents_of_nodes_in_question_only() -> None:
         "x": {"metadata": {"namespace": "old", "name": "noderuntime-agent-rt"}},
         "y": {"metadata": {"namespace": "ns", "name": "noderuntime-agent-rt"}},
     }
-    api.put(PODS, "agent-1", spec={"nodeName": "n1", "containers": [{"image": "image:1"}]})
+    old = AgentPodView("agent-1", "u1", "n1", "image:1", "account", "rt")
+    lost = AgentPodView("agent-2", "u2", "n2", "image:2", "another account", "rt")
+    other = AgentPodView("agent-3", "u3", "n1", "image:1", "account", "other")
+    right = given(reported="image:2", taken=datetime.now(UTC))
     async with api.serving() as kube:
-        found = await observe(kube, caches(kube, given()), runtime(), AGENT)
-        await observe(
-            kube, caches(kube, given(reported="image:2", taken=datetime.now(UTC))), runtime(), AGENT
-        )
-    assert found.agent_pods == (AgentPodView("agent-1", "uid-agent-1", "n1", "image:1"),)
+        found = await observe(kube, caches(kube, given(), old, lost, other), runtime(), AGENT)
+        later = await observe(kube, caches(kube, right, old, lost), runtime(), AGENT)
+    assert found.agent_pods == (old, lost)
+    assert later.agent_pods == (lost,)
     assert (found.revisions, found.service_account) == ({revision.name: revision}, "account")
     assert (found.agent_image, found.other_agents) == ("image:2", ("old/noderuntime-agent-rt",))
-    (listed,) = [path for method, path in api.requests if path.startswith(PODS)]
-    query = parse_qs(urlsplit(listed).query)
-    assert query["fieldSelector"] == ["spec.nodeName=n1"]
-    assert query["labelSelector"] == ["noderuntime.dev/runtime=rt,app.kubernetes.io/component=agent"]
+    assert api.count("GET", PODS) == 0
+
+
+def test_agents_pod_names_its_failed_pull() -> None:
+    waiting = {"reason": "ErrImagePull", "message": "not found"}
+    view = agent_pod_view(
+        {
+            "metadata": {
+                "name": "agent-1",
+                "uid": "u",
+                "resourceVersion": "1",
+                "labels": {"noderuntime.dev/runtime": "rt"},
+            },
+            "spec": {"nodeName": "n1", "containers": [{"image": "image:1"}]},
+            "status": {"containerStatuses": [{"image": "image:1", "state": {"waiting": waiting}}]},
+        }
+    )
+    assert view.pull == ImagePullView("rt", "n1", "image:1", "ErrImagePull", "not found")
 
 
 async def test_apply_stores_the_revision_and_replaces_the_agent() -> None:

@@ -8,18 +8,9 @@ import pytest
 from builders import instance, node, runtime, spec
 from fakeapi import FakeApi
 
-from noderuntime_operator.cluster_state import DaemonSetView, InstanceView, NodeView
-from noderuntime_operator.informer import Informer
+from noderuntime_operator.cluster_state import AgentPodView, DaemonSetView, InstanceView, NodeView
 from noderuntime_operator.metrics import Metrics
-from noderuntime_operator.observe import (
-    Caches,
-    daemon_set_view,
-    instance_view,
-    node_view,
-    pod_view,
-    runtime_class_view,
-)
-from noderuntime_operator.pods import Pods
+from noderuntime_operator.observe import Caches
 from noderuntime_operator.routing import Router
 
 
@@ -45,18 +36,8 @@ class Routed:
 @pytest.fixture
 async def routed() -> Routed:
     async with FakeApi().serving() as kube:
-        metrics = Metrics()
         a, b = runtime(name="a"), runtime(spec(selector={"matchLabels": {"pool": "b"}}), name="b")
-        return Routed(
-            Caches(
-                {"a": [a], "b": [b]},
-                Informer(kube, "Node", node_view, metrics),
-                Informer(kube, "NodeRuntimeInstance", instance_view, metrics),
-                Informer(kube, "RuntimeClass", runtime_class_view, metrics),
-                Informer(kube, "DaemonSet", daemon_set_view, metrics),
-                Pods(kube, pod_view, metrics),
-            )
-        )
+        return Routed(Caches.over(kube, {"a": [a], "b": [b]}, Metrics()))
 
 
 async def test_node_wakes_the_noderuntime_that_selects_it(routed: Routed) -> None:
@@ -89,3 +70,8 @@ async def test_deleted_instance_frees_its_node_for_others(routed: Routed) -> Non
 async def test_daemon_set_wakes_its_owner(routed: Routed) -> None:
     routed.caches.daemon_sets.changed("agents", None, DaemonSetView("agents", "a"))
     assert routed.woken == ["a"]
+
+
+async def test_agents_pod_wakes_its_noderuntime(routed: Routed) -> None:
+    routed.caches.agent_pods.changed("agent-1", None, AgentPodView("agent-1", "u", "n1", "i", runtime="b"))
+    assert routed.woken == ["b"]
