@@ -12,7 +12,7 @@ from harness.kubectl import Manifest
 from harness.node import Node
 from harness.run import wait_for
 from story import steps
-from story.fleet import Fleet, Version
+from story.fleet import UPDATE, Fleet, Version
 
 OPERATOR = "app.kubernetes.io/component=operator"
 OUTAGE_SECONDS = 20
@@ -86,8 +86,8 @@ def test_node_that_is_off_is_named_and_caught_up(fleet: Fleet, excused: set[str]
 def named(fleet: Fleet, node: Node) -> bool:
     """Return whether the NodeRuntime's status counts and names a node that is off."""
     status = fleet.status()
-    names = [failing["name"] for failing in status.get("failingNodes") or ()]
-    return status.get("unreachableNodes") == 1 and names == [node.name]
+    outside = [{"name": node.name, "reason": "NotReady"}]
+    return status.get("unreachableNodes") == 1 and status.get("outsideNodes") == outside
 
 
 def test_refused_node_patch_does_not_hold_up_the_others(fleet: Fleet) -> None:
@@ -163,6 +163,7 @@ def policy(node: Node) -> tuple[Manifest, Manifest]:
 def test_full_disk_stops_the_upgrade_of_its_node_alone(fleet: Fleet, target: Version) -> None:
     node = fleet.nodes[-1]
     node.exec("sh", "-c", "fallocate -l $(($(stat -f -c %a*%S /opt) - 40000000)) /opt/ballast")
+    fleet.patch({"update": {"rollback": "Never"}})
     try:
         fleet.upgrade(target)
         state = wait_for("a full disk", lambda: no_space(fleet, node), timeout=200, every=1)
@@ -171,6 +172,7 @@ def test_full_disk_stops_the_upgrade_of_its_node_alone(fleet: Fleet, target: Ver
     finally:
         node.exec("rm", "/opt/ballast")
     fleet.wait_settled(target)
+    fleet.patch({"update": UPDATE})
 
 
 def no_space(fleet: Fleet, node: Node) -> dict[str, object] | None:

@@ -19,7 +19,8 @@ from story.manifests import COUNT_AND_SERVE, noderuntime, web_pod
 
 KINDS: dict[str, str | None] = {steps.ORDINARY: None, "runc": "runc", "gvisor": "gvisor"}
 """The RuntimeClass of each node's pods by the prefix of their names."""
-UPDATE = {"maxUnavailable": 1, "canary": {"nodes": 1, "soakSeconds": 5}, "rollback": "Automatic"}
+SOAK_SECONDS = 5
+UPDATE = {"maxUnavailable": 1, "canary": {"nodes": 1, "soakSeconds": SOAK_SECONDS}, "rollback": "Automatic"}
 """The update of the NodeRuntime: a canary node, then one node at a time."""
 
 Status = dict[str, Any]
