@@ -71,7 +71,7 @@ async def _run(options: argparse.Namespace, figures: Figures) -> None:
         run = Run(
             here,
             figures,
-            ready_limit=120 if small else 600,
+            ready_limit=300 if small else 900,
             steady_seconds=10 if small else 120,
             storm_seconds=15 if small else 60,
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from scale.client import Json
 from scale.objects import node_name
-from scale.plane import ending_with_parent
+from scale.subprocesses import cpu_seconds, ending_with_parent
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,10 @@ class Crowd:
             last_report=max(answer["lastReport"] for answer in answers),
             reads=tuple(sorted(at for answer in answers for at in answer["reads"])),
         )
+
+    def cpu(self) -> float:
+        """Return the CPU time of all processes in seconds."""
+        return sum(cpu_seconds(process.pid) for process in self._running)
 
     async def report(self, since: float = 0.0) -> Report:
         """Return what happened so far; ``reads`` holds the times of reads since a time."""

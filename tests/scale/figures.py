@@ -34,23 +34,27 @@ class Figures:
     """All figures of one run, printed as they are measured."""
 
     def __init__(self) -> None:
-        self._figures: list[Figure] = []
-        self._head = _HEAD
+        self._stages: dict[str, list[Figure]] = {}
+        self._current: list[Figure] = []
 
     def stage(self, title: str) -> None:
         """Print the title of the stage that the next figures belong to."""
-        print(f"\n{title}\n{self._head}", flush=True)
+        self._current = self._stages[title] = []
+        print(f"\n{title}\n{_HEAD}", flush=True)
 
     def add(self, name: str, value: float, unit: str, target: float | None = None) -> None:
         """Add and print one figure."""
         figure = Figure(name, round(value, 4), unit, target)
-        self._figures.append(figure)
+        self._current.append(figure)
         print(figure, flush=True)
 
     def write(self, **about: object) -> Path:
         """Write ``build/bench/scale.json`` and return its path."""
         _BUILD.mkdir(parents=True, exist_ok=True)
         path = _BUILD / "scale.json"
-        figures = {f.name: {**asdict(f), "ratio": f.ratio} for f in self._figures}
-        path.write_text(json.dumps({**about, "figures": figures}, indent=2) + "\n", encoding="utf-8")
+        stages = {
+            title: [{**asdict(figure), "ratio": figure.ratio} for figure in figures]
+            for title, figures in self._stages.items()
+        }
+        path.write_text(json.dumps({**about, "stages": stages}, indent=2) + "\n", encoding="utf-8")
         return path

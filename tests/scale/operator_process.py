@@ -11,11 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-from scale.plane import ending_with_parent
+from scale.subprocesses import cpu_seconds, ending_with_parent
 
 _SAMPLE_SECONDS = 0.2
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_TICK = os.sysconf("SC_CLK_TCK")
 _START = "from noderuntime_operator.__main__ import main; main()"
 
 
@@ -86,8 +85,7 @@ class Operator:
 
     def cpu(self) -> float:
         """Return the CPU time in seconds."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICK
+        return cpu_seconds(self.pid)
 
     async def _sample(self) -> None:
         while True:
