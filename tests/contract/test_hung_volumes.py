@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +14,7 @@ import grpc
 import pytest
 from realnode.daemon import Daemon
 from realnode.hung import hung
-from realnode.pods import Kubelet
+from realnode.pods import Kubelet, wait_until
 
 from noderuntime.cri.v1 import api_pb2
 
@@ -123,22 +125,48 @@ def test_checkpoint_to_a_hung_location_fails(kubelet: Kubelet, volume: Path) -> 
     assert failure.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def test_log_that_hangs_is_not_reopened_and_its_pod_goes_later(kubelet: Kubelet, tmp_path: Path) -> None:
+def state(task: str | int) -> str:
+    """Return the state of a process or thread: one letter, as in proc_pid_stat(5)."""
+    return Path(f"/proc/{task}/stat").read_text().rpartition(") ")[2][0]
+
+
+def hanging_lookup(directory: Path) -> None:
+    """Start a lookup in a hung directory; return when it hangs. It ends with the filesystem."""
+    thread = threading.Thread(target=os.path.lexists, args=(directory / "other",))
+    thread.start()
+    wait_until(lambda: state(f"self/task/{thread.native_id}") == "D", "the lookup hangs")
+
+
+def test_pod_whose_log_hangs_stops(kubelet: Kubelet) -> None:
+    config = kubelet.pod_config()
+    pod = kubelet.run(config, "runc")
+    kubelet.run_container(pod, config, "main", "exec sleep 1000")
+    with hung(Path(config.log_directory)):
+        kubelet.runtime.StopPodSandbox(api_pb2.StopPodSandboxRequest(pod_sandbox_id=pod), timeout=60)
+        assert kubelet.pod_state(pod) == api_pb2.SANDBOX_NOTREADY
+    kubelet.stop_and_remove(pod)
+
+
+def test_monitor_that_hangs_in_a_reopened_log_is_named(kubelet: Kubelet) -> None:
+    """A lookup holds the directory's lock, so the monitor's open(2) ignores even SIGKILL."""
     healthy, config = kubelet.pod_config(), kubelet.pod_config()
     main = kubelet.run_container(kubelet.run(healthy, "runc"), healthy, "main", "exec sleep 1000")
     pod = kubelet.run(config, "runc")
     container = kubelet.run_container(pod, config, "main", "exec sleep 1000")
+    monitor = kubelet.status_info(container)["monitorPid"]
     with hung(Path(config.log_directory)), ThreadPoolExecutor(1) as caller:
+        hanging_lookup(Path(config.log_directory))
         request = api_pb2.ReopenContainerLogRequest(container_id=container)
         reopening = caller.submit(kubelet.runtime.ReopenContainerLog, request, timeout=60)
-        time.sleep(0.5)
+        wait_until(lambda: state(monitor) == "D", "the monitor hangs")
         assert_node_works(kubelet, main)
         with pytest.raises(grpc.RpcError) as failure:
             reopening.result()
         assert failure.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-        # It ends with the pod stopped, or names its monitor, which SIGKILL does not reach in the kernel.
-        stop = api_pb2.StopPodSandboxRequest(pod_sandbox_id=pod)
-        stopping = caller.submit(kubelet.runtime.StopPodSandbox, stop, timeout=60).exception()
-        assert stopping is None or "state D" in str(stopping)
+        with pytest.raises(grpc.RpcError) as failure:
+            kubelet.runtime.StopPodSandbox(api_pb2.StopPodSandboxRequest(pod_sandbox_id=pod), timeout=60)
+        assert failure.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert f"monitor {monitor} did not end 30 s after SIGKILL" in failure.value.details()
+        assert f"process {monitor} is in state D" in failure.value.details()
         assert_node_works(kubelet, main)
     kubelet.stop_and_remove(pod)

@@ -58,11 +58,12 @@ async def locked(site):
     """Let the next write to the catalog begin but not end; yield a function that awaits its beginning."""
     writer = site.store.catalog._database._writer
 
-    async def writes():
+    async def writes(expected=True):
         async with asyncio.timeout(5):
-            while not writer.load().oldest:
+            while bool(writer.load().oldest) != expected:
                 await asyncio.sleep(0.001)
 
+    await writes(False)
     with closing(sqlite3.connect(site.root / "images.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield writes
