@@ -21,7 +21,7 @@ _SECONDS = 20.0
 
 
 @dataclass
-class Answer:
+class Response:
     """The response to a request."""
 
     status: int
@@ -38,7 +38,7 @@ async def ask(
     method: str = "POST",
     tls: ssl.SSLContext | None = None,
     tail: bytes = b"",
-) -> Answer:
+) -> Response:
     """Send a request and the bytes in tail, and return the response, completely unless it is a 101."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port, ssl=tls)
@@ -56,15 +56,15 @@ async def ask(
     if status != 101:
         writer.close()
         await writer.wait_closed()
-    return Answer(status, fields, body, reader, writer)
+    return Response(status, fields, body, reader, writer)
 
 
 @dataclass
 class Session:
     """A client that has switched protocols; it collects the received data by stream or channel."""
 
-    answer: Answer
-    heard: defaultdict[int, bytearray] = field(default_factory=lambda: defaultdict(bytearray))
+    response: Response
+    received: defaultdict[int, bytearray] = field(default_factory=lambda: defaultdict(bytearray))
     over: bool = False
     """Whether the server has closed the connection."""
     _news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -82,21 +82,21 @@ class Session:
         """Abort the connection."""
         self._listening.cancel()
         await asyncio.gather(self._listening, return_exceptions=True)
-        self.answer.writer.transport.abort()
+        self.response.writer.transport.abort()
         with suppress(ConnectionError):
-            await self.answer.writer.wait_closed()
+            await self.response.writer.wait_closed()
 
     async def until(self, happened: Callable[[], bool]) -> None:
         """Wait until a condition on the received data is true."""
         async with asyncio.timeout(_SECONDS):
             while not happened():
-                assert not self.over, f"the server closed the connection after {dict(self.heard)}"[:2000]
+                assert not self.over, f"the server closed the connection after {dict(self.received)}"[:2000]
                 self._news.clear()
                 await self._news.wait()
 
-    async def hears(self, number: int, words: bytes) -> None:
+    async def receives(self, number: int, words: bytes) -> None:
         """Wait until a stream has received these bytes."""
-        await self.until(lambda: words in self.heard[number])
+        await self.until(lambda: words in self.received[number])
 
     async def ends(self) -> None:
         """Wait until the server has closed the connection."""
@@ -104,12 +104,12 @@ class Session:
 
     async def write(self, raw: bytes) -> None:
         """Send bytes."""
-        self.answer.writer.write(raw)
-        await self.answer.writer.drain()
+        self.response.writer.write(raw)
+        await self.response.writer.drain()
 
     async def _listen(self) -> None:
         try:
-            while received := await self.answer.reader.read(1 << 16):
+            while received := await self.response.reader.read(1 << 16):
                 await self._take(received)
                 self._news.set()
         except ConnectionError:
@@ -134,22 +134,22 @@ class SpdySession(Session):
     async def open(self, **headers: str) -> int:
         """Open a stream, wait for the server's reply, and return the stream's number."""
         number = self.client.next_id
-        await self.say(self.client.open(headers))
+        await self.write_frames(self.client.open(headers))
         await self.until(lambda: number in self.answered | self.was_reset or self.over)
         return number
 
     async def send(self, number: int, content: bytes, *, fin: bool = False) -> None:
         """Send data on a stream."""
-        await self.say(data(number, content, fin=fin))
+        await self.write_frames(data(number, content, fin=fin))
 
-    async def say(self, frames: bytes) -> None:
+    async def write_frames(self, frames: bytes) -> None:
         """Send frames."""
         await self.write(frames)
 
     async def _take(self, received: bytes) -> None:
         for frame in self.client.frames(received):
             if frame.kind == 0:
-                self.heard[frame.stream_id] += frame.content
+                self.received[frame.stream_id] += frame.content
                 if frame.fin:
                     self.finished.add(frame.stream_id)
             elif frame.kind == SYN_REPLY:
@@ -180,8 +180,8 @@ class WebSocketSession(Session):
         self.connection.receive_data(received)
         for event in self.connection.events():
             if isinstance(event, BytesMessage | TextMessage):
-                said = event.data.encode() if isinstance(event, TextMessage) else bytes(event.data)
-                self._hear(said, event.message_finished)
+                output = event.data.encode() if isinstance(event, TextMessage) else bytes(event.data)
+                self._hear(output, event.message_finished)
             elif isinstance(event, Ping):
                 await self.event(event.response())
             elif isinstance(event, CloseConnection):
@@ -191,14 +191,14 @@ class WebSocketSession(Session):
 
     _half: bytes = b""
 
-    def _hear(self, said: bytes, whole: bool) -> None:
-        self._half += said
+    def _hear(self, output: bytes, whole: bool) -> None:
+        self._half += output
         if not whole:
             return
         message, self._half = self._half, b""
         self.messages.append(message)
         if message:
-            self.heard[message[0]] += message[1:]
+            self.received[message[0]] += message[1:]
 
 
 @dataclass
@@ -207,7 +207,7 @@ class TunnelSession(SpdySession):
 
     socket: Connection = field(default_factory=lambda: Connection(ConnectionType.CLIENT))
 
-    async def say(self, frames: bytes) -> None:
+    async def write_frames(self, frames: bytes) -> None:
         """Send frames, as one message."""
         await self.write(self.socket.send(BytesMessage(frames)))
 

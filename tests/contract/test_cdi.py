@@ -51,14 +51,14 @@ SCRIPT = """
 
 
 def test_a_cdi_device_is_added_as_specified(kubelet: Kubelet, vendor: Path) -> None:
-    said = said_by(kubelet, "runc", SCRIPT, CDI_devices=[api_pb2.CDIDevice(name=DEVICE)])
-    assert said == ["yes", "of the vendor", "0 4711", "fixed", "device"]
+    output = said_by(kubelet, "runc", SCRIPT, CDI_devices=[api_pb2.CDIDevice(name=DEVICE)])
+    assert output == ["yes", "of the vendor", "0 4711", "fixed", "device"]
     assert json.loads(vendor.read_text())["status"] == "creating", "the hook was given the container's state"
 
 
 def test_cdi_devices_are_requested_by_annotation(kubelet: Kubelet, vendor: Path) -> None:
-    said = said_by(kubelet, "runc", "echo $VENDOR", annotations={"cdi.k8s.io/plugin": DEVICE})
-    assert said == ["yes"]
+    output = said_by(kubelet, "runc", "echo $VENDOR", annotations={"cdi.k8s.io/plugin": DEVICE})
+    assert output == ["yes"]
 
 
 def test_a_device_in_a_user_namespace(kubelet: Kubelet, vendor: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_device_in_a_user_namespace(kubelet: Kubelet, vendor: Path) -> None:
     )
     context = api_pb2.LinuxSandboxSecurityContext(namespace_options=options)
     pod = kubelet.pod_config(linux=api_pb2.LinuxPodSandboxConfig(security_context=context))
-    said = said_by(
+    output = said_by(
         kubelet,
         "runc",
         "stat -c %u /vendor/library; echo x >/dev/vendor0 && test -c /dev/vendor0 && echo device",
@@ -77,7 +77,7 @@ def test_a_device_in_a_user_namespace(kubelet: Kubelet, vendor: Path) -> None:
         linux=linux(namespace_options=options),
         CDI_devices=[api_pb2.CDIDevice(name=DEVICE)],
     )
-    assert said == ["0", "device"]
+    assert output == ["0", "device"]
 
 
 @pytest.mark.parametrize(

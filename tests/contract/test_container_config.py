@@ -25,15 +25,15 @@ def test_user_and_groups(kubelet: Kubelet, handler: str) -> None:
         run_as_group=api_pb2.Int64Value(value=2345),
         supplemental_groups=[4567, 3456],
     )
-    said = said_by(kubelet, handler, "id -u; id -g; id -G", linux=asked)
-    assert said == ["1234", "2345", "2345 3456 4567"]
+    output = said_by(kubelet, handler, "id -u; id -g; id -G", linux=asked)
+    assert output == ["1234", "2345", "2345 3456 4567"]
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
 def test_environment_directory_and_hostname(kubelet: Kubelet, handler: str) -> None:
     envs = [api_pb2.KeyValue(key="ASKED", value=b"a b=c")]
-    said = said_by(kubelet, handler, "echo $ASKED; pwd; hostname", envs=envs, working_dir="/made/for/it")
-    assert said == ["a b=c", "/made/for/it", "life"]
+    output = said_by(kubelet, handler, "echo $ASKED; pwd; hostname", envs=envs, working_dir="/made/for/it")
+    assert output == ["a b=c", "/made/for/it", "life"]
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
@@ -46,9 +46,9 @@ def test_mounts_are_writable_or_read_only(kubelet: Kubelet, handler: str, tmp_pa
         api_pb2.Mount(container_path="/r", host_path=str(fixed), readonly=True),
     ]
     script = "cat /r/file; echo there >/w/file; echo no >/r/file || echo refused"
-    said = said_by(kubelet, handler, script, mounts=mounts)
-    assert "from the node" in said
-    assert "refused" in said
+    output = said_by(kubelet, handler, script, mounts=mounts)
+    assert "from the node" in output
+    assert "refused" in output
     assert (writable / "file").read_text() == "there\n"
     assert (fixed / "file").read_text() == "from the node\n"
 
@@ -71,10 +71,10 @@ def test_recursive_read_only_mounts_cover_submounts(
         script = (
             "for one in /plain /deep; do touch $one/below/x && echo $one; touch $one/x && echo $one; done"
         )
-        said = said_by(kubelet, handler, f"({script}) 2>/dev/null; true", mounts=mounts)
+        output = said_by(kubelet, handler, f"({script}) 2>/dev/null; true", mounts=mounts)
     finally:
         subprocess.run(["umount", below], check=True)
-    assert said == writable
+    assert output == writable
     features = {one.name: one.features for one in kubelet.node_status().runtime_handlers}
     assert features[handler].recursive_read_only_mounts
 
@@ -118,8 +118,8 @@ def test_a_seccomp_profile_of_the_pods_own(kubelet: Kubelet, handler: str, rest:
     profile = tmp_path / "profile.json"
     profile.write_text(json.dumps({"defaultAction": rest, "syscalls": [rule]}))
     own = api_pb2.SecurityProfile(profile_type=api_pb2.SecurityProfile.Localhost, localhost_ref=str(profile))
-    said = said_by(kubelet, handler, "touch /f && chmod 600 /f || echo refused", linux=linux(seccomp=own))
-    assert "refused" in said
+    output = said_by(kubelet, handler, "touch /f && chmod 600 /f || echo refused", linux=linux(seccomp=own))
+    assert "refused" in output
 
 
 def test_gvisor_applies_no_default_seccomp_profile(kubelet: Kubelet) -> None:
@@ -192,9 +192,9 @@ def test_image_groups_are_added_unless_the_policy_is_strict(
 def test_masked_and_read_only_paths(kubelet: Kubelet) -> None:
     asked = linux(masked_paths=["/proc/version"], readonly_paths=["/proc/sys"])
     script = "wc -c </proc/version; echo 1 >/proc/sys/kernel/panic || echo refused"
-    said = said_by(kubelet, "runc", script, linux=asked)
-    assert "0" in said
-    assert "refused" in said
+    output = said_by(kubelet, "runc", script, linux=asked)
+    assert "0" in output
+    assert "refused" in output
 
 
 @pytest.mark.parametrize("handler", HANDLERS)

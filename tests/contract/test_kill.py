@@ -71,11 +71,12 @@ def test_container_in_state_d_is_one_clear_error_until_it_ends(kubelet: Kubelet)
         with pytest.raises(grpc.RpcError) as refused:
             kubelet.runtime.StopContainer(request, timeout=60)
         assert refused.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        said = refused.value.details()
+        output = refused.value.details()
         assert (
-            f"container {container} did not end 30 s after SIGKILL: process {pid} is in state D, in " in said
+            f"container {container} did not end 30 s after SIGKILL: process {pid} is in state D, in "
+            in output
         )
-        assert "\n" not in said
+        assert "\n" not in output
         assert kubelet.status(container).state == api_pb2.CONTAINER_RUNNING
     kubelet.runtime.StopContainer(request, timeout=60)
     ended = kubelet.status(container)

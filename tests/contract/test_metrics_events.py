@@ -38,8 +38,8 @@ def test_metrics_of_a_pod(kubelet: Kubelet, handler: str) -> None:
         pod, config, "main", BUSY, linux=api_pb2.LinuxContainerConfig(resources=limits)
     )
     wait_until(lambda: kubelet.log(config, "main") == ["done"], "some work")
-    told = kubelet.runtime.ListPodSandboxMetrics(api_pb2.ListPodSandboxMetricsRequest(), timeout=60)
-    [ours] = [one for one in told.pod_metrics if one.pod_sandbox_id == pod]
+    reported = kubelet.runtime.ListPodSandboxMetrics(api_pb2.ListPodSandboxMetricsRequest(), timeout=60)
+    [ours] = [one for one in reported.pod_metrics if one.pod_sandbox_id == pod]
     described = kubelet.runtime.ListMetricDescriptors(api_pb2.ListMetricDescriptorsRequest(), timeout=60)
     keys = {one.name: list(one.label_keys) for one in described.descriptors}
     for metric in (*ours.metrics, *ours.container_metrics[0].metrics):

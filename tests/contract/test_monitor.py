@@ -78,7 +78,7 @@ async def test_a_monitor_that_cannot_be_put_into_its_cgroup_is_ended(bench: Benc
     runtime.chmod(0o755)
     monitor = ConmonMonitor(Refusing(), tool("conmon"), bench.exits, tmp_path)
     request = MonitorRequest(new_id(), "c", tmp_path, runtime, (), f"{bench.cgroup}/monitor")
-    async with asyncio.timeout(5):  # the error is told at once, and as it is
+    async with asyncio.timeout(5):  # the error is reported at once, and as it is
         with pytest.raises(HostError, match="no room"):
             await monitor.create(request)
     assert request.container_id not in (await bench.host.run(["ps", "ax"], timeout=10)).stdout.decode()

@@ -127,10 +127,10 @@ async def test_a_pod_of_the_upstream_is_managed_through_us(edge: Edge, handler: 
     container = created.container_id
     await edge.runtime.StartContainer(api_pb2.StartContainerRequest(container_id=container))
 
-    said = await edge.runtime.ExecSync(
+    output = await edge.runtime.ExecSync(
         api_pb2.ExecSyncRequest(container_id=container, cmd=["sh", "-c", "echo hello; exit 7"], timeout=10)
     )
-    assert (said.stdout, said.exit_code) == (b"hello\n", 7)
+    assert (output.stdout, output.exit_code) == (b"hello\n", 7)
     through = await edge.runtime.ContainerStatus(api_pb2.ContainerStatusRequest(container_id=container[:12]))
     direct = await edge.direct.ContainerStatus(api_pb2.ContainerStatusRequest(container_id=container[:12]))
     assert through == direct

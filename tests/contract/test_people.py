@@ -77,19 +77,19 @@ def test_inspect_shows_processes_by_an_id_prefix(daemon: Daemon, kubelet: Kubele
     config = kubelet.pod_config()
     pod = kubelet.run(config, handler)
     container = kubelet.run_container(pod, config, "main", "exec sleep 1000")
-    said = json.loads(_run(daemon, "inspect", "-o", "json", container[:12]))
-    assert said["status"]["id"] == container
-    assert said["status"]["state"] == "CONTAINER_RUNNING"
-    assert Path(f"/proc/{said['info']['info']['pid']}").is_dir()
+    output = json.loads(_run(daemon, "inspect", "-o", "json", container[:12]))
+    assert output["status"]["id"] == container
+    assert output["status"]["state"] == "CONTAINER_RUNNING"
+    assert Path(f"/proc/{output['info']['info']['pid']}").is_dir()
     assert f"  id: {pod}\n" in _run(daemon, "inspect", pod[:12])
 
 
 def test_status_shows_the_tools_versions(daemon: Daemon) -> None:
-    said = json.loads(_run(daemon, "status", "-o", "json"))
-    assert {one["type"]: one["status"] for one in said["status"]["conditions"]}["NetworkReady"]
-    assert set(said["info"]["noderuntime"]["handlers"]) == {"runc", "crun", "gvisor"}
+    output = json.loads(_run(daemon, "status", "-o", "json"))
+    assert {one["type"]: one["status"] for one in output["status"]["conditions"]}["NetworkReady"]
+    assert set(output["info"]["noderuntime"]["handlers"]) == {"runc", "crun", "gvisor"}
     rows = [line.split() for line in _run(daemon, "status").splitlines()]
-    version = said["info"]["noderuntime"]["handlers"]["gvisor"]
+    version = output["info"]["noderuntime"]["handlers"]["gvisor"]
     assert ["gvisor", "noderuntime", version] in [row[:3] for row in rows]
     assert ["theirs", "upstream"] in [row[:2] for row in rows]
 
@@ -142,7 +142,7 @@ def test_logs_continues_while_the_daemon_is_down(daemon: Daemon, kubelet: Kubele
     daemon.kill()
     (tmp_path / "go").touch()
     assert following.stdout.readline() == "after\n"
-    assert following.poll() is None, "nobody can say yet that it has ended"
+    assert following.poll() is None, "the end of the container is not known yet"
     daemon.start()
     assert following.communicate(timeout=30)[0] == ""
     assert following.returncode == 0
@@ -221,7 +221,7 @@ def _handlers(kubelet: Kubelet) -> list[str]:
 
 
 def test_a_reload_adds_a_handler_and_keeps_used_ones(daemon: Daemon, kubelet: Kubelet, drop_in: Path) -> None:
-    def said(words: str) -> bool:
+    def logged(words: str) -> bool:
         return words in daemon.log.read_text()[written:]
 
     started = daemon.pid
@@ -239,23 +239,23 @@ def test_a_reload_adds_a_handler_and_keeps_used_ones(daemon: Daemon, kubelet: Ku
     pod = kubelet.run(config, "late")
     container = kubelet.run_container(pod, config, "main", "exec sleep 1000")
     assert kubelet.exec(container, "echo here").stdout == b"here\n"
-    assert said("log_level=debug added=late")
+    assert logged("log_level=debug added=late")
 
     drop_in.write_text("[server]\nsocket = '/run/elsewhere.sock'\n")
     daemon.reload()
-    wait_until(lambda: said("handler late cannot be removed: pods use it"), "the refusal")
+    wait_until(lambda: logged("handler late cannot be removed: pods use it"), "the refusal")
     assert "late" in _handlers(kubelet)
     assert kubelet.exec(container, "echo still here").stdout == b"still here\n"
 
     kubelet.stop_and_remove(pod)
     daemon.reload()
     wait_until(lambda: "late" not in _handlers(kubelet), "the handler to go")
-    assert said("need a restart")
-    assert said("keys=server.socket")
+    assert logged("need a restart")
+    assert logged("keys=server.socket")
 
     drop_in.write_text("[handlers]\nnonsense\n")
     daemon.reload()
-    wait_until(lambda: said("50-test.toml"), "the complaint about the file")
+    wait_until(lambda: logged("50-test.toml"), "the complaint about the file")
     assert daemon.pid == started
     assert before in kubelet.pods()
 

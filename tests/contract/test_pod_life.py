@@ -35,8 +35,8 @@ def test_a_pod_is_created_run_and_removed(kubelet: Kubelet, handler: str) -> Non
     wait_until(lambda: "nameserver 192.0.2.53" in kubelet.log(config, "main"), "the container's words")
     assert kubelet.log(config, "main")[0] == "life"
 
-    said = kubelet.exec(container, "cat; echo out; echo err >&2; exit 7")
-    assert (said.stdout, said.stderr, said.exit_code) == (b"out\n", b"err\n", 7)
+    output = kubelet.exec(container, "cat; echo out; echo err >&2; exit 7")
+    assert (output.stdout, output.stderr, output.exit_code) == (b"out\n", b"err\n", 7)
 
     kubelet.runtime.StopContainer(api_pb2.StopContainerRequest(container_id=container, timeout=2))
     ended = kubelet.status(container)

@@ -44,7 +44,7 @@ BODIES = [
     ("an early end", lies.chunked(b"x" * 99), DataLoss, "ended after 99 of 300000 expected bytes"),
     (
         "an early end of all",
-        lies.says(lies.HEAD_OK + b"\r\nxxx"),
+        lies.sends(lies.HEAD_OK + b"\r\nxxx"),
         DataLoss,
         "ended after 3 of 300000 expected bytes",
     ),
@@ -53,7 +53,7 @@ BODIES = [
     ("silence", lies.stalls(lies.HEAD_OK + b"\r\nxxx"), Unavailable, "sent nothing for 0.4 s"),
     ("no answer", lies.stalls(), Unavailable, "timed out"),
     ("half an answer", lies.trickles(b"HTTP/1.1 200 OK\r\nX-Slow: "), Unavailable, "timed out"),
-    ("a hang-up", lies.says(b""), Unavailable, "the connection was interrupted"),
+    ("a hang-up", lies.sends(b""), Unavailable, "the connection was interrupted"),
     ("a page", lies.HTML, DataLoss, "sent 'text/html' instead of"),
     ("a bomb", lies.gzipped(bytes(lies.MIB)), DataLoss, "sent an encoded body"),
     ("a foreign range", lies.answers(206, b"x", Content_Range="bytes 7-7/300000"), Unavailable, "range"),
@@ -65,19 +65,19 @@ BODIES = [
     ),
     (
         "no length",
-        lies.says(lies.HEAD_OK + b"Content-Length: many\r\n\r\n"),
+        lies.sends(lies.HEAD_OK + b"Content-Length: many\r\n\r\n"),
         Unavailable,
         "is not valid HTTP",
     ),
     (
         "a negative length",
-        lies.says(lies.HEAD_OK + b"Content-Length: -1\r\n\r\n"),
+        lies.sends(lies.HEAD_OK + b"Content-Length: -1\r\n\r\n"),
         Unavailable,
         "is not valid HTTP",
     ),
     (
         "a chunk of no size",
-        lies.says(lies.CHUNKED + b"zz\r\nxx\r\n"),
+        lies.sends(lies.CHUNKED + b"zz\r\nxx\r\n"),
         Unavailable,
         "was interrupted|not valid HTTP",
     ),
@@ -87,10 +87,10 @@ BODIES = [
         Unavailable,
         "was interrupted|not valid HTTP|nothing",
     ),
-    ("another protocol", lies.says(b"SSH-2.0-OpenSSH_9.6\r\n" * 9), Unavailable, "is not valid HTTP"),
+    ("another protocol", lies.sends(b"SSH-2.0-OpenSSH_9.6\r\n" * 9), Unavailable, "is not valid HTTP"),
     (
         "a huge header",
-        lies.says(lies.HEAD_OK + b"X: " + b"x" * lies.MIB + b"\r\n\r\n"),
+        lies.sends(lies.HEAD_OK + b"X: " + b"x" * lies.MIB + b"\r\n\r\n"),
         Unavailable,
         "is not valid HTTP",
     ),
@@ -149,7 +149,7 @@ async def test_an_unsupported_digest_is_not_requested(scene, named):
 async def test_bytes_after_a_body_are_not_the_next_response(scene):
     blob = scene.blob
     head = lies.HEAD_OK + b"Content-Length: %d\r\n\r\n" % len(blob)
-    scene.liar.on(BLOBS, lies.says(head + blob + lies.HEAD_OK + b"Content-Length: 2\r\n\r\n{}"), honest)
+    scene.liar.on(BLOBS, lies.sends(head + blob + lies.HEAD_OK + b"Content-Length: 2\r\n\r\n{}"), honest)
     client, sink = scene.client(), MemorySink()
     await client.blob(scene.reference, scene.layer, sink)
     assert sink.content == blob

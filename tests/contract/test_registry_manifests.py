@@ -83,7 +83,7 @@ TAGS = [
         Unavailable,
         "timed out|takes longer than",
     ),
-    ("garbage", lies.says(b"\0" * 99), Unavailable, "is not valid HTTP"),
+    ("garbage", lies.sends(b"\0" * 99), Unavailable, "is not valid HTTP"),
     (
         "a missing tag",
         lies.answers(404, b'{"errors": [{"code": "MANIFEST_UNKNOWN"}]}'),
@@ -105,7 +105,7 @@ HEADS_OF_LIES = [
     ("schema 1", lies.answers(200, Content_Type=SCHEMA_1), InvalidArgument, "Docker.s schema 1"),
     ("a bomb", lies.gzipped(b"", **TYPED), DataLoss, "sent an encoded body"),
     ("no answer", lies.stalls(), Unavailable, "timed out"),
-    ("a hang-up", lies.says(b""), Unavailable, "the connection was interrupted"),
+    ("a hang-up", lies.sends(b""), Unavailable, "the connection was interrupted"),
     ("a missing tag", lies.answers(404), NotFound, r"not found \(404\)$"),
     ("a refusal", lies.answers(403), PermissionDenied, r"access denied \(403\)$"),
 ]

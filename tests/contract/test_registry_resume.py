@@ -133,7 +133,7 @@ async def test_a_slow_sink_does_not_time_out(scene):
             await super().write(data)
 
     sink = Slow()
-    await scene.client(patience=replace(QUICK, window_seconds=0.2)).blob(scene.reference, scene.layer, sink)
+    await scene.client(policy=replace(QUICK, window_seconds=0.2)).blob(scene.reference, scene.layer, sink)
     assert sink.content == scene.blob
 
 

@@ -1,4 +1,4 @@
-"""Who we are is for the registry and the token server that it names, and for nobody else.
+"""Credentials are sent to the registry and to the token server that it names only.
 
 That neither the stranger nor the log hears a secret is checked after every test, by its scene.
 """
@@ -120,9 +120,9 @@ async def test_a_password_is_not_sent_before_a_challenge(scene):
 
 async def test_echoed_credentials_are_not_in_errors(scene):
     async def echo(exchange):
-        told = exchange.asked.headers.get("authorization", "")
-        if told:
-            await exchange.send(f"HTTP/1.1 200 OK\r\nX-{told}\x01: {told}\r\n\r\n".encode())
+        reported = exchange.asked.headers.get("authorization", "")
+        if reported:
+            await exchange.send(f"HTTP/1.1 200 OK\r\nX-{reported}\x01: {reported}\r\n\r\n".encode())
         else:
             await lies.wants_password()(exchange)
 

@@ -156,8 +156,8 @@ def test_a_pulled_image_is_listed_described_and_removed(site: Site, kubelet: Kub
     assert (image.uid.value, image.username) == (33, "")
     for name in (site.name(), by_digest, pulled, pulled.removeprefix("sha256:")[:12]):
         assert _status(kubelet, name).image.id == pulled
-    said = json.loads(_status(kubelet, pulled, verbose=True).info["info"])
-    assert "MADE_AS=oci" in said["imageSpec"]["config"]["Env"]
+    output = json.loads(_status(kubelet, pulled, verbose=True).info["info"])
+    assert "MADE_AS=oci" in output["imageSpec"]["config"]["Env"]
     assert [one.id for one in _images(kubelet, site.name("same"))] == [pulled]
     assert _images(kubelet, "example.test/other:1") == []
     _remove(kubelet, site.name("same"))
@@ -171,7 +171,7 @@ def test_pods_run_pulled_images(site: Site, kubelet: Kubelet, handler: str, tag:
     pulled = _pull(kubelet, site.name(tag))
     config = kubelet.pod_config()
     pod = kubelet.run(config, handler)
-    script = "echo $MADE_AS $(id -u):$(id -g) > /tmp/said; cat /tmp/said; exit 7"
+    script = "echo $MADE_AS $(id -u):$(id -g) > /tmp/output; cat /tmp/output; exit 7"
     container = kubelet.run_container(pod, config, "c", script, image=_spec(pulled))
     wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "its end")
     status = kubelet.status(container)
@@ -212,8 +212,8 @@ def test_images_are_mounted_as_volumes(site: Site, kubelet: Kubelet, handler: st
     assert kubelet.exec(part, "cat /data/group").stdout.startswith(b"root:")
     assert kubelet.exec(whole, "echo x > /data/etc/group").exit_code != 0
     assert kubelet.exec(whole, "/data/bin/true").exit_code == 0
-    told = [kubelet.status(one).mounts[0].image for one in (whole, part)]
-    assert [(one.image, one.image_ref) for one in told] == [(pulled, pulled)] * 2
+    reported = [kubelet.status(one).mounts[0].image for one in (whole, part)]
+    assert [(one.image, one.image_ref) for one in reported] == [(pulled, pulled)] * 2
     _remove(kubelet, pulled)
     assert kubelet.exec(part, "cat /data/passwd").stdout.startswith(b"root:")
 
@@ -234,8 +234,8 @@ def test_image_fs_info_reports_the_store(site: Site, kubelet: Kubelet) -> None:
     _pull(kubelet, site.name())
 
     def used() -> int:
-        told = kubelet.images.ImageFsInfo(api_pb2.ImageFsInfoRequest(), timeout=20)
-        [images], [containers] = told.image_filesystems, told.container_filesystems
+        reported = kubelet.images.ImageFsInfo(api_pb2.ImageFsInfoRequest(), timeout=20)
+        [images], [containers] = reported.image_filesystems, reported.container_filesystems
         assert images.fs_id == containers.fs_id
         assert images.fs_id.mountpoint == str(site.area / "daemon/state/images")
         return images.used_bytes.value

@@ -1,4 +1,4 @@
-"""A node comes back, and its network plugin hangs: the daemon serves, tells the truth and waits."""
+"""The daemon serves after a reboot while the network plugin hangs."""
 
 from __future__ import annotations
 

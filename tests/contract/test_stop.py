@@ -82,7 +82,7 @@ async def test_open_streams_do_not_delay_a_restart(daemon: Daemon, kubelet: Kube
     request = api_pb2.ExecRequest(container_id=container, cmd=["sh", "-c", "echo on; sleep 60"], stdout=True)
     url = kubelet.runtime.Exec(request, timeout=30).url
     async with await websocket(url, "v5.channel.k8s.io") as client:
-        await client.hears(1, b"on")
+        await client.receives(1, b"on")
         before = kubelet.status(container)
         began = time.monotonic()
         seconds = seconds_without_socket(daemon)

@@ -82,8 +82,8 @@ def test_exec_is_rejected_for_invalid_requests(kubelet: Kubelet, spdy: Crictl, h
 def size(terminal: Terminal) -> str:
     """Ask the shell on a terminal for its size. A resize is asynchronous, so it can be the old size."""
     terminal.type("stty size\n")
-    said = re.search(r"(\d+ \d+)\r\n", terminal.shows("# "))
-    return said.group(1) if said else ""
+    output = re.search(r"(\d+ \d+)\r\n", terminal.shows("# "))
+    return output.group(1) if output else ""
 
 
 def test_exec_on_a_terminal(kubelet: Kubelet, crictl: Crictl, handler: str) -> None:

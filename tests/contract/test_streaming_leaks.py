@@ -92,7 +92,7 @@ class Execs:
         client, stdout = await self.begin(*argv)
         await client.until(lambda: client.gone_away)
         await client.leave()
-        return client.heard.get(stdout, b""), client.heard[1]
+        return client.received.get(stdout, b""), client.received[1]
 
 
 @pytest.fixture
@@ -105,8 +105,8 @@ async def test_a_thousand_execs_in_sequence_leak_nothing(daemon: Daemon, execs: 
         await execs.run("true")
     before, memory = Held.by(daemon.pid), resident(daemon.pid)
     for number in range(1000):
-        said, status = await execs.run("echo", str(number))
-        assert (said, json.loads(status)["status"]) == (f"{number}\n".encode(), "Success")
+        output, status = await execs.run("echo", str(number))
+        assert (output, json.loads(status)["status"]) == (f"{number}\n".encode(), "Success")
     await settles(daemon, before)
     assert resident(daemon.pid) - memory < 16 << 20
 
@@ -115,7 +115,7 @@ async def test_fifty_parallel_execs_leak_nothing(daemon: Daemon, execs: Execs) -
     await asyncio.gather(*(execs.run("true") for _ in range(10)))
     before = Held.by(daemon.pid)
     results = await asyncio.gather(*(execs.run("sh", "-c", f"sleep 0.5; echo {n}") for n in range(50)))
-    assert [int(said) for said, _ in results] == list(range(50))
+    assert [int(output) for output, _ in results] == list(range(50))
     await settles(daemon, before)
 
 
@@ -127,7 +127,7 @@ async def test_disconnects_during_a_session_leak_nothing(daemon: Daemon, execs: 
             *(execs.begin("sh", "-c", "echo ready; sleep 60", **fields) for _ in range(10))
         )
         for client, stdout in begun[:5]:
-            await client.hears(stdout, b"ready")
+            await client.receives(stdout, b"ready")
         for client, _ in begun:
             await client.leave()
     await settles(daemon, before)
@@ -146,8 +146,8 @@ async def test_a_client_that_does_not_read_is_bounded(daemon: Daemon, execs: Exe
     deaf = []
     for _ in range(5):
         client, stdout = await execs.begin("sh", "-c", f"yes {'x' * 1000}")
-        await client.hears(stdout, b"x")
-        client.answer.reader._transport.pause_reading()
+        await client.receives(stdout, b"x")
+        client.response.reader._transport.pause_reading()
         deaf.append(client)
     await asyncio.sleep(2)
     assert resident(daemon.pid) - memory < 24 << 20
@@ -180,8 +180,8 @@ async def test_a_stalled_attach_does_not_block_the_exit(daemon: Daemon, kubelet:
     request = api_pb2.AttachRequest(container_id=loud, stdout=True, stderr=True)
     url = (await asyncio.to_thread(kubelet.runtime.Attach, request, timeout=30)).url
     async with await websocket(url, "v5.channel.k8s.io") as client:
-        await client.hears(1, b"y")
-        client.answer.reader._transport.pause_reading()
+        await client.receives(1, b"y")
+        client.response.reader._transport.pause_reading()
         stop = api_pb2.StopContainerRequest(container_id=loud, timeout=0)
         await asyncio.to_thread(kubelet.runtime.StopContainer, stop, timeout=60)
         ended = await asyncio.to_thread(kubelet.status, loud)
@@ -225,7 +225,7 @@ async def _sends_a_compression_bomb(url: str) -> None:
 
 async def _pings_and_never_listens(url: str) -> None:
     async with await spdy(url) as client:
-        client.answer.reader._transport.pause_reading()
+        client.response.reader._transport.pause_reading()
         try:
             async with asyncio.timeout(3):
                 while True:

@@ -87,8 +87,8 @@ class SwitchNode:
 
     def endpoint(self) -> str:
         """Return the endpoint of the running kubelet, as the switch determines it."""
-        said = json.loads(self.node.exec("/opt/noderuntime/proven/bin/noderuntime", "switch", "status"))
-        return str(said["kubeletEndpoint"])
+        output = json.loads(self.node.exec("/opt/noderuntime/proven/bin/noderuntime", "switch", "status"))
+        return str(output["kubeletEndpoint"])
 
     def break_kubelet(self, how: str) -> None:
         directory = self.layout.units / "kubelet.service.d"

@@ -51,8 +51,8 @@ def said_inside(
 
 
 def test_root_inside_is_another_user_outside(kubelet: Kubelet) -> None:
-    said = said_inside(kubelet, "cat /proc/self/uid_map /proc/self/gid_map; id -u; hostname")
-    assert [line.split() for line in said] == [
+    output = said_inside(kubelet, "cat /proc/self/uid_map /proc/self/gid_map; id -u; hostname")
+    assert [line.split() for line in output] == [
         ["0", str(UID), str(SIZE)],
         ["0", str(GID), str(SIZE)],
         ["0"],
@@ -62,8 +62,8 @@ def test_root_inside_is_another_user_outside(kubelet: Kubelet) -> None:
 
 def test_files_of_the_image_and_of_the_pod_belong_to_root_inside(kubelet: Kubelet) -> None:
     places = "/ /bin/busybox /etc/resolv.conf /etc/hostname /dev/shm /proc/self"
-    said = said_inside(kubelet, f"for one in {places}; do stat -Lc '%n %u:%g' $one; done")
-    assert said == [f"{one} 0:0" for one in places.split()]
+    output = said_inside(kubelet, f"for one in {places}; do stat -Lc '%n %u:%g' $one; done")
+    assert output == [f"{one} 0:0" for one in places.split()]
 
 
 def test_written_files_can_be_read_and_change_owner(kubelet: Kubelet) -> None:
@@ -123,27 +123,27 @@ def test_sysctls_are_set_by_root_inside(kubelet: Kubelet) -> None:
         {"net.ipv4.ping_group_range": "0 65535", "kernel.shm_rmid_forced": "1", "fs.mqueue.msg_max": "99"}
     )
     script = "cd /proc/sys; cat net/ipv4/ping_group_range kernel/shm_rmid_forced fs/mqueue/msg_max"
-    said = said_by(kubelet, "runc", script, pod=config, linux=linux(namespace_options=options))
-    assert [line.split() for line in said] == [["0", "65535"], ["1"], ["99"]]
+    output = said_by(kubelet, "runc", script, pod=config, linux=linux(namespace_options=options))
+    assert [line.split() for line in output] == [["0", "65535"], ["1"], ["99"]]
 
 
 def test_root_inside_can_configure_the_pods_network(kubelet: Kubelet) -> None:
     options = namespaces()
     asked = linux(namespace_options=options, capabilities=api_pb2.Capability(add_capabilities=["NET_ADMIN"]))
     pod = pod_with(kubelet, options)
-    said = said_by(kubelet, "runc", "ip link set lo down && ip link show lo", pod=pod, linux=asked)
-    assert "LOOPBACK" in said[0]
-    assert "UP" not in said[0]
+    output = said_by(kubelet, "runc", "ip link set lo down && ip link show lo", pod=pod, linux=asked)
+    assert "LOOPBACK" in output[0]
+    assert "UP" not in output[0]
 
 
 @pytest.mark.parametrize("processes", [api_pb2.CONTAINER, api_pb2.POD])
 def test_a_user_namespace_with_the_nodes_network(kubelet: Kubelet, processes: api_pb2.NamespaceMode) -> None:
     options = namespaces(network=api_pb2.NODE, pid=processes)
     script = "cat /proc/self/uid_map; ls /sys/class/net; cat /proc/net/dev; touch /sys/x || echo fixed"
-    said = said_inside(kubelet, script, options)
-    assert str(UID) in said[0]
-    assert any("nrct" in line for line in said)
-    assert "fixed" in said
+    output = said_inside(kubelet, script, options)
+    assert str(UID) in output[0]
+    assert any("nrct" in line for line in output)
+    assert "fixed" in output
 
 
 def test_shared_processes(kubelet: Kubelet) -> None:

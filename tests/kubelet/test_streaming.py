@@ -149,6 +149,6 @@ def test_port_forward_reaches_the_pod(workloads: Workloads, runtime: str | None)
 
 def test_run_with_rm_returns_output_and_removes_the_pod(workloads: Workloads) -> None:
     argv = ("run", "one-off", f"--image={IMAGE}", "--restart=Never", "--rm", "-i", "--quiet")
-    done = _run(workloads, *argv, "--", "sh", "-c", "read word; echo said $word", stdin=b"hello\n")
-    assert b"said hello" in done.stdout
+    done = _run(workloads, *argv, "--", "sh", "-c", "read word; echo output $word", stdin=b"hello\n")
+    assert b"output hello" in done.stdout
     assert workloads.kubectl.find("pod", "one-off") is None

@@ -11,24 +11,24 @@ class FakeConversation:
 
     def __init__(self, code: int = 0) -> None:
         self.code = code
-        self.said: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue()
-        self.heard = b""
+        self.output: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue()
+        self.received = b""
         self.input_ended = False
-        self.deaf = False
+        self.reads_nothing = False
         self.size = (0, 0)
         self.closed = False
 
     def end(self) -> None:
-        self.said.put_nowait((1, b""))
+        self.output.put_nowait((1, b""))
 
     async def read(self) -> tuple[int, bytes]:
-        return await self.said.get()
+        return await self.output.get()
 
     async def write(self, data: bytes) -> None:
-        if self.deaf:
+        if self.reads_nothing:
             raise BrokenPipeError
-        self.heard += data
-        self.said.put_nowait((1, b"heard " + data))
+        self.received += data
+        self.output.put_nowait((1, b"echo " + data))
 
     def end_input(self) -> None:
         self.input_ended = True
@@ -50,24 +50,24 @@ class FakeClient:
     """See noderuntime.core.sessions.Stdio."""
 
     def __init__(self) -> None:
-        self.typed: asyncio.Queue[bytes] = asyncio.Queue()
-        self.heard: list[tuple[int, bytes]] = []
+        self.input: asyncio.Queue[bytes] = asyncio.Queue()
+        self.received: list[tuple[int, bytes]] = []
         self.resized: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
-        self.news = asyncio.Event()
+        self.changed = asyncio.Event()
 
     async def read(self) -> bytes:
-        return await self.typed.get()
+        return await self.input.get()
 
     async def write(self, stream: int, data: bytes) -> None:
-        self.heard.append((stream, data))
-        self.news.set()
+        self.received.append((stream, data))
+        self.changed.set()
 
     async def sizes(self) -> AsyncGenerator[tuple[int, int]]:
         while True:
             yield await self.resized.get()
 
-    async def hears(self, *said: tuple[int, bytes]) -> None:
+    async def receives(self, *output: tuple[int, bytes]) -> None:
         async with asyncio.timeout(5):
-            while self.heard != list(said):
-                self.news.clear()
-                await self.news.wait()
+            while self.received != list(output):
+                self.changed.clear()
+                await self.changed.wait()

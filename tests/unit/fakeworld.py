@@ -1,4 +1,4 @@
-"""What there is on a node that exists in memory only, and the host that makes and removes it."""
+"""A node in memory: its objects, and the host that creates and removes them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Dead(BaseException):
 
 @dataclass
 class Running:
-    """What a fake runtime holds of a container."""
+    """The state of a container in a fake runtime."""
 
     process: ProcessRef
     monitor: ProcessRef
@@ -47,7 +47,7 @@ class FakeWatching:
 
 @dataclass
 class World:
-    """Everything that there is on the fake node."""
+    """The objects on the fake node."""
 
     mounts: set[Path] = field(default_factory=set)
     pins: set[Path] = field(default_factory=set)
@@ -56,20 +56,20 @@ class World:
     volumes: dict[str, list[Path]] = field(default_factory=dict)
     attached: set[str] = field(default_factory=set)
     deleted: dict[str, bytes] = field(default_factory=dict)
-    """What the last DEL of each sandbox was given."""
+    """The network configuration of the last DEL of each sandbox."""
     runtime: dict[str, Running] = field(default_factory=dict)
     exits: dict[str, Exit] = field(default_factory=dict)
     oom: set[str] = field(default_factory=set)
     """Containers whose monitor recorded an OOM kill."""
     oom_kills: dict[str, int] = field(default_factory=dict)
-    """What the kernel counted, by path of the cgroup."""
+    """The kernel's counts of OOM kills, by path of the cgroup."""
     processes: dict[ProcessRef, asyncio.Event] = field(default_factory=dict)
     ends_after: dict[str, bool] = field(default_factory=dict)
     """Steps after which the container's process ends, and whether its monitor writes that down."""
     watching: list[FakeWatching] = field(default_factory=list)
     signals: list[tuple[str, int]] = field(default_factory=list)
     stubborn: set[str] = field(default_factory=set)
-    """Containers that take no notice of any signal but SIGKILL."""
+    """Containers that ignore all signals except SIGKILL."""
     frozen: set[str] = field(default_factory=set)
     """Containers in a frozen cgroup."""
     stuck: set[ProcessRef] = field(default_factory=set)
@@ -78,7 +78,7 @@ class World:
     fail: set[str] = field(default_factory=set)
     """Steps that raise; ``step!`` fails after it has taken effect."""
     raises: dict[str, Exception] = field(default_factory=dict)
-    """What a step of one object raises, as in ``detach ID``."""
+    """Errors of steps of one object (key: ``detach ID``)."""
     hold: dict[str, asyncio.Event] = field(default_factory=dict)
     """Steps that wait, of all objects or of one (``detach ID``)."""
     held: asyncio.Event = field(default_factory=asyncio.Event)
@@ -86,7 +86,7 @@ class World:
     _next_pid: int = 1000
 
     async def step(self, name: str, of: str = "") -> None:
-        """Take a step, of one object: wait where a test holds it, fail where a test wants that."""
+        """Run a step of an object: wait if a test holds it, and raise if a test lets it fail."""
         if self.dead:
             raise Dead
         self.trace.append(name)
@@ -101,7 +101,7 @@ class World:
             raise self.raises[f"{name} {of}"]
 
     def after(self, name: str, container_id: str = "") -> None:
-        """Fail a step that has taken effect, or let the container end, where a test wants that."""
+        """Raise after the step took effect, or end the container, if a test requests it."""
         if name in self.ends_after:
             self.exit(container_id, 1, seen=self.ends_after[name])
         if f"{name}!" in self.fail:
@@ -123,7 +123,7 @@ class World:
             watching.report()
 
     def exit(self, container_id: str, code: int = 0, *, seen: bool = True) -> None:
-        """Let a container's process end; its monitor writes that down, unless it dies too (not ``seen``)."""
+        """End a container's process. Its monitor records the exit, unless it dies too (not ``seen``)."""
         running = self.runtime.get(container_id)
         if running is None or running.process not in self.processes or running.process in self.stuck:
             return
@@ -144,7 +144,7 @@ class World:
         self.exits.clear()
 
     def left(self) -> dict[str, object]:
-        """Tell what is there; empty when nothing is."""
+        """Return the objects that exist, by kind."""
         kinds = ("mounts", "pins", "cgroups", "snapshots", "attached", "runtime", "exits", "processes")
         return {kind: getattr(self, kind) for kind in kinds if getattr(self, kind)}
 

@@ -30,7 +30,7 @@ async def kill_daemon(node):
 
 
 async def start_daemon(node, boot="boot-1"):
-    """Do what a daemon does at its start."""
+    """Run the steps of a daemon's start."""
     await recover(node.parts, boot)
     Supervisor(node.parts).__enter__()
     await tear_down(node.parts)
@@ -38,7 +38,7 @@ async def start_daemon(node, boot="boot-1"):
 
 
 async def restart_daemon(node, boot="boot-1"):
-    """Cut off all work where it stands, as kill -9 does, and start a successor."""
+    """Cut off all work, as kill -9 does, and start the next daemon."""
     await kill_daemon(node)
     await node.restart()
     await start_daemon(node, boot)

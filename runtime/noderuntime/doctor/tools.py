@@ -15,7 +15,7 @@ from noderuntime.node.executor.base import Executor, Traits
 from noderuntime.node.executor.handlers import executors
 from noderuntime.node.executor.probes import probe
 from noderuntime.node.host.base import Host
-from noderuntime.node.host.words import one_line
+from noderuntime.node.host.messages import one_line
 
 _SECONDS = 10.0
 

@@ -41,10 +41,10 @@ class Descriptor:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """Timeouts and retry limits for a registry."""
 
-    answer_seconds: float = 30.0
+    response_seconds: float = 30.0
     """From the request to the headers of its response, redirects included, after the time to connect."""
     idle_seconds: float = 30.0
     """Without one byte of a body."""
@@ -59,7 +59,7 @@ class Patience:
     """Between attempts without Retry-After."""
 
 
-PATIENCE = Patience()
+DEFAULT_POLICY = RetryPolicy()
 
 
 class Hash(Protocol):

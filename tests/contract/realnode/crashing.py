@@ -3,7 +3,7 @@
     python crashing.py DIRECTORY REGISTRY REPOSITORY:TAG IMAGE_ID
 
 A step is whatever changes a file of the store: Python tells of calls that open, make, rename or remove one;
-writes to layers and transactions of the catalog are told here. Prints one line of JSON for each step.
+writes to layers and transactions of the catalog are reported here. Prints one line of JSON for each step.
 """
 
 from __future__ import annotations

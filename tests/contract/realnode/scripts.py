@@ -27,6 +27,6 @@ def said_by(
     sandbox = kubelet.run(config, handler)
     container = kubelet.run_container(sandbox, config, "main", script, **fields)
     wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "the script's end")
-    said = kubelet.log(config, "main")
-    assert (kubelet.status(container).exit_code != 0) is fails, said
-    return said
+    output = kubelet.log(config, "main")
+    assert (kubelet.status(container).exit_code != 0) is fails, output
+    return output

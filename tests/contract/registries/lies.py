@@ -20,12 +20,12 @@ Lie = tuple[str, Behaviour, type[NoderuntimeError], str]
 """Its name, the behaviour, and the expected error."""
 
 
-def cases(told: list[Lie]) -> dict[str, Any]:
+def cases(lies: list[Lie]) -> dict[str, Any]:
     """Return the arguments of ``parametrize`` for a table of lies."""
     return {
         "argnames": ("lie", "kind", "words"),
-        "argvalues": [case[1:] for case in told],
-        "ids": [case[0] for case in told],
+        "argvalues": [case[1:] for case in lies],
+        "ids": [case[0] for case in lies],
     }
 
 
@@ -41,7 +41,7 @@ def answers(status: int = 200, body: bytes = b"", **headers: object) -> Behaviou
 HTML = answers(200, b"<html>please log in</html>", Content_Type="text/html; charset=utf-8")
 
 
-def says(raw: bytes) -> Behaviour:
+def sends(raw: bytes) -> Behaviour:
     """Send these bytes instead of HTTP, and close the connection."""
 
     async def behaviour(exchange: Exchange) -> None:

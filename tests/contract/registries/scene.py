@@ -22,12 +22,12 @@ from noderuntime.images.credentials import Credentials, CredentialsFile
 from noderuntime.images.reference import Reference, parse
 from noderuntime.images.registry.client import Registry
 from noderuntime.images.registry.hosts import Hosts
-from noderuntime.images.remote import Descriptor, Patience
+from noderuntime.images.remote import Descriptor, RetryPolicy
 from registries.content import Content, parts
 from registries.hostile import Liar
 
-QUICK = Patience(
-    answer_seconds=1.0,
+QUICK = RetryPolicy(
+    response_seconds=1.0,
     idle_seconds=0.4,
     least_bytes_per_second=10_000,
     window_seconds=0.8,
@@ -72,9 +72,9 @@ class Scene:
     def blob(self) -> bytes:
         return self.liar.content.blobs[self.layer.digest]
 
-    def client(self, credentials: Path | None = None, patience: Patience = QUICK) -> Registry:
+    def client(self, credentials: Path | None = None, policy: RetryPolicy = QUICK) -> Registry:
         file = CredentialsFile(credentials) if credentials else None
-        self._clients.append(Registry(Hosts([self.directory]), file, patience))
+        self._clients.append(Registry(Hosts([self.directory]), file, policy))
         return self._clients[-1]
 
     def hosts(self, registry: str, toml: str) -> None:

@@ -42,7 +42,7 @@ def test_lines_have_priorities_under_systemd(capsys, monkeypatch):
 
 def test_levels_below_the_configured_one_are_silent(capsys):
     log.configure("warning")
-    log.get("noderuntime.x").info("not said")
+    log.get("noderuntime.x").info("not output")
     assert capsys.readouterr().err == ""
 
 
@@ -87,7 +87,7 @@ async def test_bound_keys_are_inherited_by_tasks_and_threads(capsys, monkeypatch
 def test_set_level_applies_at_once(capsys):
     log.configure("warning")
     log.set_level("debug")
-    log.get("noderuntime.x").debug("said")
+    log.get("noderuntime.x").debug("output")
     log.set_level("error")
-    log.get("noderuntime.x").warning("not said")
+    log.get("noderuntime.x").warning("not output")
     assert capsys.readouterr().err.count("\n") == 1

@@ -41,7 +41,7 @@ async def test_orphans_of_a_lost_ledger_are_removed(node):
     await restart_daemon(node)
     left = node.left()
     assert left.pop("containers") == ["not-ours"]
-    # An empty cgroup cannot be told to be ours without a record.
+    # An empty cgroup cannot be reported to be ours without a record.
     assert set(left) <= {"cgroups"}
     with pytest.raises(NotFound):
         pod_sandbox_status(node.parts, sandbox)

@@ -173,7 +173,7 @@ async def test_sighup_reloads_and_an_invalid_file_changes_nothing(
     task = asyncio.create_task(reload_on(hangup, node.parts, path))
     try:
         hangup.set()
-        await _told(node, "refused")
+        await _logged(node, "refused")
         assert node.parts.config is before
         (line,) = capsys.readouterr().err.splitlines()
         assert "level=error" in line
@@ -184,7 +184,7 @@ async def test_sighup_reloads_and_an_invalid_file_changes_nothing(
             f"[server]\nrun_dir={server[0]}\nstate_dir={server[1]}\n[handlers.only]\ntype='runc'\npath='/x'\n"
         )
         hangup.set()
-        await _told(node, "applied")
+        await _logged(node, "applied")
         assert list(node.parts.executors) == ["only"]
     finally:
         task.cancel()
@@ -247,7 +247,7 @@ async def test_reload_that_fails_at_any_step_changes_nothing(
     hangup.set()
     task = asyncio.create_task(reload_on(hangup, parts, path))
     try:
-        await _told(node, "refused")
+        await _logged(node, "refused")
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -284,7 +284,7 @@ async def test_reload_that_applied_is_not_reported_as_refused(
     hangup.set()
     task = asyncio.create_task(reload_on(hangup, node.parts, path))
     try:
-        await _told(node, "applied")
+        await _logged(node, "applied")
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -296,7 +296,7 @@ async def test_reload_that_applied_is_not_reported_as_refused(
     assert b'outcome="refused"' not in node.parts.metrics.text()
 
 
-async def _told(node: Node, outcome: str) -> None:
+async def _logged(node: Node, outcome: str) -> None:
     wanted = f'noderuntime_config_reloads_total{{outcome="{outcome}"}} 1.0'.encode()
     async with asyncio.timeout(10):
         while wanted not in node.parts.metrics.text():

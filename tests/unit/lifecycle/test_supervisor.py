@@ -33,7 +33,7 @@ async def running(node, handler="runc"):
     return sandbox, container
 
 
-async def how_it_ended(node, container):
+async def reported_end(node, container):
     await asyncio.sleep(0)  # the death is reported in the next turn of the loop
     await node.parts.work.drain(5)
     status = (await container_status(node.parts, container)).status
@@ -50,7 +50,7 @@ async def test_container_killed_with_its_monitor_is_lost(supervised):
     listening = asyncio.create_task(anext(listener))
     await asyncio.sleep(0)
     supervised.world.exit(container, seen=False)
-    assert await how_it_ended(supervised, container) == LOST
+    assert await reported_end(supervised, container) == LOST
     assert [(e.container_id, e.kind) for e in events] == [(container, api_pb2.CONTAINER_STOPPED_EVENT)]
     assert container not in supervised.world.runtime, "the runtime's state is deleted"
     listening.cancel()
@@ -61,14 +61,14 @@ async def test_container_killed_with_its_monitor_is_lost(supervised):
 async def test_container_of_a_killed_monitor_is_killed(supervised):
     _, container = await running(supervised)
     supervised.world.end(supervised.world.runtime[container].monitor)
-    assert await how_it_ended(supervised, container) == LOST
+    assert await reported_end(supervised, container) == LOST
     assert container not in supervised.world.runtime
 
 
 async def test_end_of_a_monitor_records_the_exit(supervised):
     _, container = await running(supervised)
     supervised.world.exit(container, 7)
-    assert await how_it_ended(supervised, container) == (api_pb2.CONTAINER_EXITED, 7, "Error")
+    assert await reported_end(supervised, container) == (api_pb2.CONTAINER_EXITED, 7, "Error")
     assert container not in supervised.world.runtime
 
 
@@ -80,16 +80,16 @@ async def test_end_between_two_steps_is_recorded(supervised, step, seen, how):
     container = await create_container(supervised.parts, sandbox, container_config())
     if step == "start":
         await start_container(supervised.parts, container)
-    assert await how_it_ended(supervised, container) == how
+    assert await reported_end(supervised, container) == how
 
 
-async def test_container_that_did_not_start_is_given_back(supervised):
+async def test_container_that_did_not_start_is_released(supervised):
     sandbox = await run_pod_sandbox(supervised.parts, pod_config(), "runc")
     container = await create_container(supervised.parts, sandbox, container_config())
     supervised.world.fail.add("start")
     with pytest.raises(Internal, match="start fails"):
         await start_container(supervised.parts, container)
-    assert await how_it_ended(supervised, container) == (api_pb2.CONTAINER_EXITED, 128, "StartError")
+    assert await reported_end(supervised, container) == (api_pb2.CONTAINER_EXITED, 128, "StartError")
     assert container not in supervised.world.runtime
 
 
@@ -97,7 +97,7 @@ async def test_delete_that_fails_is_repeated(supervised):
     _, container = await running(supervised)
     supervised.world.raises[f"delete {container}"] = KeyError("status")
     supervised.world.exit(container, 4)
-    assert await how_it_ended(supervised, container) == (api_pb2.CONTAINER_EXITED, 4, "Error")
+    assert await reported_end(supervised, container) == (api_pb2.CONTAINER_EXITED, 4, "Error")
     assert container in supervised.world.runtime
     supervised.world.raises.clear()
     while not supervised.pauses.seconds:
@@ -125,7 +125,7 @@ async def test_sandbox_whose_process_dies_is_not_ready(supervised, seen):
     await asyncio.sleep(0)
     supervised.world.exit(sandbox, 1, seen=seen)
     supervised.world.exit(container, 1, seen=seen)
-    await how_it_ended(supervised, container)
+    await reported_end(supervised, container)
     assert pod_sandbox_status(supervised.parts, sandbox).status.state == api_pb2.SANDBOX_NOTREADY
     assert {e.container_id for e in events} == {sandbox, container}
     listening.cancel()
@@ -144,13 +144,13 @@ async def test_supervisor_watches_what_the_ledger_has(node):
     sandbox, container = await running(node, "gvisor")
     node.world.end(node.world.runtime[container].monitor)
     with Supervisor(node.parts):
-        assert await how_it_ended(node, container) == LOST
+        assert await reported_end(node, container) == LOST
         node.world.exit(sandbox, 1)
-        await how_it_ended(node, container)
+        await reported_end(node, container)
     assert pod_sandbox_status(node.parts, sandbox).status.state == api_pb2.SANDBOX_NOTREADY
 
 
-async def test_end_is_published_though_no_write_succeeds(supervised):
+async def test_end_is_published_even_if_no_write_succeeds(supervised):
     _, container = await running(supervised)
     with closing(sqlite3.connect(supervised.directory / "state/ledger.db")) as connection:
         connection.execute("ALTER TABLE containers RENAME TO full")
@@ -158,7 +158,7 @@ async def test_end_is_published_though_no_write_succeeds(supervised):
         listening = asyncio.create_task(anext(supervised.parts.events.listen(events.append)))
         await asyncio.sleep(0)
         supervised.world.exit(container, 3)
-        assert await how_it_ended(supervised, container) == (api_pb2.CONTAINER_EXITED, 3, "Error")
+        assert await reported_end(supervised, container) == (api_pb2.CONTAINER_EXITED, 3, "Error")
         connection.execute("ALTER TABLE full RENAME TO containers")
     assert [event.container_id for event in events] == [container]
     listening.cancel()

@@ -66,7 +66,7 @@ async def test_failed_call_is_a_span_with_an_error(collector):
     assert (status.code, "not configured" in status.message) == (2, True)
 
 
-async def test_collector_that_is_away_holds_up_nothing():
+async def test_unavailable_collector_delays_no_call():
     traced = Traced(Metrics(), "http://127.0.0.1:1")
     with traced.call(RUN, None):
         pass

@@ -24,7 +24,7 @@ _log = log.get(__name__)
 _RUNTIME_CONFIG = "/runtime.v1.RuntimeService/RuntimeConfig"
 _KEY = "cgroup_driver"
 _ASK_SECONDS = 5.0
-_PATIENCE_SECONDS = 30.0
+_WAIT_SECONDS = 30.0
 """How long the first start waits for the upstream. After that systemd restarts the daemon."""
 _PAUSE_SECONDS = 0.2
 
@@ -53,7 +53,7 @@ async def cgroup_driver(
     if upstream is None:
         return _of_init()
     known = await metadata.meta(_KEY)
-    reported = await _ask(upstream, patience=0.0 if known else _PATIENCE_SECONDS)
+    reported = await _ask(upstream, seconds=0.0 if known else _WAIT_SECONDS)
     if reported is None:
         _log.warning("upstream does not report its cgroup driver, using the stored one", driver=known)
         return "systemd" if known == "systemd" else "cgroupfs"
@@ -61,16 +61,16 @@ async def cgroup_driver(
     return reported
 
 
-async def _ask(upstream: Upstream, patience: float) -> CgroupDriver | None:
-    """Return the upstream's driver; retry for ``patience`` seconds, or return None at once if it is zero."""
-    deadline = time.monotonic() + patience
+async def _ask(upstream: Upstream, seconds: float) -> CgroupDriver | None:
+    """Return the upstream's driver; retry for ``seconds`` seconds, or return None at once if it is zero."""
+    deadline = time.monotonic() + seconds
     while True:
         try:
             reply = await upstream.unary(_RUNTIME_CONFIG, b"", timeout=_ASK_SECONDS).reply()
         except UpstreamStatus as error:
             if error.code is grpc.StatusCode.UNIMPLEMENTED:
                 return _of_init()
-            if not patience:
+            if not seconds:
                 return None
             if time.monotonic() > deadline:
                 raise Unavailable(error.details) from error

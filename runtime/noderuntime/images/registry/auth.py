@@ -27,8 +27,8 @@ from noderuntime.images.registry.challenges import Challenge, parse_challenges
 from noderuntime.images.registry.endpoints import RegistryHost, Tls, default_host, is_authority
 from noderuntime.images.registry.hosts import Hosts
 from noderuntime.images.registry.http_client import Request
-from noderuntime.images.registry.responses import Answer, read_small, status_error
-from noderuntime.images.remote import Patience
+from noderuntime.images.registry.responses import Response, read_small, status_error
+from noderuntime.images.remote import RetryPolicy
 
 _TOKEN_LIMIT = 256 << 10
 _SHORTEST_SECONDS = 60.0
@@ -56,7 +56,7 @@ _Key = tuple[str, str, Credentials | None]
 class TokenClient(Protocol):
     """The part of :class:`noderuntime.images.registry.http_client.Web` that fetches tokens."""
 
-    def ask(self, host: RegistryHost, request: Request) -> AbstractAsyncContextManager[Answer]:
+    def ask(self, host: RegistryHost, request: Request) -> AbstractAsyncContextManager[Response]:
         """Send a request and yield the response as soon as its headers have arrived."""
 
 
@@ -64,12 +64,12 @@ class Authorizer:
     """The Authorization headers for all hosts, fetched on demand and cached."""
 
     def __init__(
-        self, web: TokenClient, hosts: Hosts, patience: Patience, clock: Callable[[], float] = monotonic
+        self, web: TokenClient, hosts: Hosts, policy: RetryPolicy, clock: Callable[[], float] = monotonic
     ) -> None:
         self._clock = clock
         self._web = web
         self._hosts = hosts
-        self._patience = patience
+        self._policy = policy
         self._grants: OrderedDict[_Key, _Grant] = OrderedDict()
 
     async def header(self, host: RegistryHost, repository: str, credentials: Credentials | None) -> str:
@@ -133,17 +133,17 @@ class Authorizer:
     ) -> tuple[str, float]:
         server = await self._token_server(challenge.parameters.get("realm", ""), host)
         request = _token_request(challenge, repository, credentials)
-        async with self._web.ask(server, request) as answer:
-            if answer.response.status in {400, 401, 403}:
+        async with self._web.ask(server, request) as response:
+            if response.http.status in {400, 401, 403}:
                 raise PermissionDenied(
-                    f"{host.authority}: its token server {answer.origin} refuses {_subject(credentials)}"
+                    f"{host.authority}: its token server {response.origin} refuses {_subject(credentials)}"
                 )
-            if answer.response.status == 404:
-                raise Unavailable(f"{host.authority}: its token server {answer.origin} was not found (404)")
-            if answer.response.status != 200:
-                raise await status_error(answer)
-            raw = await read_small(answer, _TOKEN_LIMIT, self._patience.window_seconds)
-            return _read_token(raw, answer.origin)
+            if response.http.status == 404:
+                raise Unavailable(f"{host.authority}: its token server {response.origin} was not found (404)")
+            if response.http.status != 200:
+                raise await status_error(response)
+            raw = await read_small(response, _TOKEN_LIMIT, self._policy.window_seconds)
+            return _read_token(raw, response.origin)
 
     async def _token_server(self, realm: str, host: RegistryHost) -> RegistryHost:
         """Return how to reach the token server of a challenge.

@@ -20,7 +20,7 @@ from noderuntime.images.registry.endpoints import RegistryHost
 from noderuntime.images.registry.hosts import Hosts
 from noderuntime.images.registry.http_client import Request, Web
 from noderuntime.images.registry.mirrors import Mirrors
-from noderuntime.images.registry.responses import Answer, read_small, status_error
+from noderuntime.images.registry.responses import Response, read_small, status_error
 from noderuntime.images.registry.retry import retrying
 from noderuntime.images.registry.transfer import Open, SinkFailed, Transfer
 from noderuntime.images.registry.verify import (
@@ -30,7 +30,7 @@ from noderuntime.images.registry.verify import (
     descriptor_from_body,
     descriptor_from_headers,
 )
-from noderuntime.images.remote import PATIENCE, Descriptor, Hash, Patience, Sink
+from noderuntime.images.remote import DEFAULT_POLICY, Descriptor, Hash, RetryPolicy, Sink
 
 MANIFEST_LIMIT = 4 << 20
 """Bytes; the minimum that the distribution spec recommends registries to accept."""
@@ -47,13 +47,13 @@ class Registry:
         self,
         hosts: Hosts,
         credentials: CredentialsFile | None = None,
-        patience: Patience = PATIENCE,
+        policy: RetryPolicy = DEFAULT_POLICY,
     ) -> None:
         self._mirrors = Mirrors(hosts)
         self._credentials = credentials
-        self._patience = patience
-        self._web = Web(patience)
-        self._authorizer = Authorizer(self._web, hosts, patience)
+        self._policy = policy
+        self._web = Web(policy)
+        self._authorizer = Authorizer(self._web, hosts, policy)
 
     async def resolve(self, reference: Reference, credentials: Credentials | None = None) -> Descriptor:
         """Return the manifest or index of a tag or digest (distribution spec, HEAD and GET of a manifest).
@@ -64,7 +64,7 @@ class Registry:
             raise InvalidArgument(f"{reference}: only sha256 digests can be verified")
 
         async def ask(host: RegistryHost) -> Descriptor:
-            return await retrying(self._patience)(self._resolve_at, host, reference, credentials)
+            return await retrying(self._policy)(self._resolve_at, host, reference, credentials)
 
         return await self._mirrors.first(reference, "pull" if reference.digest else "resolve", ask)
 
@@ -94,7 +94,7 @@ class Registry:
         credentials: Credentials | None = None,
     ) -> None:
         """Stream a blob into a sink, from the sink's offset on. Errors of the sink are raised unchanged."""
-        transfer = Transfer(descriptor, sink, self._patience)
+        transfer = Transfer(descriptor, sink, self._policy)
 
         async def ask(host: RegistryHost) -> None:
             await transfer.fetch(self._opener(host, reference, f"blobs/{descriptor.digest}", credentials))
@@ -129,7 +129,7 @@ class Registry:
         async def ask(host: RegistryHost) -> bytes:
             memory = _Memory()
             opener = self._opener(host, reference, path, credentials, media_type)
-            await Transfer(descriptor, memory, self._patience).fetch(opener)
+            await Transfer(descriptor, memory, self._policy).fetch(opener)
             return bytes(memory.content)
 
         return await self._mirrors.first(reference, "pull", ask)
@@ -145,11 +145,11 @@ class Registry:
         """Return the function that requests a blob from a host. ``media_type`` is empty for blobs."""
 
         @asynccontextmanager
-        async def open_(start: int) -> AsyncIterator[Answer]:
+        async def open_(start: int) -> AsyncIterator[Response]:
             headers = {"Accept": media_type or "*/*"} | ({"Range": f"bytes={start}-"} if start else {})
-            async with self._ask(host, reference, path, credentials, headers=headers) as answer:
-                check_header(answer, media_type)
-                yield answer
+            async with self._ask(host, reference, path, credentials, headers=headers) as response:
+                check_header(response, media_type)
+                yield response
 
         return open_
 
@@ -158,12 +158,12 @@ class Registry:
     ) -> Descriptor:
         path = f"manifests/{reference.digest or reference.tag}"
         headers = {"Accept": ", ".join(ACCEPTED)}
-        async with self._ask(host, reference, path, credentials, method="HEAD", headers=headers) as answer:
-            found = descriptor_from_headers(answer)
+        async with self._ask(host, reference, path, credentials, method="HEAD", headers=headers) as response:
+            found = descriptor_from_headers(response)
         if found is None:
-            async with self._ask(host, reference, path, credentials, headers=headers) as answer:
-                raw = await read_small(answer, MANIFEST_LIMIT, self._patience.window_seconds)
-                found = descriptor_from_body(raw, answer)
+            async with self._ask(host, reference, path, credentials, headers=headers) as response:
+                raw = await read_small(response, MANIFEST_LIMIT, self._policy.window_seconds)
+                found = descriptor_from_body(raw, response)
         if reference.digest and found.digest != reference.digest:
             raise DataLoss(f"{host.authority}: sent another digest than requested")
         return found
@@ -178,7 +178,7 @@ class Registry:
         *,
         headers: Mapping[str, str],
         method: str = "GET",
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncIterator[Response]:
         """Yield a successful response. One 401 of the host itself is answered with new credentials."""
         credentials = await self._credentials_for(host, reference, credentials)
         repository = reference.repository
@@ -186,13 +186,13 @@ class Registry:
         for last in (False, True):
             header = await self._authorizer.header(host, repository, credentials)
             private = {"Authorization": header} if header else {}
-            async with self._web.ask(host, Request(url, method, headers, private)) as answer:
-                if answer.response.status in {200, 206}:
-                    yield answer
+            async with self._web.ask(host, Request(url, method, headers, private)) as response:
+                if response.http.status in {200, 206}:
+                    yield response
                     return
-                if answer.response.status != 401 or answer.redirected or last:
-                    raise await status_error(answer)
-                challenges = answer.response.headers.getall("WWW-Authenticate", [])
+                if response.http.status != 401 or response.redirected or last:
+                    raise await status_error(response)
+                challenges = response.http.headers.getall("WWW-Authenticate", [])
             await self._authorizer.renew(host, repository, credentials, header, challenges)
 
     async def _credentials_for(

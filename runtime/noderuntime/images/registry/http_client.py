@@ -20,9 +20,9 @@ from yarl import URL
 from noderuntime.core.errors import DataLoss, Unavailable
 from noderuntime.images.registry.endpoints import RegistryHost, is_authority
 from noderuntime.images.registry.proxies import proxy_of
-from noderuntime.images.registry.responses import Answer, connection_error
+from noderuntime.images.registry.responses import Response, connection_error
 from noderuntime.images.registry.tls import TlsContexts
-from noderuntime.images.remote import Patience
+from noderuntime.images.remote import RetryPolicy
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BUFFER = 256 << 10
@@ -47,8 +47,8 @@ class Request:
 class Web:
     """The HTTP client. Create it inside the event loop."""
 
-    def __init__(self, patience: Patience) -> None:
-        self._patience = patience
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
         self._contexts = TlsContexts()
         self._plain: set[str] = set()
         self._session = aiohttp.ClientSession(
@@ -64,31 +64,31 @@ class Web:
         await self._session.close()
 
     @asynccontextmanager
-    async def ask(self, host: RegistryHost, request: Request) -> AsyncIterator[Answer]:
+    async def ask(self, host: RegistryHost, request: Request) -> AsyncIterator[Response]:
         """Send a request and yield the response with any status, as soon as its headers have arrived.
 
         Unavailable if no response arrives; its subclass Broken if a retry can help.
         """
-        answer = await self._answer(host, request)
+        response = await self._send(host, request)
         try:
-            yield answer
+            yield response
         finally:
-            answer.response.release()
+            response.http.release()
 
-    async def _answer(self, host: RegistryHost, request: Request) -> Answer:
+    async def _send(self, host: RegistryHost, request: Request) -> Response:
         """Return the response. A host that allows plain HTTP and does not speak TLS is remembered."""
         plain = host.may_be_plain and host.authority in self._plain
         try:
-            async with asyncio.timeout(host.dial_seconds + self._patience.answer_seconds):
+            async with asyncio.timeout(host.dial_seconds + self._policy.response_seconds):
                 return await self._follow(host.plain() if plain else host, request)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             self._plain.discard(host.authority)
             if plain or not host.may_be_plain or not _speaks_no_tls(error):
                 raise connection_error(host.authority, error) from error
         self._plain.add(host.authority)
-        return await self._answer(host, request)
+        return await self._send(host, request)
 
-    async def _follow(self, host: RegistryHost, request: Request) -> Answer:
+    async def _follow(self, host: RegistryHost, request: Request) -> Response:
         home = URL(request.url, encoded=True).with_scheme(host.scheme)
         target = home
         for _ in range(request.redirects + 1):
@@ -108,7 +108,7 @@ class Web:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=host.dial_seconds),
             )
             if response.status not in _REDIRECTS:
-                return _readable(Answer(response, target.raw_authority, not same_origin))
+                return _readable(Response(response, target.raw_authority, not same_origin))
             response.release()
             target = _redirected(host, target, response.headers.get("Location", ""))
         raise Unavailable(f"{host.authority}: more than {request.redirects} redirects")
@@ -124,13 +124,13 @@ def _origin(url: URL) -> tuple[str, str | None, int | None]:
     return url.scheme, url.host, url.port
 
 
-def _readable(answer: Answer) -> Answer:
+def _readable(response: Response) -> Response:
     """Raise DataLoss for an encoded body: none is requested, and a small one can expand without limit."""
-    encoding = answer.response.headers.get("Content-Encoding", "").lower()
-    if answer.response.ok and encoding not in {"", "identity"}:
-        answer.response.release()
-        raise DataLoss(f"{answer.origin}: sent an encoded body, which was not requested")
-    return answer
+    encoding = response.http.headers.get("Content-Encoding", "").lower()
+    if response.http.ok and encoding not in {"", "identity"}:
+        response.http.release()
+        raise DataLoss(f"{response.origin}: sent an encoded body, which was not requested")
+    return response
 
 
 def _redirected(host: RegistryHost, current: URL, location: str) -> URL:

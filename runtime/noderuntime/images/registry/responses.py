@@ -45,43 +45,43 @@ _CODES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A response whose body has not been read."""
 
-    response: aiohttp.ClientResponse
+    http: aiohttp.ClientResponse
     origin: str
     """Host and port of the sender, for error messages."""
     redirected: bool
     """Whether the sender is another host than requested. It gets no credentials."""
 
 
-async def read_small(answer: Answer, limit: int, seconds: float) -> bytes:
+async def read_small(response: Response, limit: int, seconds: float) -> bytes:
     """Return the whole body. ResourceExhausted above the limit, Unavailable if it takes too long."""
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):
-            async for chunk in answer.response.content.iter_any():
+            async for chunk in response.http.content.iter_any():
                 body += chunk
                 if len(body) > limit:
-                    raise ResourceExhausted(f"{answer.origin}: sent more than {limit} bytes")
+                    raise ResourceExhausted(f"{response.origin}: sent more than {limit} bytes")
     except TimeoutError as error:
-        raise Unavailable(f"{answer.origin}: sending the body takes longer than {seconds:g} s") from error
+        raise Unavailable(f"{response.origin}: sending the body takes longer than {seconds:g} s") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise connection_error(answer.origin, error) from error
+        raise connection_error(response.origin, error) from error
     return bytes(body)
 
 
-async def status_error(answer: Answer) -> NoderuntimeError:
+async def status_error(response: Response) -> NoderuntimeError:
     """Return the error for a response with an unexpected status."""
-    where, status = answer.origin, answer.response.status
-    code = await _code(answer.response) or str(status)
+    where, status = response.origin, response.http.status
+    code = await _code(response.http) or str(status)
     if status in {401, 403}:
         return PermissionDenied(f"{where}: access denied ({code})")
     if status == 404:
         return NotFound(f"{where}: not found ({code})")
     if status == 416:
         return Unresumable(f"{where}: cannot resume at this offset")
-    wait = retry_after(answer.response)
+    wait = retry_after(response.http)
     later = f", retry after {wait:.0f} s" if wait else ""
     if status == 429:
         return Limited(f"{where}: too many requests ({code}){later}", wait)

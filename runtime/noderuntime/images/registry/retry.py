@@ -5,7 +5,7 @@ from __future__ import annotations
 import tenacity
 
 from noderuntime.core.errors import NoderuntimeError, ResourceExhausted, Unavailable
-from noderuntime.images.remote import Patience
+from noderuntime.images.remote import RetryPolicy
 
 _FIRST_PAUSE = 0.25
 """Seconds, at most; doubled for each attempt."""
@@ -31,13 +31,13 @@ class Limited(Transient, ResourceExhausted):
     """The server limits the rate of requests."""
 
 
-def retrying(patience: Patience, stop: tenacity.stop.StopBaseT | None = None) -> tenacity.AsyncRetrying:
+def retrying(policy: RetryPolicy, stop: tenacity.stop.StopBaseT | None = None) -> tenacity.AsyncRetrying:
     """Retry until success, a permanent failure, or a requested pause above the limit."""
 
     def worth_another(error: BaseException) -> bool:
-        return isinstance(error, Transient) and (error.wait or 0.0) <= patience.longest_wait_seconds
+        return isinstance(error, Transient) and (error.wait or 0.0) <= policy.longest_wait_seconds
 
-    growing = tenacity.wait_random_exponential(_FIRST_PAUSE, patience.longest_pause_seconds)
+    growing = tenacity.wait_random_exponential(_FIRST_PAUSE, policy.longest_pause_seconds)
 
     def pause(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
@@ -46,6 +46,6 @@ def retrying(patience: Patience, stop: tenacity.stop.StopBaseT | None = None) ->
     return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception(worth_another),
         wait=pause,
-        stop=stop or tenacity.stop_after_attempt(patience.attempts),
+        stop=stop or tenacity.stop_after_attempt(policy.attempts),
         reraise=True,
     )

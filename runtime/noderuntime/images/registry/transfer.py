@@ -20,11 +20,11 @@ import aiohttp
 
 from noderuntime.core.blocking import IMAGES
 from noderuntime.core.errors import DataLoss, InvalidArgument, Unavailable
-from noderuntime.images.registry.responses import Answer, connection_error
+from noderuntime.images.registry.responses import Response, connection_error
 from noderuntime.images.registry.retry import Broken, Transient, Unresumable, retrying
-from noderuntime.images.remote import Descriptor, Hash, Patience, Sink
+from noderuntime.images.remote import Descriptor, Hash, RetryPolicy, Sink
 
-Open = Callable[[int], AbstractAsyncContextManager[Answer]]
+Open = Callable[[int], AbstractAsyncContextManager[Response]]
 """Requests a blob from an offset on, and yields a response with status 200 or 206."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -46,12 +46,12 @@ class SinkFailed(Exception):
 class Transfer:
     """The download of one blob into one sink."""
 
-    def __init__(self, descriptor: Descriptor, sink: Sink, patience: Patience) -> None:
+    def __init__(self, descriptor: Descriptor, sink: Sink, policy: RetryPolicy) -> None:
         if not _DIGEST.fullmatch(descriptor.digest) or descriptor.size < 0:
             raise InvalidArgument(f"blob {descriptor.digest[:80]!a}: only sha256 digests can be verified")
         self._descriptor = descriptor
         self._sink = sink
-        self._patience = patience
+        self._policy = policy
         self._hash: Hash = hashlib.sha256()
         self._started = False
         self._failures = 0
@@ -74,7 +74,7 @@ class Transfer:
         if not self._started:
             self._hash, self._started = await self._sink.hasher(), True
         if not self.complete:
-            async for attempt in retrying(self._patience, self._attempts_are_used):
+            async for attempt in retrying(self._policy, self._attempts_are_used):
                 with attempt:
                     await self._attempt(open_)
         if f"sha256:{self._hash.hexdigest()}" != self._descriptor.digest:
@@ -82,13 +82,13 @@ class Transfer:
             raise DataLoss(f"{senders}: the content does not have the digest {self._descriptor.digest}")
 
     def _attempts_are_used(self, _: object) -> bool:
-        return self._failures >= self._patience.attempts
+        return self._failures >= self._policy.attempts
 
     async def _attempt(self, open_: Open) -> None:
         start = self._sink.offset
         try:
-            async with open_(0 if self._from_start else start) as answer:
-                await self._receive(answer)
+            async with open_(0 if self._from_start else start) as response:
+                await self._receive(response)
         except Transient as error:
             if self.complete:
                 return
@@ -97,42 +97,44 @@ class Transfer:
             self._failures = 1 if gained >= _PROGRESS else self._failures + 1
             raise
 
-    async def _receive(self, answer: Answer) -> None:
+    async def _receive(self, response: Response) -> None:
         """Write the body to the sink, from the sink's offset on, whichever range the host sends."""
-        start = _start(answer)
+        start = _start(response)
         skip = self._sink.offset - start
         if skip < 0:
-            raise Unresumable(f"{answer.origin}: sent a range that was not requested")
-        self._check_length(answer, start)
-        pace = _Pace(self._patience)
-        while chunk := await self._next(answer, pace):
+            raise Unresumable(f"{response.origin}: sent a range that was not requested")
+        self._check_length(response, start)
+        pace = _Pace(self._policy)
+        while chunk := await self._next(response, pace):
             if skip:
                 skip, chunk = max(0, skip - len(chunk)), chunk[skip:]
             if len(chunk) > self._descriptor.size - self._sink.offset:
-                raise DataLoss(f"{answer.origin}: sent more than the expected {self._descriptor.size} bytes")
+                raise DataLoss(
+                    f"{response.origin}: sent more than the expected {self._descriptor.size} bytes"
+                )
             if chunk:
-                await self._take(chunk, answer.origin)
+                await self._take(chunk, response.origin)
         if not self.complete:
             held, size = self._sink.offset, self._descriptor.size
-            raise DataLoss(f"{answer.origin}: ended after {held} of {size} expected bytes")
+            raise DataLoss(f"{response.origin}: ended after {held} of {size} expected bytes")
 
-    def _check_length(self, answer: Answer, start: int) -> None:
-        length = answer.response.content_length
+    def _check_length(self, response: Response, start: int) -> None:
+        length = response.http.content_length
         expected = self._descriptor.size - start
         if length is not None and length != expected:
-            raise DataLoss(f"{answer.origin}: announced {length} bytes, expected {expected}")
+            raise DataLoss(f"{response.origin}: announced {length} bytes, expected {expected}")
 
-    async def _next(self, answer: Answer, pace: _Pace) -> bytes:
+    async def _next(self, response: Response, pace: _Pace) -> bytes:
         try:
             pace.begin()
-            async with asyncio.timeout(self._patience.idle_seconds):
-                chunk = await answer.response.content.readany()
-            pace.end(len(chunk), answer.origin)
+            async with asyncio.timeout(self._policy.idle_seconds):
+                chunk = await response.http.content.readany()
+            pace.end(len(chunk), response.origin)
             return chunk
         except TimeoutError as error:
-            raise Broken(f"{answer.origin}: sent nothing for {self._patience.idle_seconds:g} s") from error
+            raise Broken(f"{response.origin}: sent nothing for {self._policy.idle_seconds:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise connection_error(answer.origin, error) from error
+            raise connection_error(response.origin, error) from error
 
     async def _take(self, chunk: bytes, origin: str) -> None:
         if origin not in self.sources:
@@ -154,8 +156,8 @@ class Transfer:
 class _Pace:
     """A check of the minimum transfer rate, over windows of the time spent waiting for the body."""
 
-    def __init__(self, patience: Patience) -> None:
-        self._patience = patience
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
         self._waited = 0.0
         self._received = 0
         self._since = 0.0
@@ -168,18 +170,18 @@ class _Pace:
         """Count the bytes that arrived. Unavailable if a whole window was below the minimum rate."""
         self._waited += monotonic() - self._since
         self._received += received
-        if self._waited < self._patience.window_seconds:
+        if self._waited < self._policy.window_seconds:
             return
-        if self._received < self._waited * self._patience.least_bytes_per_second:
+        if self._received < self._waited * self._policy.least_bytes_per_second:
             raise Unavailable(f"{origin}: too slow, {self._received} bytes in {self._waited:.0f} s")
         self._waited, self._received = 0.0, 0
 
 
-def _start(answer: Answer) -> int:
+def _start(response: Response) -> int:
     """Return the offset in the blob at which the body starts (RFC 9110, 14.4)."""
-    if answer.response.status != 206:
+    if response.http.status != 206:
         return 0
-    matched = _CONTENT_RANGE.fullmatch(answer.response.headers.get("Content-Range", ""))
+    matched = _CONTENT_RANGE.fullmatch(response.http.headers.get("Content-Range", ""))
     if matched is None:
-        raise Unresumable(f"{answer.origin}: sent no valid Content-Range")
+        raise Unresumable(f"{response.origin}: sent no valid Content-Range")
     return int(matched.group(1))

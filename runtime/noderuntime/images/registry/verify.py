@@ -13,7 +13,7 @@ from noderuntime.images import oci
 from noderuntime.images.remote import Descriptor
 
 if TYPE_CHECKING:  # imports the HTTP client, which archives do not need
-    from noderuntime.images.registry.responses import Answer
+    from noderuntime.images.registry.responses import Response
 
 ACCEPTED = tuple(sorted(oci.MANIFEST_TYPES | oci.INDEX_TYPES))
 """The supported media types of manifests and indexes."""
@@ -38,33 +38,33 @@ class _Shape(BaseModel):
     config: object = None
 
 
-def descriptor_from_headers(answer: Answer) -> Descriptor | None:
+def descriptor_from_headers(response: Response) -> Descriptor | None:
     """Return the descriptor in the response to a HEAD request, or None if it is not complete.
 
     DataLoss if the response is not a manifest, InvalidArgument if it is one of Docker's schema 1.
     """
-    media_type = _media_type(answer)
-    digest = answer.response.headers.get("Docker-Content-Digest", "")
-    size = answer.response.content_length
+    media_type = _media_type(response)
+    digest = response.http.headers.get("Docker-Content-Digest", "")
+    size = response.http.content_length
     if media_type not in ACCEPTED or not _DIGEST.fullmatch(digest) or not size:
         return None
     return Descriptor(media_type, digest, size)
 
 
-def descriptor_from_body(raw: bytes, answer: Answer) -> Descriptor:
+def descriptor_from_body(raw: bytes, response: Response) -> Descriptor:
     """Return the descriptor of a manifest whose headers were not sufficient."""
-    media_type = _media_type(answer)
+    media_type = _media_type(response)
     if media_type not in ACCEPTED:
-        media_type = _shape(raw, answer.origin).media_type
-    check_type(raw, media_type, answer.origin)
+        media_type = _shape(raw, response.origin).media_type
+    check_type(raw, media_type, response.origin)
     return Descriptor(media_type, f"sha256:{hashlib.sha256(raw).hexdigest()}", len(raw), raw)
 
 
-def check_header(answer: Answer, media_type: str) -> None:
+def check_header(response: Response, media_type: str) -> None:
     """Raise DataLoss if the Content-Type differs from ``media_type``, which is empty for blobs."""
-    found = answer.response.content_type if "Content-Type" in answer.response.headers else ""
+    found = response.http.content_type if "Content-Type" in response.http.headers else ""
     if found == "text/html" or (media_type and found not in _GENERIC and found != media_type):
-        raise DataLoss(f"{answer.origin}: sent {found[:80]!a} instead of {media_type or 'a blob'}")
+        raise DataLoss(f"{response.origin}: sent {found[:80]!a} instead of {media_type or 'a blob'}")
 
 
 def check_type(raw: bytes, media_type: str, where: str) -> None:
@@ -79,14 +79,14 @@ def check_type(raw: bytes, media_type: str, where: str) -> None:
         raise DataLoss(f"{where}: a manifest has keys of both a manifest and an index")
 
 
-def _media_type(answer: Answer) -> str:
-    found = answer.response.content_type if "Content-Type" in answer.response.headers else ""
+def _media_type(response: Response) -> str:
+    found = response.http.content_type if "Content-Type" in response.http.headers else ""
     if found.startswith(_SCHEMA_1):
         raise InvalidArgument(
-            f"{answer.origin}: has this image only in Docker's schema 1, which is not supported"
+            f"{response.origin}: has this image only in Docker's schema 1, which is not supported"
         )
     if found not in ACCEPTED and found not in _GENERIC:
-        raise DataLoss(f"{answer.origin}: sent {found[:80]!a} instead of a manifest")
+        raise DataLoss(f"{response.origin}: sent {found[:80]!a} instead of a manifest")
     return found
 
 

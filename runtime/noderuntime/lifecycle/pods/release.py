@@ -11,7 +11,7 @@ from noderuntime.lifecycle.ledger.records import Sandbox
 from noderuntime.lifecycle.parts import Parts
 from noderuntime.lifecycle.pods.root import needs_root, remove_root
 from noderuntime.node.host.cgroup_names import monitor_cgroup
-from noderuntime.node.host.words import one_line
+from noderuntime.node.host.messages import one_line
 
 _SYSTEMD_TIMEOUT = 30.0
 _NOT_LOADED = 5

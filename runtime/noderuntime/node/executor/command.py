@@ -11,7 +11,7 @@ from typing import Any
 
 from noderuntime.core.errors import HostError, NotFound, ToolError
 from noderuntime.node.host.base import Completed, Host, Program
-from noderuntime.node.host.words import one_line
+from noderuntime.node.host.messages import one_line
 
 TIMEOUT = 60.0
 """The deadline of every call but ``exec``, in seconds."""

@@ -38,8 +38,8 @@ from noderuntime.node.executor.gvisor_spec import translate
 from noderuntime.node.host.base import Conversation, Host, ProcessRef, Program
 from noderuntime.node.host.cgroup_names import scope_path
 from noderuntime.node.host.inotify import CLOSE_WRITE, DirectoryWatch
+from noderuntime.node.host.messages import one_line
 from noderuntime.node.host.process import read_pid
-from noderuntime.node.host.words import one_line
 
 _STAND_IN = Path(__file__).with_name("gvisor_stand_in.sh")
 _TYPE = "io.kubernetes.cri.container-type"

@@ -12,7 +12,7 @@ from typing import Any
 
 from noderuntime.core.errors import Unavailable
 from noderuntime.node.host.base import STDERR, Program
-from noderuntime.node.host.words import one_line
+from noderuntime.node.host.messages import one_line
 
 _NC = ("/busybox", "nc", "127.0.0.1")
 _NOBODY = 65534

@@ -8,7 +8,7 @@ from pathlib import Path
 from noderuntime.core import log
 from noderuntime.core.errors import NoderuntimeError
 from noderuntime.node.host.base import Host
-from noderuntime.node.host.words import one_line
+from noderuntime.node.host.messages import one_line
 
 _log = log.get(__name__)
 

@@ -16,7 +16,7 @@ from typing import TextIO
 
 from noderuntime.core.errors import HostError, InvalidArgument
 from noderuntime.node.host import syscalls
-from noderuntime.node.host.furnish import clone_flags, configure
+from noderuntime.node.host.namespace_setup import clone_flags, configure
 
 
 def main() -> None:

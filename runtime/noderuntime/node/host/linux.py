@@ -9,7 +9,7 @@ from typing import Literal
 
 from noderuntime.core.blocking import CGROUPS, apart
 from noderuntime.node.host import addresses as interfaces
-from noderuntime.node.host import connect, converse, launch, namespaces, owned, stdio, trees
+from noderuntime.node.host import connect, converse, launch, namespaces, stdio, trees, userns_pins
 from noderuntime.node.host import fifo as fifos
 from noderuntime.node.host import mount as mounts
 from noderuntime.node.host import process as processes
@@ -25,7 +25,7 @@ from noderuntime.node.host.base import (
     UserNamespace,
 )
 from noderuntime.node.host.cgroup import Cgroups
-from noderuntime.node.host.deaths import Watch
+from noderuntime.node.host.process_watch import Watch
 from noderuntime.node.host.spawn import Spawner
 
 
@@ -102,7 +102,7 @@ class LinuxHost:
         if user is None:
             await namespaces.pin_namespaces(pins, hostname=hostname, sysctls=sysctls)
         else:
-            await owned.pin_namespaces(self._spawner, user, pins, hostname=hostname, sysctls=sysctls)
+            await userns_pins.pin_namespaces(self._spawner, user, pins, hostname=hostname, sysctls=sysctls)
 
     async def unpin_namespaces(self, pins: Sequence[Path]) -> None:
         """Unmount and remove the pins."""

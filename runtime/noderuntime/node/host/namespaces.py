@@ -17,8 +17,8 @@ from noderuntime.core.blocking import apart
 from noderuntime.core.errors import HostError, InvalidArgument, host_error
 from noderuntime.node.host import syscalls
 from noderuntime.node.host.base import NamespaceKind
-from noderuntime.node.host.furnish import clone_flags, configure
 from noderuntime.node.host.mount import detach
+from noderuntime.node.host.namespace_setup import clone_flags, configure
 
 _SYSCTL_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 _IPC_SYSCTLS = re.compile(r"kernel/(shm[a-z_]+|msg[a-z_]+|sem|sem_next_id|auto_msgmni)|fs/mqueue/[a-z_]+")

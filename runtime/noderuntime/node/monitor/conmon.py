@@ -28,8 +28,8 @@ from noderuntime.core.errors import (
 )
 from noderuntime.node.host.base import Conversation, Host, Launched, ProcessRef
 from noderuntime.node.host.inotify import CREATE, MOVED_TO, DirectoryWatch
+from noderuntime.node.host.messages import one_line
 from noderuntime.node.host.process import read_pid
-from noderuntime.node.host.words import one_line
 from noderuntime.node.monitor.attach import attach
 from noderuntime.node.monitor.base import Exit, Monitored, MonitorRequest
 from noderuntime.node.monitor.control import send

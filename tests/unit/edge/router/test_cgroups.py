@@ -39,8 +39,8 @@ class FakeUpstream:
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if isinstance(answer, UpstreamStatus):
             raise answer
-        told = api_pb2.RuntimeConfigResponse(linux={"cgroup_driver": answer})
-        return Reply(told.SerializeToString(), (), ())
+        reported = api_pb2.RuntimeConfigResponse(linux={"cgroup_driver": answer})
+        return Reply(reported.SerializeToString(), (), ())
 
 
 async def _driver(configured: str | None, upstream: FakeUpstream | None, metadata: Metadata) -> str:
@@ -70,7 +70,7 @@ async def test_a_first_start_waits_for_the_upstream(monkeypatch: pytest.MonkeyPa
 
 
 async def test_the_wait_of_a_first_start_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cgroups, "_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(cgroups, "_WAIT_SECONDS", 0.01)
     monkeypatch.setattr(cgroups, "_PAUSE_SECONDS", 0.01)
     with pytest.raises(Unavailable, match="away"):
         await _driver(None, FakeUpstream(AWAY), Metadata())

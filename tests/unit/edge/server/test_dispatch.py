@@ -234,11 +234,11 @@ async def test_streamed_list_joins_both_runtimes(node: Node) -> None:
 
     node.upstream.serve = serve
     call = node.runtime.StreamPodSandboxes(api_pb2.StreamPodSandboxesRequest())
-    told = [[one.id for one in part.pod_sandboxes] async for part in call]
-    assert told[:2] == [["a"], ["b"]]
-    assert [len(part) for part in told[2:]] == [500, 500, 201], "a long list comes in parts"
-    assert told[2][0] == "ours1"
-    assert told[-1][-1] == "ours1201"
+    reported = [[one.id for one in part.pod_sandboxes] async for part in call]
+    assert reported[:2] == [["a"], ["b"]]
+    assert [len(part) for part in reported[2:]] == [500, 500, 201], "a long list comes in parts"
+    assert reported[2][0] == "ours1"
+    assert reported[-1][-1] == "ours1201"
 
 
 async def test_empty_streamed_list_has_no_message(alone: Node) -> None:

@@ -1,4 +1,4 @@
-"""What no field may hold, wherever in a request it is."""
+"""Values that no field of any request may have."""
 
 from __future__ import annotations
 

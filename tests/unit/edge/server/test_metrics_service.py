@@ -48,24 +48,24 @@ async def parts(tmp_path: Path) -> Any:
 
 
 async def names(service: MetricsService) -> dict[str, str]:
-    told = await service.ListMetricDescriptors(api_pb2.ListMetricDescriptorsRequest())
-    assert len({one.name for one in told.descriptors}) == len(told.descriptors)
-    return {one.name: one.help for one in told.descriptors}
+    reported = await service.ListMetricDescriptors(api_pb2.ListMetricDescriptorsRequest())
+    assert len({one.name for one in reported.descriptors}) == len(reported.descriptors)
+    return {one.name: one.help for one in reported.descriptors}
 
 
 async def test_metrics_without_upstream_are_ours(parts: Any) -> None:
     service = MetricsService(parts, None)
     assert "container_cpu_usage_seconds_total" in await names(service)
-    told = await service.ListPodSandboxMetrics(api_pb2.ListPodSandboxMetricsRequest())
-    assert list(told.pod_metrics) == []
+    reported = await service.ListPodSandboxMetrics(api_pb2.ListPodSandboxMetricsRequest())
+    assert list(reported.pod_metrics) == []
 
 
 async def test_labels_have_the_order_of_the_upstreams_descriptors(parts: Any) -> None:
     upstream = FakeUpstream(ListMetricDescriptors=DESCRIPTORS, ListPodSandboxMetrics=METRICS)
     service = MetricsService(parts, upstream)  # type: ignore[arg-type]
-    told = await names(service)
-    assert (told["container_memory_rss"], "container_of_theirs" in told) == ("theirs", True)
-    assert "container_cpu_usage_seconds_total" in told
+    reported = await names(service)
+    assert (reported["container_memory_rss"], "container_of_theirs" in reported) == ("theirs", True)
+    assert "container_cpu_usage_seconds_total" in reported
     both = await service.ListPodSandboxMetrics(api_pb2.ListPodSandboxMetricsRequest())
     assert [one.pod_sandbox_id for one in both.pod_metrics] == ["theirs"]
 
@@ -75,8 +75,8 @@ async def test_upstream_without_metrics_is_no_error(parts: Any) -> None:
     upstream = FakeUpstream(ListMetricDescriptors=unknown, ListPodSandboxMetrics=unknown)
     service = MetricsService(parts, upstream)  # type: ignore[arg-type]
     assert "container_cpu_usage_seconds_total" in await names(service)
-    told = await service.ListPodSandboxMetrics(api_pb2.ListPodSandboxMetricsRequest())
-    assert list(told.pod_metrics) == []
+    reported = await service.ListPodSandboxMetrics(api_pb2.ListPodSandboxMetricsRequest())
+    assert list(reported.pod_metrics) == []
 
 
 async def test_unavailable_upstream_fails_the_metrics_call(parts: Any) -> None:

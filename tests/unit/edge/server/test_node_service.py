@@ -262,14 +262,14 @@ async def test_status_shows_reloaded_handlers_at_once() -> None:
 
 async def test_cgroup_driver_is_that_of_the_upstream() -> None:
     theirs = api_pb2.RuntimeConfigResponse(linux={"cgroup_driver": api_pb2.CGROUPFS})
-    told = await _service(FakeUpstream(theirs)).RuntimeConfig(api_pb2.RuntimeConfigRequest())
-    assert told.linux.cgroup_driver == api_pb2.CGROUPFS
+    reported = await _service(FakeUpstream(theirs)).RuntimeConfig(api_pb2.RuntimeConfigRequest())
+    assert reported.linux.cgroup_driver == api_pb2.CGROUPFS
 
 
 @pytest.mark.parametrize("upstream", [None, FakeUpstream(AWAY)], ids=["alone", "away"])
 async def test_cgroup_driver_without_upstreams_answer_is_ours(upstream: FakeUpstream | None) -> None:
-    told = await _service(upstream).RuntimeConfig(api_pb2.RuntimeConfigRequest())
-    assert told.linux.cgroup_driver == api_pb2.SYSTEMD
+    reported = await _service(upstream).RuntimeConfig(api_pb2.RuntimeConfigRequest())
+    assert reported.linux.cgroup_driver == api_pb2.SYSTEMD
 
 
 async def test_old_upstream_leaves_the_driver_to_the_kubelet() -> None:

@@ -1,4 +1,4 @@
-"""What the door refuses, whoever the request is for."""
+"""Requests that are refused at the edge, before routing."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ async def test_unexpected_error_does_not_expose_its_text(
 
 async def test_upstream_status_is_passed_on_unchanged() -> None:
     context = Context()
-    said = UpstreamStatus(grpc.StatusCode.UNKNOWN, "two\nlines", (("grpc-status-details-bin", b"\x00"),))
+    output = UpstreamStatus(grpc.StatusCode.UNKNOWN, "two\nlines", (("grpc-status-details-bin", b"\x00"),))
     with pytest.raises(Aborted):
-        await end(context, "Version", said)  # type: ignore[arg-type]
-    assert context.ended == (said.code, said.details, said.trailing)
+        await end(context, "Version", output)  # type: ignore[arg-type]
+    assert context.ended == (output.code, output.details, output.trailing)

@@ -1,4 +1,4 @@
-"""Every line that a call causes tells which pod and container it is about."""
+"""Each log line of a call names its pod and container."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = log.get("noderuntime.x")
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+def output(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     """Collect the values of all lines."""
     lines: list[dict[str, object]] = []
 
@@ -45,7 +45,7 @@ async def _call(node: Node, request: Message) -> None:
     await asyncio.create_task(serve())
 
 
-async def test_log_lines_name_pod_and_container(node: Node, said: list[dict[str, object]]) -> None:
+async def test_log_lines_name_pod_and_container(node: Node, output: list[dict[str, object]]) -> None:
     pod = await run_pod_sandbox(node.parts, pod_config("web"), "runc")
     container = await create_container(node.parts, pod, container_config("app"))
     about_pod = {"pod": "default/web", "sandbox": pod}
@@ -61,6 +61,6 @@ async def test_log_lines_name_pod_and_container(node: Node, said: list[dict[str,
         (api_pb2.StopPodSandboxRequest(pod_sandbox_id="f" * 64), {}),
         (api_pb2.VersionRequest(), {}),
     ):
-        said.clear()
+        output.clear()
         await _call(node, request)
-        assert said == [keys, keys], request
+        assert output == [keys, keys], request

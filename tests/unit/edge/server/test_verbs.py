@@ -34,6 +34,6 @@ def test_verbs_have_the_message_types_of_their_call() -> None:
         for service in SERVICES:
             verb = getattr(service, method.name, None)
             if verb is not None:
-                said = inspect.get_annotations(verb, eval_str=True, globals=verb.__globals__)
-                assert said["request"] is method.request, method.name
-                assert said["return"] is method.response, method.name
+                output = inspect.get_annotations(verb, eval_str=True, globals=verb.__globals__)
+                assert output["request"] is method.request, method.name
+                assert output["return"] is method.response, method.name

@@ -9,7 +9,7 @@ from noderuntime.edge.server.watchdog import report_alive
 
 
 class Manager:
-    """What systemd would hear."""
+    """The notifications that systemd would receive."""
 
     def __init__(self):
         self.heard = []

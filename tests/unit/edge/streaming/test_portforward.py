@@ -45,7 +45,7 @@ async def answers_at_the_end(stdio: Stdio) -> None:
     heard = b""
     while data := await stdio.read():
         heard += data
-    await stdio.write(STDOUT, b"heard " + heard)
+    await stdio.write(STDOUT, b"echo " + heard)
 
 
 async def echoes(stdio: Stdio) -> None:
@@ -73,8 +73,8 @@ async def test_both_ends_of_a_connection_close_in_turn(server: StreamingServer, 
         await client.send(data, b"question")
         await client.send(data, b"", fin=True)
         await client.until(lambda: {data, error} <= client.finished)
-        assert client.heard[data] == b"heard question"
-        assert client.heard[error] == b""
+        assert client.received[data] == b"echo question"
+        assert client.received[error] == b""
     assert pod.ports == [8080]
 
 
@@ -85,7 +85,7 @@ async def test_many_connections_are_served_in_parallel(server: StreamingServer) 
         for data, _ in opened:
             await client.send(data, f"words for {data}".encode())
         for data, _ in opened:
-            await client.hears(data, f"words for {data}".encode())
+            await client.receives(data, f"words for {data}".encode())
             await client.send(data, b"", fin=True)
         await client.until(lambda: {data for data, _ in opened} <= client.finished)
     assert sorted(pod.ports) == [8000 + number for number in range(50)]
@@ -107,7 +107,7 @@ async def test_the_oldest_clients_send_no_request_id(server: StreamingServer) ->
         await client.open(streamtype="error", port="80")
         data = await client.open(streamtype="data", port="80")
         await client.send(data, b"", fin=True)
-        await client.hears(data, b"heard ")
+        await client.receives(data, b"echo ")
 
 
 async def test_a_closed_port_is_reported_on_the_error_stream(server: StreamingServer) -> None:
@@ -116,10 +116,10 @@ async def test_a_closed_port_is_reported_on_the_error_stream(server: StreamingSe
         data, error = await pair(client, 1)
         await client.until(lambda: error in client.finished)
         words = b"error forwarding port 1 to pod pod1: connect to port 1: 127.0.0.1: Connection refused"
-        assert client.heard[error] == words
+        assert client.received[error] == words
         data, error = await pair(client, 2)
         await client.send(data, b"others go on")
-        await client.hears(data, b"others go on")
+        await client.receives(data, b"others go on")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ async def test_invalid_streams_are_reset(server: StreamingServer, headers: dict[
         assert await client.open(**headers) in client.was_reset
         data, _ = await pair(client, 80)
         await client.send(data, b"others go on")
-        await client.hears(data, b"others go on")
+        await client.receives(data, b"others go on")
 
 
 async def test_a_second_stream_of_the_same_kind_is_reset(server: StreamingServer) -> None:
@@ -154,8 +154,8 @@ async def test_a_reset_by_the_client_closes_the_connection(server: StreamingServ
     async with await spdy(server.offer(pod.forward()), "portforward.k8s.io") as client:
         data, error = await pair(client, 80)
         await client.send(data, b"some")
-        await client.hears(data, b"some")
-        await client.say(control(RST_STREAM, struct.pack(">II", data, 5)))
+        await client.receives(data, b"some")
+        await client.write_frames(control(RST_STREAM, struct.pack(">II", data, 5)))
         await client.until(lambda: error in client.finished)
     assert pod.left.is_set()
 
@@ -166,7 +166,7 @@ async def test_reset_streams_without_a_pair_are_dropped(server: StreamingServer)
         for _ in range(1000):
             error = await client.open(streamtype="error", port="80", requestid="same")
             assert error in client.answered
-            await client.say(control(RST_STREAM, struct.pack(">II", error, 5)))
+            await client.write_frames(control(RST_STREAM, struct.pack(">II", error, 5)))
 
 
 async def test_a_disconnect_closes_the_clients_connections(server: StreamingServer) -> None:
@@ -174,7 +174,7 @@ async def test_a_disconnect_closes_the_clients_connections(server: StreamingServ
     async with await spdy(server.offer(pod.forward()), "portforward.k8s.io") as client:
         data, _ = await pair(client, 80)
         await client.send(data, b"some")
-        await client.hears(data, b"some")
+        await client.receives(data, b"some")
     async with asyncio.timeout(10):
         await pod.left.wait()
 
@@ -195,12 +195,12 @@ async def test_websocket_serves_the_ports_of_the_request(server: StreamingServer
     pod = Pod(echoes)
     async with await websocket(server.offer(pod.forward(80, 1, 443)), "v4.channel.k8s.io") as client:
         for number, port in enumerate((80, 80, 1, 1, 443, 443)):
-            await client.hears(number, struct.pack("<H", port))
+            await client.receives(number, struct.pack("<H", port))
         await client.send(0, b"to the first")
         await client.send(4, b"to the third")
-        await client.hears(0, b"to the first")
-        await client.hears(4, b"to the third")
-        await client.hears(3, b"error forwarding port 1")
+        await client.receives(0, b"to the first")
+        await client.receives(4, b"to the third")
+        await client.receives(3, b"error forwarding port 1")
 
 
 async def test_websocket_without_ports_supports_only_the_tunnel(server: StreamingServer) -> None:

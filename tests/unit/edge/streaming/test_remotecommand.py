@@ -21,7 +21,7 @@ STDIN_C, STDOUT_C, STDERR_C, ERROR_C, RESIZE_C = range(5)
 SUCCESS = {"metadata": {}, "status": "Success"}
 
 
-async def says(stdio: Stdio) -> int:
+async def prints(stdio: Stdio) -> int:
     await stdio.write(STDOUT, b"out")
     await stdio.write(STDERR, b"err")
     return 7
@@ -55,64 +55,64 @@ async def streams_of(client: SpdySession, *names: str) -> dict[str, int]:
 @pytest.mark.parametrize("version", [1, 2, 3, 4])
 async def test_spdy_sends_output_and_exit_status(server: StreamingServer, version: int) -> None:
     name = "channel.k8s.io" if version == 1 else f"v{version}.channel.k8s.io"
-    async with await spdy(server.offer(command(says)), name) as client:
-        assert client.answer.headers["x-stream-protocol-version"] == name
+    async with await spdy(server.offer(command(prints)), name) as client:
+        assert client.response.headers["x-stream-protocol-version"] == name
         opened = await streams_of(client, "error", "stdout", "stderr")
         await client.ends()
-    assert (client.heard[opened["stdout"]], client.heard[opened["stderr"]]) == (b"out", b"err")
-    told = client.heard[opened["error"]]
+    assert (client.received[opened["stdout"]], client.received[opened["stderr"]]) == (b"out", b"err")
+    reported = client.received[opened["error"]]
     if version == 4:
-        assert json.loads(told) == exited(7)
+        assert json.loads(reported) == exited(7)
     else:
-        assert told == b"command terminated with non-zero exit code: exit status 7"
+        assert reported == b"command terminated with non-zero exit code: exit status 7"
     assert client.finished == set(opened.values())
     assert client.gone_away
 
 
 async def test_without_a_protocol_version_1_is_used(server: StreamingServer) -> None:
     async with await spdy(server.offer(command(echoes, stdin=True)), "") as client:
-        assert "x-stream-protocol-version" not in client.answer.headers
+        assert "x-stream-protocol-version" not in client.response.headers
         opened = await streams_of(client, "error", "stdin", "stdout", "stderr")
         await client.send(opened["stdin"], b"", fin=True)
         await client.ends()
-    assert client.heard[opened["error"]] == b""
+    assert client.received[opened["error"]] == b""
 
 
 async def test_the_clients_first_supported_protocol_is_used(server: StreamingServer) -> None:
     wanted = "v9.channel.k8s.io, v3.channel.k8s.io, v4.channel.k8s.io"
-    async with await spdy(server.offer(command(says)), wanted) as client:
-        assert client.answer.headers["x-stream-protocol-version"] == "v3.channel.k8s.io"
+    async with await spdy(server.offer(command(prints)), wanted) as client:
+        assert client.response.headers["x-stream-protocol-version"] == "v3.channel.k8s.io"
 
 
 async def test_spdy_receives_stdin_and_its_end(server: StreamingServer) -> None:
     async with await spdy(server.offer(command(echoes, stdin=True))) as client:
         opened = await streams_of(client, "error", "stdin", "stdout", "stderr")
         await client.send(opened["stdin"], b"one ")
-        await client.hears(opened["stdout"], b"one ")
+        await client.receives(opened["stdout"], b"one ")
         await client.send(opened["stdin"], b"two ", fin=True)
         await client.ends()
-    assert client.heard[opened["stdout"]] == b"one two <end>"
-    assert json.loads(client.heard[opened["error"]]) == SUCCESS
+    assert client.received[opened["stdout"]] == b"one two <end>"
+    assert json.loads(client.received[opened["error"]]) == SUCCESS
 
 
 async def test_unrequested_streams_are_reset(server: StreamingServer) -> None:
-    async with await spdy(server.offer(command(says, stderr=False))) as client:
+    async with await spdy(server.offer(command(prints, stderr=False))) as client:
         assert await client.open(streamtype="bogus") in client.was_reset
         first = await client.open(streamtype="stdout")
         assert await client.open(streamtype="stdout") in client.was_reset
         await client.open(streamtype="error")
         await client.ends()
-    assert client.heard[first] == b"out"
+    assert client.received[first] == b"out"
 
 
 async def test_a_failed_session_sends_its_error(server: StreamingServer) -> None:
     async with await spdy(server.offer(command(fails))) as client:
         opened = await streams_of(client, "error", "stdout", "stderr")
         await client.ends()
-    told = json.loads(client.heard[opened["error"]])
-    assert (told["status"], told["reason"], told["code"]) == ("Failure", "InternalError", 500)
+    reported = json.loads(client.received[opened["error"]])
+    assert (reported["status"], reported["reason"], reported["code"]) == ("Failure", "InternalError", 500)
     words = "Internal error occurred: error executing command in container: container 1 is not running"
-    assert told["message"] == words
+    assert reported["message"] == words
 
 
 async def sizes(stdio: Stdio) -> int:
@@ -127,14 +127,14 @@ async def test_terminal_sizes_reach_the_session(server: StreamingServer) -> None
     async with await spdy(server.offer(command(sizes, tty=True))) as client:
         opened = await streams_of(client, "error", "stdout", "resize")
         await client.send(opened["resize"], b'{"Width":80,"Height":24}\n')
-        await client.hears(opened["stdout"], b"24x80 ")
+        await client.receives(opened["stdout"], b"24x80 ")
         await client.send(opened["resize"], b'{"Width":0,"Height":5}{"Width":81,"Heigh')
         await client.send(opened["resize"], b't":25} {"Width":82,"Height":26}')
-        await client.hears(opened["stdout"], b"26x82 ")
+        await client.receives(opened["stdout"], b"26x82 ")
         await client.send(opened["resize"], b'[1]{"Width":1e3,"Height":1}{"Width":99999999,"Height":99}')
         await client.ends()
-    assert client.heard[opened["stdout"]].endswith(b"26x82 99x65535 ")
-    assert b"5x0" not in client.heard[opened["stdout"]]
+    assert client.received[opened["stdout"]].endswith(b"26x82 99x65535 ")
+    assert b"5x0" not in client.received[opened["stdout"]]
 
 
 @pytest.mark.parametrize("text", [b"rubbish", b"[" * 10_000, b'{"Width":"80","Height":null}'])
@@ -146,34 +146,34 @@ async def test_invalid_sizes_are_ignored(server: StreamingServer, text: bytes) -
         opened = await streams_of(client, "error", "stdout", "resize")
         await client.send(opened["resize"], text, fin=True)
         await client.ends()
-    assert json.loads(client.heard[opened["error"]]) == SUCCESS
+    assert json.loads(client.received[opened["error"]]) == SUCCESS
 
 
 @pytest.mark.parametrize("version", [4, 5])
 async def test_websocket_sends_output_and_exit_status(server: StreamingServer, version: int) -> None:
-    async with await websocket(server.offer(command(says)), f"v{version}.channel.k8s.io") as client:
+    async with await websocket(server.offer(command(prints)), f"v{version}.channel.k8s.io") as client:
         await client.ends()
     assert client.messages[0] == bytes((STDOUT_C,))
-    assert (client.heard[STDOUT_C], client.heard[STDERR_C]) == (b"out", b"err")
-    assert json.loads(client.heard[ERROR_C]) == exited(7)
+    assert (client.received[STDOUT_C], client.received[STDERR_C]) == (b"out", b"err")
+    assert json.loads(client.received[ERROR_C]) == exited(7)
     assert client.close_code == 1000
 
 
 async def test_websocket_v5_close_message_ends_stdin(server: StreamingServer) -> None:
     async with await websocket(server.offer(command(echoes, stdin=True)), "v5.channel.k8s.io") as client:
         await client.send(STDIN_C, b"one ")
-        await client.hears(STDOUT_C, b"one ")
+        await client.receives(STDOUT_C, b"one ")
         await client.send(255, bytes((STDIN_C,)))
         await client.ends()
-    assert client.heard[STDOUT_C] == b"one <end>"
-    assert json.loads(client.heard[ERROR_C]) == SUCCESS
+    assert client.received[STDOUT_C] == b"one <end>"
+    assert json.loads(client.received[ERROR_C]) == SUCCESS
 
 
 async def test_websocket_v4_ignores_the_close_message(server: StreamingServer) -> None:
     async with await websocket(server.offer(command(echoes, stdin=True)), "v4.channel.k8s.io") as client:
         await client.send(255, bytes((STDIN_C,)))
         await client.send(STDIN_C, b"still here")
-        await client.hears(STDOUT_C, b"still here")
+        await client.receives(STDOUT_C, b"still here")
 
 
 async def test_a_fragmented_message_is_for_one_channel(server: StreamingServer) -> None:
@@ -182,7 +182,7 @@ async def test_a_fragmented_message_is_for_one_channel(server: StreamingServer) 
         await client.event(BytesMessage(b"\1cd", message_finished=False))
         await client.event(Ping(b"between"))
         await client.event(BytesMessage(b"ef"))
-        await client.hears(STDOUT_C, b"ab\1cdef")
+        await client.receives(STDOUT_C, b"ab\1cdef")
 
 
 async def test_data_on_invalid_channels_is_ignored(server: StreamingServer) -> None:
@@ -193,8 +193,8 @@ async def test_data_on_invalid_channels_is_ignored(server: StreamingServer) -> N
         await client.send(255, b"")
         await client.send(255, b"\x11")
         await client.send(STDIN_C, b"after")
-        await client.hears(STDOUT_C, b"after")
-    assert client.heard[STDOUT_C] == b"after"
+        await client.receives(STDOUT_C, b"after")
+    assert client.received[STDOUT_C] == b"after"
 
 
 @pytest.mark.parametrize("protocol", ["v4.base64.channel.k8s.io", "base64.channel.k8s.io"])
@@ -204,8 +204,8 @@ async def test_base64_protocols_encode_both_directions(server: StreamingServer, 
         await client.event(TextMessage(f"0{text[:5]}", message_finished=False))
         await client.event(TextMessage(text[5:]))
         await client.until(lambda: len(client.messages) > 1)
-        said = b"".join(base64.b64decode(message[1:]) for message in client.messages)
-        assert said == b"some bytes\xff"
+        output = b"".join(base64.b64decode(message[1:]) for message in client.messages)
+        assert output == b"some bytes\xff"
         assert {message[:1] for message in client.messages} == {b"1"}
         await client.event(TextMessage("0***!"))
         await client.ends()
@@ -215,14 +215,14 @@ async def test_websocket_receives_terminal_sizes(server: StreamingServer) -> Non
     async with await websocket(server.offer(command(sizes, tty=True)), "v5.channel.k8s.io") as client:
         await client.send(RESIZE_C, b'{"Width":80,"Height":99}')
         await client.ends()
-    assert client.heard[STDOUT_C] == b"99x80 "
+    assert client.received[STDOUT_C] == b"99x80 "
 
 
 async def test_pings_are_answered(server: StreamingServer) -> None:
     async with await websocket(server.offer(command(echoes, stdin=True)), "v5.channel.k8s.io") as client:
         await client.event(Ping(b"are you there"))
         await client.send(STDIN_C, b"x")
-        await client.hears(STDOUT_C, b"x")
+        await client.receives(STDOUT_C, b"x")
 
 
 async def waits_for_ever(left: asyncio.Event, stdio: Stdio) -> int:
@@ -240,14 +240,14 @@ async def test_a_disconnect_cancels_the_session(server: StreamingServer, how: st
     url = server.offer(command(lambda stdio: waits_for_ever(left, stdio)))
     if how.startswith("websocket"):
         async with await websocket(url, "v5.channel.k8s.io") as client:
-            await client.hears(STDOUT_C, b"here")
+            await client.receives(STDOUT_C, b"here")
             if how == "websocket close":
                 await client.event(CloseConnection(1000))
                 await client.ends()
     else:
         async with await spdy(url) as client:
             opened = await streams_of(client, "error", "stdout", "stderr")
-            await client.hears(opened["stdout"], b"here")
+            await client.receives(opened["stdout"], b"here")
             if how == "broken":
                 await client.write(b"\xff" * 64)
                 await client.ends()
@@ -282,8 +282,8 @@ async def test_a_client_that_does_not_read_slows_the_session(server: StreamingSe
 
     async with await spdy(server.offer(command(shouts))) as client:
         opened = await streams_of(client, "error", "stdout", "stderr")
-        await client.hears(opened["stdout"], b"\0")
-        client.answer.reader._transport.pause_reading()
+        await client.receives(opened["stdout"], b"\0")
+        client.response.reader._transport.pause_reading()
         before = -1
         async with asyncio.timeout(10):
             while before != written:
@@ -300,19 +300,19 @@ async def test_the_last_output_reaches_a_slow_client(server: StreamingServer) ->
 
     async with await spdy(server.offer(command(long))) as client:
         opened = await streams_of(client, "error", "stdout", "stderr")
-        client.answer.reader._transport.pause_reading()
+        client.response.reader._transport.pause_reading()
         await asyncio.sleep(0.5)
-        client.answer.reader._transport.resume_reading()
+        client.response.reader._transport.resume_reading()
         await client.ends()
-    assert len(client.heard[opened["stdout"]]) == 64 << 16
-    assert json.loads(client.heard[opened["error"]]) == SUCCESS
+    assert len(client.received[opened["stdout"]]) == 64 << 16
+    assert json.loads(client.received[opened["error"]]) == SUCCESS
 
 
 async def test_missing_streams_end_the_session_at_the_timeout(
     server: StreamingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("noderuntime.edge.streaming.remotecommand._CREATION_TIMEOUT", 0.1)
-    async with await spdy(server.offer(command(says))) as client:
+    async with await spdy(server.offer(command(prints))) as client:
         await client.open(streamtype="stdout")
         await client.ends()
 
@@ -329,7 +329,7 @@ async def test_an_idle_session_is_ended(server: StreamingServer, monkeypatch: py
 async def test_a_huge_frame_is_not_buffered(server: StreamingServer) -> None:
     async with await websocket(server.offer(command(echoes, stdin=True)), "v5.channel.k8s.io") as client:
         await client.write(b"\x82\xff" + (2 << 30).to_bytes(8, "big") + bytes(4) + b"\0first of it")
-        await client.hears(STDOUT_C, b"first of it")
+        await client.receives(STDOUT_C, b"first of it")
 
 
 async def test_stop_ends_sessions_like_a_disconnect(server: StreamingServer) -> None:
@@ -337,7 +337,7 @@ async def test_stop_ends_sessions_like_a_disconnect(server: StreamingServer) -> 
     url = server.offer(command(lambda stdio: waits_for_ever(left, stdio)))
     client: WebSocketSession
     async with await websocket(url, "v5.channel.k8s.io") as client:
-        await client.hears(STDOUT_C, b"here")
+        await client.receives(STDOUT_C, b"here")
         await server.stop()
         assert left.is_set()
         await client.ends()

@@ -37,7 +37,7 @@ async def hears_hello(client: SpdySession) -> None:
         for name in ("stderr", "error"):
             await client.open(streamtype=name)
         await client.until(lambda: client.gone_away)
-    assert client.heard[out] == b"hello"
+    assert client.received[out] == b"hello"
 
 
 async def test_a_url_is_valid_once(server: StreamingServer) -> None:
@@ -107,7 +107,7 @@ async def test_data_sent_with_the_request_is_not_lost(server: StreamingServer) -
     answer = await ask(server.offer(command(says_hello)), SPDY, tail=early)
     async with SpdySession(answer, client=client) as session:
         await session.ends()
-    assert session.heard[1] == b"hello"
+    assert session.received[1] == b"hello"
 
 
 async def test_a_silent_client_is_disconnected(

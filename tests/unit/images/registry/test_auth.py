@@ -15,8 +15,8 @@ from noderuntime.images.registry.auth import Authorizer
 from noderuntime.images.registry.endpoints import RegistryHost
 from noderuntime.images.registry.hosts import Hosts
 from noderuntime.images.registry.http_client import Request
-from noderuntime.images.registry.responses import Answer
-from noderuntime.images.remote import PATIENCE
+from noderuntime.images.registry.responses import Response
+from noderuntime.images.remote import DEFAULT_POLICY
 
 HOST = RegistryHost("https", "registry.example")
 CHALLENGE = ['Bearer realm="https://registry.example/token"']
@@ -32,7 +32,7 @@ class TokenServer:
     asked: list[Request] = field(default_factory=list)
 
     @asynccontextmanager
-    async def ask(self, host: RegistryHost, request: Request) -> AsyncIterator[Answer]:
+    async def ask(self, host: RegistryHost, request: Request) -> AsyncIterator[Response]:
         self.asked.append(request)
         if self.away:
             raise Unavailable("away")
@@ -41,7 +41,7 @@ class TokenServer:
             yield json.dumps({"token": str(len(self.asked)), "expires_in": self.life}).encode()
 
         content = SimpleNamespace(iter_any=body)
-        yield Answer(SimpleNamespace(status=200, content=content), host.authority, redirected=False)
+        yield Response(SimpleNamespace(status=200, content=content), host.authority, redirected=False)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def server():
 
 @pytest.fixture
 def authorizer(server):
-    return Authorizer(server, Hosts([]), PATIENCE, clock=lambda: server.now)
+    return Authorizer(server, Hosts([]), DEFAULT_POLICY, clock=lambda: server.now)
 
 
 async def header(authorizer, repository="team/app"):

@@ -21,11 +21,11 @@ async def container(node):
         node.parts, pod_config(log_directory=str(node.directory / "logs")), "runc"
     )
     made = await create_container(node.parts, sandbox, container_config(log_path="app.log"))
-    (node.directory / "logs/app.log").write_text("said\n")
+    (node.directory / "logs/app.log").write_text("output\n")
     return made
 
 
-async def test_an_archive_tells_which_container_it_was(node, container, tmp_path):
+async def test_archive_identifies_its_container(node, container, tmp_path):
     await start_container(node.parts, container)
     target = tmp_path / "checkpoint.tar"
     await checkpoint_container(node.parts, container, str(target), 0)
@@ -33,7 +33,7 @@ async def test_an_archive_tells_which_container_it_was(node, container, tmp_path
     with tarfile.open(target) as archive:
         names = {name.removeprefix("./") for name in archive.getnames()}
         identity = json.load(archive.extractfile("./config.dump"))
-        assert archive.extractfile("./container.log").read() == b"said\n"
+        assert archive.extractfile("./container.log").read() == b"output\n"
         assert json.load(archive.extractfile("./spec.dump"))["ociVersion"]
         assert json.load(archive.extractfile("./status.dump"))["state"] == "CONTAINER_RUNNING"
     assert names >= {"checkpoint/pages-1.img", "config.dump", "spec.dump", "status.dump", "container.log"}
@@ -49,7 +49,7 @@ async def test_checkpoint_timeout_of_0_is_the_default(node, container, tmp_path,
     assert node.parts.executors["runc"].dump_seconds == [seconds]
 
 
-async def test_container_runs_after_a_checkpoint_that_failed(node, container, tmp_path):
+async def test_container_runs_after_a_failed_checkpoint(node, container, tmp_path):
     await start_container(node.parts, container)
     node.world.fail.add("checkpoint")
     with pytest.raises(Internal):
@@ -58,7 +58,7 @@ async def test_container_runs_after_a_checkpoint_that_failed(node, container, tm
     assert node.parts.ledger.containers.get(container).checkpointing_at == 0
 
 
-async def test_what_fails_leaves_nothing(node, container, tmp_path):
+async def test_failed_checkpoint_leaves_nothing(node, container, tmp_path):
     with pytest.raises(FailedPrecondition, match="not running"):
         await checkpoint_container(node.parts, container, str(tmp_path / "c.tar"), 0)
     await start_container(node.parts, container)
@@ -72,13 +72,13 @@ async def test_what_fails_leaves_nothing(node, container, tmp_path):
 
 
 @pytest.mark.parametrize("location", ["", "c.tar", "/", "/tmp/", "/tmp/../etc/c.tar", "/no/such/place/c.tar"])
-async def test_a_location_is_a_file_in_a_directory_that_there_is(node, container, location):
+async def test_invalid_checkpoint_location_is_refused(node, container, location):
     await start_container(node.parts, container)
     with pytest.raises(InvalidArgument, match="checkpoint location"):
         await checkpoint_container(node.parts, container, location, 0)
 
 
-def test_what_was_written_is_a_layer_and_links_lead_nowhere(tmp_path):
+def test_changes_are_a_layer_without_followed_links(tmp_path):
     upper = tmp_path / "upper"
     (upper / "etc").mkdir(parents=True)
     (upper / "etc/made").write_text("by the container")
@@ -93,7 +93,7 @@ def test_what_was_written_is_a_layer_and_links_lead_nowhere(tmp_path):
     assert entries["to-etc"].issym()
 
 
-def test_owners_are_those_that_the_container_sees(tmp_path):
+def test_layer_has_the_owners_inside_the_container(tmp_path):
     (tmp_path / "upper").mkdir()
     (tmp_path / "upper/file").touch()
     found = (tmp_path / "upper/file").stat()
@@ -104,7 +104,7 @@ def test_owners_are_those_that_the_container_sees(tmp_path):
     assert (entry.uid, entry.gid) == (0, 0)
 
 
-def test_the_upper_directory_is_that_of_the_last_mount(tmp_path):
+def test_upper_directory_is_that_of_the_last_mount(tmp_path):
     table = tmp_path / "mountinfo"
     table.write_text(
         "1 0 0:1 / /a/rootfs rw - overlay overlay rw,lowerdir=l,upperdir=/old/fs,workdir=/w\n"

@@ -50,7 +50,7 @@ async def ended(node, container):
     return await status(node, container)
 
 
-async def test_a_container_lives_and_leaves_nothing(node, sandbox):
+async def test_removed_container_leaves_nothing(node, sandbox):
     before = node.world.left()
     container = await create_container(node.parts, sandbox, container_config(log_path="app/0.log"))
     now = await status(node, container)
@@ -103,7 +103,7 @@ def volume(**fields):
     return api_pb2.Mount(**(wanted | fields))
 
 
-async def test_images_as_volumes_come_and_go_with_their_container(node, sandbox):
+async def test_image_volumes_are_removed_with_their_container(node, sandbox):
     config = container_config(mounts=[api_pb2.Mount(container_path="/a", host_path="/tmp"), volume()])
     container = await create_container(node.parts, sandbox, config)
     [place] = node.world.volumes[container]
@@ -119,7 +119,7 @@ async def test_images_as_volumes_come_and_go_with_their_container(node, sandbox)
     [{"host_path": "/tmp"}, {"propagation": api_pb2.PROPAGATION_BIDIRECTIONAL}, {"readonly": False}],
     ids=str,
 )
-async def test_an_image_volume_that_can_never_be_leaves_nothing(node, sandbox, bad):
+async def test_invalid_image_volume_leaves_nothing(node, sandbox, bad):
     before = node.world.left()
     with pytest.raises(InvalidArgument):
         await create_container(node.parts, sandbox, container_config(mounts=[volume(**bad)]))
@@ -127,7 +127,7 @@ async def test_an_image_volume_that_can_never_be_leaves_nothing(node, sandbox, b
 
 
 @pytest.mark.parametrize(("code", "oom", "reason"), [(1, False, "Error"), (137, True, "OOMKilled")])
-async def test_reasons(node, running, code, oom, reason):
+async def test_reason_follows_code_and_oom_kill(node, running, code, oom, reason):
     if oom:
         node.world.oom.add(running)
     node.world.exit(running, code)
@@ -136,7 +136,7 @@ async def test_reasons(node, running, code, oom, reason):
 
 
 @pytest.mark.parametrize(("handler", "victim"), [("runc", "container"), ("gvisor", "sandbox")])
-async def test_memory_that_was_wanting_is_told_though_the_monitor_did_not_hear(node, handler, victim):
+async def test_oom_kill_is_counted_without_the_monitors_file(node, handler, victim):
     sandbox = await run_pod_sandbox(node.parts, pod_config(), handler)
     container = await create_container(node.parts, sandbox, container_config())
     await start_container(node.parts, container)
@@ -158,7 +158,7 @@ async def test_memory_that_was_wanting_is_told_though_the_monitor_did_not_hear(n
     ],
     ids=["one more", "another, before", "not killed", "asked to stop", "killed by us", "pod's is gone too"],
 )
-async def test_where_a_cgroup_has_gone_its_pod_tells(node, sandbox, before, after, code, happened, reason):
+async def test_oom_kill_is_found_in_the_pods_count(node, sandbox, before, after, code, happened, reason):
     node.world.oom_kills["/kubepods/pod-web"] = before
     container = await create_container(node.parts, sandbox, container_config())
     await start_container(node.parts, container)
@@ -172,13 +172,13 @@ async def test_where_a_cgroup_has_gone_its_pod_tells(node, sandbox, before, afte
     assert (await ended(node, container)).reason == reason
 
 
-async def test_an_end_that_nobody_saw(node, running):
+async def test_end_without_an_exit_file_is_unknown(node, running):
     node.world.exit(running, seen=False)
     now = await ended(node, running)
     assert (now.exit_code, now.reason) == (255, "Unknown")
 
 
-async def test_a_start_that_fails(node, sandbox):
+async def test_failed_start_is_a_start_error(node, sandbox):
     container = await create_container(node.parts, sandbox, container_config())
     node.world.fail.add("start")
     with pytest.raises(Internal, match="start fails"):
@@ -210,7 +210,7 @@ async def test_failure_at_any_step_leaves_nothing(node, sandbox, step, late):
     await create_container(node.parts, sandbox, container_config())
 
 
-async def test_a_log_with_words_in_it_is_not_removed(node, sandbox):
+async def test_log_that_is_not_empty_is_kept(node, sandbox):
     log = node.directory / "logs" / "0.log"
     log.write_text("last words\n")
     node.world.fail.add("create")
@@ -219,7 +219,7 @@ async def test_a_log_with_words_in_it_is_not_removed(node, sandbox):
     assert log.read_text() == "last words\n"
 
 
-async def test_failed_undo_leaves_a_sandbox_for_the_kubelet(node, sandbox):
+async def test_failed_undo_leaves_a_container_to_remove(node, sandbox):
     node.world.fail |= {"create", "release"}
     with pytest.raises(Internal, match="create fails"):
         await create_container(node.parts, sandbox, container_config())
@@ -231,7 +231,7 @@ async def test_failed_undo_leaves_a_sandbox_for_the_kubelet(node, sandbox):
     assert not list(node.parts.ledger.containers)
 
 
-async def test_a_cancelled_create_is_finished_for_the_retry(node, sandbox):
+async def test_cancelled_create_is_finished_for_the_retry(node, sandbox):
     node.world.hold["create"] = asyncio.Event()
     call = asyncio.create_task(create_container(node.parts, sandbox, container_config()))
     await node.world.held.wait()
@@ -246,7 +246,7 @@ async def test_a_cancelled_create_is_finished_for_the_retry(node, sandbox):
         await create_container(node.parts, sandbox, container_config())
 
 
-async def test_a_cancelled_start_is_finished(node, sandbox):
+async def test_cancelled_start_is_finished(node, sandbox):
     container = await create_container(node.parts, sandbox, container_config())
     node.world.hold["start"] = asyncio.Event()
     call = asyncio.create_task(start_container(node.parts, container))
@@ -259,7 +259,7 @@ async def test_a_cancelled_start_is_finished(node, sandbox):
     assert (await status(node, container)).state == api_pb2.CONTAINER_RUNNING
 
 
-async def test_stop_asks_politely(node, running):
+async def test_stop_sends_the_stop_signal(node, running):
     await stop_container(node.parts, running, 10)
     assert node.world.signals == [(running, signal.SIGTERM)]
     now = await status(node, running)
@@ -268,14 +268,14 @@ async def test_stop_asks_politely(node, running):
     assert len(node.world.signals) == 1
 
 
-async def test_stop_kills_what_does_not_listen(node, running):
+async def test_stop_kills_after_its_timeout(node, running):
     node.world.stubborn.add(running)
     await stop_container(node.parts, running, 0.05)
     assert [signo for _, signo in node.world.signals] == [signal.SIGTERM, signal.SIGKILL]
     assert (await status(node, running)).exit_code == 137
 
 
-async def test_stop_without_patience_kills_at_once(node, running):
+async def test_stop_with_timeout_0_kills_at_once(node, running):
     await stop_container(node.parts, running, 0)
     assert node.world.signals == [(running, signal.SIGKILL)]
 
@@ -286,12 +286,12 @@ async def test_stop_of_a_created_container_ends_it(node, sandbox):
     assert (await status(node, container)).state == api_pb2.CONTAINER_EXITED
 
 
-async def test_stop_and_remove_of_nothing(node):
+async def test_stop_and_remove_accept_a_missing_container(node):
     await stop_container(node.parts, "a" * 64, 1)
     await remove_container(node.parts, "a" * 64)
 
 
-async def test_the_signal_of_the_pod_beats_that_of_the_image(node, sandbox):
+async def test_stop_signal_of_the_pod_overrides_the_images(node, sandbox):
     polite = await create_container(node.parts, sandbox, container_config("p", "polite"))
     wanted = container_config("w", "polite", stop_signal=api_pb2.SIGRTMINPLUS3)
     chosen = await create_container(node.parts, sandbox, wanted)
@@ -302,13 +302,13 @@ async def test_the_signal_of_the_pod_beats_that_of_the_image(node, sandbox):
     assert node.world.signals == [(chosen, signal.SIGRTMIN + 3)]
 
 
-async def test_remove_kills_a_running_container_and_twice_is_fine(node, running):
+async def test_remove_kills_the_container_and_is_idempotent(node, running):
     await asyncio.gather(*(remove_container(node.parts, running) for _ in range(3)))
     assert running not in node.world.runtime
     assert not node.world.snapshots
 
 
-async def test_a_removal_that_fails_can_be_repeated(node, running):
+async def test_failed_removal_can_be_repeated(node, running):
     node.world.fail.add("release")
     with pytest.raises(Internal):
         await remove_container(node.parts, running)
@@ -318,7 +318,7 @@ async def test_a_removal_that_fails_can_be_repeated(node, running):
     assert not node.world.snapshots
 
 
-async def test_nothing_is_made_in_a_sandbox_that_was_stopped(node, sandbox):
+async def test_stopped_sandbox_refuses_new_containers(node, sandbox):
     created = await create_container(node.parts, sandbox, container_config("early"))
     await stop_pod_sandbox(node.parts, sandbox)
     with pytest.raises(FailedPrecondition, match="not ready"):
@@ -327,7 +327,7 @@ async def test_nothing_is_made_in_a_sandbox_that_was_stopped(node, sandbox):
         await start_container(node.parts, created)
 
 
-async def test_bad_requests(node, sandbox):
+async def test_invalid_create_request_is_refused(node, sandbox):
     with pytest.raises(NotFound, match="missing"):
         await create_container(node.parts, sandbox, container_config(image="missing"))
     with pytest.raises(InvalidArgument):
@@ -361,7 +361,7 @@ async def test_list_returns_sandboxes_that_match_the_filter(node, sandbox, runni
     assert ids(state=api_pb2.ContainerStateValue(state=api_pb2.CONTAINER_RUNNING)) == {running}
 
 
-async def test_update_lays_new_limits_over_old_ones(node, running):
+async def test_update_merges_new_limits_into_old_ones(node, running):
     limits = api_pb2.LinuxContainerResources(cpu_shares=512, memory_limit_in_bytes=1 << 26)
     await update_container_resources(node.parts, running, limits)
     await update_container_resources(node.parts, running, api_pb2.LinuxContainerResources(cpu_shares=100))
@@ -379,7 +379,7 @@ async def test_update_lays_new_limits_over_old_ones(node, running):
         await update_container_resources(node.parts, running, limits)
 
 
-async def test_update_is_recorded_before_it_is_made(node, running):
+async def test_update_is_recorded_before_it_is_applied(node, running):
     node.world.hold["update"] = asyncio.Event()
     limits = api_pb2.LinuxContainerResources(cpu_shares=77)
     call = asyncio.create_task(update_container_resources(node.parts, running, limits))
@@ -392,7 +392,7 @@ async def test_update_is_recorded_before_it_is_made(node, running):
     assert not node.parts.ledger.containers.get(running).updating.ByteSize()
 
 
-async def test_update_that_cannot_be_recorded_is_not_made(node, running):
+async def test_update_that_cannot_be_recorded_is_not_applied(node, running):
     with closing(sqlite3.connect(node.directory / "state/ledger.db")) as ledger:
         ledger.execute("ALTER TABLE containers RENAME TO full")
         with pytest.raises(HostError, match="writing the ledger"):

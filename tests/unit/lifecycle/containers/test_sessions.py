@@ -57,24 +57,24 @@ def attach_request(container: str, **fields: object) -> api_pb2.AttachRequest:
     return api_pb2.AttachRequest(container_id=container, stdout=True, **fields)
 
 
-async def test_exec_carries_both_ways_and_gives_the_status(node: Node, running: str) -> None:
+async def test_exec_relays_both_directions_and_the_status(node: Node, running: str) -> None:
     client, program_ = FakeClient(), program(node)
     program_.code = 5
     session = exec_session(node.parts, exec_request(running, stdin=True, stderr=True))
     assert session.streams == Streams(stdin=True, stdout=True, stderr=True, tty=False)
     ending = asyncio.create_task(session.run(client))
-    client.typed.put_nowait(b"word")
-    await client.hears((STDOUT, b"heard word"))
-    program_.said.put_nowait((STDERR, b"oops"))
-    client.typed.put_nowait(b"")
-    await client.hears((STDOUT, b"heard word"), (STDERR, b"oops"))
+    client.input.put_nowait(b"word")
+    await client.receives((STDOUT, b"echo word"))
+    program_.output.put_nowait((STDERR, b"oops"))
+    client.input.put_nowait(b"")
+    await client.receives((STDOUT, b"echo word"), (STDERR, b"oops"))
     program_.end()
     assert await ending == 5
     assert program_.input_ended
     assert program_.closed
 
 
-async def test_a_killed_runtime_has_a_status_too(node: Node, running: str) -> None:
+async def test_exec_of_a_killed_runtime_returns_137(node: Node, running: str) -> None:
     program(node).code = -9
     program(node).end()
     assert await exec_session(node.parts, exec_request(running)).run(FakeClient()) == 137
@@ -85,8 +85,8 @@ async def test_exec_on_a_terminal(node: Node, running: str) -> None:
     session = exec_session(node.parts, exec_request(running, stdin=True, tty=True))
     ending = asyncio.create_task(session.run(client))
     client.resized.put_nowait((40, 100))
-    client.typed.put_nowait(b"word")
-    await client.hears((STDOUT, b"heard word"))
+    client.input.put_nowait(b"word")
+    await client.receives((STDOUT, b"echo word"))
     assert program_.size == (40, 100)
     executor = node.parts.executors["runc"]
     assert isinstance(executor, FakeExecutor)
@@ -97,14 +97,14 @@ async def test_exec_on_a_terminal(node: Node, running: str) -> None:
     assert await ending == 0
 
 
-async def test_a_program_that_reads_no_more_does_not_stop_its_client(node: Node, running: str) -> None:
+async def test_program_that_stops_reading_does_not_block_input(node: Node, running: str) -> None:
     client, program_ = FakeClient(), program(node)
-    program_.deaf = True
+    program_.reads_nothing = True
     session = exec_session(node.parts, exec_request(running, stdin=True))
     ending = asyncio.create_task(session.run(client))
     for _ in range(3):
-        client.typed.put_nowait(b"more")
-    client.typed.put_nowait(b"")
+        client.input.put_nowait(b"more")
+    client.input.put_nowait(b"")
     async with asyncio.timeout(5):
         while not program_.input_ended:
             await asyncio.sleep(0)
@@ -112,23 +112,23 @@ async def test_a_program_that_reads_no_more_does_not_stop_its_client(node: Node,
     assert await ending == 0
 
 
-async def test_a_client_that_leaves_lets_go_of_the_program(node: Node, running: str) -> None:
+async def test_disconnected_client_releases_the_program(node: Node, running: str) -> None:
     client = FakeClient()
     ending = asyncio.create_task(exec_session(node.parts, exec_request(running, stdin=True)).run(client))
-    client.typed.put_nowait(b"word")
-    await client.hears((STDOUT, b"heard word"))
+    client.input.put_nowait(b"word")
+    await client.receives((STDOUT, b"echo word"))
     ending.cancel()
     await asyncio.gather(ending, return_exceptions=True)
     assert program(node).closed
 
 
-async def test_a_runtime_that_fails_is_heard(node: Node, running: str) -> None:
+async def test_failed_exec_raises_the_runtimes_error(node: Node, running: str) -> None:
     node.world.fail.add("exec")
     with pytest.raises(Internal, match="exec fails"):
         await exec_session(node.parts, exec_request(running)).run(FakeClient())
 
 
-async def test_requests_are_checked_at_once_and_again_when_the_client_comes(node: Node, running: str) -> None:
+async def test_sessions_are_checked_again_at_connection(node: Node, running: str) -> None:
     for make, request in ((exec_session, exec_request), (attach_session, attach_request)):
         with pytest.raises(NotFound):
             make(node.parts, request("none"))
@@ -158,39 +158,41 @@ async def test_requests_are_checked_at_once_and_again_when_the_client_comes(node
     ("once", "tty", "ends"),
     [(False, False, True), (True, False, False), (False, True, True), (True, True, True)],
 )
-async def test_the_end_of_a_clients_input(node: Node, pod: str, once: bool, tty: bool, ends: bool) -> None:
+async def test_end_of_input_ends_attach_except_with_stdin_once(
+    node: Node, pod: str, once: bool, tty: bool, ends: bool
+) -> None:
     container = await start(node, pod, stdin=True, stdin_once=once, tty=tty)
     client, talk = FakeClient(), attached(node)
     session = attach_session(node.parts, attach_request(container, stdin=True, tty=tty))
     ending = asyncio.create_task(session.run(client))
-    client.typed.put_nowait(b"word")
-    await client.hears((STDOUT, b"heard word"))
-    client.typed.put_nowait(b"")
+    client.input.put_nowait(b"word")
+    await client.receives((STDOUT, b"echo word"))
+    client.input.put_nowait(b"")
     if not ends:
         async with asyncio.timeout(5):
             while not talk.input_ended:
                 await asyncio.sleep(0)
-        talk.said.put_nowait((STDOUT, b"still heard"))
-        await client.hears((STDOUT, b"heard word"), (STDOUT, b"still heard"))
+        talk.output.put_nowait((STDOUT, b"still heard"))
+        await client.receives((STDOUT, b"echo word"), (STDOUT, b"still heard"))
         talk.end()
     async with asyncio.timeout(5):
         assert await ending == 0
     assert talk.closed
 
 
-async def test_a_container_without_stdin_takes_none(node: Node, running: str) -> None:
+async def test_container_without_stdin_gets_no_input(node: Node, running: str) -> None:
     client, talk = FakeClient(), attached(node)
     session = attach_session(node.parts, attach_request(running, stdin=True))
     ending = asyncio.create_task(session.run(client))
-    client.typed.put_nowait(b"")
-    talk.said.put_nowait((STDOUT, b"words"))
-    await client.hears((STDOUT, b"words"))
+    client.input.put_nowait(b"")
+    talk.output.put_nowait((STDOUT, b"words"))
+    await client.receives((STDOUT, b"words"))
     assert not talk.input_ended
     talk.end()
     assert await ending == 0
 
 
-async def test_attach_fails_if_the_end_of_the_container_cannot_be_awaited(node: Node, running: str) -> None:
+async def test_attach_fails_if_the_container_cannot_be_watched(node: Node, running: str) -> None:
     class Unwatchable(FakeHost):
         async def wait(self, process: ProcessRef, *, timeout: float) -> bool:
             raise HostError("pidfd_open", 24, "Too many open files")
@@ -202,7 +204,7 @@ async def test_attach_fails_if_the_end_of_the_container_cannot_be_awaited(node: 
             await attach_session(node.parts, attach_request(running)).run(FakeClient())
 
 
-async def test_a_client_that_reads_nothing_does_not_hold_an_ended_container(
+async def test_slow_client_does_not_block_an_ended_container(
     node: Node, running: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("noderuntime.lifecycle.containers.attach._LAST_OUTPUT_SECONDS", 0.05)
@@ -214,7 +216,7 @@ async def test_a_client_that_reads_nothing_does_not_hold_an_ended_container(
     talk = attached(node)
     session = attach_session(node.parts, attach_request(running))
     ending = asyncio.create_task(session.run(Slow()))
-    talk.said.put_nowait((STDOUT, b"words"))
+    talk.output.put_nowait((STDOUT, b"words"))
     await asyncio.sleep(0.01)
     assert not ending.done()
     node.world.exit(running)

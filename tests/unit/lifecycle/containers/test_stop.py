@@ -71,7 +71,7 @@ async def test_stop_whose_signal_failed_sends_it_again(node, running):
 
 
 @pytest.mark.parametrize(("timeout", "fails"), [(0, True), (10, False)], ids=["kill failed", "only asked"])
-async def test_oom_kill_is_believed_unless_our_sigkill_was_sent(node, running, timeout, fails):
+async def test_oom_kill_is_reported_unless_we_sent_sigkill(node, running, timeout, fails):
     node.world.stubborn.add(running)
     if fails:
         node.world.fail.add(f"kill {running}")
@@ -90,7 +90,7 @@ async def test_oom_kill_is_believed_unless_our_sigkill_was_sent(node, running, t
         await stopping
 
 
-async def test_end_recorded_while_sigkill_is_sent_is_ours(node, running):
+async def test_end_during_our_sigkill_is_not_an_oom_kill(node, running):
     node.world.hold["killed"] = asyncio.Event()
     node.world.oom_kills["/kubepods/pod-web"] = 1
     stopping = asyncio.create_task(stop_container(node.parts, running, 0))
@@ -104,7 +104,7 @@ async def test_end_recorded_while_sigkill_is_sent_is_ours(node, running):
 
 
 @pytest.mark.parametrize("handler", ["runc", "gvisor"])
-async def test_stop_without_effect_names_the_state_and_is_repeated(node, sandbox, running, handler):
+async def test_failed_stop_names_the_state_and_is_repeated(node, sandbox, running, handler):
     process = node.world.runtime[running].process
     node.world.stuck.add(process)
     with pytest.raises(DeadlineExceeded) as failure:
@@ -190,7 +190,7 @@ async def test_removal_reports_a_kill_that_fails_and_is_repeated(node, running):
 
 
 @pytest.mark.parametrize("handler", ["gvisor"])
-async def test_containers_that_resist_end_with_their_sandbox(node, sandbox, running):
+async def test_containers_that_do_not_end_die_with_their_sandbox(node, sandbox, running):
     node.world.fail.add(f"kill {running}")
     await stop_pod_sandbox(node.parts, sandbox)
     now = await status(node, running)

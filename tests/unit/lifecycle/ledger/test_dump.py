@@ -55,7 +55,7 @@ async def test_command_prints_json(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["schema"] > 0
 
 
-def test_dump_of_nothing_or_of_another_file_is_an_error(tmp_path, capsys):
+def test_dump_of_a_missing_or_foreign_file_is_an_error(tmp_path, capsys):
     with pytest.raises(NotFound, match=r"ledger\.db"):
         dump(tmp_path)
     (tmp_path / "ledger.db").write_text("no database at all, but long enough to be read as one")

@@ -162,7 +162,7 @@ async def test_failure_at_any_step_leaves_nothing(node, step, handler, late):
     assert await run_pod_sandbox(node.parts, pod_config(), handler)
 
 
-async def test_failed_undo_leaves_a_sandbox_for_the_kubelet(node):
+async def test_failed_undo_leaves_a_container_to_remove(node):
     node.world.fail |= {"attach!", "detach"}
     with pytest.raises(Internal, match="attach fails late"):
         await run_pod_sandbox(node.parts, pod_config(), "runc")
@@ -342,14 +342,14 @@ async def test_events_cover_the_whole_life_of_a_pod(node):
     container = await create_container(node.parts, sandbox, container_config())
     await start_container(node.parts, container)
     await remove_pod_sandbox(node.parts, sandbox)
-    told = [await first] + [await anext(events) for _ in range(7)]
+    reported = [await first] + [await anext(events) for _ in range(7)]
     await events.aclose()
-    assert all(one.pod_sandbox_status.metadata.uid == "uid-web" for one in told), "also of what is gone"
-    assert told[-1].pod_sandbox_status.state == api_pb2.SANDBOX_NOTREADY
-    assert [one.id for one in told[3].containers_statuses] == [container]
+    assert all(one.pod_sandbox_status.metadata.uid == "uid-web" for one in reported), "also of what is gone"
+    assert reported[-1].pod_sandbox_status.state == api_pb2.SANDBOX_NOTREADY
+    assert [one.id for one in reported[3].containers_statuses] == [container]
     kinds = [
         (api_pb2.ContainerEventType.Name(e.container_event_type).split("_")[1], e.container_id == sandbox)
-        for e in told
+        for e in reported
     ]
     assert kinds == [
         ("CREATED", True),

@@ -27,10 +27,10 @@ async def test_port_forward_connects_in_the_pods_network(node: Node) -> None:
     executor = node.parts.executors["runc"]
     assert isinstance(executor, FakeExecutor)
     client = FakeClient()
-    client.typed.put_nowait(b"word")
-    client.typed.put_nowait(b"")
+    client.input.put_nowait(b"word")
+    client.input.put_nowait(b"")
     serving = asyncio.create_task(session.serve(8080, client))
-    await client.hears((STDOUT, b"heard word"))
+    await client.receives((STDOUT, b"echo word"))
     executor.program.end()
     await serving
     assert executor.connections == [(node.parts.paths.sandbox(pod).netns, 8080)]
@@ -42,9 +42,9 @@ async def test_client_that_leaves_closes_its_connection(node: Node) -> None:
     executor = node.parts.executors["runc"]
     assert isinstance(executor, FakeExecutor)
     client = FakeClient()
-    client.typed.put_nowait(b"word")
+    client.input.put_nowait(b"word")
     serving = asyncio.create_task(port_forward_session(node.parts, request(pod)).serve(80, client))
-    await client.hears((STDOUT, b"heard word"))
+    await client.receives((STDOUT, b"echo word"))
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
     assert executor.program.closed

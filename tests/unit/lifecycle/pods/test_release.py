@@ -1,4 +1,4 @@
-"""What is left of the cgroups of a pod whose slice is nobody's but ours."""
+"""Removal of the cgroups and the slice of a pod that the kubelet does not manage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SLICE = f"/noderuntime.slice/noderuntime-{ID[:12]}.slice"
 
 
 class Systemd:
-    """A host whose systemctl ends as it is told."""
+    """A host whose systemctl ends as it is reported."""
 
     def __init__(self, status: int = 0) -> None:
         self.done: list[str] = []

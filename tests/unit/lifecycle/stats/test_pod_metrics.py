@@ -75,9 +75,9 @@ def by_name(values):
 @pytest.mark.parametrize(("version", "files"), [(1, V1), (2, V2)])
 def test_both_cgroup_versions_give_the_same_values(tmp_path, version, files):
     write(tmp_path, files)
-    told = by_name(cgroup.read(version, "p/c", tmp_path))
+    reported = by_name(cgroup.read(version, "p/c", tmp_path))
     assert (
-        told.items()
+        reported.items()
         >= {
             ("cpu_usage_seconds_total",): 3,
             ("cpu_user_seconds_total",): 2,
@@ -110,7 +110,7 @@ def test_both_cgroup_versions_give_the_same_values(tmp_path, version, files):
             ("blkio_device_usage_total", "7", "999", "999:7", "Write"): 8192,
         }.items()
     )
-    pressure = {key: one for key, one in told.items() if "pressure" in key[0]}
+    pressure = {key: one for key, one in reported.items() if "pressure" in key[0]}
     expected = {("pressure_io_waiting_seconds_total",): 3, ("pressure_io_stalled_seconds_total",): 1}
     assert pressure == (expected if version == 2 else {})
 
@@ -181,9 +181,9 @@ def test_labels_are_in_the_order_of_the_descriptor():
 
 
 def test_descriptors_have_help_and_labels():
-    told = descriptors()
-    assert len({one.name for one in told}) == len(told) > 50
-    for one in told:
+    reported = descriptors()
+    assert len({one.name for one in reported}) == len(reported) > 50
+    for one in reported:
         assert one.name.startswith("container_")
         assert one.help.endswith(".")
         assert list(one.label_keys[:5]) == ["pod", "namespace", "container", "id", "image"]

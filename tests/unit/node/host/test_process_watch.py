@@ -7,8 +7,8 @@ import subprocess
 import pytest
 
 from noderuntime.node.host.base import ProcessRef
-from noderuntime.node.host.deaths import Watch
 from noderuntime.node.host.process import identify
+from noderuntime.node.host.process_watch import Watch
 
 
 @pytest.fixture

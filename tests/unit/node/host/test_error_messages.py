@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from noderuntime.node.host.words import one_line
+from noderuntime.node.host.messages import one_line
 
 
 @pytest.mark.parametrize(
