@@ -53,6 +53,8 @@ class Loop:
         self._status: dict[str, Any] = {}
         self._changed = asyncio.Event()
         self._reported: NodeState | None = None
+        self._unsent = False
+        """Whether the API server did not accept the last report: it is sent again when the watch is back."""
         self._refresh_due = 0.0
         self.progressed = time.monotonic()
         """Time of the last progress, in seconds of time.monotonic(). For the liveness probe."""
@@ -113,12 +115,8 @@ class Loop:
             _log.error("the instance is not supported", error=error)
             return
         self._instance, self._status = instance, instance.status
-        if known is None or _desired(known) != _desired(instance) or self._is_unreported():
+        if known is None or _desired(known) != _desired(instance) or self._unsent:
             self._changed.set()
-
-    def _is_unreported(self) -> bool:
-        """Return whether the API server has not accepted the last state, for example while it was away."""
-        return self.state is not None and self.state.outline() != self._reported
 
     async def _reconcile_forever(self) -> None:
         while True:
@@ -159,7 +157,9 @@ class Loop:
             body = await self._api.patch_status(status(state, self._status, now()))
         except NoderuntimeError as error:
             _log.warning("reporting the status failed", error=error)
+            self._unsent = True
             return
+        self._unsent = False
         self._status = body.get("status") or {}
         self._reported = outline
         self.reported_at = time.time()
