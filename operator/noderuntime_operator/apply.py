@@ -200,6 +200,12 @@ class Applier:
             for kind, view in doomed
         }
         writes |= {
+            f"deletion of DaemonSet {found.namespace}/{found.name}": partial(
+                self._kube.delete, "DaemonSet", found.name, {"uid": found.uid}, namespace=found.namespace
+            )
+            for found in plan.other_agents
+        }
+        writes |= {
             f"deletion of Pod {pod.name}": partial(self._kube.delete, "AgentPod", pod.name, {"uid": pod.uid})
             for pod in plan.replace
         }

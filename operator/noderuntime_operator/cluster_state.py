@@ -120,6 +120,8 @@ class InstanceView:
     resource_version: str = field(default="", compare=False)
     heartbeat: datetime | None = field(default=None, compare=False)
     """The agent's last sign of life. It comes every few minutes, so no reconciliation follows from it."""
+    node_uid: str = ""
+    """The uid of the Node that the instance was created for."""
     taken: datetime | None = None
     """When the operator last changed the spec."""
     failed_before: bool = False
@@ -228,6 +230,15 @@ class ImagePullView:
 
 
 @dataclass(frozen=True)
+class OtherAgentsView:
+    """A DaemonSet of agents in another namespace than the operator's."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True)
 class AgentPodView:
     """An agent's pod."""
 
@@ -282,8 +293,8 @@ class ClusterState:
     """The stored revisions of the NodeRuntime that is reconciled."""
     agent_pods: tuple[AgentPodView, ...] = ()
     """The agents' pods on the nodes that rollout.agents_to_search returns, and those of a lost account."""
-    other_agents: tuple[str, ...] = ()
-    """The namespaces and names of DaemonSets of the NodeRuntime's agents that another release left."""
+    other_agents: tuple[OtherAgentsView, ...] = ()
+    """DaemonSets of the NodeRuntime's agents in other namespaces, which another release left."""
 
     def image_pulls_of(self, runtime: str) -> tuple[ImagePullView, ...]:
         """Return the failed pulls of a NodeRuntime's agents."""

@@ -196,16 +196,19 @@ class Kube:
         name: str,
         preconditions: Mapping[str, str],
         propagation: str = "Background",
+        *,
         grace: int | None = None,
+        namespace: str = "",
     ) -> None:
         """Delete an object, if it exists. Raises KubeError 409 if its uid or resourceVersion differs.
 
-        grace is a pod's time to end, in seconds; with 0 no kubelet must confirm its end.
+        grace is a pod's time to end, in seconds; with 0 no kubelet must confirm its end. namespace is the
+        operator's, if it is empty.
         """
         options: Json = {"propagationPolicy": propagation, "preconditions": dict(preconditions)}
         options |= {} if grace is None else {"gracePeriodSeconds": grace}
         try:
-            await self._write("DELETE", self._path(kind, name), options)
+            await self._write("DELETE", self._path(kind, name, namespace), options)
         except KubeError as error:
             if error.status != 404:
                 raise
@@ -217,8 +220,8 @@ class Kube:
             return await self._request("POST", self._path("Lease"), lease, seconds=seconds)
         return await self._request("PUT", self._path("Lease", meta["name"]), lease, seconds=seconds)
 
-    def _path(self, kind: str, name: str = "") -> str:
-        collection = _COLLECTIONS[kind].format(namespace=self._namespace)
+    def _path(self, kind: str, name: str = "", namespace: str = "") -> str:
+        collection = _COLLECTIONS[kind].format(namespace=namespace or self._namespace)
         return f"{collection}/{name}" if name else collection
 
     async def _write(

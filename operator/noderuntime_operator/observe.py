@@ -42,6 +42,7 @@ from noderuntime_operator.cluster_state import (
     ImagePullView,
     InstanceView,
     NodeView,
+    OtherAgentsView,
     PodView,
     RevisionView,
     RuntimeClassView,
@@ -149,11 +150,12 @@ def _in_question(
             yield pod
 
 
-async def _other_agents(kube: Kube, runtime: RuntimeView, namespace: str) -> tuple[str, ...]:
+async def _other_agents(kube: Kube, runtime: RuntimeView, namespace: str) -> tuple[OtherAgentsView, ...]:
     """Return the DaemonSets of this NodeRuntime's agents in other namespaces."""
     label = f"{MANAGED_BY}={MANAGER},{OWNER_LABEL}={runtime.name}"
     metas = [body["metadata"] async for body in kube.list("AnyDaemonSet", label_selector=label)]
-    return tuple(f"{m['namespace']}/{m['name']}" for m in metas if m["namespace"] != namespace)
+    others = (meta for meta in metas if meta["namespace"] != namespace)
+    return tuple(OtherAgentsView(meta["namespace"], meta["name"], meta["uid"]) for meta in others)
 
 
 def starting_agents(runtime: RuntimeView, cluster: ClusterState) -> int:
@@ -235,6 +237,7 @@ def instance_view(body: Body) -> InstanceView:
         spec=_instance_spec(body["spec"]),
         status=_instance_status(status),
         restored=RESTORED_ANNOTATION in annotations,
+        node_uid=next((owner["uid"] for owner in meta.get("ownerReferences") or ()), ""),
         taken=_time(annotations.get(TAKEN_ANNOTATION)),
         failed_before=BEFORE_ANNOTATION in annotations,
         retry=annotations.get(RETRY_ANNOTATION, ""),

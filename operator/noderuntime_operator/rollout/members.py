@@ -22,7 +22,9 @@ def instances_of(runtime: RuntimeView, cluster: ClusterState, revision: Revision
     mine = {
         name: instance
         for name, instance in cluster.instances.items()
-        if instance.spec.runtime_name == runtime.name and name in cluster.nodes
+        if instance.spec.runtime_name == runtime.name
+        and name in cluster.nodes
+        and not _is_of_another_node(instance, cluster.nodes[name])
     }
     lost = [
         name
@@ -33,6 +35,21 @@ def instances_of(runtime: RuntimeView, cluster: ClusterState, revision: Revision
         spec = instance_spec(name, runtime.name, revision)
         mine[name] = InstanceView(name, 0, _UNKNOWN, spec, InstanceStatus())
     return mine
+
+
+def outlived(runtime: RuntimeView, cluster: ClusterState) -> frozenset[str]:
+    """Return the instances whose Node was created again under its name: they report about another node."""
+    return frozenset(
+        name
+        for name, instance in cluster.instances.items()
+        if instance.spec.runtime_name == runtime.name
+        and name in cluster.nodes
+        and _is_of_another_node(instance, cluster.nodes[name])
+    )
+
+
+def _is_of_another_node(instance: InstanceView, node: NodeView) -> bool:
+    return instance.node_uid not in ("", node.uid)
 
 
 def selected_nodes(runtime: RuntimeView, cluster: ClusterState) -> frozenset[str]:

@@ -60,6 +60,7 @@ def _removal(
         choice.desired,
         instances=mine,
         class_labels=classes.class_labels(runtime, leaving_classes, cluster),
+        other_agents=cluster.other_agents,
     )
     if pods:
         labels = staying_labels(mine, cluster, offered)
@@ -67,7 +68,9 @@ def _removal(
     leaving = mine.keys() - orphans
     update, waiting, _ = _removals(runtime, mine, leaving, cluster)
     labels = leaving_labels(mine, leaving, cluster) | orphan_labels(runtime.name, orphans, cluster)
+    finished = _nothing_left(runtime.name, cluster)
     ended = [name for name in orphans if not mine[name].lost]
+    ended += members.outlived(runtime, cluster)
     return replace(
         common,
         orphaned=orphans,
@@ -79,7 +82,8 @@ def _removal(
         abandon=agents.abandoned(runtime.name, cluster),
         serve=False,
         delete_daemon_set=not _has_instances(runtime.name, cluster),
-        finished=_nothing_left(runtime.name, cluster),
+        forget=tuple(cluster.revisions) if finished else (),
+        finished=finished,
     )
 
 
@@ -101,7 +105,9 @@ def _service(
     mode_held = changing_mode & with_pods
     wanted = _Wanted(instance_spec("any", runtime.name, revision, retained), mine, mode_held)
     removals, removals_waiting, removing = _removals(runtime, mine, leaving, cluster)
-    nodes = classify(wanted.templates(selected - conflicts.keys()), cluster, runtime.name)
+    outlived = members.outlived(runtime, cluster)
+    served = selected - conflicts.keys() - outlived
+    nodes = classify(wanted.templates(served), cluster, runtime.name)
     rollout = roll_out(runtime, cluster, nodes, choice.target.name, removing + len(removals))
     retried = _retried(runtime, nodes, mine)
     chosen = sorted(rollout.take | retried)
@@ -134,9 +140,10 @@ def _service(
         wave=rollout.wave,
         outside=nodes.outside,
         late=nodes.late,
+        other_agents=cluster.other_agents,
         replace=agents.replaced(mine, cluster),
         labels=labels | leaving_labels(mine, leaving | closing, cluster),
-        delete_instances=_ended(runtime, mine, leaving, cluster),
+        delete_instances=_ended(runtime, mine, leaving, cluster) + tuple(sorted(outlived)),
         class_labels=classes.class_labels(runtime, leaving_classes, cluster),
         delete_classes=tuple(name for name in leaving_classes if name not in used),
     )
@@ -254,5 +261,6 @@ def _nothing_left(runtime: str, cluster: ClusterState) -> bool:
     return not (
         _has_instances(runtime, cluster)
         or daemon_set_name(runtime) in cluster.daemon_sets
+        or cluster.other_agents
         or any(known.owner == runtime for known in cluster.runtime_classes.values())
     )

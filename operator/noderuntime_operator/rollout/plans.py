@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from noderuntime_operator.api import FailedRevision, Handler, InstanceSpec, Wave
-from noderuntime_operator.cluster_state import AgentPodView, InstanceView, Outside, PodView, RevisionView
+from noderuntime_operator.cluster_state import (
+    AgentPodView,
+    InstanceView,
+    OtherAgentsView,
+    Outside,
+    PodView,
+    RevisionView,
+)
 
 NO_WAVE = Wave(phase="Complete", nodes=0, updated=0, ready=0, failed=0, outside=0)
 
@@ -59,6 +66,8 @@ class Plan:
     """Agents' pods to delete: the DaemonSet creates them again from its template."""
     abandon: tuple[AgentPodView, ...] = ()
     """Agents' pods on orphaned nodes, which no kubelet can end."""
+    other_agents: tuple[OtherAgentsView, ...] = ()
+    """DaemonSets of another release to delete."""
     labels: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
     delete_instances: tuple[str, ...] = ()
     class_labels: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)

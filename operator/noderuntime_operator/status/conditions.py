@@ -127,7 +127,6 @@ def _degraded(
         ("OrphanedNodes", texts.orphaned(runtime, plan) if plan.orphaned else ""),
         ("UnreachableNodes", texts.unreachable(holding) if holding else ""),
         ("AgentImagePull", texts.pulls(pulls) if pulls else ""),
-        ("AgentsElsewhere", texts.other_agents(cluster.other_agents) if cluster.other_agents else ""),
         (common[0][0] if common else "", texts.failures(found)),
         ("RuntimeClassConflict", texts.unbound(plan) if plan.unbound_classes else ""),
     )

@@ -49,15 +49,6 @@ def pulls(failed: Sequence[ImagePullView]) -> str:
     return f"{message}: {first.reason}: {one_line(first.message)}"
 
 
-def other_agents(found: Sequence[str]) -> str:
-    """Return which agents another release left, and how to delete them."""
-    namespace, _, name = found[0].partition("/")
-    return (
-        f"another release left agents of this NodeRuntime: {listed(found)}; delete them, for example with"
-        f" kubectl delete daemonset --namespace {namespace} {name}"
-    )
-
-
 def foreign(plan: Plan) -> str:
     """Return which required RuntimeClasses belong to another owner."""
     names = listed(sorted(plan.foreign_classes))

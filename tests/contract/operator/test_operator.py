@@ -236,8 +236,28 @@ def test_operator_can_change_only_its_labels_of_a_node(cluster: Cluster) -> None
         assert "noderuntime operator can change only" in answer["message"]
 
 
+def test_operator_can_delete_only_daemon_sets_of_agents(installed: ControlPlane) -> None:
+    labels = {"app": "x"}
+    container = {"name": "c", "image": "example.test/x"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+    other = {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": "other", "namespace": "default"},
+        "spec": {"selector": {"matchLabels": labels}, "template": template},
+    }
+    installed.apply(other)
+    token = installed.kubectl("create", "token", "noderuntime-operator", "-n", NAMESPACE).strip()
+    path = "/apis/apps/v1/namespaces/default/daemonsets/other"
+    status, answer = installed.raw("DELETE", path, token, {})
+    assert status == 403
+    assert "only the DaemonSets of its agents" in answer["message"]
+    installed.kubectl("label", "daemonset", "other", "app.kubernetes.io/managed-by=noderuntime-operator")
+    assert installed.raw("DELETE", path, token, {})[0] == 200
+
+
 def test_admission_policies_have_no_type_errors(installed: ControlPlane) -> None:
-    for name in ("noderuntime-agent", "noderuntime-operator", "noderuntime-removing"):
+    for name in ("noderuntime-agent", "noderuntime-operator", "noderuntime-agents", "noderuntime-removing"):
         eventually(
             lambda name=name: (
                 "typeChecking" in installed.get("validatingadmissionpolicy", name).get("status", {})

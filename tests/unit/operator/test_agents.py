@@ -13,7 +13,7 @@ from fakeapi import FakeApi
 
 from noderuntime_operator.api import Condition, NodeRuntimeStatus, Revision
 from noderuntime_operator.apply import Applier
-from noderuntime_operator.cluster_state import AgentPodView, ImagePullView, InstanceView
+from noderuntime_operator.cluster_state import AgentPodView, ImagePullView, InstanceView, OtherAgentsView
 from noderuntime_operator.desired import controller_revision, revision_of
 from noderuntime_operator.events import post_events
 from noderuntime_operator.kube import Kube
@@ -35,6 +35,7 @@ REVISIONS = "/apis/apps/v1/namespaces/ns/controllerrevisions"
 DAEMON_SETS = "/apis/apps/v1/namespaces/ns/daemonsets"
 INSTANCES = "/apis/noderuntime.dev/v1alpha1/noderuntimeinstances"
 EVENTS = "/api/v1/namespaces/default/events"
+OTHERS = OtherAgentsView("old", "noderuntime-agent-rt", "uid-x")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -82,8 +83,8 @@ async def test_observe_reads_what_an_agents_replacement_needs() -> None:
     api.put(REVISIONS, manifest["metadata"].pop("name"), **manifest)
     api.put("/api/v1/namespaces/ns/serviceaccounts", "noderuntime-agent", metadata={"uid": "account"})
     api.objects["/apis/apps/v1/daemonsets"] = {
-        "x": {"metadata": {"namespace": "old", "name": "noderuntime-agent-rt"}},
-        "y": {"metadata": {"namespace": "ns", "name": "noderuntime-agent-rt"}},
+        "x": {"metadata": {"namespace": "old", "name": "noderuntime-agent-rt", "uid": "uid-x"}},
+        "y": {"metadata": {"namespace": "ns", "name": "noderuntime-agent-rt", "uid": "uid-y"}},
     }
     old = AgentPodView("agent-1", "u1", "n1", "image:1", "account", "rt")
     lost = AgentPodView("agent-2", "u2", "n2", "image:2", "another account", "rt")
@@ -95,7 +96,7 @@ async def test_observe_reads_what_an_agents_replacement_needs() -> None:
     assert found.agent_pods == (old, lost)
     assert later.agent_pods == (lost,)
     assert (found.revisions, found.service_account) == ({revision.name: revision}, "account")
-    assert (found.agent_image, found.other_agents) == ("image:2", ("old/noderuntime-agent-rt",))
+    assert (found.agent_image, found.other_agents) == ("image:2", (OTHERS,))
     assert api.count("GET", PODS) == 0
 
 
@@ -125,7 +126,7 @@ async def test_apply_stores_the_revision_and_replaces_the_agent() -> None:
     asked = replace(runtime(), retry="again")
     async with api.serving() as kube:
         applier = Applier(kube, AGENT, asyncio.get_running_loop().time)
-        todo = plan(asked, replace(state, agent_pods=(old,)))
+        todo = plan(asked, replace(state, agent_pods=(old,), other_agents=(OTHERS,)))
         await applier.apply(asked, state, todo)
         new = plan(
             asked, replace(world(node("n1"), instance("n1", "Failed")), now=NOW, agent_image="image:2")
@@ -138,6 +139,7 @@ async def test_apply_stores_the_revision_and_replaces_the_agent() -> None:
     assert {"name": "NODERUNTIME_IMAGE", "value": "image:2"} in container["env"]
     assert template["metadata"]["labels"]["noderuntime.dev/service-account"] == "account"
     assert ("DELETE", f"{PODS}/agent-1") in api.requests
+    assert ("DELETE", "/apis/apps/v1/namespaces/old/daemonsets/noderuntime-agent-rt") in api.requests
     paths = [path.split("?")[0] for _, path in api.requests]
     assert paths.index(REVISIONS) < paths.index(f"{INSTANCES}/n1")
     written = api.objects[INSTANCES]["n1"]

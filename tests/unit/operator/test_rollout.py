@@ -80,6 +80,16 @@ def test_node_not_ready_is_not_started_and_is_updated_last() -> None:
     assert list(plan(changed, state).update) == ["n2"]
 
 
+def test_instance_of_a_node_that_was_created_again_is_deleted() -> None:
+    old = replace(instance("n1", handlers=proven("runc")), node_uid="uid-before")
+    found = plan(runtime(), world(node("n1", claimed=None), old))
+    assert (found.delete_instances, found.create, found.labels) == (("n1",), {}, {})
+    found = plan(runtime(deleting=True), world(node("n1", claimed=None), old, daemon_set=True))
+    assert (found.delete_instances, found.update, found.finished) == (("n1",), {}, False)
+    same = replace(old, node_uid="uid-n1")
+    assert plan(runtime(), world(node("n1"), same)).delete_instances == ()
+
+
 def test_node_of_another_noderuntime_is_a_conflict() -> None:
     state = world(
         node("n1", claimed="other"), instance("n1", runtime_name="other"), node("n2", claimed="third")
