@@ -75,7 +75,7 @@ class Plane(ControlPlane):
 
     def _start(self, name: str, flags: list[str]) -> None:
         # Less frequent garbage collection: the processor is for the operator, memory is plenty.
-        argv = ["env", "GOGC=800", tool(name), *flags]
+        argv = ["env", "GOGC=300", tool(name), *flags]
         processes.start(self.directory, name, ending_with_parent(argv))
 
     def _apiserver(self) -> list[str]:

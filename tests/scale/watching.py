@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -24,6 +23,8 @@ class LabelGuard:
 
     def complete(self, handlers: int) -> int:
         """Return the number of Nodes that have labels of that many handlers."""
+        if self._task.done():
+            self._task.result()
         return sum(len(labels) == handlers for labels in self._labels.values())
 
     async def stop(self) -> None:
@@ -73,7 +74,7 @@ class Truth:
 
     async def __aexit__(self, *_: object) -> None:
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError):
             await self._task
 
     def lag(self, shown: int) -> float:
