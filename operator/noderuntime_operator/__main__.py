@@ -44,10 +44,11 @@ def main() -> int:
     agent = AgentSettings.model_validate_json(os.environ["NODERUNTIME_AGENT"])
     if options.verb:
         return asyncio.run(_run_hook(options.verb, agent))
+    address = listen_address(os.environ.get("POD_IP", ""))
     kopf.run(
         standalone=True,
         namespaces=[agent.namespace],
-        liveness_endpoint=f"http://{_listen_address()}:{options.health_port}/healthz",
+        liveness_endpoint=f"http://{address}:{options.health_port}/healthz",
         memo=kopf.Memo(metrics_port=options.metrics_port),
     )
     return 0
@@ -66,9 +67,9 @@ async def _run_hook(verb: str, agent: AgentSettings) -> int:
     return 1 if problem else 0
 
 
-def _listen_address() -> str:
+def listen_address(pod_ip: str) -> str:
     """Return the address of all interfaces in the family of the pod's first address: probes use that one."""
-    return "[::]" if ":" in os.environ.get("POD_IP", "") else "0.0.0.0"  # noqa: S104 - the kubelet is not local
+    return "[::]" if ":" in pod_ip else "0.0.0.0"  # noqa: S104 - the kubelet is not local
 
 
 def _set_up_logging(level: str) -> None:

@@ -1,0 +1,122 @@
+"""One reconciliation against an API server that refuses some requests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any
+
+import kopf
+import pytest
+from builders import instance, node, runtime, spec
+from fakeapi import FakeApi
+
+from noderuntime_operator.__main__ import listen_address
+from noderuntime_operator.api import FINALIZER
+from noderuntime_operator.handlers import HUNG_SECONDS, alive
+from noderuntime_operator.kube import Kube, NotLeader
+from noderuntime_operator.metrics import Metrics
+from noderuntime_operator.observe import Caches
+from noderuntime_operator.reconcile import Reconciler
+from noderuntime_operator.settings import AgentSettings
+
+GROUP = "/apis/noderuntime.dev/v1alpha1"
+AGENT = AgentSettings(namespace="ns", image="image:1")
+
+
+@pytest.fixture
+def api() -> FakeApi:
+    api = FakeApi()
+    meta = {"generation": 1, "finalizers": [FINALIZER]}
+    api.put(f"{GROUP}/noderuntimes", "rt", metadata=meta, spec=spec(limit=10).dump())
+    api.objects["/apis/apps/v1/namespaces/ns/controllerrevisions"] = {}
+    api.objects["/apis/apps/v1/daemonsets"] = {}
+    return api
+
+
+@pytest.fixture
+async def kube(api: FakeApi) -> AsyncIterator[Kube]:
+    async with api.serving() as kube:
+        yield kube
+
+
+@pytest.fixture
+async def caches(kube: Kube) -> Caches:
+    """Three nodes with instances that are not claimed yet."""
+    found = Caches.over(kube, {"rt": [runtime()]}, Metrics())
+    for name in ("n1", "n2", "n3"):
+        found.nodes.views[name] = node(name, claimed=None)
+        found.instances.views[name] = instance(name)
+    return found
+
+
+def reconciler(kube: Kube, caches: Caches, may_act: Callable[[], bool] = lambda: True) -> Reconciler:
+    return Reconciler(kube, caches, AGENT, may_act, Metrics())
+
+
+def patched(api: FakeApi) -> list[str]:
+    return [path.partition("?")[0] for method, path in api.requests if method == "PATCH"]
+
+
+async def test_refused_node_is_reported_and_holds_up_no_other(
+    api: FakeApi, kube: Kube, caches: Caches
+) -> None:
+    api.refusals["PATCH", "/api/v1/nodes/n2"] = [403]
+    pause = await reconciler(kube, caches).reconcile("rt")
+    assert {path for path in patched(api) if "nodes" in path} == {f"/api/v1/nodes/n{i}" for i in (1, 2, 3)}
+    status: dict[str, Any] = api.objects[f"{GROUP}/noderuntimes/rt"]["status"]["status"]
+    (degraded,) = [c for c in status["conditions"] if c["type"] == "Degraded"]
+    assert degraded["reason"] == "Refused"
+    assert "labels of Node n2: refused with 403" in degraded["message"]
+    assert pause <= 2, "the refused write is not tried again soon"
+
+
+async def test_lost_leadership_ends_a_reconciliation_without_a_write(
+    api: FakeApi, kube: Kube, caches: Caches
+) -> None:
+    kube.seconds_to_write = lambda: 0.0
+    with pytest.raises(NotLeader):
+        await reconciler(kube, caches).reconcile("rt")
+    assert {method for method, _ in api.requests} == {"GET"}
+
+
+async def test_standby_reads_and_writes_nothing(api: FakeApi, kube: Kube, caches: Caches) -> None:
+    leads = False
+    standby = reconciler(kube, caches, lambda: leads)
+    standby.wake("rt", 0)
+    task = asyncio.create_task(standby.run())
+    began = standby.alive_at
+    while standby.alive_at == began:
+        await asyncio.sleep(0.05)
+    assert api.requests == []
+    leads = True
+    while not patched(api):
+        await asyncio.sleep(0.05)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+class Part:
+    """A part of the operator that last ran some seconds ago."""
+
+    def __init__(self, age: float) -> None:
+        self.alive_at = asyncio.get_running_loop().time() - age
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["ended", "hangs"])
+async def test_liveness_names_the_part_that_does_not_run(ended: bool) -> None:
+    never = asyncio.get_running_loop().create_future()
+    done = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    parts = {"reconcile loop": Part(1), "watch of Node": Part(1 if ended else HUNG_SECONDS + 1)}
+    memo = kopf.Memo(parts=parts, tasks=[never, done if ended else never])
+    with pytest.raises(RuntimeError, match="the watch of Node has shown no sign of life"):
+        await alive(memo=memo)
+    assert await alive(memo=kopf.Memo(parts={"reconcile loop": Part(1)}, tasks=[never])) == "ok"
+
+
+@pytest.mark.parametrize(("pod", "address"), [("10.0.0.7", "0.0.0.0"), ("fd00::7", "[::]"), ("", "0.0.0.0")])
+def test_probes_are_served_in_the_pods_address_family(pod: str, address: str) -> None:
+    assert listen_address(pod) == address
