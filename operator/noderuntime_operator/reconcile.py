@@ -109,6 +109,7 @@ class Reconciler:
             self._metrics.ended(name)
         except NotLeader:
             log.info("reconciliation ended with the leadership", extra={"noderuntime": name})
+            self.wake(name)
         except KubeError as error:
             log.warning("reconciliation failed", extra={"noderuntime": name, "error": str(error)})
             self._retry(name, "Refused" if error.is_lasting else "Unavailable")

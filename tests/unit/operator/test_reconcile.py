@@ -98,6 +98,21 @@ async def test_standby_reads_and_writes_nothing(api: FakeApi, kube: Kube, caches
         await task
 
 
+async def test_leadership_lost_for_a_moment_is_followed_by_a_retry(
+    api: FakeApi, kube: Kube, caches: Caches
+) -> None:
+    allowed = iter([0.0])
+    kube.seconds_to_write = lambda: next(allowed, 30.0)
+    leader = reconciler(kube, caches)
+    leader.wake("rt", 0)
+    task = asyncio.create_task(leader.run())
+    while not patched(api):
+        await asyncio.sleep(0.05)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
 class Part:
     """A part of the operator that last ran some seconds ago."""
 
