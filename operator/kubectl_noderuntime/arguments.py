@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-import kubectl_noderuntime
 import noderuntime
 
 _EXIT_STATUS = """\
@@ -20,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     made = argparse.ArgumentParser(
         prog="kubectl noderuntime",
-        description=kubectl_noderuntime.__doc__,
+        description="Show and steer NodeRuntimes, and explain why a pod does not run.",
         epilog=_EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[connection(default=None)],

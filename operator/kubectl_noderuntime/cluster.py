@@ -7,7 +7,7 @@ newer operator, too.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -17,7 +17,8 @@ from kubernetes.aio.client import ApiClient, ApiException
 from kubernetes.aio.client.rest import RESTResponse
 
 from kubectl_noderuntime import kubeconfig
-from kubectl_noderuntime.errors import Refused
+from kubectl_noderuntime.errors import Refused, Unreadable
+from kubectl_noderuntime.objects import part
 from noderuntime_operator.api import API_VERSION
 
 Json = dict[str, Any]
@@ -54,7 +55,11 @@ class Cluster:
     async def connect(cls, file: str | None, context: str | None, namespace: str | None) -> Self:
         """Return a connection to the cluster that the options select. Raises Unreadable."""
         target = await kubeconfig.load(file, context)
-        return cls(ApiClient(target.configuration), namespace or target.namespace)
+        try:
+            client = ApiClient(target.configuration)
+        except (OSError, ValueError) as error:
+            raise Unreadable(f"the kubeconfig has an invalid certificate or key: {error}") from error
+        return cls(client, namespace or target.namespace)
 
     async def __aenter__(self) -> Self:
         return self
@@ -81,16 +86,17 @@ class Cluster:
         items: list[Json] = []
         while True:
             page = await self._json("GET", self._path(kind), query=query)
-            items += page["items"]
-            if not (token := page["metadata"].get("continue")):
-                return items, page["metadata"]["resourceVersion"]
+            items += page.get("items") or []
+            meta = part(page, "metadata")
+            if not (token := meta.get("continue")):
+                return items, str(meta.get("resourceVersion") or "")
             query["continue"] = token
 
     async def has(self, kind: str, labels: str) -> bool:
         """Return whether an object with these labels exists. Raises Refused."""
         query = {"limit": "1", "labelSelector": labels}
         page = await self._json("GET", self._path(kind), query=query, accept=_METADATA)
-        return bool(page["items"])
+        return bool(page.get("items"))
 
     async def patch(self, kind: str, name: str, patch: Json) -> Json:
         """Merge a patch into an object and return it; an unknown field is an error. Raises Refused."""
@@ -105,12 +111,12 @@ class Cluster:
         query |= _selectors(fields, labels)
         response = await self._send("GET", self._path(kind), query=query, timeout=_WATCHING)
         try:
-            async for line in _lines(response.response.content.iter_any()):
+            async for line in response.response.content:
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     raise Refused(int(event["object"].get("code") or 0), str(event["object"].get("message")))
                 yield event["type"], event["object"]
-        except (ClientError, OSError) as error:
+        except (ClientError, OSError, ValueError) as error:
             raise self._unreachable(error) from error
         finally:
             response.response.close()
@@ -131,11 +137,14 @@ class Cluster:
         """Send a request and return the response's JSON. Raises Refused."""
         response = await self._send(method, path, body=body, query=query, accept=accept)
         try:
-            answer: Json = json.loads(await response.read())
+            answer = json.loads(await response.read())
         except (ClientError, OSError) as error:
             raise self._unreachable(error) from error
-        except ValueError as error:
-            raise Refused(0, f"{self._client.configuration.host} does not answer as an API server") from error
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            host = self._client.configuration.host
+            raise Refused(0, f"{host} is no Kubernetes API server (check --context and the kubeconfig)")
         return answer
 
     async def _send(
@@ -200,12 +209,3 @@ def _message(body: bytes) -> str:
         return str(json.loads(body)["message"])
     except (ValueError, KeyError, TypeError):
         return ""
-
-
-async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the lines of a stream; aiohttp's own reader refuses lines of more than 128 KiB."""
-    rest = b""
-    async for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,51 @@ def test_unreachable_api_server_is_one_line(capsys: pytest.CaptureFixture[str], 
     assert (out, err.count("\n")) == ("", 1)
     assert err.startswith("error: no answer from the API server http://127.0.0.1:1: ")
     assert err.endswith(" (check --context and the network)\n")
+
+
+def test_invalid_certificate_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "kubeconfig"
+    (tmp_path / "ca").write_text("no certificate")
+    file.write_text(
+        "current-context: a\n"
+        "contexts: [{name: a, context: {cluster: a, user: a}}]\n"
+        "clusters: [{name: a, cluster: {server: 'https://127.0.0.1:1', certificate-authority: ca}}]\n"
+        "users: [{name: a, user: {token: t}}]\n"
+    )
+    assert run(["--kubeconfig", str(file), "status"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("error: the kubeconfig has an invalid certificate or key: ")
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}"])
+def test_server_that_is_no_api_server_ends_with_one_line(
+    body: bytes, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Log nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        file = tmp_path / "kubeconfig"
+        file.write_text(
+            "current-context: a\n"
+            "contexts: [{name: a, context: {cluster: a}}]\n"
+            f"clusters: [{{name: a, cluster: {{server: '{url}'}}}}]\n"
+        )
+        status = run(["--kubeconfig", str(file), "status"])
+        server.shutdown()
+    nothing = "no NodeRuntime exists: apply one, for example examples/noderuntime.yaml\n"
+    refused = f"error: {url} is no Kubernetes API server (check --context and the kubeconfig)\n"
+    shown = capsys.readouterr()
+    assert (status, *shown) == ((0, nothing, "") if body == b"{}" else (1, "", refused))
 
 
 @pytest.mark.parametrize(
