@@ -2,7 +2,7 @@
 
 Each callback that takes longer than :data:`LIMIT` is a line on stderr, with the place at which it was seen.
 Time that a busy machine takes does not count: the thread was ready to run and had no CPU, or it waited for
-the GIL of a thread that had none.
+the GIL of a thread that had none, or for the start of a thread.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class Watch:
         self._thread = threading.get_ident()
         self._schedstat = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
         self._began = 0.0
+        self._starting = 0.0
+        """Seconds in which this callback waited for a new thread to run."""
         self._place = ""
         self._run = asyncio.Handle._run
 
@@ -50,16 +52,24 @@ class Watch:
         def run(handle: asyncio.Handle) -> None:
             self._measure(handle)
 
+        def start(thread: threading.Thread) -> None:
+            began = time.monotonic()
+            started(thread)
+            if threading.get_ident() == self._thread:
+                self._starting += time.monotonic() - began
+
+        started = threading.Thread.start
+        threading.Thread.start = start  # type: ignore[method-assign]
         asyncio.Handle._run = run  # type: ignore[method-assign]
         threading.Thread(target=self._sample, daemon=True).start()
 
     def _measure(self, handle: asyncio.Handle) -> None:
-        before, self._place = self._usage(), ""
+        before, self._place, self._starting = self._usage(), "", 0.0
         began = self._began = time.monotonic()
         try:
             self._run(handle)
         finally:
-            took, self._began = time.monotonic() - began, 0.0
+            took, self._began = time.monotonic() - began - self._starting, 0.0
             if took > LIMIT and (busy := took - self._starved(took, before)) > LIMIT:
                 line = f"{MARK} seconds={busy:.3f} of={took:.3f} at={self._place} callback={handle!r}"
                 os.write(2, f"{line[:2000]}\n".encode())

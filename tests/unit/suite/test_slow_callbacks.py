@@ -26,11 +26,16 @@ def compute(seconds):
         pass
 
 def hold_the_gil():
+    time.sleep(0.005)
     sum(range(int(sys.argv[3])))
 
 def with_a_thread():
     threading.Thread(target=hold_the_gil).start()
-    time.sleep(0.001)
+    time.sleep(0.02)
+
+def start_threads():
+    for _ in range(10):
+        threading.Thread(target=int).start()
 
 async def main():
     await asyncio.sleep(0.05)
@@ -82,7 +87,8 @@ def test_callback_blocked_by_a_thread_with_the_gil_is_reported() -> None:
 
 @pytest.mark.usefixtures("busy_cpu")
 @pytest.mark.parametrize(
-    ("callback", "numbers"), [("lambda: compute(0.01)", 0), ("with_a_thread", 1_000_000)]
+    ("callback", "numbers"),
+    [("lambda: compute(0.01)", 0), ("with_a_thread", 1_000_000), ("start_threads", 0)],
 )
 def test_callback_that_waits_for_a_cpu_is_not_reported(callback: str, numbers: int) -> None:
     took, reports = run(callback, numbers=numbers, nice=15)
