@@ -1,7 +1,8 @@
-"""Checkpoints that come to no end: real runc, and a CRIU that freezes the container as it does, and hangs."""
+"""Interrupted checkpoints: real runc, and a CRIU that freezes the container, locks its network, and hangs."""
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,17 @@ from noderuntime.node.host.cgroup import ROOT
 _CRIU = """#!/bin/sh
 cd {group}
 if [ -e freezer.state ]; then echo FROZEN >freezer.state; else echo 1 >cgroup.freeze; fi
+for rules in iptables ip6tables; do
+    nsenter --net=/proc/{pid}/ns/net $rules-restore --noflush <<RULES
+*filter
+:CRIU - [0:0]
+-I INPUT -j CRIU
+-I OUTPUT -j CRIU
+-A CRIU -m mark --mark 0xC114 -j ACCEPT
+-A CRIU -j DROP
+COMMIT
+RULES
+done
 touch {begun}
 exec sleep 1000
 """
@@ -44,7 +56,8 @@ def hanging(criu: Path, kubelet: Kubelet) -> tuple[str, Path]:
     hierarchy = ROOT if (ROOT / "cgroup.controllers").exists() else ROOT / "freezer"
     begun = criu.with_name("begun")
     group = hierarchy / config.linux.cgroup_parent.strip("/") / container
-    criu.write_text(_CRIU.format(group=group, begun=begun))
+    pid = kubelet.status_info(container)["pid"]
+    criu.write_text(_CRIU.format(group=group, begun=begun, pid=pid))
     criu.chmod(0o755)
     return container, begun
 
@@ -58,8 +71,13 @@ def checkpoint(kubelet: Kubelet, container: str, location: Path, timeout: int) -
 
 
 def runs(kubelet: Kubelet, container: str) -> bool:
-    """Whether a container runs, and is not frozen: a command in it ends."""
+    """Return whether a container runs, is not frozen, and has a network without CRIU's rules."""
     assert kubelet.status(container).state == api_pb2.CONTAINER_RUNNING
+    enter = ["nsenter", f"--net=/proc/{kubelet.status_info(container)['pid']}/ns/net", "--"]
+    for program in ("iptables-save", "ip6tables-save"):
+        assert (
+            "CRIU" not in subprocess.run([*enter, program], check=True, capture_output=True, text=True).stdout
+        )
     return kubelet.exec(container, "echo yes").stdout == b"yes\n"
 
 
@@ -90,7 +108,7 @@ def test_daemon_that_died_in_a_dump_leaves_a_container_that_runs(
     daemon.kill()
     assert call.exception() is not None
     daemon.start()
-    wait_until(lambda: "was given up" in daemon.log.read_text(), "the dump is ended")
+    wait_until(lambda: "interrupted checkpoint aborted" in daemon.log.read_text(), "the dump is ended")
     assert runs(kubelet, container)
     for pod in kubelet.pods():
         kubelet.stop_and_remove(pod)

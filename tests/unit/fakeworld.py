@@ -72,6 +72,8 @@ class World:
     """Containers that ignore all signals except SIGKILL."""
     frozen: set[str] = field(default_factory=set)
     """Containers in a frozen cgroup."""
+    locked: set[Path] = field(default_factory=set)
+    """Network namespaces that CRIU has locked."""
     stuck: set[ProcessRef] = field(default_factory=set)
     """Processes that no container's signal ends; a wait for one is over at once."""
     trace: list[str] = field(default_factory=list)
@@ -182,6 +184,10 @@ class FakeHost:
     async def unpin_namespaces(self, pins: Sequence[Path]) -> None:
         await self.world.step("unpin")
         self.world.pins -= set(pins)
+
+    async def remove_network_lock(self, pin: Path) -> None:
+        await self.world.step("remove network lock")
+        self.world.locked.discard(pin)
 
     async def add_addresses(self, pin: Path, interface: str, addresses: Sequence[Address]) -> None:
         pass

@@ -95,18 +95,18 @@ def _directory(parts: Parts, container: Container) -> Path:
 
 
 async def _dump(parts: Parts, sandbox: Sandbox, container: Container, timeout: float) -> None:
-    """Dump the container's processes with CRIU; they are thawed afterwards, even if the dump fails."""
+    """Dump the container's processes with CRIU; they are released afterwards, even if the dump fails."""
     container.checkpointing_at = time.time_ns()
     await parts.ledger.containers.save(container)
     work, executor = _directory(parts, container), parts.executor(sandbox.handler)
     try:
         await executor.checkpoint(container.id, sandbox.id, work, timeout=timeout)
     finally:
-        await _thaw(parts, sandbox, container)
+        await _release(parts, sandbox, container)
 
 
 async def end_dump(parts: Parts, container: Container) -> None:
-    """Kill the dump that an earlier daemon began, and thaw the container.
+    """Kill the dump that an earlier daemon began, and release the container.
 
     Does nothing without a dump. A dump that this daemon began is awaited.
     """
@@ -116,13 +116,15 @@ async def end_dump(parts: Parts, container: Container) -> None:
         for process in await parts.host.processes_with("checkpoint", str(_directory(parts, container))):
             await parts.host.kill_tree(process)
             await parts.host.wait(process, timeout=_END_SECONDS)
-        await _thaw(parts, parts.ledger.sandboxes.get(container.sandbox_id), container)
+        await _release(parts, parts.ledger.sandboxes.get(container.sandbox_id), container)
         _log.warning("interrupted checkpoint aborted", container=container.id)
 
 
-async def _thaw(parts: Parts, sandbox: Sandbox, container: Container) -> None:
-    """Thaw the container: a CRIU that failed or was killed leaves it frozen."""
+async def _release(parts: Parts, sandbox: Sandbox, container: Container) -> None:
+    """Thaw the container and unlock its pod's network: a killed CRIU leaves both blocked."""
     await parts.host.thaw_cgroup(cgroup(parts, sandbox, container.id))
+    if sandbox.netns:
+        await parts.host.remove_network_lock(Path(sandbox.netns))
     container.checkpointing_at = 0
     await parts.ledger.containers.save(container)
 

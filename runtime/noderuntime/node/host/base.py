@@ -216,6 +216,9 @@ class Host(Protocol):
     async def unpin_namespaces(self, pins: Sequence[Path]) -> None:
         """Unmount and remove the pins. No error if they are missing."""
 
+    async def remove_network_lock(self, pin: Path) -> None:
+        """Remove the rules with which a killed CRIU blocks the network of a pinned namespace."""
+
     async def add_addresses(self, pin: Path, interface: str, addresses: Sequence[Address]) -> None:
         """Add the addresses that an interface in a pinned network namespace lacks.
 

@@ -9,7 +9,16 @@ from typing import Literal
 
 from noderuntime.core.blocking import CGROUPS, apart
 from noderuntime.node.host import addresses as interfaces
-from noderuntime.node.host import connect, converse, launch, namespaces, stdio, trees, userns_pins
+from noderuntime.node.host import (
+    connect,
+    converse,
+    launch,
+    namespaces,
+    network_lock,
+    stdio,
+    trees,
+    userns_pins,
+)
 from noderuntime.node.host import fifo as fifos
 from noderuntime.node.host import mount as mounts
 from noderuntime.node.host import process as processes
@@ -107,6 +116,10 @@ class LinuxHost:
     async def unpin_namespaces(self, pins: Sequence[Path]) -> None:
         """Unmount and remove the pins."""
         await namespaces.unpin_namespaces(pins)
+
+    async def remove_network_lock(self, pin: Path) -> None:
+        """Remove the rules of a killed CRIU."""
+        await network_lock.remove_network_lock(self.run, pin)
 
     async def add_addresses(self, pin: Path, interface: str, addresses: Sequence[Address]) -> None:
         """Add the addresses that an interface lacks."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from pathlib import Path
 
 import pytest
 from restarts import is_cut_off, kill_daemon, pod_with_container, restart_daemon, state
@@ -64,9 +65,12 @@ async def test_interrupted_checkpoint_leaves_its_container_running(node, tmp_pat
     call = asyncio.create_task(checkpoint_container(node.parts, container, str(tmp_path / "c.tar"), 0))
     await node.world.held.wait()
     assert node.world.frozen == {container}
+    sandbox = node.parts.ledger.sandboxes.get(node.parts.ledger.containers.get(container).sandbox_id)
+    node.world.locked.add(Path(sandbox.netns))
     await restart_daemon(node)
     assert is_cut_off(call)
     assert node.world.frozen == set()
+    assert node.world.locked == set()
     assert node.parts.ledger.containers.get(container).checkpointing_at == 0
     assert (await state(node, container)).state == api_pb2.CONTAINER_RUNNING
 
