@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from sys import intern
 from typing import Literal
 
@@ -41,6 +42,12 @@ _OF_THE_NODE = {"node_name", "runtime_name", "state", "upstream_socket"}
 def template_of(spec: InstanceSpec) -> str:
     """Return what a spec gives to its node, in a form that can be compared fast."""
     return intern(spec.model_dump_json(exclude=_OF_THE_NODE))
+
+
+@lru_cache(maxsize=1024)
+def _shared(names: frozenset[str]) -> frozenset[str]:
+    """Return an equal set; the views of a fleet then share one."""
+    return names
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ class NodeView:
     def __post_init__(self) -> None:
         prefix = HANDLER_LABEL_PREFIX
         handlers = frozenset(key.removeprefix(prefix) for key in self.labels if key.startswith(prefix))
-        object.__setattr__(self, "handler_labels", handlers)
+        object.__setattr__(self, "handler_labels", _shared(handlers))
 
     @property
     def outside(self) -> Outside | None:
@@ -130,9 +137,16 @@ class InstanceView:
     """The value of the annotation noderuntime.dev/retry."""
     template: str = field(init=False, compare=False)
     """What the spec gives to the node; equal for all nodes that are given the same."""
+    ready_handlers: frozenset[str] = field(init=False, compare=False)
+    """The handlers that the last report proves, whatever spec it is about."""
+    has_broken_handler: bool = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
+        handlers = self.status.handlers or ()
+        ready = frozenset(handler.name for handler in handlers if handler.state == "Ready")
         object.__setattr__(self, "template", template_of(self.spec))
+        object.__setattr__(self, "ready_handlers", _shared(ready))
+        object.__setattr__(self, "has_broken_handler", any(h.state == "Broken" for h in handlers))
 
     @property
     def lost(self) -> bool:

@@ -199,12 +199,18 @@ def agent_pod_view(body: Body) -> AgentPodView:
         name=meta["name"],
         uid=meta["uid"],
         node=spec.get("nodeName", ""),
-        image=spec["containers"][0]["image"],
+        image=_agent_image(spec["containers"][0]),
         service_account=labels.get(SERVICE_ACCOUNT_LABEL, ""),
         runtime=labels.get(OWNER_LABEL, ""),
         pull=image_pull_view(body),
         resource_version=meta["resourceVersion"],
     )
+
+
+def _agent_image(container: Body) -> str:
+    """Return the image that an agent's container was made for: a webhook can have rewritten its own."""
+    env = {variable["name"]: variable.get("value") for variable in container.get("env") or ()}
+    return str(env.get("NODERUNTIME_IMAGE") or container["image"])
 
 
 def node_view(body: Body) -> NodeView:

@@ -27,7 +27,9 @@ def staying_labels(
         node, claimed = cluster.nodes[name], cluster.nodes[name].claimed_by == instance.spec.runtime_name
         before = node.handler_labels if claimed else _NONE
         allowed = _NONE if instance.kubelet_elsewhere else offered
-        change = _label_change(node, (before | _proven(instance)) & allowed)
+        # A report about an older spec proves nothing.
+        proven = instance.ready_handlers if instance.observed else _NONE
+        change = _label_change(node, (before | proven) & allowed)
         if not claimed:
             change[OWNER_LABEL] = instance.spec.runtime_name
         if ORPHANED_LABEL in node.labels:
@@ -57,12 +59,6 @@ def orphan_labels(runtime: str, orphans: Iterable[str], cluster: ClusterState) -
         name: _label_change(cluster.nodes[name], _NONE) | {OWNER_LABEL: None, ORPHANED_LABEL: runtime}
         for name in orphans
     }
-
-
-def _proven(instance: InstanceView) -> frozenset[str]:
-    """Return the handlers that the last report proves; one about an older spec proves nothing."""
-    reported = instance.status.handlers or () if instance.observed else ()
-    return frozenset(status.name for status in reported if status.state == "Ready")
 
 
 def _label_change(node: NodeView, handlers: frozenset[str]) -> dict[str, str | None]:

@@ -78,11 +78,10 @@ def _offers(instance: InstanceView, node: NodeView, required: frozenset[str], is
     """
     if instance.status.phase == "Failed":
         return False
-    states = {handler.name: handler.state for handler in instance.status.handlers or ()}
     if is_manual and instance.kubelet_elsewhere:
-        return all(states.get(name) == "Ready" for name in required)
-    labels = node.handler_labels  # a handler that is Ready gets its label now
-    return "Broken" not in states.values() and all(n in labels or states.get(n) == "Ready" for n in required)
+        return required <= instance.ready_handlers
+    # A handler that is Ready gets its label now.
+    return not instance.has_broken_handler and required <= node.handler_labels | instance.ready_handlers
 
 
 def _is_absent(node: NodeView, now: datetime) -> bool:

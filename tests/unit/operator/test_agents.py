@@ -151,6 +151,15 @@ async def test_apply_stores_the_revision_and_replaces_the_agent() -> None:
     }
 
 
+def test_agents_image_is_the_one_before_a_webhook_changed_it() -> None:
+    named = {"name": "NODERUNTIME_IMAGE", "value": "image:2"}
+    container: dict[str, Any] = {"name": "agent", "image": "mirror/image:2", "env": [named]}
+    body = {"metadata": node_body()["metadata"], "spec": {"nodeName": "n1", "containers": [container]}}
+    assert agent_pod_view(body).image == "image:2"
+    container["env"] = []
+    assert agent_pod_view(body).image == "mirror/image:2"
+
+
 def test_views_read_what_was_written() -> None:
     stored = plan(runtime(), world()).store
     assert stored
