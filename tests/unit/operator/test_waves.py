@@ -120,7 +120,7 @@ def test_bad_third_wave_rolls_all_nodes_back() -> None:
     assert fleet.condition("RolledBack")[0] == "True"
 
 
-def test_failed_revision_is_tried_again_when_it_changes_or_on_request() -> None:
+def test_failed_revision_is_retried_after_a_change_or_on_request() -> None:
     fleet = Fleet.of(2)
     fleet.bad = v2_fails
     upgrade(fleet)
@@ -288,7 +288,7 @@ def test_image_that_cannot_be_pulled_rolls_back() -> None:
     assert all(instance.observed for instance in fleet.instances.values())
 
 
-def test_agent_that_never_reports_is_a_failure_after_its_deadline() -> None:
+def test_agent_that_never_reports_fails_after_its_deadline() -> None:
     fleet = Fleet.of(2)
     upgrade(fleet)
     fleet.step()
