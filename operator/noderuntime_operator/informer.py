@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 WATCH_SECONDS = (300, 600)
 """Watches end at random times, so that an API server's clients do not return together."""
-BACKOFF_SECONDS = (0.5, 10.0)
+BACKOFF_SECONDS = (0.5, 5.0)
 GONE = 410
 
 
