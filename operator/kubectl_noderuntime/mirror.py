@@ -10,8 +10,6 @@ from kubectl_noderuntime.cluster import Cluster
 from kubectl_noderuntime.errors import Refused
 from kubectl_noderuntime.objects import Json, name_of
 
-RECONNECT_SECONDS = 2.0
-
 
 @dataclass
 class Mirror:
@@ -21,6 +19,7 @@ class Mirror:
     kind: str
     fields: str = ""
     labels: str = ""
+    reconnect_seconds: float = 2.0
     objects: dict[str, Json] = field(default_factory=dict)
     filled: bool = False
     problem: str = ""
@@ -40,7 +39,7 @@ class Mirror:
                     raise
                 self.problem = str(error)
                 changed.set()
-                await asyncio.sleep(RECONNECT_SECONDS)
+                await asyncio.sleep(self.reconnect_seconds)
 
     async def _fill_and_watch(self, changed: asyncio.Event) -> None:
         """List the objects, then apply changes until the API server ends the watch. Raises Refused."""
