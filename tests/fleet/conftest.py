@@ -9,6 +9,7 @@ import pytest
 from harness.cluster import Cluster
 from harness.paths import REPO
 from harness.run import run
+from harness.watch import watched
 from story import steps
 from story.fleet import KINDS, UPDATE, Fleet, Version
 
@@ -28,13 +29,8 @@ def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
         fleet = Fleet(cluster, steps.build_image(cluster))
         fleet.boot(NODES)
         _shrink(fleet)
-        # A kubelet can register with any label of ours: it is not believed.
-        fleet.kubectl("label", "node", SMALL, "handler.noderuntime.dev/gvisor=true")
         fleet.start_pods(steps.ORDINARY)
-        before = fleet.identities()
-        fleet.install(update={"maxUnavailable": NODES})
-        fleet.patch({"update": UPDATE})
-        assert fleet.identities() == before
+        _install(fleet)
         fleet.start_pods(*KINDS)
         yield fleet
         _remove(fleet)
@@ -83,6 +79,20 @@ def excused(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[set[str]]:
     fleet.check_served()
     fleet.check_logs()
     fleet.check_connections()
+
+
+def _install(fleet: Fleet) -> None:
+    """Install noderuntime; check that a handler's label which a kubelet registered with is not believed."""
+    before = fleet.identities()
+    fleet.kubectl("label", "node", SMALL, "handler.noderuntime.dev/gvisor=true")
+    owner, handler = (r"noderuntime\.dev/runtime", r"handler\.noderuntime\.dev/gvisor")
+    paths = (".metadata.name", f".metadata.labels.{owner}", f".metadata.labels.{handler}")
+    with watched(fleet.kubectl, "nodes", *paths) as seen:
+        fleet.install(update={"maxUnavailable": NODES})
+    claimed = [one.fields[2] for one in seen if one.fields[:2] == (SMALL, steps.RELEASE)]
+    assert (claimed[0], claimed[-1]) == ("", "true")
+    assert fleet.identities() == before
+    fleet.patch({"update": UPDATE})
 
 
 def _shrink(fleet: Fleet) -> None:
