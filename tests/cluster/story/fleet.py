@@ -181,7 +181,7 @@ class Fleet:
         """Wait until every node is Ready on the version, and the NodeRuntime's status says so."""
         version = self.version = version or self.version
         self.wait_version(version, timeout)
-        wait_for("a status that says so", self._is_settled, timeout=60, every=1)
+        wait_for("a status that says so", self._is_settled, timeout, every=1)
 
     def _is_settled(self) -> bool:
         status = self.status()
