@@ -91,7 +91,7 @@ class Execs:
             if not in_time:
                 raise DeadlineExceeded(f"the command did not finish within {timeout:g} s and was killed")
             done = running.result()
-            if pidfile.read() is None:  # the output is the runtime's own
+            if identified.cancelled() and pidfile.read() is None:  # the output is the runtime's own
                 raise runtime.failure("exec", done)
         return ExecResult(shell_status(done.returncode), done.stdout, done.stderr)
 
@@ -136,8 +136,8 @@ class Execs:
             with self._pidfiles.expect(pidfile) as expected:
                 yield spec, expected
         finally:
-            spec.unlink(missing_ok=True)
-            pidfile.unlink(missing_ok=True)
+            for path in (spec, pidfile, pidfile.with_name(f".{pidfile.name}")):  # runc renames the last one
+                path.unlink(missing_ok=True)
 
 
 class PidFile:

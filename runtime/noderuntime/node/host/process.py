@@ -37,7 +37,7 @@ def open_pidfd(pid: int) -> int | None:
 def read_pid(file: Path) -> int | None:
     """Return the PID in a file that another program writes, or None if it contains none. Can block."""
     try:
-        pid = int(file.read_bytes())
+        pid = int(_read(file))
     except (OSError, ValueError):
         return None
     return pid if pid > 0 else None
@@ -55,13 +55,22 @@ def identify(pid: int, names: str = "") -> ProcessRef | None:
     os.close(pidfd)
     with os_errors(f"look up process {pid}"):
         try:
-            stat = Path(f"/proc/{pid}/stat").read_bytes()
+            stat = _read(f"/proc/{pid}/stat")
             if names and os.fsencode(names) not in Path(f"/proc/{pid}/cmdline").read_bytes():
                 return None
         except (FileNotFoundError, ProcessLookupError):
             return None
     fields = stat[stat.rindex(b")") + 2 :].split()
     return None if fields[0] in _DEAD else ProcessRef(pid, int(fields[19]))
+
+
+def _read(path: str | Path) -> bytes:
+    """Return the content of a file of less than 4 KiB, in half of the time that a file object takes."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 4096)
+    finally:
+        os.close(fd)
 
 
 def signal(process: ProcessRef, signo: int) -> bool:

@@ -138,6 +138,18 @@ async def test_cancelled_start_leaves_no_runtime(container: Container) -> None:
     assert await container.host.process(pid) is None
 
 
+async def test_cancelled_start_leaves_no_unfinished_pid_file(container: Container) -> None:
+    """A runc that is killed before it renames the file leaves it under another name."""
+    unfinished = 'touch "$(dirname $3)/.$(basename $3)"'
+    starting = start(
+        container.start(f"{unfinished}; echo $$ >{container.directory}/pid; sleep 30"), name="start"
+    )
+    await container.until("pid")
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    assert list((container.directory / "exec").iterdir()) == []
+
+
 async def test_exec_sync_returns_status_and_streams(container: Container) -> None:
     assert await container.run('echo 42 >"$3"; echo o; echo e >&2; exit 3') == ExecResult(3, b"o\n", b"e\n")
 
