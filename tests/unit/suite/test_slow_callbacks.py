@@ -34,7 +34,8 @@ def with_a_thread():
     time.sleep(0.02)
 
 def start_threads():
-    for _ in range(10):
+    end = time.monotonic() + 0.2
+    while time.monotonic() < end:
         threading.Thread(target=int).start()
 
 async def main():
