@@ -68,7 +68,10 @@ def busy_cpu() -> Iterator[None]:
     """Restrict this process and its children to one CPU, which another program uses up."""
     cpus = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cpus)})
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as load:
+    program = [sys.executable, "-c", "print(flush=True)\nwhile True: pass"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE) as load:
+        assert load.stdout is not None
+        load.stdout.readline()
         yield
         load.kill()
     os.sched_setaffinity(0, cpus)
@@ -92,8 +95,8 @@ def test_callback_blocked_by_a_thread_with_the_gil_is_reported() -> None:
     [("lambda: compute(0.01)", 0), ("with_a_thread", 1_000_000), ("start_threads", 0)],
 )
 def test_callback_that_waits_for_a_cpu_is_not_reported(callback: str, numbers: int) -> None:
-    took, reports = run(callback, numbers=numbers, nice=15)
-    assert took > 0.1, "the CPU was not busy"
+    took, reports = run(callback, numbers=numbers, nice=19)
+    assert took > 0.05, "the CPU was not busy"
     assert reports == ""
 
 
