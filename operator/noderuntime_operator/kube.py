@@ -94,6 +94,7 @@ class Kube:
         self._metrics = metrics
         self._namespace = namespace
         self.seconds_to_write: Callable[[], float] = lambda: TIMEOUT_SECONDS
+        self.idle_seconds = IDLE_SECONDS
         self.one_page = asyncio.Lock()
         """Held while a page is read and handled: pages are large, so only one is in memory."""
 
@@ -161,7 +162,7 @@ class Kube:
         query = {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": since}
         query |= {"fieldSelector": field_selector, "labelSelector": label_selector}
         query |= {"timeoutSeconds": str(seconds)}
-        timeout = ClientTimeout(total=None, sock_connect=TIMEOUT_SECONDS, sock_read=IDLE_SECONDS)
+        timeout = ClientTimeout(total=None, sock_connect=TIMEOUT_SECONDS, sock_read=self.idle_seconds)
         sent = self._answer("GET", self._path(kind), None, _given(query), timeout=timeout)
         async with sent as response:
             yield _events(response)

@@ -32,9 +32,9 @@ DISTANCE = 1.0
 STANDBY_SECONDS = 0.5
 """Interval at which the loop checks whether it may act."""
 HELD_SECONDS = 5.0
-"""Interval while something waits for pods to end: pods are not watched."""
+"""Interval while something waits for pods to end: the end of a pod wakes nothing."""
 STARTING_SECONDS = 15.0
-"""Interval while agents' pods are not Ready: a failed pull of their image is not watched."""
+"""Interval while agents' pods are not Ready: that an agent is late causes no event."""
 UNSETTLED_SECONDS = 60.0
 """Interval while a NodeRuntime is not Ready: timeouts cause no event."""
 RESYNC_SECONDS = 600.0

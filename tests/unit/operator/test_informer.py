@@ -118,6 +118,16 @@ async def test_watch_resumes_from_the_last_bookmark(api: FakeApi) -> None:
         assert api.count("GET", "limit=") == 1
 
 
+async def test_watch_without_a_line_is_opened_again(api: FakeApi) -> None:
+    async with api.serving() as kube:
+        kube.idle_seconds = 0.2
+        async with watching(kube) as watched:
+            while api.count("GET", "watch=1") < 2:
+                await asyncio.sleep(0.01)
+            assert watched.informer.synced.is_set()
+            assert api.count("GET", "limit=") == 1
+
+
 async def test_relist_after_410_forgets_deleted_objects(api: FakeApi) -> None:
     async with api.serving() as kube, watching(kube) as watched:
         await api.until_watched(NODES)
