@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import urllib.request
 from pathlib import Path
 
@@ -134,10 +133,8 @@ needs_ipv6 = pytest.mark.skipif(not IPV6.exists() or not IPV6.read_text(), reaso
 
 @pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("[::1]", marks=needs_ipv6)])
 async def test_endpoint_serves_metrics_on_both_families(metrics: Metrics, host: str) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    runner = await serve_metrics(port, metrics.text)
+    runner = await serve_metrics(0, metrics.text)
+    port = next(address[1] for address in runner.addresses if (":" in address[0]) == (":" in host))
 
     def get() -> tuple[bytes, str]:
         with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=5) as answer:
