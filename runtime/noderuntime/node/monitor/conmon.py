@@ -174,7 +174,7 @@ class ConmonMonitor:
 
 
 async def _release(conmon: Launched) -> None:
-    """Let conmon run the runtime. No error if conmon has ended."""
+    """Release conmon, which then runs the runtime. No error if conmon has ended."""
     try:
         await conmon.release()
     except HostError as error:
