@@ -44,7 +44,8 @@ class Pods:
             return await self._listed(sorted(nodes))
         informer = self._watched()
         try:
-            await asyncio.wait_for(informer.synced.wait(), LIST_SECONDS)
+            async with asyncio.timeout(LIST_SECONDS):
+                await informer.synced.wait()
         except TimeoutError as error:
             raise KubeError(0, f"the pods were not listed within {LIST_SECONDS:.0f} s") from error
         wanted = frozenset(nodes)

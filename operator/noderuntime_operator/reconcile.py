@@ -94,8 +94,10 @@ class Reconciler:
             return name
         self._woken.clear()
         pause = min(self._due[name] - now, STANDBY_SECONDS) if name is not None else STANDBY_SECONDS
+        # Not wait_for: Python 3.11's ignores a cancellation that arrives together with the event.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), pause)
+            async with asyncio.timeout(pause):
+                await self._woken.wait()
         return None
 
     async def _attempt(self, name: str) -> None:

@@ -128,8 +128,10 @@ class Loop:
             else:
                 self._node.release()
             self.progressed = time.monotonic()
+            # Not wait_for: Python 3.11's ignores a cancellation that arrives together with the event.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), _jittered(pause))
+                async with asyncio.timeout(_jittered(pause)):
+                    await self._changed.wait()
 
     async def _reconcile(self, instance: Instance) -> NodeState:
         try:

@@ -51,6 +51,8 @@ async def running(loop: Loop) -> AsyncIterator[None]:
             yield
     finally:
         task.cancel()
+        done, _ = await asyncio.wait([task], timeout=5)
+        assert done, "the loop does not end"
         with pytest.raises(asyncio.CancelledError):
             await task
 
@@ -157,3 +159,30 @@ def test_pauses_after_a_success_begin_again() -> None:
         backoff.pause()
     backoff.reset()
     assert backoff.pause() <= 30
+
+
+class SlowApi:
+    """An API whose instance changes when the test says so."""
+
+    def __init__(self) -> None:
+        self.change = asyncio.Event()
+
+    async def follow(self) -> AsyncIterator[dict[str, Any]]:
+        yield {"metadata": {"generation": 1}, "spec": {}}
+        await self.change.wait()
+        yield {"metadata": {"generation": 2}, "spec": {}}
+        await asyncio.Event().wait()
+
+    async def patch_status(self, status: dict[str, Any]) -> dict[str, Any]:
+        return {"status": status}
+
+
+@pytest.mark.parametrize("ticks", range(8))
+async def test_loop_ends_when_stopped_while_the_spec_changes(ticks: int) -> None:
+    api, node = SlowApi(), FakeNode()
+    async with running(Loop(api, node)):  # type: ignore[arg-type]
+        await node.reconciled.get()
+        await asyncio.sleep(0.01)
+        api.change.set()
+        for _ in range(ticks):
+            await asyncio.sleep(0)

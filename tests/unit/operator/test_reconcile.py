@@ -135,3 +135,16 @@ async def test_liveness_names_the_part_that_does_not_run(ended: bool) -> None:
 @pytest.mark.parametrize(("pod", "address"), [("10.0.0.7", "0.0.0.0"), ("fd00::7", "[::]"), ("", "0.0.0.0")])
 def test_probes_are_served_in_the_pods_address_family(pod: str, address: str) -> None:
     assert listen_address(pod) == address
+
+
+@pytest.mark.parametrize("ticks", range(6))
+async def test_loop_ends_when_stopped_while_it_is_woken(kube: Kube, ticks: int) -> None:
+    waiting = reconciler(kube, Caches.over(kube, {}, Metrics()))
+    task = asyncio.create_task(waiting.run())
+    await asyncio.sleep(0.01)
+    waiting.wake("other", 60)
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=2)
+    assert done, "the loop does not end"
