@@ -10,6 +10,7 @@ import pytest
 
 from conftest import World
 from harness.run import CommandError, wait_for
+from kubectl_noderuntime.cli import run as kubectl_noderuntime
 from story import cri, steps, traces
 from story.manifests import noderuntime, web_pod
 
@@ -47,6 +48,19 @@ def test_pods_select_their_kernel_by_runtime_class(world: World) -> None:
     gvisor = steps.log_of(world.cluster, "gvisor")
     assert kernel not in gvisor
     assert "Starting gVisor" in gvisor
+
+
+@pytest.mark.parametrize(("pod", "handler"), [("runc", "noderuntime-runc"), ("gvisor", "gvisor")])
+def test_why_names_node_and_handler_of_a_running_pod(
+    world: World, pod: str, handler: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kubeconfig = f"--kubeconfig={world.cluster.kubectl.kubeconfig}"
+    capsys.readouterr()
+    assert kubectl_noderuntime([kubeconfig, "why", pod]) == 0
+    assert capsys.readouterr().out == (
+        f"Pod default/{pod} runs on {world.node.name} in handler {handler} of NodeRuntime noderuntime, and is"
+        " ready (1 container).\n"
+    )
 
 
 def test_pods_reach_each_other_by_ip_and_by_service(world: World) -> None:
