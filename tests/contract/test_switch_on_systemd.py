@@ -87,8 +87,8 @@ class SwitchNode:
 
     def endpoint(self) -> str:
         """Return the endpoint of the running kubelet, as the switch determines it."""
-        output = json.loads(self.node.exec("/opt/noderuntime/proven/bin/noderuntime", "switch", "status"))
-        return str(output["kubeletEndpoint"])
+        said = json.loads(self.node.exec("/opt/noderuntime/proven/bin/noderuntime", "switch", "status"))
+        return str(said["kubeletEndpoint"])
 
     def break_kubelet(self, how: str) -> None:
         directory = self.layout.units / "kubelet.service.d"
@@ -198,14 +198,14 @@ def test_reboot_of_a_switched_node_keeps_the_switch(node: SwitchNode, cluster: C
     node.order()
     node.apply()
     node.node.reboot()
-    wait_for("the switch at boot", lambda: _has_run(node, layout.SWITCH), timeout=120)
+    wait_for("the switch at boot", lambda: has_run(node, layout.SWITCH), timeout=120)
     assert _state(node, "kubelet.service") == "active"
     assert node.endpoint() == layout.ENDPOINT
     assert node.result()["outcome"] == "Switched"
     cluster.kubectl.wait_node_ready(node.node.name)
 
 
-def _has_run(node: SwitchNode, unit: str) -> bool:
+def has_run(node: SwitchNode, unit: str) -> bool:
     """Return whether a one-shot unit has ended since boot; before that it is inactive too."""
     ended = node.node.systemctl("show", "--property=ExecMainExitTimestampMonotonic", "--value", unit)
     return ended.strip() not in ("", "0") and _state(node, unit) == "inactive"
