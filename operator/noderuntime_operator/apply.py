@@ -80,7 +80,8 @@ class Applier:
                 for name, labels in plan.class_labels.items()
             },
             self._revision(runtime, cluster, plan),
-            self._shared(runtime, cluster, plan) if plan.serve else {},
+            self._classes(runtime, cluster, plan) if plan.serve else {},
+            self._agents(runtime, cluster, plan) if not plan.delete_daemon_set else {},
             self._instances(runtime, cluster, plan, written),
             {
                 f"labels of Node {name}": self._label("Node", name, labels, cluster)
@@ -98,8 +99,8 @@ class Applier:
         manifest = controller_revision(runtime.name, plan.store, self._agent, cluster.service_account)
         return {f"ControllerRevision {plan.store.name}": partial(self._create_if_absent, manifest)}
 
-    def _shared(self, runtime: RuntimeView, cluster: ClusterState, plan: Plan) -> dict[str, Write]:
-        """Return the writes of the DaemonSet and the RuntimeClasses.
+    def _classes(self, runtime: RuntimeView, cluster: ClusterState, plan: Plan) -> dict[str, Write]:
+        """Return the writes of the RuntimeClasses.
 
         A RuntimeClass that this NodeRuntime does not own is not changed. Neither is one with another
         handler, because that field is immutable: it is deleted when no pod uses it, then created again.
@@ -114,13 +115,17 @@ class Applier:
             elif (known.owner, known.handler) == (runtime.name, handler.name):
                 manifest["metadata"]["uid"] = known.uid
                 writes |= self._difference(name, manifest, known.resource_version)
+        return writes
+
+    def _agents(self, runtime: RuntimeView, cluster: ClusterState, plan: Plan) -> dict[str, Write]:
+        """Return the write of the DaemonSet. A deletion needs agents too, also after a reinstallation."""
         agents = cluster.daemon_sets.get(daemon_set_name(runtime.name))
         if agents and not cluster.service_account:
-            return writes  # the release is being uninstalled: the agents are removed with it
+            return {}  # the release is being uninstalled: the agents are removed with it
         version = f"{agents.uid}/{agents.generation}" if agents else ""
         agent = self._agent.model_copy(update={"image": plan.target.revision.image or self._agent.image})
         manifest = daemon_set(runtime.name, agent, cluster.service_account)
-        return writes | self._difference(f"DaemonSet {manifest['metadata']['name']}", manifest, version)
+        return self._difference(f"DaemonSet {manifest['metadata']['name']}", manifest, version)
 
     def _difference(self, name: str, manifest: Json, version: str) -> dict[str, Write]:
         """Return the write of an object, unless it has the version to which the manifest was applied."""

@@ -7,6 +7,8 @@ from story import steps
 from story.fleet import Fleet
 
 ELSEWHERE = "noderuntime-elsewhere"
+TAKE = "--take-ownership"
+"""The CRDs stay, and belong to the release before."""
 
 
 def test_chart_installed_again_continues(fleet: Fleet) -> None:
@@ -17,14 +19,14 @@ def test_chart_installed_again_continues(fleet: Fleet) -> None:
 
 def test_chart_installed_in_another_namespace_takes_over(fleet: Fleet) -> None:
     steps.uninstall_chart(fleet.cluster)
-    steps.install_chart(fleet.cluster, fleet.version.image, namespace=ELSEWHERE)
+    steps.install_chart(fleet.cluster, fleet.version.image, TAKE, namespace=ELSEWHERE)
     try:
         change_all_nodes(fleet, 72)
         wait_for("one agent per node", lambda: len(agents(fleet)) == len(fleet.nodes), timeout=120, every=1)
         assert {agent["metadata"]["namespace"] for agent in agents(fleet)} == {ELSEWHERE}
     finally:
         steps.uninstall_chart(fleet.cluster, namespace=ELSEWHERE)
-        steps.install_chart(fleet.cluster, fleet.version.image)
+        steps.install_chart(fleet.cluster, fleet.version.image, TAKE)
     change_all_nodes(fleet, 73)
 
 

@@ -74,8 +74,9 @@ class Plan:
     """RuntimeClasses to close for new pods, or to open again."""
     delete_classes: tuple[str, ...] = ()
     serve: bool = True
-    """Whether the RuntimeClasses and the DaemonSet must exist."""
+    """Whether the RuntimeClasses must exist."""
     delete_daemon_set: bool = False
+    """Whether no node needs an agent any more."""
     finished: bool = False
     """Whether nothing of this NodeRuntime is left, so the finalizer can be removed."""
 

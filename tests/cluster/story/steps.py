@@ -95,12 +95,12 @@ def install(cluster: Cluster, image: str, timeout: float = 180) -> None:
     wait_ready(cluster, timeout)
 
 
-def install_chart(cluster: Cluster, image: str, namespace: str = NAMESPACE) -> None:
-    """Install the chart and wait until the operator is running."""
+def install_chart(cluster: Cluster, image: str, *options: str, namespace: str = NAMESPACE) -> None:
+    """Install the chart with options of helm, and wait until the operator is running."""
     repository, _, tag = image.rpartition(":")
     _helm(cluster, "install", RELEASE, str(REPO / "charts/noderuntime"), "--namespace", namespace,
           "--create-namespace", "--set", f"image.repository={repository},image.tag={tag}",
-          "--set", "image.pullPolicy=Always", "--wait", "--timeout", "120s")  # fmt: skip
+          "--set", "image.pullPolicy=Always", "--wait", "--timeout", "120s", *options)  # fmt: skip
 
 
 def upgrade_chart(cluster: Cluster, image: str) -> None:

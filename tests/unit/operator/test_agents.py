@@ -117,6 +117,17 @@ def test_agents_pod_names_its_failed_pull() -> None:
     assert view.pull == ImagePullView("rt", "n1", "image:1", "ErrImagePull", "not found")
 
 
+async def test_deletion_creates_lost_agents_but_no_runtime_class() -> None:
+    api, going = FakeApi(), runtime(deleting=True)
+    for path in (DAEMON_SETS, INSTANCES):
+        api.objects[path] = {}
+    state = replace(world(node("n1"), instance("n1")), now=NOW, service_account="account")
+    async with api.serving() as kube:
+        await Applier(kube, AGENT, asyncio.get_running_loop().time).apply(going, state, plan(going, state))
+    assert list(api.objects[DAEMON_SETS]) == ["noderuntime-agent-rt"]
+    assert not any("runtimeclasses" in path for _, path in api.requests)
+
+
 async def test_apply_stores_the_revision_and_replaces_the_agent() -> None:
     api = FakeApi()
     for path in (PODS, REVISIONS, DAEMON_SETS, INSTANCES):
