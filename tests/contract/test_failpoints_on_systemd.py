@@ -50,7 +50,8 @@ class Failing(Versions):
         command = f"/opt/noderuntime/proven/bin/python3 -I {SCRIPT} {step} {how}"
         path.write_text(f"[Service]\nExecStart=\nExecStart={command}\n")
         self.node.systemctl("daemon-reload")
-        self.stage(self.first if self.running() == GOOD else GOOD, SPEC)
+        # An interrupted version is tried again on request only.
+        self.stage(self.first if self.running() == GOOD else GOOD, SPEC, retry=f"{step} {how}")
         self.node.systemctl("start", "--no-block", layout.SWITCH)
         wait_for(f"step {step}", lambda: self.layout.at("/etc/failpoint").exists(), timeout=60, every=0.05)
         path.unlink()
