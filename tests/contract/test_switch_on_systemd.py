@@ -198,14 +198,14 @@ def test_reboot_of_a_switched_node_keeps_the_switch(node: SwitchNode, cluster: C
     node.order()
     node.apply()
     node.node.reboot()
-    wait_for("the switch at boot", lambda: has_run(node, layout.SWITCH), timeout=120)
+    wait_for("the switch at boot", lambda: _has_run(node, layout.SWITCH), timeout=120)
     assert _state(node, "kubelet.service") == "active"
     assert node.endpoint() == layout.ENDPOINT
     assert node.result()["outcome"] == "Switched"
     cluster.kubectl.wait_node_ready(node.node.name)
 
 
-def has_run(node: SwitchNode, unit: str) -> bool:
+def _has_run(node: SwitchNode, unit: str) -> bool:
     """Return whether a one-shot unit has ended since boot; before that it is inactive too."""
     ended = node.node.systemctl("show", "--property=ExecMainExitTimestampMonotonic", "--value", unit)
     return ended.strip() not in ("", "0") and _state(node, unit) == "inactive"
