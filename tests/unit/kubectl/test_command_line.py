@@ -107,7 +107,11 @@ def test_server_that_is_no_api_server_ends_with_one_line(
         def log_message(self, *_: object) -> None:
             """Log nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: object) -> None:
+            """Print nothing: the client leaves its other requests after the first wrong response."""
+
+    with Server(("127.0.0.1", 0), Answers) as server:
         threading.Thread(target=server.serve_forever).start()
         url = f"http://127.0.0.1:{server.server_port}"
         file = tmp_path / "kubeconfig"
