@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-from registries import lies
+from registries import faults
 from registries.hostile import Liar, honest
 from registries.pulls import pull
 from registries.scene import Scene, refused, scene_of
@@ -38,89 +38,94 @@ async def test_a_registry_on_ipv6_needs_no_configuration(scene):
 
 
 BODIES = [
-    ("another digest", lies.answers(200, b"x" * 300_000), DataLoss, "does not have the digest sha256:"),
-    ("a shorter body", lies.answers(200, b"x"), DataLoss, "announced 1 bytes, expected 300000"),
-    ("a longer body", lies.answers(200, b"x" * 300_001), DataLoss, "announced 300001 bytes"),
-    ("an early end", lies.chunked(b"x" * 99), DataLoss, "ended after 99 of 300000 expected bytes"),
+    ("another digest", faults.answers(200, b"x" * 300_000), DataLoss, "does not have the digest sha256:"),
+    ("a shorter body", faults.answers(200, b"x"), DataLoss, "announced 1 bytes, expected 300000"),
+    ("a longer body", faults.answers(200, b"x" * 300_001), DataLoss, "announced 300001 bytes"),
+    ("an early end", faults.chunked(b"x" * 99), DataLoss, "ended after 99 of 300000 expected bytes"),
     (
         "an early end of all",
-        lies.sends(lies.HEAD_OK + b"\r\nxxx"),
+        faults.sends(faults.HEAD_OK + b"\r\nxxx"),
         DataLoss,
         "ended after 3 of 300000 expected bytes",
     ),
-    ("an endless body", lies.endless(b"x"), DataLoss, "sent more"),
-    ("a slow trickle", lies.trickles(lies.HEAD_OK + b"\r\n"), Unavailable, r"too slow, \d+ bytes in 1 s"),
-    ("silence", lies.stalls(lies.HEAD_OK + b"\r\nxxx"), Unavailable, "sent nothing for 0.4 s"),
-    ("no answer", lies.stalls(), Unavailable, "timed out"),
-    ("half an answer", lies.trickles(b"HTTP/1.1 200 OK\r\nX-Slow: "), Unavailable, "timed out"),
-    ("a hang-up", lies.sends(b""), Unavailable, "the connection was interrupted"),
-    ("a page", lies.HTML, DataLoss, "sent 'text/html' instead of"),
-    ("a bomb", lies.gzipped(bytes(lies.MIB)), DataLoss, "sent an encoded body"),
-    ("a foreign range", lies.answers(206, b"x", Content_Range="bytes 7-7/300000"), Unavailable, "range"),
+    ("an endless body", faults.endless(b"x"), DataLoss, "sent more"),
+    ("a slow trickle", faults.trickles(faults.HEAD_OK + b"\r\n"), Unavailable, r"too slow, \d+ bytes in 1 s"),
+    ("silence", faults.stalls(faults.HEAD_OK + b"\r\nxxx"), Unavailable, "sent nothing for 0.4 s"),
+    ("no answer", faults.stalls(), Unavailable, "timed out"),
+    ("half an answer", faults.trickles(b"HTTP/1.1 200 OK\r\nX-Slow: "), Unavailable, "timed out"),
+    ("a hang-up", faults.sends(b""), Unavailable, "the connection was interrupted"),
+    ("a page", faults.HTML, DataLoss, "sent 'text/html' instead of"),
+    ("a bomb", faults.gzipped(bytes(faults.MIB)), DataLoss, "sent an encoded body"),
+    ("a foreign range", faults.answers(206, b"x", Content_Range="bytes 7-7/300000"), Unavailable, "range"),
     (
         "a strange range",
-        lies.answers(206, b"x", Content_Range="lines 1-2"),
+        faults.answers(206, b"x", Content_Range="lines 1-2"),
         Unavailable,
         "no valid Content-Range",
     ),
     (
         "no length",
-        lies.sends(lies.HEAD_OK + b"Content-Length: many\r\n\r\n"),
+        faults.sends(faults.HEAD_OK + b"Content-Length: many\r\n\r\n"),
         Unavailable,
         "is not valid HTTP",
     ),
     (
         "a negative length",
-        lies.sends(lies.HEAD_OK + b"Content-Length: -1\r\n\r\n"),
+        faults.sends(faults.HEAD_OK + b"Content-Length: -1\r\n\r\n"),
         Unavailable,
         "is not valid HTTP",
     ),
     (
         "a chunk of no size",
-        lies.sends(lies.CHUNKED + b"zz\r\nxx\r\n"),
+        faults.sends(faults.CHUNKED + b"zz\r\nxx\r\n"),
         Unavailable,
         "was interrupted|not valid HTTP",
     ),
     (
         "a chunk that never begins",
-        lies.repeats(b"0" * 4096, lies.CHUNKED),
+        faults.repeats(b"0" * 4096, faults.CHUNKED),
         Unavailable,
         "was interrupted|not valid HTTP|nothing",
     ),
-    ("another protocol", lies.sends(b"SSH-2.0-OpenSSH_9.6\r\n" * 9), Unavailable, "is not valid HTTP"),
+    ("another protocol", faults.sends(b"SSH-2.0-OpenSSH_9.6\r\n" * 9), Unavailable, "is not valid HTTP"),
     (
         "a huge header",
-        lies.sends(lies.HEAD_OK + b"X: " + b"x" * lies.MIB + b"\r\n\r\n"),
+        faults.sends(faults.HEAD_OK + b"X: " + b"x" * faults.MIB + b"\r\n\r\n"),
         Unavailable,
         "is not valid HTTP",
     ),
-    ("an endless header", lies.repeats(b"x" * 4096, lies.HEAD_OK + b"X: "), Unavailable, "is not valid HTTP"),
-    ("endless headers", lies.repeats(b"X: x\r\n" * 100, lies.HEAD_OK), Unavailable, "is not valid HTTP"),
-    ("endless good will", lies.repeats(b"HTTP/1.1 100 Continue\r\n\r\n"), Unavailable, "timed out"),
-    ("a switch", lies.answers(101, b""), Unavailable, "status 101"),
-    ("nothing new", lies.answers(304, b""), Unavailable, "status 304"),
-    ("nothing", lies.answers(204, b""), Unavailable, "status 204"),
-    ("no status of any kind", lies.answers(999, b""), Unavailable, "status 999"),
-    ("a teapot that talks", lies.answers(418, b"a\nb\x1b[31m" * 9999), Unavailable, "status 418"),
+    (
+        "an endless header",
+        faults.repeats(b"x" * 4096, faults.HEAD_OK + b"X: "),
+        Unavailable,
+        "is not valid HTTP",
+    ),
+    ("endless headers", faults.repeats(b"X: x\r\n" * 100, faults.HEAD_OK), Unavailable, "is not valid HTTP"),
+    ("endless good will", faults.repeats(b"HTTP/1.1 100 Continue\r\n\r\n"), Unavailable, "timed out"),
+    ("a switch", faults.answers(101, b""), Unavailable, "status 101"),
+    ("nothing new", faults.answers(304, b""), Unavailable, "status 304"),
+    ("nothing", faults.answers(204, b""), Unavailable, "status 204"),
+    ("no status of any kind", faults.answers(999, b""), Unavailable, "status 999"),
+    ("a teapot that talks", faults.answers(418, b"a\nb\x1b[31m" * 9999), Unavailable, "status 418"),
     (
         "a missing blob",
-        lies.answers(404, b'{"errors": [{"code": "BLOB_UNKNOWN"}]}'),
+        faults.answers(404, b'{"errors": [{"code": "BLOB_UNKNOWN"}]}'),
         NotFound,
         "BLOB_UNKNOWN",
     ),
-    ("words of its own", lies.answers(404, b'{"errors": [{"code": "a\\nb"}]}'), NotFound, r"\(404\)$"),
+    ("words of its own", faults.answers(404, b'{"errors": [{"code": "a\\nb"}]}'), NotFound, r"\(404\)$"),
     (
         "an endless complaint",
-        lies.repeats(b"1\r\nx\r\n", lies.CHUNKED.replace(b"200", b"404")),
+        faults.repeats(b"1\r\nx\r\n", faults.CHUNKED.replace(b"200", b"404")),
         NotFound,
         "404",
     ),
 ]
 
 
-@pytest.mark.parametrize(**lies.cases(BODIES))
-async def test_an_invalid_blob_fails_with_one_line(scene, lie, kind, words):
-    scene.liar.on(BLOBS, lie)
+@pytest.mark.parametrize(**faults.cases(BODIES))
+async def test_an_invalid_blob_fails_with_one_line(scene, behaviour, kind, words):
+    scene.liar.on(BLOBS, behaviour)
     sink = MemorySink()
     await refused(scene.client().blob(scene.reference, scene.layer, sink), kind, words)
     assert len(sink.content) <= scene.layer.size
@@ -130,9 +135,9 @@ async def test_an_invalid_blob_fails_with_one_line(scene, lie, kind, words):
         )
 
 
-@pytest.mark.parametrize(**lies.cases(BODIES))
-async def test_an_invalid_config_blob_fails_with_one_line(scene, lie, kind, words):
-    scene.liar.on(BLOBS, lie)
+@pytest.mark.parametrize(**faults.cases(BODIES))
+async def test_an_invalid_config_blob_fails_with_one_line(scene, behaviour, kind, words):
+    scene.liar.on(BLOBS, behaviour)
     descriptor = replace(scene.config, size=300_000)
     await refused(scene.client().document(scene.reference, descriptor), kind, words)
 
@@ -148,8 +153,8 @@ async def test_an_unsupported_digest_is_not_requested(scene, named):
 
 async def test_bytes_after_a_body_are_not_the_next_response(scene):
     blob = scene.blob
-    head = lies.HEAD_OK + b"Content-Length: %d\r\n\r\n" % len(blob)
-    scene.liar.on(BLOBS, lies.sends(head + blob + lies.HEAD_OK + b"Content-Length: 2\r\n\r\n{}"), honest)
+    head = faults.HEAD_OK + b"Content-Length: %d\r\n\r\n" % len(blob)
+    scene.liar.on(BLOBS, faults.sends(head + blob + faults.HEAD_OK + b"Content-Length: 2\r\n\r\n{}"), honest)
     client, sink = scene.client(), MemorySink()
     await client.blob(scene.reference, scene.layer, sink)
     assert sink.content == blob
@@ -159,7 +164,7 @@ async def test_bytes_after_a_body_are_not_the_next_response(scene):
 
 
 async def test_a_complete_body_needs_no_end_of_message(scene):
-    scene.liar.on(BLOBS, lies.chunked(scene.blob, ends=False))
+    scene.liar.on(BLOBS, faults.chunked(scene.blob, ends=False))
     sink = MemorySink()
     await scene.client().blob(scene.reference, scene.layer, sink)
     assert sink.content == scene.blob
@@ -172,11 +177,11 @@ async def test_a_corrupt_mirror_is_skipped_and_tried_last(scene):
         "registry.example", f'server = "http://{scene.liar.authority}"\n[host."http://{mirror.authority}"]'
     )
     reference = parse("registry.example/team/app:v1")
-    mirror.on("(GET|HEAD)", lies.HTML)
+    mirror.on("(GET|HEAD)", faults.HTML)
     client = scene.client()
     assert len(await pull(client, reference)) == 3
     assert len(mirror.asked) == 1
-    mirror.on("GET /v2/team/app/blobs/", lies.answers(200, b"x" * len(blob)))
+    mirror.on("GET /v2/team/app/blobs/", faults.answers(200, b"x" * len(blob)))
     distrusted, sink = scene.client(), MemorySink()
     await refused(
         distrusted.blob(reference, scene.layer, sink),

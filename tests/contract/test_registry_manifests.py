@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-from registries import lies
+from registries import faults
 from registries.content import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, digest
 from registries.scene import Scene, refused, scene_of
 
@@ -36,90 +36,90 @@ SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 TYPED = {"Content_Type": OCI_MANIFEST}
 BOTH = json.dumps({"schemaVersion": 2, "manifests": [], "layers": [], "config": {}}).encode()
 TAGS = [
-    ("a page", lies.HTML, DataLoss, "sent 'text/html' instead of a manifest"),
+    ("a page", faults.HTML, DataLoss, "sent 'text/html' instead of a manifest"),
     (
         "a page that says it is JSON",
-        lies.answers(200, b"<html>", Content_Type="application/json"),
+        faults.answers(200, b"<html>", Content_Type="application/json"),
         DataLoss,
         "is not valid",
     ),
-    ("nothing", lies.answers(200, b"", **TYPED), DataLoss, "is not valid"),
-    ("deep nesting", lies.answers(200, b"[" * 100_000, **TYPED), DataLoss, "is not valid"),
-    ("a crowd", lies.answers(200, b"[]," * lies.MIB, **TYPED), ResourceExhausted, "has too many values"),
-    ("a list", lies.answers(200, b"[]", **TYPED), DataLoss, "is not valid"),
-    ("two in one", lies.answers(200, BOTH, **TYPED), DataLoss, "has keys of both"),
+    ("nothing", faults.answers(200, b"", **TYPED), DataLoss, "is not valid"),
+    ("deep nesting", faults.answers(200, b"[" * 100_000, **TYPED), DataLoss, "is not valid"),
+    ("a crowd", faults.answers(200, b"[]," * faults.MIB, **TYPED), ResourceExhausted, "has too many values"),
+    ("a list", faults.answers(200, b"[]", **TYPED), DataLoss, "is not valid"),
+    ("two in one", faults.answers(200, BOTH, **TYPED), DataLoss, "has keys of both"),
     (
         "the other of two in one",
-        lies.answers(200, BOTH, Content_Type=OCI_INDEX),
+        faults.answers(200, BOTH, Content_Type=OCI_INDEX),
         DataLoss,
         "has keys of both",
     ),
     (
         "another type",
-        lies.answers(200, b'{"mediaType": "%s"}' % OCI_INDEX.encode(), **TYPED),
+        faults.answers(200, b'{"mediaType": "%s"}' % OCI_INDEX.encode(), **TYPED),
         DataLoss,
         "was sent as",
     ),
     (
         "a type of its own",
-        lies.answers(200, b"{}", Content_Type="application/x-evil"),
+        faults.answers(200, b"{}", Content_Type="application/x-evil"),
         DataLoss,
         "'application/x-evil'",
     ),
-    ("no type", lies.answers(200, b"{}"), InvalidArgument, "type '' is not supported"),
-    ("schema 1", lies.answers(200, b"{}", Content_Type=SCHEMA_1), InvalidArgument, "Docker.s schema 1"),
+    ("no type", faults.answers(200, b"{}"), InvalidArgument, "type '' is not supported"),
+    ("schema 1", faults.answers(200, b"{}", Content_Type=SCHEMA_1), InvalidArgument, "Docker.s schema 1"),
     (
         "too much",
-        lies.answers(200, b"{" + b" " * 5 * lies.MIB, **TYPED),
+        faults.answers(200, b"{" + b" " * 5 * faults.MIB, **TYPED),
         ResourceExhausted,
         "sent more than 4194304 bytes",
     ),
-    ("without end", lies.endless(b" "), ResourceExhausted, "sent more than 4194304 bytes"),
-    ("a trickle", lies.trickles(lies.HEAD_OK + b"\r\n"), Unavailable, "takes longer than"),
-    ("a bomb", lies.gzipped(b"[" * lies.MIB, **TYPED), DataLoss, "sent an encoded body"),
+    ("without end", faults.endless(b" "), ResourceExhausted, "sent more than 4194304 bytes"),
+    ("a trickle", faults.trickles(faults.HEAD_OK + b"\r\n"), Unavailable, "takes longer than"),
+    ("a bomb", faults.gzipped(b"[" * faults.MIB, **TYPED), DataLoss, "sent an encoded body"),
     (
         "half of it",
-        lies.answers(200, b"{}", Content_Length=9, **TYPED),
+        faults.answers(200, b"{}", Content_Length=9, **TYPED),
         Unavailable,
         "timed out|takes longer than",
     ),
-    ("garbage", lies.sends(b"\0" * 99), Unavailable, "is not valid HTTP"),
+    ("garbage", faults.sends(b"\0" * 99), Unavailable, "is not valid HTTP"),
     (
         "a missing tag",
-        lies.answers(404, b'{"errors": [{"code": "MANIFEST_UNKNOWN"}]}'),
+        faults.answers(404, b'{"errors": [{"code": "MANIFEST_UNKNOWN"}]}'),
         NotFound,
         "not found",
     ),
 ]
 
 
-@pytest.mark.parametrize(**lies.cases(TAGS))
-async def test_a_tag_without_a_valid_manifest_fails(scene, lie, kind, words):
-    scene.liar.on(MANIFESTS, lie)
-    scene.liar.on(HEADS, lies.answers(200))
+@pytest.mark.parametrize(**faults.cases(TAGS))
+async def test_a_tag_without_a_valid_manifest_fails(scene, behaviour, kind, words):
+    scene.liar.on(MANIFESTS, behaviour)
+    scene.liar.on(HEADS, faults.answers(200))
     await refused(scene.client().resolve(scene.reference), kind, words)
 
 
-HEADS_OF_LIES = [
-    ("a page", lies.HTML, DataLoss, "sent 'text/html' instead of a manifest"),
-    ("schema 1", lies.answers(200, Content_Type=SCHEMA_1), InvalidArgument, "Docker.s schema 1"),
-    ("a bomb", lies.gzipped(b"", **TYPED), DataLoss, "sent an encoded body"),
-    ("no answer", lies.stalls(), Unavailable, "timed out"),
-    ("a hang-up", lies.sends(b""), Unavailable, "the connection was interrupted"),
-    ("a missing tag", lies.answers(404), NotFound, r"not found \(404\)$"),
-    ("a refusal", lies.answers(403), PermissionDenied, r"access denied \(403\)$"),
+INVALID_HEADS = [
+    ("a page", faults.HTML, DataLoss, "sent 'text/html' instead of a manifest"),
+    ("schema 1", faults.answers(200, Content_Type=SCHEMA_1), InvalidArgument, "Docker.s schema 1"),
+    ("a bomb", faults.gzipped(b"", **TYPED), DataLoss, "sent an encoded body"),
+    ("no answer", faults.stalls(), Unavailable, "timed out"),
+    ("a hang-up", faults.sends(b""), Unavailable, "the connection was interrupted"),
+    ("a missing tag", faults.answers(404), NotFound, r"not found \(404\)$"),
+    ("a refusal", faults.answers(403), PermissionDenied, r"access denied \(403\)$"),
 ]
 
 
-@pytest.mark.parametrize(**lies.cases(HEADS_OF_LIES))
-async def test_a_tag_with_an_invalid_head_response_fails(scene, lie, kind, words):
-    scene.liar.on(HEADS, lie)
+@pytest.mark.parametrize(**faults.cases(INVALID_HEADS))
+async def test_a_tag_with_an_invalid_head_response_fails(scene, behaviour, kind, words):
+    scene.liar.on(HEADS, behaviour)
     await refused(scene.client().resolve(scene.reference), kind, words)
 
 
 @pytest.mark.parametrize("named", ["", "sha256:../../../../etc", f"sha256:{'A' * 64}", f"md5:{'0' * 32}"])
 async def test_a_head_without_a_digest_falls_back_to_get(scene, named):
-    scene.liar.on(HEADS, lies.answers(200, b"x", Docker_Content_Digest=named, **TYPED))
+    scene.liar.on(HEADS, faults.answers(200, b"x", Docker_Content_Digest=named, **TYPED))
     assert await scene.client().resolve(scene.reference) == replace(
         scene.manifest, data=scene.liar.content.manifests[scene.manifest.digest][1]
     )
@@ -129,7 +129,7 @@ async def test_another_digest_than_requested_is_rejected(scene):
     other = scene.liar.content.image("other", (10,))
     scene.liar.on(
         "(HEAD|GET) /v2/team/app/manifests/",
-        lies.answers(200, b"{}", Docker_Content_Digest=other.digest, **TYPED),
+        faults.answers(200, b"{}", Docker_Content_Digest=other.digest, **TYPED),
     )
     reference = parse(f"{scene.liar.authority}/team/app@{scene.manifest.digest}")
     await refused(scene.client().resolve(reference), DataLoss, "another digest than requested")
@@ -137,7 +137,7 @@ async def test_another_digest_than_requested_is_rejected(scene):
 
 async def test_a_manifest_above_the_limit_is_not_fetched(scene):
     scene.liar.on(
-        HEADS, lies.answers(200, Content_Length=4 << 20 | 1, Docker_Content_Digest=digest(b""), **TYPED)
+        HEADS, faults.answers(200, Content_Length=4 << 20 | 1, Docker_Content_Digest=digest(b""), **TYPED)
     )
     client = scene.client()
     descriptor = await client.resolve(scene.reference)
@@ -196,20 +196,20 @@ async def test_embedded_content_is_verified_by_its_digest(scene):
 SENT = [
     (
         "another digest",
-        lies.answers(200, b"{}" + b" " * 298, **TYPED),
+        faults.answers(200, b"{}" + b" " * 298, **TYPED),
         DataLoss,
         "does not have the digest sha256:",
     ),
-    ("another size", lies.answers(200, b"{}", **TYPED), DataLoss, "announced 2 bytes, expected 300"),
-    ("no end", lies.endless(b"x"), DataLoss, "sent more than"),
-    ("a page", lies.HTML, DataLoss, "sent 'text/html' instead of"),
-    ("a bomb", lies.gzipped(b"[" * lies.MIB, **TYPED), DataLoss, "sent an encoded body"),
-    ("silence", lies.stalls(lies.HEAD_OK + b"\r\n{"), Unavailable, "sent nothing for 0.4 s"),
+    ("another size", faults.answers(200, b"{}", **TYPED), DataLoss, "announced 2 bytes, expected 300"),
+    ("no end", faults.endless(b"x"), DataLoss, "sent more than"),
+    ("a page", faults.HTML, DataLoss, "sent 'text/html' instead of"),
+    ("a bomb", faults.gzipped(b"[" * faults.MIB, **TYPED), DataLoss, "sent an encoded body"),
+    ("silence", faults.stalls(faults.HEAD_OK + b"\r\n{"), Unavailable, "sent nothing for 0.4 s"),
 ]
 
 
-@pytest.mark.parametrize(**lies.cases(SENT))
-async def test_an_invalid_manifest_is_rejected(scene, lie, kind, words):
-    scene.liar.on(MANIFESTS, lie)
+@pytest.mark.parametrize(**faults.cases(SENT))
+async def test_an_invalid_manifest_is_rejected(scene, behaviour, kind, words):
+    scene.liar.on(MANIFESTS, behaviour)
     descriptor = replace(scene.manifest, size=300)
     await refused(scene.client().manifest(scene.reference, descriptor), kind, words)

@@ -10,7 +10,7 @@ from email.utils import format_datetime
 from time import monotonic
 
 import pytest
-from registries import lies
+from registries import faults
 from registries.hostile import honest
 from registries.pulls import pull
 from registries.scene import QUICK, Scene, refused, scene_of
@@ -41,14 +41,14 @@ async def pulled(scene: Scene, sink: MemorySink) -> None:
 
 async def test_a_reset_is_resumed_where_it_happened(scene):
     sink = MemorySink()
-    scene.liar.on(BLOBS, lies.cut_after(100_000, sink), lies.cut_after(50_000, sink), honest)
+    scene.liar.on(BLOBS, faults.cut_after(100_000, sink), faults.cut_after(50_000, sink), honest)
     await pulled(scene, sink)
     assert ranges(scene) == ["", "bytes=100000-", "bytes=150000-"]
 
 
 async def test_without_ranges_the_prefix_is_not_written_twice(scene):
     sink = MemorySink()
-    scene.liar.on(BLOBS, lies.cut_after(100_000, sink), lies.without_ranges)
+    scene.liar.on(BLOBS, faults.cut_after(100_000, sink), faults.without_ranges)
     await pulled(scene, sink)
     assert ranges(scene) == ["", "bytes=100000-"]
 
@@ -56,22 +56,22 @@ async def test_without_ranges_the_prefix_is_not_written_twice(scene):
 @pytest.mark.parametrize(
     "unable",
     [
-        lies.answers(416, Content_Range="bytes */300000"),
-        lies.answers(206, b"x", Content_Range="bytes 299999-299999/300000"),
-        lies.answers(206, b"x"),
+        faults.answers(416, Content_Range="bytes */300000"),
+        faults.answers(206, b"x", Content_Range="bytes 299999-299999/300000"),
+        faults.answers(206, b"x"),
     ],
     ids=["no ranges", "another range", "some range"],
 )
 async def test_a_host_without_ranges_is_asked_for_the_whole_blob(scene, unable):
     sink = MemorySink()
-    scene.liar.on(BLOBS, lies.cut_after(100_000, sink), unable, lies.without_ranges)
+    scene.liar.on(BLOBS, faults.cut_after(100_000, sink), unable, faults.without_ranges)
     await pulled(scene, sink)
     assert ranges(scene) == ["", "bytes=100000-", ""]
 
 
 async def test_a_range_that_starts_earlier_is_accepted(scene):
     body = scene.blob[40_000:]
-    earlier = lies.answers(206, body, Content_Range="bytes 40000-299999/300000")
+    earlier = faults.answers(206, body, Content_Range="bytes 40000-299999/300000")
     scene.liar.on(BLOBS, earlier)
     await pulled(scene, MemorySink(scene.blob[:100_000]))
 
@@ -91,7 +91,7 @@ async def test_bytes_of_an_earlier_pull_are_verified(scene, held):
 
 async def test_a_host_that_always_disconnects_is_abandoned(scene):
     sink = MemorySink()
-    scene.liar.on(BLOBS, lies.cut_after(10, sink))
+    scene.liar.on(BLOBS, faults.cut_after(10, sink))
     call = scene.client().blob(scene.reference, scene.layer, sink)
     await refused(call, Unavailable, "the connection was interrupted")
     assert len(scene.liar.asked) == QUICK.attempts
@@ -100,9 +100,9 @@ async def test_a_host_that_always_disconnects_is_abandoned(scene):
 
 async def test_progress_resets_the_count_of_failures(scene):
     """There are more failures than attempts, but 1 MiB of progress between them."""
-    layer = scene.liar.content.blob(10 * lies.MIB)
+    layer = scene.liar.content.blob(10 * faults.MIB)
     sink = MemorySink()
-    scene.liar.on(BLOBS, *[lies.cut_after(lies.MIB + 10, sink)] * 9, honest)
+    scene.liar.on(BLOBS, *[faults.cut_after(faults.MIB + 10, sink)] * 9, honest)
     await scene.client().blob(scene.reference, layer, sink)
     assert len(scene.liar.asked) == 10
     assert sink.content == scene.liar.content.blobs[layer.digest]
@@ -114,7 +114,7 @@ async def test_another_host_resumes_an_interrupted_blob(scene):
         "registry.example", f'server = "http://{scene.liar.authority}"\n[host."http://{mirror.authority}"]'
     )
     sink = MemorySink()
-    mirror.on(BLOBS, lies.cut_after(100_000, sink), lies.answers(404))
+    mirror.on(BLOBS, faults.cut_after(100_000, sink), faults.answers(404))
     await scene.client().blob(parse("registry.example/team/app:v1"), scene.layer, sink)
     assert sink.content == scene.blob
     assert ranges(scene) == ["bytes=100000-"]
@@ -138,7 +138,7 @@ async def test_a_slow_sink_does_not_time_out(scene):
 
 
 async def test_a_cancelled_pull_closes_its_connection(scene):
-    scene.liar.on(BLOBS, lies.stalls(lies.HEAD_OK + b"\r\nx"))
+    scene.liar.on(BLOBS, faults.stalls(faults.HEAD_OK + b"\r\nx"))
     sink = MemorySink()
     task = asyncio.ensure_future(scene.client().blob(scene.reference, scene.layer, sink))
     await sink.holds(1)
@@ -150,7 +150,7 @@ async def test_a_cancelled_pull_closes_its_connection(scene):
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("what", ["(GET|HEAD) /v2/team/app/manifests/", BLOBS])
 async def test_retry_after_is_honoured(scene, status, what):
-    scene.liar.on(what, lies.answers(status, Retry_After=1), honest)
+    scene.liar.on(what, faults.answers(status, Retry_After=1), honest)
     begun = monotonic()
     assert len(await pull(scene.client(), scene.reference)) == 3
     assert monotonic() - begun >= 1
@@ -158,7 +158,7 @@ async def test_retry_after_is_honoured(scene, status, what):
 
 async def test_retry_after_may_be_a_date(scene):
     at = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
-    scene.liar.on(EVERYTHING, lies.answers(429, Retry_After=at), honest)
+    scene.liar.on(EVERYTHING, faults.answers(429, Retry_After=at), honest)
     begun = monotonic()
     await pull(scene.client(), scene.reference)
     assert monotonic() - begun >= 0.5
@@ -169,7 +169,7 @@ async def test_retry_after_may_be_a_date(scene):
 )
 @pytest.mark.parametrize("asks", ["3600", "999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"])
 async def test_a_long_retry_after_is_not_awaited(scene, status, kind, asks):
-    scene.liar.on(EVERYTHING, lies.answers(status, Retry_After=asks))
+    scene.liar.on(EVERYTHING, faults.answers(status, Retry_After=asks))
     begun = monotonic()
     await refused(scene.client().resolve(scene.reference), kind, r"retry after \d+ s")
     assert monotonic() - begun < 1
@@ -178,12 +178,12 @@ async def test_a_long_retry_after_is_not_awaited(scene, status, kind, asks):
 
 @pytest.mark.parametrize("asks", ["0", "-1", "soon", "", "1e9", "Fri, 31 Dec 1999 23:59:59 GMT", "\u00b2"])
 async def test_a_host_that_always_fails_is_abandoned(scene, asks):
-    scene.liar.on(EVERYTHING, lies.answers(503, Retry_After=asks))
+    scene.liar.on(EVERYTHING, faults.answers(503, Retry_After=asks))
     await refused(scene.client().resolve(scene.reference), Unavailable, "status 503")
     assert len(scene.liar.asked) == QUICK.attempts
 
 
 async def test_a_permanent_failure_is_not_retried(scene):
-    scene.liar.on(EVERYTHING, lies.answers(400))
+    scene.liar.on(EVERYTHING, faults.answers(400))
     await refused(scene.client().resolve(scene.reference), Unavailable, "status 400")
     assert len(scene.liar.asked) == 1

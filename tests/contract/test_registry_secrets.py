@@ -10,7 +10,7 @@ import ssl
 from collections.abc import AsyncIterator
 
 import pytest
-from registries import lies
+from registries import faults
 from registries.hostile import Liar, honest
 from registries.pki import Authority
 from registries.pulls import pull
@@ -33,10 +33,10 @@ async def scene(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Scene]:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_to_another_host_has_no_credentials(scene, status):
-    desk = lies.Desk(scene.liar)
+    desk = faults.Desk(scene.liar)
     to = f"http://{scene.stranger.authority}{{path}}"
-    scene.liar.on(BLOBS, desk.guard(lies.redirects(to, status)))
-    scene.stranger.on("GET", lies.answers(200, scene.blob, Set_Cookie="a=b"))
+    scene.liar.on(BLOBS, desk.guard(faults.redirects(to, status)))
+    scene.stranger.on("GET", faults.answers(200, scene.blob, Set_Cookie="a=b"))
     sink = MemorySink()
     await scene.client().blob(scene.reference, scene.layer, sink, USER)
     assert sink.content == scene.blob
@@ -50,7 +50,9 @@ async def test_a_redirect_to_another_port_has_no_credentials(scene):
         scene.liar.authority,
         f'server = "http://{scene.liar.authority}"\nheader = {{ X-Key = "header-secret" }}',
     )
-    scene.liar.on(BLOBS, lies.wants_password(lies.redirects(f"http://{scene.stranger.authority}{{path}}")))
+    scene.liar.on(
+        BLOBS, faults.wants_password(faults.redirects(f"http://{scene.stranger.authority}{{path}}"))
+    )
     sink = MemorySink()
     await scene.client().blob(scene.reference, scene.layer, sink, USER)
     assert scene.liar.asked[-1].headers["x-key"] == "header-secret"
@@ -58,15 +60,15 @@ async def test_a_redirect_to_another_port_has_no_credentials(scene):
 
 
 async def test_a_401_of_a_redirect_target_gets_no_credentials(scene):
-    scene.liar.on(BLOBS, lies.wants_password(lies.redirects(f"http://{scene.stranger.authority}/x")))
-    scene.stranger.on("GET", lies.wants_password())
+    scene.liar.on(BLOBS, faults.wants_password(faults.redirects(f"http://{scene.stranger.authority}/x")))
+    scene.stranger.on("GET", faults.wants_password())
     call = scene.client().blob(scene.reference, scene.layer, MemorySink(), USER)
     await refused(call, PermissionDenied, f"{scene.stranger.authority}: access denied")
     assert len(scene.stranger.asked) == 1
 
 
 async def test_cookies_are_not_sent_back(scene):
-    scene.liar.on(EVERYTHING, lies.answers(429, Set_Cookie="track=me", Retry_After=0), honest)
+    scene.liar.on(EVERYTHING, faults.answers(429, Set_Cookie="track=me", Retry_After=0), honest)
     await pull(scene.client(), scene.reference)
     assert not [one for one in scene.liar.asked if "cookie" in one.headers]
 
@@ -91,7 +93,7 @@ async def test_cookies_are_not_sent_back(scene):
     ],
 )
 async def test_an_invalid_redirect_fails_with_one_line(scene, to, kind, words):
-    scene.liar.on(BLOBS, lies.redirects(to.replace("{authority}", scene.liar.authority)))
+    scene.liar.on(BLOBS, faults.redirects(to.replace("{authority}", scene.liar.authority)))
     await refused(scene.client().blob(scene.reference, scene.layer, MemorySink(), USER), kind, words)
     assert len(scene.liar.asked) <= 6
 
@@ -107,13 +109,13 @@ CHALLENGES = [
 @pytest.mark.parametrize(("name", "header", "words"), CHALLENGES)
 async def test_a_repeated_401_ends_the_pull(scene, name, header, words):
     headers = {"WWW_Authenticate": header} if header else {}
-    scene.liar.on(EVERYTHING, lies.answers(401, **headers))
+    scene.liar.on(EVERYTHING, faults.answers(401, **headers))
     await refused(scene.client().resolve(scene.reference, USER), PermissionDenied, words)
     assert len(scene.liar.asked) <= 2
 
 
 async def test_a_password_is_not_sent_before_a_challenge(scene):
-    scene.liar.on(EVERYTHING, lies.wants_password())
+    scene.liar.on(EVERYTHING, faults.wants_password())
     await scene.client().resolve(scene.reference, USER)
     assert [("authorization" in one.headers) for one in scene.liar.asked] == [False, True]
 
@@ -124,12 +126,12 @@ async def test_echoed_credentials_are_not_in_errors(scene):
         if reported:
             await exchange.send(f"HTTP/1.1 200 OK\r\nX-{reported}\x01: {reported}\r\n\r\n".encode())
         else:
-            await lies.wants_password()(exchange)
+            await faults.wants_password()(exchange)
 
     scene.liar.on(EVERYTHING, echo)
     await refused(scene.client().resolve(scene.reference, USER), Unavailable, "is not valid HTTP")
     errors = json.dumps({"errors": [{"code": "pa:ss-secret", "message": "pa:ss-secret"}]}).encode()
-    scene.liar.on(EVERYTHING, lies.wants_password(lies.answers(403, errors)))
+    scene.liar.on(EVERYTHING, faults.wants_password(faults.answers(403, errors)))
     await refused(scene.client().resolve(scene.reference, USER), PermissionDenied, "denied")
 
 
@@ -139,9 +141,9 @@ async def test_a_mirror_does_not_get_the_registrys_password(scene, credentials, 
     """Nor does it get the password by naming a token server."""
     mirror = scene.stranger.authority
     scene.hosts("registry.example", f'server = "http://{scene.liar.authority}"\n[host."http://{mirror}"]')
-    header = lies.challenge(f"http://{mirror}/token") if way == "token" else 'Basic realm="liar"'
-    scene.stranger.on(EVERYTHING, lies.answers(401, WWW_Authenticate=header))
-    scene.stranger.on(TOKEN, lies.answers(401))
+    header = faults.challenge(f"http://{mirror}/token") if way == "token" else 'Basic realm="liar"'
+    scene.stranger.on(EVERYTHING, faults.answers(401, WWW_Authenticate=header))
+    scene.stranger.on(TOKEN, faults.answers(401))
     await pull(scene.client(), parse("registry.example/team/app:v1"), credentials)
     assert scene.stranger.seen(TOKEN if way == "token" else EVERYTHING)
 
@@ -151,7 +153,7 @@ async def test_the_nodes_credentials_are_sent_to_their_host_only(scene):
     entries = {scene.liar.authority: {"username": "puller", "password": "pa:ss-secret"}}
     file.write_text(json.dumps({"auths": entries}))
     for one in (scene.liar, scene.stranger):
-        one.on(EVERYTHING, lies.wants_password())
+        one.on(EVERYTHING, faults.wants_password())
     client = scene.client(file)
     await pull(client, scene.reference)
     other = parse(f"{scene.stranger.authority}/team/app:v1")
@@ -187,7 +189,7 @@ async def secured(scene: Scene) -> AsyncIterator[Liar]:
 
 
 async def test_a_client_certificate_is_sent_to_its_host_only(scene, secured):
-    scene.liar.on(BLOBS, lies.redirects(f"https://{secured.authority}{{path}}"))
+    scene.liar.on(BLOBS, faults.redirects(f"https://{secured.authority}{{path}}"))
     await pull(scene.client(), scene.reference, USER)
     assert {one.certificate for one in scene.liar.asked} == {True}
     assert [one.certificate for one in secured.asked] == [False, False]
@@ -201,9 +203,9 @@ async def test_default_settings_do_not_apply_to_token_servers(scene, secured):
         f'client = [["{scene.directory}/client.crt", "{scene.directory}/client.key"]]',
     )
     realm = f"https://{secured.authority.replace('127.0.0.1', 'localhost')}/token"
-    guarded = lies.answers(401, WWW_Authenticate=lies.challenge(realm))
+    guarded = faults.answers(401, WWW_Authenticate=faults.challenge(realm))
     scene.liar.on(EVERYTHING, guarded, honest)
-    secured.on(TOKEN, lies.answers(200, b'{"token": "t"}'))
+    secured.on(TOKEN, faults.answers(200, b'{"token": "t"}'))
     await scene.client().resolve(scene.reference, USER)
     assert [one.certificate for one in secured.asked] == [False]
     assert "x-key" not in secured.asked[0].headers
@@ -211,10 +213,10 @@ async def test_default_settings_do_not_apply_to_token_servers(scene, secured):
 
 
 async def test_a_redirect_from_https_to_http_is_not_followed(scene, secured):
-    scene.liar.on(BLOBS, lies.redirects(f"http://{scene.stranger.authority}{{path}}"))
+    scene.liar.on(BLOBS, faults.redirects(f"http://{scene.stranger.authority}{{path}}"))
     call = scene.client().blob(scene.reference, scene.layer, MemorySink(), USER)
     await refused(call, Unavailable, "redirects from https to http")
     realm = f"http://{scene.stranger.authority}/token"
-    scene.liar.on(EVERYTHING, lies.answers(401, WWW_Authenticate=lies.challenge(realm)))
+    scene.liar.on(EVERYTHING, faults.answers(401, WWW_Authenticate=faults.challenge(realm)))
     await refused(scene.client().resolve(scene.reference, USER), PermissionDenied, "has no TLS")
     assert not scene.stranger.asked

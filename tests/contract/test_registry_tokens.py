@@ -1,4 +1,4 @@
-"""Bearer tokens: asked for once, used until they end, and token servers that lie.
+"""Bearer tokens: asked for once, used until they end, and token servers that misbehave.
 
 That neither the stranger nor the log hears a secret is checked after every test, by its scene.
 """
@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-from registries import lies
+from registries import faults
 from registries.pulls import pull
 from registries.scene import BEARER, IDENTITY, USER, Scene, refused, scene_of
 from registries.sink import MemorySink
@@ -31,9 +31,9 @@ async def scene(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Scene]:
 
 
 @pytest.fixture
-def desk(scene: Scene) -> lies.Desk:
+def desk(scene: Scene) -> faults.Desk:
     """A token server on the registry's own port, and a registry that requires its tokens."""
-    return lies.Desk(scene.liar)
+    return faults.Desk(scene.liar)
 
 
 def ranges(scene: Scene) -> list[str]:
@@ -41,7 +41,7 @@ def ranges(scene: Scene) -> list[str]:
 
 
 async def test_a_rejected_token_ends_the_pull(scene, desk):
-    scene.liar.on(EVERYTHING, lies.answers(401, WWW_Authenticate=lies.challenge(desk.realm)))
+    scene.liar.on(EVERYTHING, faults.answers(401, WWW_Authenticate=faults.challenge(desk.realm)))
     await refused(scene.client().resolve(scene.reference, USER), PermissionDenied, "access denied")
     assert len(scene.liar.asked) == 3
     await refused(scene.client().resolve(scene.reference, BEARER), PermissionDenied, "access denied")
@@ -50,8 +50,8 @@ async def test_a_rejected_token_ends_the_pull(scene, desk):
 
 async def test_credentials_reach_the_token_server_only(scene, desk):
     """A token server can redirect to another host, which gets no credentials."""
-    scene.liar.on(TOKEN, lies.redirects(f"http://{scene.stranger.authority}/token", 307))
-    scene.stranger.on("(GET|POST)", lies.answers(200, b'{"token": "for-nobody"}'))
+    scene.liar.on(TOKEN, faults.redirects(f"http://{scene.stranger.authority}/token", 307))
+    scene.stranger.on("(GET|POST)", faults.answers(200, b'{"token": "for-nobody"}'))
     await refused(scene.client().resolve(scene.reference, USER), PermissionDenied, "access denied")
     assert "authorization" in scene.liar.seen("GET /token")[0].headers
     assert len(scene.stranger.asked) == 1
@@ -61,40 +61,47 @@ async def test_credentials_reach_the_token_server_only(scene, desk):
 
 
 TOKENS = [
-    ("a page", lies.HTML, DataLoss, "no valid token"),
-    ("nothing", lies.answers(200), DataLoss, "no valid token"),
-    ("a list", lies.answers(200, b"[]"), DataLoss, "no valid token"),
-    ("no token", lies.answers(200, b"{}"), DataLoss, "no valid token"),
-    ("a number", lies.answers(200, b'{"token": 1}'), DataLoss, "no valid token"),
-    ("two lines", lies.answers(200, b'{"token": "a\\r\\nX-Evil: 1"}'), DataLoss, "no valid token"),
-    ("no life", lies.answers(200, b'{"token": "t", "expires_in": "x"}'), DataLoss, "no valid token"),
-    ("not a number", lies.answers(200, b'{"token": "t", "expires_in": NaN}'), DataLoss, "no valid token"),
-    ("deep nesting", lies.answers(200, b'{"token":' + b"[" * 99_999), DataLoss, "no valid token"),
-    ("half a pair", lies.answers(200, b'{"token": "\\ud800"}'), DataLoss, "no valid token"),
-    ("too much", lies.answers(200, b" " * lies.MIB), ResourceExhausted, "sent more than 262144 bytes"),
-    ("no end", lies.endless(b" "), ResourceExhausted, "more than"),
-    ("a bomb", lies.gzipped(b" " * lies.MIB), DataLoss, "sent an encoded body"),
-    ("a trickle", lies.trickles(lies.HEAD_OK + b"\r\n"), Unavailable, "takes longer than"),
-    ("no answer", lies.stalls(), Unavailable, "timed out"),
-    ("a refusal", lies.answers(401, WWW_Authenticate="Basic"), PermissionDenied, "refuses these credentials"),
-    ("another refusal", lies.answers(400), PermissionDenied, "refuses these credentials"),
-    ("nobody", lies.answers(404), Unavailable, "was not found"),
-    ("a failure", lies.answers(500), Unavailable, "status 500"),
-    ("a loop", lies.redirects("/token"), Unavailable, "more than 5 redirects"),
-    ("a token that is none", lies.answers(200, b'{"token": "t"}'), PermissionDenied, "access denied"),
+    ("a page", faults.HTML, DataLoss, "no valid token"),
+    ("nothing", faults.answers(200), DataLoss, "no valid token"),
+    ("a list", faults.answers(200, b"[]"), DataLoss, "no valid token"),
+    ("no token", faults.answers(200, b"{}"), DataLoss, "no valid token"),
+    ("a number", faults.answers(200, b'{"token": 1}'), DataLoss, "no valid token"),
+    ("two lines", faults.answers(200, b'{"token": "a\\r\\nX-Evil: 1"}'), DataLoss, "no valid token"),
+    ("no life", faults.answers(200, b'{"token": "t", "expires_in": "x"}'), DataLoss, "no valid token"),
+    ("not a number", faults.answers(200, b'{"token": "t", "expires_in": NaN}'), DataLoss, "no valid token"),
+    ("deep nesting", faults.answers(200, b'{"token":' + b"[" * 99_999), DataLoss, "no valid token"),
+    ("half a pair", faults.answers(200, b'{"token": "\\ud800"}'), DataLoss, "no valid token"),
+    ("too much", faults.answers(200, b" " * faults.MIB), ResourceExhausted, "sent more than 262144 bytes"),
+    ("no end", faults.endless(b" "), ResourceExhausted, "more than"),
+    ("a bomb", faults.gzipped(b" " * faults.MIB), DataLoss, "sent an encoded body"),
+    ("a trickle", faults.trickles(faults.HEAD_OK + b"\r\n"), Unavailable, "takes longer than"),
+    ("no answer", faults.stalls(), Unavailable, "timed out"),
+    (
+        "a refusal",
+        faults.answers(401, WWW_Authenticate="Basic"),
+        PermissionDenied,
+        "refuses these credentials",
+    ),
+    ("another refusal", faults.answers(400), PermissionDenied, "refuses these credentials"),
+    ("nobody", faults.answers(404), Unavailable, "was not found"),
+    ("a failure", faults.answers(500), Unavailable, "status 500"),
+    ("a loop", faults.redirects("/token"), Unavailable, "more than 5 redirects"),
+    ("a token that is none", faults.answers(200, b'{"token": "t"}'), PermissionDenied, "access denied"),
 ]
 
 
-@pytest.mark.parametrize(**lies.cases(TOKENS))
-async def test_an_invalid_token_response_fails_with_one_line(scene, desk, lie, kind, words):
-    scene.liar.on(TOKEN, lie)
+@pytest.mark.parametrize(**faults.cases(TOKENS))
+async def test_an_invalid_token_response_fails_with_one_line(scene, desk, behaviour, kind, words):
+    scene.liar.on(TOKEN, behaviour)
     await refused(scene.client().resolve(scene.reference, USER), kind, words)
 
 
 @pytest.mark.parametrize("life", [-1, 0, 1e300, 10**400, "300", None])
 async def test_an_invalid_token_lifetime_is_bounded(scene, desk, life):
     desk.valid.add("Bearer good")
-    scene.liar.on(TOKEN, lies.answers(200, json.dumps({"access_token": "good", "expires_in": life}).encode()))
+    scene.liar.on(
+        TOKEN, faults.answers(200, json.dumps({"access_token": "good", "expires_in": life}).encode())
+    )
     client = scene.client()
     if life == 10**400:
         await refused(client.resolve(scene.reference), DataLoss, "no valid token")
@@ -119,13 +126,13 @@ REALMS = [
     "realm", [*REALMS, "http://[::1/", "http://h:0/", "http://h:99999/", "http://\u00fc/"]
 )
 async def test_an_invalid_realm_is_rejected(scene, realm):
-    scene.liar.on(EVERYTHING, lies.answers(401, WWW_Authenticate=lies.challenge(realm)))
+    scene.liar.on(EVERYTHING, faults.answers(401, WWW_Authenticate=faults.challenge(realm)))
     await refused(scene.client().resolve(scene.reference, USER), DataLoss, "names no valid token server")
 
 
 async def test_a_token_server_without_tls_is_rejected(scene):
     realm = "http://tokens.example/token"
-    scene.liar.on(EVERYTHING, lies.answers(401, WWW_Authenticate=lies.challenge(realm)))
+    scene.liar.on(EVERYTHING, faults.answers(401, WWW_Authenticate=faults.challenge(realm)))
     call = scene.client().resolve(scene.reference, USER)
     await refused(call, PermissionDenied, "tokens.example has no TLS, which is required")
 
@@ -170,7 +177,7 @@ async def test_a_blob_resumes_after_its_token_expired(scene, desk):
     client, sink = scene.client(), MemorySink()
 
     async def expires(exchange):
-        await lies.cut_after(100_000, sink)(exchange)
+        await faults.cut_after(100_000, sink)(exchange)
         desk.valid.clear()
 
     scene.liar.on(BLOBS, desk.guard(expires), desk.guard())
@@ -194,7 +201,7 @@ async def test_a_token_server_recovers_after_a_failure(scene, desk):
     client = scene.client()
     await client.resolve(scene.reference, USER)
     desk.valid.clear()
-    scene.liar.on(TOKEN, lies.answers(503), lies.answers(503), desk.give)
+    scene.liar.on(TOKEN, faults.answers(503), faults.answers(503), desk.give)
     sinks = [MemorySink() for _ in range(3)]
     await asyncio.gather(*(client.blob(scene.reference, scene.layer, sink, USER) for sink in sinks))
     assert all(sink.content == scene.blob for sink in sinks)
@@ -206,6 +213,6 @@ async def test_a_token_server_that_moved_is_found(scene, desk):
     await client.resolve(scene.reference, USER)
     desk.valid.clear()
     desk.realm = f"http://{scene.liar.authority}/token/new"
-    scene.liar.on(TOKEN + "[?]", lies.answers(404))
+    scene.liar.on(TOKEN + "[?]", faults.answers(404))
     await client.resolve(scene.reference, USER)
     assert len(scene.liar.seen(TOKEN)) == 2

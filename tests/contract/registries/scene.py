@@ -49,7 +49,7 @@ SECRETS = (
     "header-secret",
 )
 TOO_LONG = 8.0
-"""Seconds within which every lie is detected with these timeouts."""
+"""Seconds within which every misbehaviour is detected with these timeouts."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The views of users and their tools on a real daemon: commands, metrics, its log, and a reload."""
+"""What a real daemon shows to users and their tools: commands, metrics, its log; and a reload."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from realnode.tools import tool
 
 from noderuntime.cri.v1 import api_pb2
 
-EVERYBODY = ["runc", "gvisor", "theirs"]
+ALL_HANDLERS = ["runc", "gvisor", "theirs"]
 """Our handlers, and one of the upstream's."""
 
 
@@ -72,7 +72,7 @@ def test_tables_and_json_show_both_sides(daemon: Daemon, kubelet: Kubelet) -> No
     assert {one["id"] for one in listed} == {container for _, _, container in names.values()}
 
 
-@pytest.mark.parametrize("handler", EVERYBODY)
+@pytest.mark.parametrize("handler", ALL_HANDLERS)
 def test_inspect_shows_processes_by_an_id_prefix(daemon: Daemon, kubelet: Kubelet, handler: str) -> None:
     config = kubelet.pod_config()
     pod = kubelet.run(config, handler)
@@ -99,7 +99,7 @@ def test_images_lists_the_nodes_images(daemon: Daemon) -> None:
     assert ["noderuntime.test/pause:1", "yes"] in [[row[0], row[-1]] for row in rows if row]
 
 
-@pytest.mark.parametrize("handler", EVERYBODY)
+@pytest.mark.parametrize("handler", ALL_HANDLERS)
 def test_logs_follows_a_rotated_log_to_the_containers_end(
     daemon: Daemon, kubelet: Kubelet, tmp_path: Path, handler: str
 ) -> None:

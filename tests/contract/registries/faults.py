@@ -1,4 +1,4 @@
-"""Ways to misbehave: factories of behaviours for :class:`registries.hostile.Liar`."""
+"""Faults of a registry: factories of behaviours for :class:`registries.hostile.Liar`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ MIB = 1 << 20
 HEAD_OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD_OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
-Lie = tuple[str, Behaviour, type[NoderuntimeError], str]
+Case = tuple[str, Behaviour, type[NoderuntimeError], str]
 """Its name, the behaviour, and the expected error."""
 
 
-def cases(lies: list[Lie]) -> dict[str, Any]:
-    """Return the arguments of ``parametrize`` for a table of lies."""
+def cases(rows: list[Case]) -> dict[str, Any]:
+    """Return the arguments of ``parametrize`` for a table of behaviours."""
     return {
-        "argnames": ("lie", "kind", "words"),
-        "argvalues": [case[1:] for case in lies],
-        "ids": [case[0] for case in lies],
+        "argnames": ("behaviour", "kind", "words"),
+        "argvalues": [case[1:] for case in rows],
+        "ids": [case[0] for case in rows],
     }
 
 
