@@ -20,7 +20,7 @@ RUNNING = "Running"
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Why a pod does not run: a constant for programs, a paragraph for people."""
+    """Why a pod does not run: a constant for programs, a paragraph for users."""
 
     cause: str
     text: str

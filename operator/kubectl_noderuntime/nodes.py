@@ -17,7 +17,7 @@ _SETTLED = ("Ready", "Removed")
 
 @dataclass(frozen=True)
 class NodeReport:
-    """What the agent of one node reports, reduced to what people compare."""
+    """The report of one node's agent, reduced to what is shown."""
 
     name: str
     phase: str
@@ -44,7 +44,7 @@ class Group:
 
     @property
     def title(self) -> str:
-        """The group in a few words: ``2 Failed (SwitchReverted) on 0.1.0``."""
+        """The group as one line: ``2 Failed (SwitchReverted) on 0.1.0``."""
         reason = f" ({self.reason})" if self.reason else ""
         version = f" on {self.version}" if self.version else ""
         return f"{len(self.names)} {self.phase}{reason}{version}"
@@ -97,7 +97,7 @@ def _name(report: NodeReport) -> str:
 
 
 def listed(names: Sequence[str], *, every: bool = False, of: int = 0) -> str:
-    """Return names separated by commas, at most NAMED or every one, and how many of the others there are.
+    """Return names separated by commas, at most NAMED or every one, and the number of the others.
 
     of is the total, if it is more than the names that are known.
     """

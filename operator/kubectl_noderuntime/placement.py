@@ -11,7 +11,7 @@ from kubectl_noderuntime.output import clean
 from noderuntime_operator.api import REMOVING_LABEL
 
 Cause = tuple[str, str]
-"""A constant for programs and a clause for people."""
+"""A constant for programs and a clause for users."""
 
 
 def causes(facts: Facts) -> Iterator[Cause | None]:

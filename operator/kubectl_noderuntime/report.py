@@ -1,4 +1,4 @@
-"""Reduce a NodeRuntime and its instances to what people want to see. Pure.
+"""Reduce a NodeRuntime and its instances to what ``status`` and ``watch`` show. Pure.
 
 ``as_dict`` is the JSON of ``-o json``; ``kubectl_noderuntime.tree`` draws the same report.
 """

@@ -33,7 +33,7 @@ REQUEST_SECONDS = 4.0
 
 
 def identity(namespace: str) -> str:
-    """Return a name for this process: its namespace and pod, and what tells it from an earlier one there."""
+    """Return a unique name for this process: namespace, pod, and a random suffix for each start."""
     return f"{namespace}/{socket.gethostname()}_{secrets.token_hex(4)}"
 
 
@@ -44,7 +44,7 @@ class Election:
         self.identity = identity
         self._metrics = metrics
         self.holder = ""
-        """Who leads, as far as this process knows."""
+        """The identity of the leader that this process observed last; empty if no operator leads."""
         self._kube = kube
         self._lease: Json = _new_lease()
         self._seen_at = self._renewed_at = float("-inf")

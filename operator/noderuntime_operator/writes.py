@@ -41,7 +41,7 @@ class Writer:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.refusals: dict[str, Refusal] = {}
-        """By what was refused, for example "labels of Node n1"."""
+        """The refused writes by name, for example "labels of Node n1"."""
         self._planned: set[str] = set()
         self._clock = clock
 
@@ -71,7 +71,7 @@ class Writer:
         return min((refusal.due for refusal in self.refusals.values()), default=None)
 
     def report(self) -> str:
-        """Return the first refusals in words, or an empty string."""
+        """Return a message that names the first three refused writes; empty if there are none to report."""
         found = sorted(self.refusals.items())
         reported = [f"{name}: {refusal.error}" for name, refusal in found if refusal.is_reported]
         more = f"; and {len(reported) - 3} more" if len(reported) > 3 else ""

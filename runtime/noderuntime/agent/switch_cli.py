@@ -1,4 +1,4 @@
-"""The entry point of ``noderuntime switch VERB``, which systemd units or people run on the node."""
+"""The entry point of ``noderuntime switch VERB``, which systemd units or administrators run on the node."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run_switch(argv: Sequence[str]) -> int:
             verb.add_argument(
                 "--force",
                 action="store_true",
-                help="also while pods run, which the log names with their fate",
+                help="revert although pods run; the log names them and what becomes of them",
             )
     options = parser.parse_args(argv)
     if os.geteuid() != 0:

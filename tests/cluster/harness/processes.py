@@ -47,12 +47,12 @@ def stop(directory: Path, name: str, timeout: float = 15) -> None:
     if record is None:
         return
     pid, started = record
-    for number, patience in ((signal.SIGTERM, timeout), (signal.SIGKILL, timeout)):
+    for number in (signal.SIGTERM, signal.SIGKILL):
         if not _is_alive(pid, started):
             break
         os.kill(pid, number)
         try:
-            wait_for(f"end of {name}", lambda: not _is_alive(pid, started), patience, every=0.05)
+            wait_for(f"end of {name}", lambda: not _is_alive(pid, started), timeout, every=0.05)
         except TimeoutError:
             continue
     _reap(pid)
