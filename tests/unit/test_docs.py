@@ -1,7 +1,8 @@
-"""The documentation refers only to what exists, and the architecture page names every package."""
+"""The documentation refers only to what exists, and names every package and every reason of a condition."""
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -26,10 +27,40 @@ def test_architecture_names_every_module_of_a_floor(floor: str) -> None:
     assert _modules(floor) <= set(re.findall(r"`(\w+)`", text)), "add it to the table of docs/architecture.md"
 
 
-def test_architecture_names_every_module_of_the_operator() -> None:
-    operator = {path.stem for path in (_ROOT / "operator/noderuntime_operator").glob("*.py")}
+@pytest.mark.parametrize("package", ["noderuntime_operator", "kubectl_noderuntime"])
+def test_architecture_names_every_module_of(package: str) -> None:
+    modules = {path.stem for path in (_ROOT / "operator" / package).rglob("*.py")}
     text = (_ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-    assert operator - {"__init__", "__main__", "settings"} <= set(re.findall(r"`(\w+)`", text))
+    assert modules - {"__init__", "__main__", "settings"} - set(re.findall(r"`(\w+)`", text)) == set()
+
+
+_STATUS = _ROOT / "operator/noderuntime_operator/status"
+_AGENT = _RUNTIME / "agent"
+_REPORTERS = [
+    *(_STATUS / "conditions.py", _STATUS / "findings.py"),
+    *(_AGENT / "node.py", _AGENT / "loop.py", _AGENT / "report.py"),
+    *(_AGENT / "switch" / f"{name}.py" for name in ("run", "revert", "fallback", "upgrade_steps")),
+]
+"""The modules that give reasons to the conditions of NodeRuntimes and instances."""
+_NO_REASONS = {
+    *("Available", "Ready", "Progressing", "Degraded", "Switched"),  # conditions
+    *("Failed", "Upgrading", "Reverting", "Broken", "Unknown", "Installed"),  # phases and states
+    *("Upstream", "Noderuntime", "Manual", "Replace"),  # the kubelet's runtime and mode
+    *("True", "False", "ActiveState"),
+}
+"""Constants of these modules that look like reasons."""
+
+
+@pytest.mark.parametrize("module", _REPORTERS, ids=lambda path: path.stem)
+def test_troubleshooting_names_every_reason_of(module: Path) -> None:
+    constants = {
+        node.value for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Constant)
+    }
+    words = {
+        found for found in constants if isinstance(found, str) and re.fullmatch(r"([A-Z][a-z]+)+", found)
+    }
+    named = set(re.findall(r"`(\w+)`", (_ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")))
+    assert words - _NO_REASONS - named == set(), "add the reason to docs/troubleshooting.md"
 
 
 @pages
