@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from noderuntime.agent.layout import Layout
 from noderuntime.agent.metrics import AgentMetrics
+from noderuntime.lifecycle.metrics.prometheus import Prometheus
 from noderuntime_operator.metrics import Metrics
 
 ROOT = Path(__file__).parents[3]
@@ -40,22 +43,31 @@ def test_alert_has_a_severity_and_texts(alert: dict[str, Any]) -> None:
     assert set(alert["annotations"]) == {"summary", "description"}
 
 
-def described() -> set[str]:
-    """Return the metrics that docs/metrics.md describes."""
-    text = (ROOT / "docs/metrics.md").read_text()
-    return {
-        name
-        for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
-        for name in row.strip("`").split("`, `")
-    }
+def described(page: str = "metrics.md") -> set[str]:
+    """Return the metrics of noderuntime that a page of docs/ describes."""
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs" / page).read_text(), re.MULTILINE)
+    return {name for row in rows for name in re.findall(r"`(noderuntime_\w+)`", row)}
 
 
-@pytest.mark.parametrize("text", [Metrics().text(), AgentMetrics().text()], ids=["operator", "agent"])
-def test_metrics_are_described_in_the_documentation(text: bytes) -> None:
-    families = list(text_string_to_metric_families(text.decode()))
+def served(*texts: bytes) -> set[str]:
+    """Return the metrics of noderuntime in texts of Prometheus' format."""
+    families = [one for text in texts for one in text_string_to_metric_families(text.decode())]
     names = {family.name + ("_total" if family.type == "counter" else "") for family in families}
-    own = {name for name in names if name.startswith("noderuntime_")}
-    assert own - described() == set()
+    return {name for name in names if name.startswith("noderuntime_")}
+
+
+def test_metrics_of_operator_and_agent_are_those_described(tmp_path: Path) -> None:
+    operator, agent = Metrics(), AgentMetrics()
+    operator.watch_caches(dict)
+    agent.watch(SimpleNamespace(state=None, reported_at=0.0), Layout(tmp_path))
+    assert described() == served(operator.text(), agent.text())
+
+
+def test_metrics_of_the_daemon_are_those_described() -> None:
+    daemon = Prometheus()
+    daemon.watch(SimpleNamespace(sandboxes=(), containers=()))
+    daemon.watch_pulls(SimpleNamespace(succeeded=0, failed={}, received=0, seconds=0.0))
+    assert described("operations.md") == served(daemon.text())
 
 
 def test_alerts_use_documented_metrics_only() -> None:
