@@ -1,4 +1,4 @@
-# make check: the fast checks, for any user on any Linux. make test: everything. make demo: see it run.
+# make check: the fast checks, for any user on any Linux. make test: all but the longest tests. make demo: see it run.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 export NODERUNTIME_CACHE ?= $(HOME)/.cache/noderuntime
@@ -42,7 +42,7 @@ lint: venv ## ruff: rules and format
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 
-types: venv ## mypy --strict on everything but unit and contract tests
+types: venv ## mypy --strict on everything but unit tests, contract tests and fuzzers
 	$(MYPY)
 
 imports: venv ## the layer rules of .importlinter
