@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
 
 import noderuntime
 from noderuntime.cli import run
@@ -95,3 +96,12 @@ def test_workflows_hooks_and_guides_name_existing_make_targets() -> None:
     }
     assert len(named) > 10
     assert {one for one in named if one[1] not in targets} == set()
+
+
+def test_nightly_runs_existing_targets_and_what_test_leaves_out() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    nightly = yaml.safe_load((ROOT / ".github/workflows/nightly.yml").read_text())["jobs"]["nightly"]
+    targets = {line.split()[0] for line in nightly["strategy"]["matrix"]["target"]}
+    assert targets <= set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    (left_out,) = re.findall(r"^test: .*all checks and tests but (.*)$", makefile, re.MULTILINE)
+    assert set(re.split(r", | and ", left_out)) <= targets
