@@ -485,9 +485,9 @@ class NodeRuntimeStatus(Model):
 
     observed_generation: Annotated[int, Field(ge=0)] | None = None
     desired_nodes: Annotated[int, Field(ge=0, description="Nodes that the selector matches.")] | None = None
-    ready_nodes: (
-        Annotated[int, Field(ge=0, description="Nodes on which pods of every handler can start.")] | None
-    ) = None
+    ready_nodes: Annotated[int, Field(ge=0, description="Nodes that do what the spec promises.")] | None = (
+        None
+    )
     updated_nodes: (
         Annotated[int, Field(ge=0, description="Nodes whose agent has applied the newest spec.")] | None
     ) = None
@@ -496,8 +496,8 @@ class NodeRuntimeStatus(Model):
             int,
             Field(
                 ge=0,
-                description="Nodes with noderuntime that have not been Ready for more than a minute: a change"
-                " or a removal waits until they return or their Node is deleted.",
+                description="Nodes with noderuntime that have not been Ready for more than a minute. They are"
+                " changed when they return; a deletion waits for them as spec.removal says.",
             ),
         ]
         | None
