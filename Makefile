@@ -74,7 +74,7 @@ critest-websocket: setup ## the suite's streaming specs, over WebSocket
 		$(CRITEST) --handler $$handler --ginkgo.focus=Streaming \
 			-websocket-exec -websocket-attach -websocket-portforward || exit; done
 
-cluster-test: setup ## the demo's story as tests, on a cluster that they create and remove
+cluster-test: setup ## the demo's story, the switch and recovery as tests, on clusters that they create and remove
 	$(PYTEST) tests/cluster
 
 fleet-test: setup ## bad days of three nodes: upgrades, outages, reinstallations; about 30 minutes
