@@ -69,6 +69,23 @@ def test_links_of_a_page_resolve(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pages
+def test_anchors_of_a_page_exist(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text(encoding="utf-8"))
+    found = [
+        (name, anchor)
+        for name, anchor in links
+        if anchor not in _anchors(page.parent / name if name else page)
+    ]
+    assert found == []
+
+
 @pages
 def test_python_files_named_by_a_page_exist(page: Path) -> None:
     named = re.findall(r"`((?:\w+/)+\w+\.py)", page.read_text(encoding="utf-8"))
