@@ -67,7 +67,6 @@ class _Memory:
     verified_until: float = 0.0
     unhealthy: bool = False
     checked_until: float = 0.0
-    version: str | None = None
 
 
 class Node:
