@@ -135,9 +135,10 @@ class Reconciler:
         cluster = await observe(self._kube, self._caches, runtime, self._agent)
         todo = plan(runtime, cluster)
         applier = self._appliers.setdefault(name, Applier(self._kube, self._agent, self._clock))
+        applier.writer.begin()
         written = await applier.apply(runtime, cluster, todo)
         retry = applier.writer.finish()
-        if retry is not None:
+        if applier.writer.failed:
             self._metrics.failed("Refused")
         new = status(runtime, cluster, todo, datetime.now(UTC), applier.writer.report())
         self._metrics.reported(name, new)

@@ -42,8 +42,14 @@ class Writer:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.refusals: dict[str, Refusal] = {}
         """The refused writes by name, for example "labels of Node n1"."""
+        self.failed = False
+        """Whether a write that is now reported was refused in the current reconciliation, or the last."""
         self._planned: set[str] = set()
         self._clock = clock
+
+    def begin(self) -> None:
+        """Begin a reconciliation."""
+        self.failed = False
 
     async def send(self, writes: Mapping[str, Write]) -> None:
         """Send the named writes. Raises KubeError if the API server is unreachable, NotLeader."""
@@ -90,5 +96,6 @@ class Writer:
             refusal = self.refusals.setdefault(name, Refusal(error))
             refusal.error = error
             refusal.due = self._clock() + refusal.backoff.next()
+            self.failed |= refusal.is_reported
         else:
             self.refusals.pop(name, None)

@@ -67,6 +67,18 @@ async def test_refused_object_is_tried_again_when_it_is_due(server: Server, writ
     assert (writer.finish(), writer.report()) == (None, "")
 
 
+async def test_refusal_counts_when_it_is_sent_and_reported(server: Server, writer: Writer) -> None:
+    server.refuses["Node b"] = KubeError(403, "refused")
+    server.refuses["Node c"] = KubeError(409, "conflict")
+    failed = []
+    for names in (("Node c",), ("Node b", "Node c"), ("Node b",)):
+        writer.begin()
+        await writer.send(server.writes(*names))
+        writer.finish()
+        failed.append(writer.failed)
+    assert failed == [False, True, False]  # at last, the write was not due
+
+
 async def test_refusal_ends_when_its_write_is_no_longer_planned(server: Server, writer: Writer) -> None:
     server.refuses["Node b"] = KubeError(403, "refused")
     await writer.send(server.writes("Node b"))
