@@ -61,7 +61,7 @@ def daemon_config(spec: InstanceSpec, digest: str) -> str:
     ]
     for handler in sorted(spec.handlers, key=lambda handler: handler.name):
         kind, tool = _TOOLS[handler.type]
-        table = f"handlers.{json.dumps(handler.name)}"
+        table = f"handlers.{to_toml(handler.name)}"
         parts.append(f'\n[{table}]\ntype = "{kind}"\npath = "{home}/bin/{tool}"\n')
         if handler.type == "GVisor":
             parts.append(_table(f"{table}.runsc", _runsc(spec.runtime.gvisor)))
@@ -89,9 +89,14 @@ def _runsc(gvisor: InstanceGvisor) -> dict[str, str | bool]:
 
 
 def _table(name: str, values: Mapping[str, str | bool]) -> str:
-    """Return a TOML table, or nothing if it is empty. JSON strings and booleans are valid TOML."""
-    lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+    """Return a TOML table, or nothing if it is empty."""
+    lines = "".join(f"{key} = {to_toml(value)}\n" for key, value in values.items())
     return f"\n[{name}]\n{lines}" if lines else ""
+
+
+def to_toml(value: str | bool | int) -> str:
+    """Return the value in TOML, which refuses JSON's escapes of surrogates, and DEL without an escape."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def release(digest: str, config: str) -> Release:
@@ -119,7 +124,7 @@ def switch_config(spec: InstanceSpec, digest: str, retry: str = "") -> SwitchCon
 
 def render(config: SwitchConfig) -> str:
     """Return ``switch.toml``."""
-    lines = [f"{key} = {json.dumps(value)}\n" for key, value in config.model_dump(exclude_none=True).items()]
+    lines = [f"{key} = {to_toml(value)}\n" for key, value in config.model_dump(exclude_none=True).items()]
     return _HEAD + "".join(lines)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from noderuntime.agent import bundle, desired, units
-from noderuntime.agent.instance import InstanceSpec, parse
+from noderuntime.agent.instance import InstanceMetrics, InstanceRuntime, InstanceSpec, parse
 from noderuntime.agent.layout import Layout
 from noderuntime.config import RunscConfig, load
 from noderuntime.core import durable_files as files
@@ -143,6 +144,16 @@ def test_switch_config_revision_changes_with_its_input(tmp_path: Path) -> None:
     assert desired.switch_config(SPEC, "f" * 16).revision != first.revision
     removed = SPEC.model_copy(update={"state": "Removed"})
     assert desired.switch_config(removed, DIGEST).revision != first.revision
+
+
+@pytest.mark.parametrize("text", ["\N{ROCKET}", "caf\xe9", "\x7f", 'a"\\\n\t[b]'])
+def test_text_of_an_instance_survives_toml(tmp_path: Path, text: str) -> None:
+    config = desired.switch_config(SPEC, DIGEST, text)
+    (tmp_path / "switch.toml").write_text(desired.render(config))
+    assert desired.load(tmp_path / "switch.toml") == config
+    runtime = InstanceRuntime(metrics=InstanceMetrics(address=text))
+    spec = SPEC.model_copy(update={"runtime": runtime})
+    assert tomllib.loads(desired.daemon_config(spec, DIGEST))["metrics"] == {"address": text}
 
 
 def test_switch_config_refuses_invalid_values(tmp_path: Path) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from noderuntime import config
-from noderuntime.agent import layout, probe
+from noderuntime.agent import desired, layout, probe
 from noderuntime.agent.switch.context import Context
 from noderuntime.core import durable_files as files
 from noderuntime.core import log
@@ -34,7 +33,7 @@ class Verification:
 
 def write_upstream(context: Context, upstream: Path) -> bool:
     """Write the daemon's drop-in with its upstream; return whether it was changed."""
-    socket = json.dumps(str(upstream))
+    socket = desired.to_toml(str(upstream))
     text = f"{_HEAD}[upstream]\nsocket = {socket}\n\n[images]\ncontainerd_socket = {socket}\n"
     return files.write(context.layout.upstream_config, text.encode())
 
