@@ -304,8 +304,11 @@ class Node:
             self.release()
             return removed
         self._take()
-        await report(replace(state, phase="Removing", reason="Removing"))
-        config = await self._stage(instance)
+        config = desired.switch_config(instance.spec, bundle.digest_of(self._source), instance.retry)
+        result = load_result(self._layout.result)
+        if result is None or result.revision != config.revision:  # else the last attempt's problem stays
+            await report(replace(state, phase="Removing", reason="Removing"))
+        await self._stage(instance)
         result = await self._run_switch(config.revision)
         if self._layout.is_empty() or result is None:
             return removed

@@ -183,6 +183,7 @@ async def test_removal_waits_for_pods_and_removes_all_files(node: FakeNode, agen
     state, _ = await reconcile(agent, removed)
     assert (state.phase, state.reason) == ("Removing", "PodsStillRunning")
     assert "default/web" in state.message
+    assert await reconcile(agent, removed) == (state, [])  # nothing new to report while it waits
     del node.host.daemon.sandboxes[pod]
     state, _ = await reconcile(agent, removed)
     assert state.phase == "Removed"
