@@ -239,7 +239,7 @@ class Node:
         if result is None or result.revision != revision:
             return True
         if result.outcome == "Failed" and result.reason not in _REMEMBERED:
-            return now() >= _due(result)
+            return not result.finished <= now() < _due(result)  # a clock that was set back must not delay it
         return time.monotonic() >= self._memory.checked_until
 
     async def _run_switch(self, revision: str) -> Result | None:

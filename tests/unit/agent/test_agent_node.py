@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from noderuntime.agent import layout
 from noderuntime.agent.instance import Instance, InstanceSpec, parse
 from noderuntime.agent.node import Node, retry_after
 from noderuntime.agent.report import NodeState
+from noderuntime.agent.switch.journal import load_result, now, save
 from noderuntime.agent.systemd import Systemd
 
 DIGEST, NEXT = "e" * 16, "f" * 16
@@ -164,6 +166,18 @@ async def test_failed_switch_is_not_retried_at_once(node: FakeNode, agent: Node)
     state, phases = await reconcile(agent)
     assert (state.phase, phases) == ("Failed", [])
     assert len(node.host.restarts) == restarts
+
+
+async def test_failed_switch_is_retried_after_the_clock_was_set_back(node: FakeNode, agent: Node) -> None:
+    node.host.kubelet_fails_on_noderuntime = True
+    node.hurry()
+    await reconcile(agent)
+    result = load_result(node.layout.result)
+    assert result
+    save(node.layout.result, result.model_copy(update={"finished": now() + timedelta(days=300)}))
+    node.host.kubelet_fails_on_noderuntime = False
+    state, _ = await reconcile(agent)
+    assert state.phase == "Ready"
 
 
 async def test_stopped_daemon_is_restarted(node: FakeNode, agent: Node) -> None:
