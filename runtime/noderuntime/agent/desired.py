@@ -19,7 +19,10 @@ from noderuntime.agent import units
 from noderuntime.agent.instance import InstanceGvisor, InstanceRuntime, InstanceSpec
 from noderuntime.agent.switch.release import Release
 from noderuntime.config import RunscConfig
+from noderuntime.core import log
 from noderuntime.core.errors import InvalidArgument, first_problem
+
+_log = log.get(__name__)
 
 _HEAD = (
     "# Written by the noderuntime agent, which reverts changes. Put your own settings into conf.d/*.toml.\n"
@@ -138,3 +141,12 @@ def load(path: Path) -> SwitchConfig:
         raise InvalidArgument(f"{path}: {first_problem(error)}") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidArgument(f"{path}: {error}") from error
+
+
+def load_if_valid(path: Path) -> SwitchConfig:
+    """Read ``switch.toml``, or return the defaults if it is invalid: a rollback must not depend on it."""
+    try:
+        return load(path)
+    except InvalidArgument as error:
+        _log.error("the switch's configuration is invalid", error=error)
+        return SwitchConfig()

@@ -203,6 +203,22 @@ async def test_crash_loop_does_not_return_to_a_version_that_refuses_the_node(ser
     assert result(served).reason == "DaemonFailed"
 
 
+async def test_crash_loop_with_an_invalid_switch_config_falls_back(served: FakeNode) -> None:
+    await apply(served.context)
+    served.layout.switch_config.write_text("mode = Manual # by hand, without quotes")
+    await served.host.crash()
+    assert f"{TWO} was rolled back" in await fallback(served.context)
+    await check_serves(served, ONE)
+
+
+async def test_crash_loop_with_an_invalid_record_reverts_the_kubelet(served: FakeNode) -> None:
+    await apply(served.context)
+    served.layout.releases.write_text('{"serving": {"revis')
+    await served.host.crash()
+    assert "uses unix:///run/containerd/containerd.sock again" in await fallback(served.context)
+    assert not served.kubelet_is_switched
+
+
 async def test_crash_loop_with_pods_starts_the_daemon_again(node: FakeNode) -> None:
     await node.boot("FlagsFile")
     node.install()

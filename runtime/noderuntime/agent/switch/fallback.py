@@ -15,10 +15,10 @@ from noderuntime.agent.switch import journal as records
 from noderuntime.agent.switch import run as apply
 from noderuntime.agent.switch.context import Context, locked
 from noderuntime.agent.switch.proof import Evidence
-from noderuntime.agent.switch.release import Release
+from noderuntime.agent.switch.release import Release, Releases
 from noderuntime.agent.switch.upgrade_steps import CRASH_LOOP, Upgrade, accepts
 from noderuntime.core import log
-from noderuntime.core.errors import NoderuntimeError
+from noderuntime.core.errors import Internal, NoderuntimeError
 
 _log = log.get(__name__)
 
@@ -35,8 +35,8 @@ async def fallback(context: Context) -> str:
             return f"{layout.SERVICE} has not failed"
         words = await daemon.last_words(context, since=time.time() - _WINDOW_SECONDS)
         problem = f"the daemon ended five times within five minutes: {words}"
-        revision = desired.load(context.layout.switch_config).revision
-        known = release.load(context.layout)
+        revision = desired.load_if_valid(context.layout.switch_config).revision
+        known = _releases(context)
         if known.serving and known.previous and await _can_serve(context, known.previous[0]):
             outcome = await _return(context, known.serving, known.previous[0], problem)
             apply.record_failure(context, revision, CRASH_LOOP, outcome)
@@ -53,6 +53,15 @@ async def _has_failed(context: Context) -> bool:
     return (await context.systemd.show(layout.SERVICE, "ActiveState"))["ActiveState"] == "failed"
 
 
+def _releases(context: Context) -> Releases:
+    """Return the record of the node's releases. One that is invalid names no other release."""
+    try:
+        return release.load(context.layout)
+    except Internal as error:
+        _log.error("the record of releases is invalid", error=error)
+        return Releases()
+
+
 async def _can_serve(context: Context, previous: Release) -> bool:
     """Return whether a release can use the databases as they are now, and its programs run."""
     try:
@@ -64,7 +73,7 @@ async def _can_serve(context: Context, previous: Release) -> bool:
 
 
 async def _return(context: Context, serving: release.Release, previous: release.Release, problem: str) -> str:
-    retry = desired.load(context.layout.switch_config).retry
+    retry = desired.load_if_valid(context.layout.switch_config).retry
     journal = Upgrade(
         phase="Reverting", to=serving, origin=previous, recorded=True, retry=retry, evidence=Evidence(),
         reason=CRASH_LOOP,

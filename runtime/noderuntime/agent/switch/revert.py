@@ -58,7 +58,7 @@ async def _check_pods(context: Context, journal: Journal, *, force: bool) -> Non
 async def _revert(context: Context, journal: Journal, cause: str) -> str:
     after = await transaction.roll_back(context, journal)
     outcome = f"the kubelet uses {journal.upstream} again{after}"
-    revision = desired.load(context.layout.switch_config).revision
+    revision = desired.load_if_valid(context.layout.switch_config).revision
     apply.record_failure(context, revision, "SwitchReverted", f"the switch was reverted: {cause}{outcome}")
     return outcome
 
