@@ -140,7 +140,7 @@ class FakeHost:
         self.refuses: dict[str, str] = {}
         """Digests of versions whose ``check`` fails, with its message."""
         self.exits: dict[str, str] = {}
-        """Digests of versions whose daemon exits at its start, with its last words."""
+        """Digests of versions whose daemon exits at its start, with its last log line."""
         self.hangs: set[str] = set()
         """Digests of versions whose daemon is never ready."""
         self.breaks: dict[str, dict[str, str]] = {}
@@ -150,7 +150,7 @@ class FakeHost:
         self.on_start: dict[str, Callable[[], None]] = {}
         """What versions do at their start."""
         self.failed: set[str] = set()
-        self.words = ""
+        self.log = ""
         self.active: set[str] = set()
         self.oneshots: dict[str, Callable[[], Awaitable[tuple[int, bytes, bytes]]]] = {}
         self.unit_argv: tuple[str, ...] = ()
@@ -172,7 +172,7 @@ class FakeHost:
                 Completed(1, b"", f"noderuntime: {problem}\n".encode()) if problem else Completed(0, b"", b"")
             )
         if argv[0] == "journalctl":
-            return Completed(0, self.words.encode(), b"")
+            return Completed(0, self.log.encode(), b"")
         if argv[0] != "systemctl":
             return Completed(0, b"", b"")
         verb, *rest = [word for word in argv[1:] if word not in ("--no-ask-password", "--no-pager")]
@@ -311,7 +311,7 @@ class FakeHost:
         await self.stop_server(str(self.layout.socket))
         self.active.discard(layout.SERVICE)
         if self.version in self.exits:
-            self.words = f"level=info\nnoderuntime: {self.exits[self.version]}\n"
+            self.log = f"level=info\nnoderuntime: {self.exits[self.version]}\n"
             return False
         self.on_start.get(self.version, lambda: None)()
         if self.version in self.hangs:

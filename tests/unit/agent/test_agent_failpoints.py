@@ -41,7 +41,7 @@ from noderuntime.agent.switch.run import NotUpgraded, apply
 from noderuntime.agent.systemd import Systemd
 from noderuntime.core.errors import NoderuntimeError
 
-LAST_WORDS = "the ledger is upside down"
+LAST_ERROR = "the ledger is upside down"
 REMOVED = SPEC.model_copy(update={"state": "Removed"})
 
 
@@ -77,7 +77,7 @@ async def test_timer_ends_an_upgrade_whose_switch_was_killed(served: FakeNode, p
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("place", places(ROLLBACK))
 async def test_rollback_killed_at_a_step_is_completed(served: FakeNode, place: int, way: str) -> None:
-    served.host.exits[TWO] = LAST_WORDS
+    served.host.exits[TWO] = LAST_ERROR
     context, begun = killed_before(served, STARTED + 1 + place)
     with pytest.raises(Killed):
         await apply(context)
@@ -91,13 +91,13 @@ async def test_rollback_killed_at_a_step_is_completed(served: FakeNode, place: i
 @pytest.mark.parametrize("place", places(ROLLBACK))
 async def test_fallback_killed_at_a_step_is_completed(served: FakeNode, place: int, way: str) -> None:
     await apply(served.context)
-    served.host.words = f"noderuntime: {LAST_WORDS}"
+    served.host.log = f"noderuntime: {LAST_ERROR}"
     await served.host.crash()
     context, begun = killed_before(served, place)
     with pytest.raises(Killed):
         await fallback(context)
     assert begun == ROLLBACK[: place + 1]
-    served.host.exits[TWO] = LAST_WORDS
+    served.host.exits[TWO] = LAST_ERROR
     if place == 0:
         return  # nothing was begun: systemd starts the fallback again when the daemon fails again
     await WAYS[way](served)
@@ -185,7 +185,7 @@ async def test_full_disk_at_a_step_of_an_upgrade_leaves_one_version(served: Fake
 
 @pytest.mark.parametrize("step", ROLLBACK)
 async def test_full_disk_in_a_rollback_leaves_the_old_version(served: FakeNode, step: str) -> None:
-    served.host.exits[TWO] = LAST_WORDS
+    served.host.exits[TWO] = LAST_ERROR
     served.context, healthy = full_disk_at(served, step), served.context
     await apply_again(served)
     served.context = healthy
@@ -203,11 +203,11 @@ async def test_full_disk_is_not_the_versions_fault(served: FakeNode) -> None:
 
 
 async def test_rollback_that_cannot_restore_files_is_repeated(served: FakeNode) -> None:
-    served.host.exits[TWO] = LAST_WORDS
+    served.host.exits[TWO] = LAST_ERROR
     with pytest.raises(NoderuntimeError):
         await apply(full_disk_at(served, "restore_files"))
     assert served.layout.upgrade.exists()
-    with pytest.raises(NotUpgraded, match=LAST_WORDS):
+    with pytest.raises(NotUpgraded, match=LAST_ERROR):
         await apply(served.context)
     await check_serves(served, ONE)
 

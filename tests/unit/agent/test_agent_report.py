@@ -45,8 +45,8 @@ def test_handler_names_of_the_upstream_are_a_condition() -> None:
 
 
 def test_long_message_keeps_the_next_attempt() -> None:
-    words = f"version {'e' * 16} was rolled back: {'x ' * 400}the ledger is upside down"
-    failed = replace(READY, phase="Degraded", message=f"{words}; tried again at 03:05:05 UTC")
+    message = f"version {'e' * 16} was rolled back: {'x ' * 400}the ledger is upside down"
+    failed = replace(READY, phase="Degraded", message=f"{message}; tried again at 03:05:05 UTC")
     message = conditions(status(failed, {}, NOW))["Ready"]["message"]
     assert len(message) < 520
     assert message.startswith(f"version {'e' * 16} was rolled back: x x")

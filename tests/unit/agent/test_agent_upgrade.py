@@ -17,7 +17,7 @@ from noderuntime.agent.switch.run import NotUpgraded, apply
 
 THREE = "f" * 16
 POD = "a" * 64
-LAST_WORDS = "the ledger is upside down"
+LAST_ERROR = "the ledger is upside down"
 
 
 def result(node: FakeNode) -> Result:
@@ -71,9 +71,9 @@ async def test_version_that_refuses_the_node_is_never_started(served: FakeNode) 
     await check_serves(served, TWO)
 
 
-async def test_daemon_that_exits_is_rolled_back_with_its_words(served: FakeNode) -> None:
-    served.host.exits[TWO] = LAST_WORDS
-    with pytest.raises(NotUpgraded, match=f"{TWO} was rolled back: .* does not start: .*{LAST_WORDS}"):
+async def test_daemon_that_exits_is_rolled_back_with_its_error(served: FakeNode) -> None:
+    served.host.exits[TWO] = LAST_ERROR
+    with pytest.raises(NotUpgraded, match=f"{TWO} was rolled back: .* does not start: .*{LAST_ERROR}"):
         await apply(served.context)
     await check_serves(served, ONE)
     assert (result(served).reason, result(served).kubelet) == ("UpgradeRolledBack", "Noderuntime")
@@ -118,12 +118,12 @@ async def test_pod_that_ended_meanwhile_is_not_lost(served: FakeNode) -> None:
 
 
 async def test_failed_release_is_tried_again_on_request_only(served: FakeNode) -> None:
-    served.host.exits[TWO] = LAST_WORDS
+    served.host.exits[TWO] = LAST_ERROR
     with pytest.raises(NotUpgraded):
         await apply(served.context)
     served.host.exits.clear()
     restarts = len(served.host.restarts)
-    with pytest.raises(NotUpgraded, match=LAST_WORDS):
+    with pytest.raises(NotUpgraded, match=LAST_ERROR):
         await apply(served.context)
     assert len(served.host.restarts) == restarts
     served.install(digest=TWO, retry="please")
@@ -160,13 +160,13 @@ async def test_rollback_restores_a_ledger_that_the_old_version_cannot_use(
 
 async def test_crash_loop_returns_to_the_release_before(served: FakeNode) -> None:
     await apply(served.context)
-    served.host.words = f"noderuntime: {LAST_WORDS}"
+    served.host.log = f"noderuntime: {LAST_ERROR}"
     await served.host.crash()
     assert f"{TWO} was rolled back: the daemon ended five times" in await fallback(served.context)
     await check_serves(served, ONE)
     assert (result(served).reason, result(served).kubelet) == ("DaemonCrashLoop", "Noderuntime")
-    assert LAST_WORDS in result(served).message
-    with pytest.raises(NotUpgraded, match=LAST_WORDS):
+    assert LAST_ERROR in result(served).message
+    with pytest.raises(NotUpgraded, match=LAST_ERROR):
         await apply(served.context)
     await check_serves(served, ONE)
 
@@ -259,8 +259,8 @@ async def test_node_of_a_version_without_records_is_upgraded(served: FakeNode) -
 async def test_node_of_a_version_without_records_is_rolled_back(served: FakeNode) -> None:
     served.layout.releases.unlink()
     served.install(digest=TWO)
-    served.host.exits[TWO] = LAST_WORDS
-    with pytest.raises(NotUpgraded, match=LAST_WORDS):
+    served.host.exits[TWO] = LAST_ERROR
+    with pytest.raises(NotUpgraded, match=LAST_ERROR):
         await apply(served.context)
     assert served.host.version == ONE
     assert result(served).reason == upgrade_steps.ROLLED_BACK

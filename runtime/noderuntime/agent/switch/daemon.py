@@ -63,7 +63,7 @@ async def start(context: Context, *, seconds: float = 120) -> None:
         problem = "does not start"
     else:
         return
-    raise FailedPrecondition(f"{layout.SERVICE} {problem}: {await last_words(context, since=began)}")
+    raise FailedPrecondition(f"{layout.SERVICE} {problem}: {await last_log_line(context, since=began)}")
 
 
 async def verify(context: Context) -> Verification:
@@ -113,7 +113,7 @@ async def _is_up_to_date(context: Context) -> bool:
     return len(running) == 1 and b"Environment=" + running[0] + b"\n" in unit
 
 
-async def last_words(context: Context, *, since: float) -> str:
+async def last_log_line(context: Context, *, since: float) -> str:
     """Return the last line that the daemon itself logged since then, preferably an error."""
     argv = ["journalctl", "--quiet", "--no-pager", "-o", "cat", "-n", "50", f"--since=@{int(since)}"]
     try:

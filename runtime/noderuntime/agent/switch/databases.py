@@ -26,7 +26,7 @@ def save(layout: Layout) -> None:
 
 
 def restore(layout: Layout, *, reads_newer: bool) -> None:
-    """Put back the copies of databases that the previous version cannot use; the others keep what happened.
+    """Restore the databases that the previous version cannot use; the others keep later writes.
 
     ``reads_newer`` says that the previous version uses databases of a newer schema that allow it.
     """

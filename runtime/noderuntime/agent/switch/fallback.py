@@ -33,8 +33,8 @@ async def fallback(context: Context) -> str:
     async with locked(context):
         if not await _has_failed(context):
             return f"{layout.SERVICE} has not failed"
-        words = await daemon.last_words(context, since=time.time() - _WINDOW_SECONDS)
-        problem = f"the daemon ended five times within five minutes: {words}"
+        last = await daemon.last_log_line(context, since=time.time() - _WINDOW_SECONDS)
+        problem = f"the daemon ended five times within five minutes: {last}"
         revision = desired.load_if_valid(context.layout.switch_config).revision
         known = _releases(context)
         if known.serving and known.previous and await _can_serve(context, known.previous[0]):

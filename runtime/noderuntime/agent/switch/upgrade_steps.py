@@ -168,7 +168,7 @@ async def restore_databases(context: Context, upgrade: Upgrade) -> None:
 
 
 async def restart(context: Context, upgrade: Upgrade) -> None:
-    """Start the old daemon. The journal of a node whose old daemon fails, too, ends all the same."""
+    """Start the old daemon. If it fails too, the failure is recorded and the rollback still ends."""
     try:
         await daemon.start(context, seconds=_RESTART_SECONDS)
     except NoderuntimeError as error:

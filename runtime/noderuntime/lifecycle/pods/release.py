@@ -56,5 +56,5 @@ async def _stop_slice(parts: Parts, name: str) -> None:
     argv = ["systemctl", "--no-ask-password", "stop", name]
     done = await parts.host.run(argv, timeout=_SYSTEMD_TIMEOUT)
     if done.returncode not in (0, _NOT_LOADED):
-        words = one_line(done.stderr.decode(errors="replace"))
-        raise ToolError("systemctl", "stop", done.returncode, words)
+        message = one_line(done.stderr.decode(errors="replace"))
+        raise ToolError("systemctl", "stop", done.returncode, message)
