@@ -19,6 +19,7 @@ from noderuntime.agent.layout import Layout
 from noderuntime.core import durable_files as files
 from noderuntime.core import log
 from noderuntime.core.errors import Internal, file_error, os_errors
+from noderuntime.node.host.syscalls import sync_filesystem
 
 _log = log.get(__name__)
 
@@ -135,6 +136,8 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def _sync_tree(tree: Path) -> None:
-    """Sync the tree to disk. One sync of all filesystems is much cheaper than 5,000 fsyncs."""
-    os.sync()
-    files.sync_directory(tree)
+    """Sync the tree to disk. One sync of its filesystem is much cheaper than 5,000 fsyncs.
+
+    A sync of all filesystems would wait for a volume whose server does not respond, and hide a failed write.
+    """
+    sync_filesystem(tree)

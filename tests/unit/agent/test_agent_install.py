@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 
@@ -69,6 +70,13 @@ def test_install_with_verify_repairs_changed_content(source: Path, node_layout: 
     assert not bundle.install(source, node_layout, verify=False)
     assert bundle.install(source, node_layout, verify=True)
     assert (node_layout.versions / DIGEST / "bin/tool").read_text() == "tool"
+
+
+def test_install_waits_for_no_other_filesystem(
+    source: Path, node_layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sync")  # it would wait for a volume whose server does not respond
+    assert bundle.install(source, node_layout, verify=True)
 
 
 def test_write_replaces_a_file_and_keeps_its_mode(tmp_path: Path) -> None:
