@@ -44,7 +44,6 @@ _log = log.get(__name__)
 CHECK_SECONDS = 600
 """Seconds between runs of the switch that check the kubelet and its files for changes."""
 _VERIFY_SECONDS = 3600
-_REPROBE_SECONDS = 1.0
 _SWITCH_SECONDS = 7500.0
 _RETRY_SECONDS = (60, 3600)
 _REMEMBERED = (ROLLED_BACK, CRASH_LOOP)
@@ -94,6 +93,8 @@ class Node:
         self._memory = _Memory()
         self.restart_seconds = 5.0
         """Seconds to wait for a daemon that does not respond, before it is reported as down."""
+        self.reprobe_seconds = 1.0
+        """Seconds to wait before a failed handler is probed once more."""
 
     async def reconcile(self, instance: Instance, report: Report) -> NodeState:
         """Reconcile the node once and return its state. ``report`` is called before steps that take long.
@@ -293,7 +294,7 @@ class Node:
         findings = {found.handler: found for found in await self._probe(self._layout.socket, names)}
         failed = [name for name, finding in findings.items() if not finding.ready]
         if failed:
-            await asyncio.sleep(_REPROBE_SECONDS)
+            await asyncio.sleep(self.reprobe_seconds)
             findings |= {found.handler: found for found in await self._probe(self._layout.socket, failed)}
         return [findings[name] for name in names]
 

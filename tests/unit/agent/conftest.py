@@ -11,11 +11,14 @@ from fakenode import FakeNode
 
 from noderuntime.agent.switch.run import apply
 
+_MEMORY = Path("/dev/shm")
+"""A filesystem without a disk: each test syncs some fifty files."""
+
 
 @pytest.fixture
 async def node() -> AsyncIterator[FakeNode]:
     # Not pytest's tmp_path: the path of a unix socket has 107 characters at most.
-    root = Path(tempfile.mkdtemp(prefix="nr-agent-"))
+    root = Path(tempfile.mkdtemp(prefix="nr-agent-", dir=_MEMORY if _MEMORY.is_dir() else None))
     found = FakeNode(root)
     try:
         yield found

@@ -51,6 +51,8 @@ SPEC = InstanceSpec.model_validate(
         "kubelet": {"switchTimeoutSeconds": 120},
     }
 )
+SHORT = SPEC.model_copy(update={"kubelet": SPEC.kubelet.model_copy(update={"switch_timeout_seconds": 20})})
+"""For a test that waits until a kubelet's deadline is over."""
 
 
 class FakeRuntime(RuntimeServiceServicer):
@@ -375,7 +377,7 @@ class FakeNode:
     def __init__(self, root: Path) -> None:
         self.layout = Layout(root)
         self.host = FakeHost(self.layout)
-        self.context = Context(self.layout, self.host, Systemd(self.host), second=0.05)  # type: ignore[arg-type]
+        self.context = Context(self.layout, self.host, Systemd(self.host), second=0.05, pause=0.005)  # type: ignore[arg-type]
 
     def hurry(self) -> None:
         """Shorten all deadlines, for a test that waits until one is over."""

@@ -46,6 +46,7 @@ class Agent:
         self.api = Api()
         metrics = AgentMetrics()
         reconciler = Node(node.layout, Systemd(node.host), source, metrics.probe)  # type: ignore[arg-type]
+        reconciler.reprobe_seconds = 0.0
         self.loop = Loop(self.api, reconciler)  # type: ignore[arg-type]
         metrics.watch(self.loop, node.layout)
         self.runner = web.AppRunner(application(self.loop, metrics))

@@ -28,7 +28,7 @@ from failpoints import (
     places,
 )
 from fakeinstances import serve
-from fakenode import SPEC, FakeNode
+from fakenode import SHORT, SPEC, FakeNode
 from test_agent_loop import running
 
 from noderuntime.agent import layout
@@ -111,6 +111,8 @@ async def test_switch_killed_at_a_step_ends_in_one_runtime(
     fresh: tuple[FakeNode, dict[str, str]], place: int, way: str
 ) -> None:
     node, before = fresh
+    if SWITCH[place - 1] in ("_reload", "_restart_kubelet"):  # one step is the write of a file
+        node.install(SHORT, digest=ONE)  # the resumed switch waits for a kubelet that was not restarted
     context, _ = killed_before(node, place)
     with pytest.raises(Killed):
         await apply(context)
@@ -126,6 +128,7 @@ async def test_switch_killed_in_its_rollback_ends_in_one_runtime(
     fresh: tuple[FakeNode, dict[str, str]], place: int, way: str
 ) -> None:
     node, before = fresh
+    node.install(SHORT, digest=ONE)
     node.host.kubelet_fails_on_noderuntime = True
     node.hurry()
     taken = len(places(SWITCH, writes=1)) - len(SWITCH[SWITCH.index("_await_kubelet") + 1 :])

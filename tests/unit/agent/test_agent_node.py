@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from fakenode import SPEC, FakeNode
+from fakenode import SHORT, SPEC, FakeNode
 
 from noderuntime.agent import layout
 from noderuntime.agent.instance import Instance, InstanceSpec, parse
@@ -26,7 +26,9 @@ async def agent(node: FakeNode, tmp_path: Path) -> Node:
     await node.boot("FlagsFile")
     (tmp_path / "BUNDLE").write_text(DIGEST)
     node.run_switch_unit()
-    return Node(node.layout, Systemd(node.host), tmp_path)  # type: ignore[arg-type]
+    found = Node(node.layout, Systemd(node.host), tmp_path)  # type: ignore[arg-type]
+    found.reprobe_seconds = 0.0
+    return found
 
 
 @pytest.fixture
@@ -160,24 +162,12 @@ async def test_damaged_bundle_is_repaired_after_a_failed_probe(
 async def test_failed_switch_is_not_retried_at_once(node: FakeNode, agent: Node) -> None:
     node.host.kubelet_fails_on_noderuntime = True
     node.hurry()
-    state, _ = await reconcile(agent)
+    state, _ = await reconcile(agent, SHORT)
     assert (state.phase, state.reason, state.kubelet) == ("Failed", "SwitchReverted", "Upstream")
     restarts = len(node.host.restarts)
-    state, phases = await reconcile(agent)
+    state, phases = await reconcile(agent, SHORT)
     assert (state.phase, phases) == ("Failed", [])
     assert len(node.host.restarts) == restarts
-
-
-async def test_failed_switch_is_retried_after_the_clock_was_set_back(node: FakeNode, agent: Node) -> None:
-    node.host.kubelet_fails_on_noderuntime = True
-    node.hurry()
-    await reconcile(agent)
-    result = load_result(node.layout.result)
-    assert result
-    save(node.layout.result, result.model_copy(update={"finished": now() + timedelta(days=300)}))
-    node.host.kubelet_fails_on_noderuntime = False
-    state, _ = await reconcile(agent)
-    assert state.phase == "Ready"
 
 
 async def test_stopped_daemon_is_restarted(node: FakeNode, agent: Node) -> None:
@@ -264,6 +254,19 @@ async def test_agent_does_not_touch_files_of_another_release(node: FakeNode, nex
     assert (state.phase, state.reason, state.digest) == ("Degraded", "UpgradeRefused", DIGEST)
     assert re.search(r"50-x.toml: unknown key; tried again at \d\d:\d\d:\d\d UTC$", state.message)
     assert {path: path.read_bytes() for path in before} == before
+
+
+async def test_refused_version_is_retried_after_the_clock_was_set_back(
+    node: FakeNode, next_agent: Node
+) -> None:
+    node.host.refuses[NEXT] = "conf.d/50-x.toml: unknown key"
+    await reconcile(next_agent)
+    node.host.refuses.clear()
+    result = load_result(node.layout.result)
+    assert result
+    save(node.layout.result, result.model_copy(update={"finished": now() + timedelta(days=300)}))
+    state, _ = await reconcile(next_agent)
+    assert (state.phase, state.digest) == ("Ready", NEXT)
 
 
 async def test_removal_by_the_next_version_leaves_nothing(node: FakeNode, next_agent: Node) -> None:

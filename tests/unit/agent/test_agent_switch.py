@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from fakenode import CONTAINERD, SPEC, FakeNode
+from fakenode import CONTAINERD, SHORT, SPEC, FakeNode
 
 from noderuntime.agent import layout
 from noderuntime.agent.switch import journal as records
@@ -59,11 +59,11 @@ async def test_apply_to_a_switched_node_changes_nothing(node: FakeNode, style: s
 async def test_apply_rolls_back_when_the_kubelet_does_not_start(node: FakeNode, style: str) -> None:
     await node.boot(style)
     before = node.files()
-    node.install()
+    node.install(SHORT)
     node.host.kubelet_fails_on_noderuntime = True
     node.hurry()
 
-    with pytest.raises(transaction.Reverted, match="was rolled back: the kubelet is not running 120 s after"):
+    with pytest.raises(transaction.Reverted, match="was rolled back: the kubelet is not running 20 s after"):
         await apply(node.context)
 
     assert node.files() == before
@@ -77,7 +77,7 @@ async def test_apply_rolls_back_when_the_kubelet_does_not_start(node: FakeNode, 
 async def test_rollback_needs_no_space_for_its_journal(node: FakeNode) -> None:
     await node.boot("FlagsFile")
     before = node.files()
-    node.install()
+    node.install(SHORT)
     node.host.kubelet_fails_on_noderuntime = True
     node.hurry()
     saved: list[str] = []

@@ -35,7 +35,9 @@ class Context:
     host: Host
     systemd: Systemd
     second: float = 1.0
-    """Length of a second in wait loops; tests use a shorter one."""
+    """Length of a second in deadlines; tests use a shorter one."""
+    pause: float = 1.0
+    """Seconds between two checks in wait loops; tests use a shorter one."""
     on_step: Callable[[str], None] = _no_observer
     """Called with the name of each step before it begins; tests interrupt a transaction here."""
 

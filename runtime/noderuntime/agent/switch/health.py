@@ -32,7 +32,7 @@ async def wait_until_healthy(
         last_pid, problem = pid, found or "the kubelet did not stay up"
         if successes >= _REQUIRED_SUCCESSES:
             return None
-        await asyncio.sleep(context.second)
+        await asyncio.sleep(context.pause)
     return problem
 
 

@@ -69,7 +69,7 @@ async def _check_list(context: Context, expected: frozenset[str]) -> None:
     while lost := _living(context.layout, expected - await daemon.running(context)):
         if time.monotonic() > deadline:
             raise FailedPrecondition(f"pods or containers that run are not listed: {', '.join(lost[:5])}")
-        await asyncio.sleep(context.second / 2)
+        await asyncio.sleep(context.pause / 2)
 
 
 def _living(place: Layout, identifiers: frozenset[str]) -> list[str]:
