@@ -36,6 +36,8 @@ Environment=GRPC_ENABLE_FORK_SUPPORT=0
 Restart=always
 RestartSec=1
 TimeoutStartSec=90
+# A stop takes six seconds at most, unless a disk hangs: then the node must not be without a socket for long.
+TimeoutStopSec=20
 # The daemon reports while its event loop and its threads for blocking calls make progress.
 WatchdogSec=60
 # Monitors and containers keep running when the daemon stops.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from noderuntime.agent.layout import Layout
 from noderuntime.config import RunscConfig, load
 from noderuntime.core import durable_files as files
 from noderuntime.core.errors import InvalidArgument
+from noderuntime.edge.server.serve import GRACE_SECONDS
 
 DIGEST = "0123456789abcdef"
 SPEC = InstanceSpec.model_validate(
@@ -177,6 +179,12 @@ def test_units_change_with_the_daemons_revision() -> None:
     two = units.render(units.daemon_revision(DIGEST, "b"))
     assert {name for name in one if one[name] != two[name]} == {"noderuntime.service"}
     assert "OnActiveSec=75" in units.timer(60)
+
+
+def test_daemon_that_does_not_stop_is_killed_before_its_node_is_not_ready() -> None:
+    unit = units.render("a")["noderuntime.service"]
+    (seconds,) = re.findall(r"(?m)^TimeoutStopSec=(\d+)$", unit)
+    assert GRACE_SECONDS < int(seconds) < 30
 
 
 def test_parse_names_the_field_with_an_unknown_value() -> None:
