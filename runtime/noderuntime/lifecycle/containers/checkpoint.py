@@ -22,7 +22,7 @@ from pathlib import Path
 
 from google.protobuf.json_format import MessageToDict
 
-from noderuntime.core import log
+from noderuntime.core import log, tasks
 from noderuntime.core.blocking import FILES, apart
 from noderuntime.core.errors import FailedPrecondition, InvalidArgument, file_error
 from noderuntime.lifecycle.containers.kill import cgroup
@@ -96,13 +96,19 @@ def _directory(parts: Parts, container: Container) -> Path:
 
 async def _dump(parts: Parts, sandbox: Sandbox, container: Container, timeout: float) -> None:
     """Dump the container's processes with CRIU; they are released afterwards, even if the dump fails."""
-    container.checkpointing_at = time.time_ns()
-    await parts.ledger.containers.save(container)
     work, executor = _directory(parts, container), parts.executor(sandbox.handler)
-    try:
-        await executor.checkpoint(container.id, sandbox.id, work, timeout=timeout)
-    finally:
-        await _release(parts, sandbox, container)
+    async with _network(parts, sandbox):
+        container.checkpointing_at = time.time_ns()
+        await parts.ledger.containers.save(container)
+        try:
+            await executor.checkpoint(container.id, sandbox.id, work, timeout=timeout)
+        finally:
+            await _release(parts, sandbox, container)
+
+
+def _network(parts: Parts, sandbox: Sandbox) -> tasks.Lock:
+    """Return the lock of dumps of one pod: each blocks and unblocks the network that its containers share."""
+    return parts.work.lock(f"{sandbox.id} dump")
 
 
 async def end_dump(parts: Parts, container: Container) -> None:
@@ -116,7 +122,9 @@ async def end_dump(parts: Parts, container: Container) -> None:
         for process in await parts.host.processes_with("checkpoint", str(_directory(parts, container))):
             await parts.host.kill_tree(process)
             await parts.host.wait(process, timeout=_END_SECONDS)
-        await _release(parts, parts.ledger.sandboxes.get(container.sandbox_id), container)
+        sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
+        async with _network(parts, sandbox):
+            await _release(parts, sandbox, container)
         _log.warning("interrupted checkpoint aborted", container=container.id)
 
 

@@ -1,5 +1,6 @@
 """Checkpoints: an archive with all that there is to know, or none."""
 
+import asyncio
 import json
 import tarfile
 
@@ -56,6 +57,27 @@ async def test_container_runs_after_a_failed_checkpoint(node, container, tmp_pat
         await checkpoint_container(node.parts, container, str(tmp_path / "c.tar"), 0)
     assert node.world.frozen == set()
     assert node.parts.ledger.containers.get(container).checkpointing_at == 0
+
+
+async def test_dumps_of_one_pod_run_one_after_the_other(node, container, tmp_path):
+    sandbox = node.parts.ledger.containers.get(container).sandbox_id
+    other = await create_container(node.parts, sandbox, container_config("other"))
+    for made in (container, other):
+        await start_container(node.parts, made)
+    node.world.hold["checkpoint"] = gate = asyncio.Event()
+    node.world.trace.clear()
+    calls = [
+        asyncio.create_task(checkpoint_container(node.parts, made, str(tmp_path / made), 0))
+        for made in (container, other)
+    ]
+    await node.world.held.wait()
+    await asyncio.sleep(0.05)
+    begun = node.world.trace.count("checkpoint")
+    gate.set()
+    await asyncio.gather(*calls)
+    assert begun == 1
+    steps = [step for step in node.world.trace if step in ("checkpoint", "remove network lock")]
+    assert steps == ["checkpoint", "remove network lock"] * 2
 
 
 async def test_failed_checkpoint_leaves_nothing(node, container, tmp_path):
