@@ -18,12 +18,13 @@ from pathlib import Path
 from noderuntime.agent.layout import Layout
 from noderuntime.core import durable_files as files
 from noderuntime.core import log
-from noderuntime.core.errors import Internal, file_error, os_errors
+from noderuntime.core.errors import Internal, ResourceExhausted, file_error, os_errors
 from noderuntime.node.host.syscalls import sync_filesystem
 
 _log = log.get(__name__)
 
 _DIGEST = re.compile(r"[0-9a-f]{16,64}")
+_BLOCK = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,9 @@ def _copy(source: Path, target: Path) -> None:
     """Copy to a temporary name, sync, verify and rename."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
-    _log.info("installing the bundle", digest=target.name)
     shutil.rmtree(partial, ignore_errors=True)
+    _require_space(source, target.parent)
+    _log.info("installing the bundle", digest=target.name)
     try:
         shutil.copytree(source, partial, symlinks=True)
         _sync_tree(partial)
@@ -98,6 +100,16 @@ def _copy(source: Path, target: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     files.sync_directory(target.parent)
+
+
+def _require_space(source: Path, directory: Path) -> None:
+    """Raise ResourceExhausted if the copy does not fit: attempts must not fill the disk again and again."""
+    needed = sum(path.lstat().st_size + _BLOCK for path in source.rglob("*"))
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise ResourceExhausted(
+            f"No space left in {directory}: the bundle needs {needed >> 20} MiB, {free >> 20} MiB are free"
+        )
 
 
 def _raise_first(error: shutil.Error) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from noderuntime.agent.instance import InstanceMetrics, InstanceRuntime, Instanc
 from noderuntime.agent.layout import Layout
 from noderuntime.config import RunscConfig, load
 from noderuntime.core import durable_files as files
-from noderuntime.core.errors import InvalidArgument
+from noderuntime.core.errors import InvalidArgument, ResourceExhausted
 from noderuntime.edge.server.serve import GRACE_SECONDS
 
 DIGEST = "0123456789abcdef"
@@ -72,6 +73,20 @@ def test_install_with_verify_repairs_changed_content(source: Path, node_layout: 
     assert not bundle.install(source, node_layout, verify=False)
     assert bundle.install(source, node_layout, verify=True)
     assert (node_layout.versions / DIGEST / "bin/tool").read_text() == "tool"
+
+
+def test_install_that_does_not_fit_writes_nothing(
+    source: Path, node_layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (source / "bin/tool").open("ab") as tool:
+        tool.truncate(3 << 20)
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2 << 20))
+    with pytest.raises(
+        ResourceExhausted, match=r"No space left in .*: the bundle needs 3 MiB, 2 MiB are free"
+    ):
+        bundle.install(source, node_layout, verify=True)
+    assert list(node_layout.versions.iterdir()) == []
 
 
 def test_install_waits_for_no_other_filesystem(
