@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from failpoints import ONE, TWO, check_serves
+from failpoints import ONE, TWO, UPGRADE, Killed, check_serves, killed_before
 from fakenode import SPEC, FakeNode
 
 from noderuntime.agent.switch import journal as records
@@ -232,6 +232,19 @@ async def test_crash_loop_with_pods_starts_the_daemon_again(node: FakeNode) -> N
     node.hurry()
     assert "no other version is on this node" in await fallback(node.context)
     await check_serves(node, ONE)
+
+
+async def test_crash_loop_of_an_interrupted_upgrade_is_rolled_back(served: FakeNode) -> None:
+    context, _ = killed_before(served, UPGRADE.index("prove"))
+    with pytest.raises(Killed):
+        await apply(context)
+    served.host.exits[TWO] = LAST_ERROR
+    await served.host.crash()
+    assert await fallback(served.context) == "noderuntime.service has not failed"
+    await check_serves(served, ONE)
+    failed = release.load(served.layout).failed
+    assert failed
+    assert TWO in failed.message
 
 
 async def test_fallback_leaves_a_daemon_that_runs_alone(served: FakeNode) -> None:

@@ -31,6 +31,7 @@ NO_OTHER = "DaemonFailed"
 async def fallback(context: Context) -> str:
     """Act on a daemon that systemd does not start any more; return one line that describes the outcome."""
     async with locked(context):
+        await _end_upgrade(context)
         if not await _has_failed(context):
             return f"{layout.SERVICE} has not failed"
         last = await daemon.last_log_line(context, since=time.time() - _WINDOW_SECONDS)
@@ -47,6 +48,14 @@ async def fallback(context: Context) -> str:
         await asyncio.sleep(_PAUSE_SECONDS * context.second)
         await context.systemd.restart(layout.SERVICE)
     return outcome
+
+
+async def _end_upgrade(context: Context) -> None:
+    """Roll back an interrupted upgrade: its release failed, not the one that is recorded as serving."""
+    try:
+        await upgrade.resume(context, expired=True)
+    except NoderuntimeError as error:
+        _log.error("an interrupted upgrade cannot be rolled back", error=error)
 
 
 async def _has_failed(context: Context) -> bool:
