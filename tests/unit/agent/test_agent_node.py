@@ -313,6 +313,17 @@ async def test_claim_ends_with_the_installation_and_begins_again(node: FakeNode,
         assert not node.layout.etc.exists()
 
 
+async def test_claim_never_writes_through_a_symlink(node: FakeNode, agent: Node) -> None:
+    await reconcile(agent)
+    before = node.layout.switch_config.read_bytes()
+    node.layout.claim.unlink()
+    node.layout.claim.symlink_to("switch.toml")
+    state, _ = await reconcile(agent)
+    assert (state.phase, state.reason) == ("Degraded", "InstallFailed")
+    assert "agent.lock: Too many levels of symbolic links" in state.message
+    assert node.layout.switch_config.read_bytes() == before
+
+
 async def test_claim_of_a_killed_agent_is_free(node: FakeNode, agent: Node) -> None:
     script = "import sys, time; from pathlib import Path; from noderuntime.agent.claim import Claim\n"
     script += "print(Claim(Path(sys.argv[1]), 'one/agent-a', 'image:1').take(), flush=True); time.sleep(60)"
