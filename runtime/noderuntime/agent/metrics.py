@@ -30,7 +30,6 @@ from noderuntime.agent.probe import Finding
 from noderuntime.agent.report import Phase
 from noderuntime.agent.switch import release
 from noderuntime.agent.switch.journal import load_result
-from noderuntime.core.errors import Internal
 
 _CANARY_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -137,16 +136,13 @@ class _Node(Collector):
         )
 
     def _releases(self) -> GaugeMetricFamily:
-        """Return the releases of the node. A record that cannot be read is the switch's to report."""
+        """Return the releases of the node."""
         family = GaugeMetricFamily(
             "noderuntime_agent_release_info",
             "Always 1: the release that serves, and the one that failed with its reason.",
             labels=("role", "revision", "reason"),
         )
-        try:
-            found = release.load(self._layout)
-        except Internal:
-            return family
+        found = release.load(self._layout)
         if found.serving:
             family.add_metric(("serving", found.serving.revision, ""), 1)
         if found.failed:

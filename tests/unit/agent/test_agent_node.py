@@ -278,6 +278,15 @@ async def test_removal_by_the_next_version_leaves_nothing(node: FakeNode, next_a
     assert not [path for path in node.layout.units.rglob("*noderuntime*") if path.name != "kubelet.service.d"]
 
 
+async def test_node_with_an_invalid_record_is_upgraded_and_removed(node: FakeNode, next_agent: Node) -> None:
+    node.layout.releases.write_text('{"serving": {"revis')
+    state, _ = await reconcile(next_agent)
+    assert (state.phase, state.digest) == ("Ready", NEXT)
+    node.layout.releases.write_text('{"serving": {"revis')
+    state, _ = await reconcile(next_agent, SPEC.model_copy(update={"state": "Removed"}))
+    assert (state.phase, node.layout.is_empty()) == ("Removed", True)
+
+
 async def test_second_agent_changes_nothing_until_the_first_ends(
     node: FakeNode, agent: Node, tmp_path: Path
 ) -> None:

@@ -15,10 +15,10 @@ from noderuntime.agent.switch import journal as records
 from noderuntime.agent.switch import run as apply
 from noderuntime.agent.switch.context import Context, locked
 from noderuntime.agent.switch.proof import Evidence
-from noderuntime.agent.switch.release import Release, Releases
+from noderuntime.agent.switch.release import Release
 from noderuntime.agent.switch.upgrade_steps import CRASH_LOOP, Upgrade, accepts
 from noderuntime.core import log
-from noderuntime.core.errors import Internal, NoderuntimeError
+from noderuntime.core.errors import NoderuntimeError
 
 _log = log.get(__name__)
 
@@ -37,7 +37,7 @@ async def fallback(context: Context) -> str:
         last = await daemon.last_log_line(context, since=time.time() - _WINDOW_SECONDS)
         problem = f"the daemon ended five times within five minutes: {last}"
         revision = desired.load_if_valid(context.layout.switch_config).revision
-        known = _releases(context)
+        known = release.load(context.layout)
         if known.serving and known.previous and await _can_serve(context, known.previous[0]):
             outcome = await _return(context, known.serving, known.previous[0], problem)
             apply.record_failure(context, revision, CRASH_LOOP, outcome)
@@ -60,15 +60,6 @@ async def _end_upgrade(context: Context) -> None:
 
 async def _has_failed(context: Context) -> bool:
     return (await context.systemd.show(layout.SERVICE, "ActiveState"))["ActiveState"] == "failed"
-
-
-def _releases(context: Context) -> Releases:
-    """Return the record of the node's releases. One that is invalid names no other release."""
-    try:
-        return release.load(context.layout)
-    except Internal as error:
-        _log.error("the record of releases is invalid", error=error)
-        return Releases()
 
 
 async def _can_serve(context: Context, previous: Release) -> bool:

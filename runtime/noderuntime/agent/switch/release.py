@@ -15,6 +15,10 @@ from noderuntime.agent import layout as names
 from noderuntime.agent.layout import Layout
 from noderuntime.agent.switch import journal as records
 from noderuntime.core import durable_files as files
+from noderuntime.core import log
+from noderuntime.core.errors import Internal
+
+_log = log.get(__name__)
 
 
 class Release(BaseModel):
@@ -66,8 +70,12 @@ class Releases(BaseModel):
 
 
 def load(layout: Layout) -> Releases:
-    """Return the node's releases. Internal if the record is invalid."""
-    return records.load(layout.releases, Releases) or Releases()
+    """Return the node's releases. An invalid record counts as missing, so that the node can be changed."""
+    try:
+        return records.load(layout.releases, Releases) or Releases()
+    except Internal as error:
+        _log.error("the record of releases is invalid", error=error)
+        return Releases()
 
 
 def staged(layout: Layout) -> Release | None:
