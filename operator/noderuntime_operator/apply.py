@@ -257,7 +257,16 @@ async def write_status(kube: Kube, runtime: RuntimeView, status: NodeRuntimeStat
         "apiVersion": API_VERSION,
         "kind": "NodeRuntime",
         "metadata": {"uid": runtime.uid},
-        "status": status.dump(),
+        "status": _merge_patch(runtime.status.dump(), status.dump()),
     }
     await kube.patch("NodeRuntime", runtime.name, patch, "status")
     return True
+
+
+def _merge_patch(old: Json, new: Json) -> Json:
+    """Return the merge patch that makes an old object equal to the new one: null removes a field."""
+    gone = dict.fromkeys(old.keys() - new.keys())
+    return gone | {
+        key: _merge_patch(old.get(key) or {}, value) if isinstance(value, dict) else value
+        for key, value in new.items()
+    }

@@ -72,6 +72,20 @@ async def test_refused_node_is_reported_and_holds_up_no_other(
     assert pause <= 2, "the refused write is not tried again soon"
 
 
+async def test_status_patch_removes_what_is_no_longer_true(api: FakeApi, kube: Kube, caches: Caches) -> None:
+    wave = {"phase": "Soaking", "nodes": 3, "updated": 1, "ready": 1, "failed": 0, "outside": 0}
+    old = {
+        "failedRevision": {"revision": "rt-old", "message": "n1: Failed"},
+        "wave": {**wave, "waitingFor": "", "soakingSince": "2026-01-01T00:00:00Z"},
+    }
+    meta = {"generation": 1, "finalizers": [FINALIZER]}
+    api.put(f"{GROUP}/noderuntimes", "rt", metadata=meta, spec=spec(limit=10).dump(), status=old)
+    await reconciler(kube, caches).reconcile("rt")
+    patch: dict[str, Any] = api.objects[f"{GROUP}/noderuntimes/rt"]["status"]["status"]
+    assert patch["failedRevision"] is None
+    assert patch["wave"]["soakingSince"] is None
+
+
 async def test_lost_leadership_ends_a_reconciliation_without_a_write(
     api: FakeApi, kube: Kube, caches: Caches
 ) -> None:
