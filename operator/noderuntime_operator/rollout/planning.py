@@ -58,6 +58,7 @@ def _removal(
     common = Plan(
         choice.target,
         choice.desired,
+        failed_revision=choice.failed,
         instances=mine,
         class_labels=classes.class_labels(runtime, leaving_classes, cluster),
         other_agents=cluster.other_agents,

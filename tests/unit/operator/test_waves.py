@@ -367,6 +367,16 @@ def test_deletion_in_the_middle_of_a_wave_removes_everything() -> None:
         assert fleet.most_moving <= 2
 
 
+def test_deletion_of_a_rolled_back_runtime_keeps_the_good_image() -> None:
+    fleet = Fleet.of(2)
+    fleet.bad = v2_fails
+    upgrade(fleet)
+    fleet.settle()
+    fleet.runtime = replace(fleet.runtime, deleting=True)
+    fleet.step()
+    assert plan(fleet.runtime, fleet.cluster()).target.revision.image == "v1"
+
+
 def test_unreachable_node_is_orphaned_after_its_time() -> None:
     fleet = Fleet.of(2)
     fleet.set("n0", ready=False)
