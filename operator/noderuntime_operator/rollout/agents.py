@@ -38,13 +38,16 @@ def _has_another_agent(instance: InstanceView, cluster: ClusterState) -> bool:
     return silent or (reported and instance.status.agent_image != instance.spec.image)
 
 
-def replaced(mine: Mapping[str, InstanceView], cluster: ClusterState) -> tuple[AgentPodView, ...]:
+def replaced(
+    mine: Mapping[str, InstanceView], template: str, cluster: ClusterState
+) -> tuple[AgentPodView, ...]:
     """Return the pods to delete: those of another image than their instance's, and those without access.
 
+    template is the DaemonSet's image; it cannot replace a pod on a node that has another one.
     A pod whose ServiceAccount was created again is refused by the API server for ever.
     """
     pods = [pod for pod in cluster.agent_pods if pod.node in mine]
-    other = [pod for pod in pods if mine[pod.node].spec.image not in (None, pod.image)]
+    other = [pod for pod in pods if mine[pod.node].spec.image == template != pod.image]
     lost = [pod for pod in pods if _is_lost(pod, cluster) and pod not in other]
     return (*other, *lost[:_LOST_AT_ONCE])
 

@@ -142,7 +142,7 @@ def _service(
         outside=nodes.outside,
         late=nodes.late,
         other_agents=cluster.other_agents,
-        replace=agents.replaced(mine, cluster),
+        replace=agents.replaced(mine, revision.image, cluster),
         labels=labels | leaving_labels(mine, leaving | closing, cluster),
         delete_instances=_ended(runtime, mine, leaving, cluster) + tuple(sorted(outlived)),
         class_labels=classes.class_labels(runtime, leaving_classes, cluster),

@@ -313,6 +313,22 @@ def test_pod_created_early_waits_for_its_nodes_turn() -> None:
     assert fleet.images() == ["v2"] * 3
 
 
+def test_pod_that_the_template_cannot_replace_is_kept() -> None:
+    fleet = Fleet.of(2, maxUnavailable=1)
+    upgrade(fleet)
+    fleet.step()
+    fleet.update(paused=True)
+    upgrade(fleet, "v3")
+    fleet.pods["n0"] = "v3"
+    fleet.step()
+    fleet.step()
+    assert (fleet.pods["n0"], fleet.instances["n0"].spec.image) == ("v3", "v2")
+    assert plan(fleet.runtime, fleet.cluster()).replace == ()
+    fleet.update(paused=False)
+    fleet.settle()
+    assert fleet.images() == ["v3"] * 2
+
+
 def test_annotation_rolls_back_until_it_is_removed() -> None:
     fleet = Fleet.of(2, canary={"nodes": 1, "soakSeconds": 60})
     first = fleet.status.current_revision or ""
