@@ -44,12 +44,16 @@ def replaced(
     """Return the pods to delete: those of another image than their instance's, and those without access.
 
     template is the DaemonSet's image; it cannot replace a pod on a node that has another one.
-    A pod whose ServiceAccount was created again is refused by the API server for ever.
     """
     pods = [pod for pod in cluster.agent_pods if pod.node in mine]
     other = [pod for pod in pods if mine[pod.node].spec.image == template != pod.image]
-    lost = [pod for pod in pods if _is_lost(pod, cluster) and pod not in other]
-    return (*other, *lost[:_LOST_AT_ONCE])
+    return (*other, *(pod for pod in refused(mine, cluster) if pod not in other))
+
+
+def refused(mine: Mapping[str, InstanceView], cluster: ClusterState) -> tuple[AgentPodView, ...]:
+    """Return pods whose ServiceAccount was created again: the API server refuses their tokens for ever."""
+    lost = [pod for pod in cluster.agent_pods if pod.node in mine and _is_lost(pod, cluster)]
+    return tuple(lost[:_LOST_AT_ONCE])
 
 
 def abandoned(runtime: str, cluster: ClusterState) -> tuple[AgentPodView, ...]:

@@ -445,8 +445,10 @@ def test_pods_of_a_lost_service_account_are_replaced() -> None:
     lost = [replace(pod, service_account="old") for pod in _pods(fleet)]
     kept = [replace(pod, service_account="new") for pod in _pods(fleet)]
     for pods, replaced in ((lost, ["n0", "n1"]), (kept, [])):
-        todo = plan(fleet.runtime, replace(state, agent_pods=tuple(pods), service_account="new"))
-        assert [pod.node for pod in todo.replace] == replaced
+        for deleting in (False, True):
+            going = replace(fleet.runtime, deleting=deleting)
+            todo = plan(going, replace(state, agent_pods=tuple(pods), service_account="new"))
+            assert [pod.node for pod in todo.replace] == replaced
 
 
 def _pods(fleet: Fleet) -> list[AgentPodView]:
