@@ -89,6 +89,8 @@ class NodeView:
     since: datetime | None = None
     resource_version: str = field(default="", compare=False)
     unschedulable: bool = False
+    foreign_handlers: frozenset[str] = frozenset()
+    """The handlers whose labels another client than the operator set: they prove nothing."""
     handler_labels: frozenset[str] = field(init=False, compare=False)
     """The handlers that the node's labels offer to the scheduler."""
 

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from noderuntime_operator.api import (
     BEFORE_ANNOTATION,
+    HANDLER_LABEL_PREFIX,
     OWNER_LABEL,
     REMOVING_LABEL,
     RESTORED_ANNOTATION,
@@ -50,7 +51,7 @@ from noderuntime_operator.cluster_state import (
 )
 from noderuntime_operator.desired import MANAGED_BY, MANAGER, daemon_set_name
 from noderuntime_operator.informer import Informer
-from noderuntime_operator.kube import Kube
+from noderuntime_operator.kube import FIELD_MANAGER, Kube
 from noderuntime_operator.metrics import Metrics
 from noderuntime_operator.pods import Pods
 from noderuntime_operator.rollout import agents_to_search, nodes_to_search
@@ -69,6 +70,7 @@ _PULL_FAILURES = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 )
 _FINISHED = frozenset({"Succeeded", "Failed"})
+_PERHAPS_OURS = (FIELD_MANAGER, "ancient-changes")
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,23 @@ def node_view(body: Body) -> NodeView:
         since=_time(ready.get("lastTransitionTime")),
         resource_version=meta["resourceVersion"],
         unschedulable=bool((body.get("spec") or {}).get("unschedulable")),
+        foreign_handlers=_foreign_handlers(meta.get("managedFields") or ()),
     )
+
+
+def _foreign_handlers(managed: Iterable[Body]) -> frozenset[str]:
+    """Return the handlers whose labels belong to other clients only.
+
+    The API server forgets the name of an old client if there are many; that one is perhaps the operator.
+    """
+    prefix = f"f:{HANDLER_LABEL_PREFIX}"
+    ours: set[str] = set()
+    others: set[str] = set()
+    for entry in managed:
+        labels = (((entry.get("fieldsV1") or {}).get("f:metadata") or {}).get("f:labels") or {}).keys()
+        found = others if entry.get("manager") not in _PERHAPS_OURS else ours
+        found |= {label.removeprefix(prefix) for label in labels if label.startswith(prefix)}
+    return frozenset(others - ours)
 
 
 def instance_view(body: Body) -> InstanceView:

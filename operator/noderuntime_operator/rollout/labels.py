@@ -20,6 +20,7 @@ def staying_labels(
     the RuntimeClass's node selector again, and would reject them. A node whose kubelet uses another
     runtime offers nothing: that runtime would run the pods, or run those of noderuntime a second time.
     Labels of a node that is not claimed yet prove nothing: its kubelet can set them when it registers.
+    Neither does a label of another client; it is removed first, so that the next one is the operator's.
     """
     changes: Changes = {}
     offered = frozenset(handlers)
@@ -29,7 +30,7 @@ def staying_labels(
         allowed = _NONE if instance.kubelet_elsewhere else offered
         # A report about an older spec proves nothing.
         proven = instance.ready_handlers if instance.observed else _NONE
-        change = _label_change(node, (before | proven) & allowed)
+        change = _label_change(node, (before | proven) & allowed - node.foreign_handlers)
         if not claimed:
             change[OWNER_LABEL] = instance.spec.runtime_name
         if ORPHANED_LABEL in node.labels:

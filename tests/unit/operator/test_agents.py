@@ -186,6 +186,23 @@ def test_views_read_what_was_written() -> None:
     assert (found.retry, found.rollback_to) == ("a", "b")
 
 
+@pytest.mark.parametrize(
+    ("managers", "foreign"),
+    [
+        (["kubelet"], {"runc"}),
+        (["kubelet", "noderuntime-operator"], set()),
+        (["kubelet", "ancient-changes"], set()),
+        ([], set()),
+    ],
+    ids=["kubelet's", "also ours", "perhaps ours", "unknown"],
+)
+def test_node_view_knows_whose_handler_labels_are(managers: list[str], foreign: set[str]) -> None:
+    fields = {"f:metadata": {"f:labels": {"f:handler.noderuntime.dev/runc": {}, "f:pool": {}}}}
+    body = node_body()
+    body["metadata"]["managedFields"] = [{"manager": name, "fieldsV1": fields} for name in managers]
+    assert node_view(body).foreign_handlers == foreign
+
+
 def node_body(**fields: Any) -> dict[str, Any]:
     ready = {"conditions": [{"type": "Ready", "status": "True"}]}
     return {"metadata": {"name": "n1", "uid": "u", "resourceVersion": "1"}, "status": ready, **fields}

@@ -31,6 +31,16 @@ def test_handler_label_of_an_unclaimed_node_is_removed() -> None:
     assert plan(runtime(), proof).labels == {"n1": {OWNER_LABEL: "rt"}}
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["with an instance", "without"])
+def test_label_that_another_client_set_proves_nothing(known: bool) -> None:
+    preset = replace(node("n1", "runc"), foreign_handlers=frozenset({"runc"}))
+    silent = [instance("n1", phase=None)] if known else []
+    assert plan(runtime(), world(preset, *silent)).labels == {"n1": {RUNC_LABEL: None}}
+    ready = instance("n1", handlers=proven("runc"))
+    assert plan(runtime(), world(preset, ready)).labels == {"n1": {RUNC_LABEL: None}}
+    assert plan(runtime(), world(node("n1"), ready)).labels == {"n1": {RUNC_LABEL: "true"}}
+
+
 def test_proven_handler_keeps_its_label_while_it_fails() -> None:
     ready = instance("n1", handlers=proven("runc"))
     assert plan(runtime(), world(node("n1"), ready)).labels == {"n1": {RUNC_LABEL: "true"}}
