@@ -308,7 +308,8 @@ class ClusterState:
     revisions: Mapping[str, RevisionView] = field(default_factory=dict)
     """The stored revisions of the NodeRuntime that is reconciled."""
     agent_pods: tuple[AgentPodView, ...] = ()
-    """The agents' pods on the nodes that rollout.agents_to_search returns, and those of a lost account."""
+    """The agents' pods on the nodes that rollout.agents_to_search returns, and those that cannot work: their
+    account was lost, or their image cannot be pulled."""
     other_agents: tuple[OtherAgentsView, ...] = ()
     """DaemonSets of the NodeRuntime's agents in other namespaces, which another release left."""
 

@@ -148,7 +148,7 @@ def _in_question(
     nodes = agents_to_search(runtime, cluster)
     for pod in agents:
         is_lost = bool(cluster.service_account) and pod.service_account not in ("", cluster.service_account)
-        if pod.node in nodes or is_lost:
+        if pod.node in nodes or is_lost or pod.pull:
             yield pod
 
 

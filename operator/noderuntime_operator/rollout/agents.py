@@ -50,6 +50,15 @@ def replaced(
     return (*other, *(pod for pod in refused(mine, cluster) if pod not in other))
 
 
+def replaced_for_removal(
+    mine: Mapping[str, InstanceView], template: str, cluster: ClusterState
+) -> tuple[AgentPodView, ...]:
+    """Return the pods to delete in a deletion: those that cannot work. An agent of any image removes."""
+    pulls = [pod for pod in cluster.agent_pods if pod.node in mine and pod.pull]
+    stuck = [pod for pod in pulls if template not in ("", pod.image)]
+    return (*stuck, *(pod for pod in refused(mine, cluster) if pod not in stuck))
+
+
 def refused(mine: Mapping[str, InstanceView], cluster: ClusterState) -> tuple[AgentPodView, ...]:
     """Return pods whose ServiceAccount was created again: the API server refuses their tokens for ever."""
     lost = [pod for pod in cluster.agent_pods if pod.node in mine and _is_lost(pod, cluster)]

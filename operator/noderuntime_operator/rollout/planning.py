@@ -62,7 +62,7 @@ def _removal(
         instances=mine,
         class_labels=classes.class_labels(runtime, leaving_classes, cluster),
         other_agents=cluster.other_agents,
-        replace=agents.refused(mine, cluster),
+        replace=agents.replaced_for_removal(mine, revision.image, cluster),
     )
     if pods:
         labels = staying_labels(mine, cluster, offered)

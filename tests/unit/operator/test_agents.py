@@ -100,6 +100,21 @@ async def test_observe_reads_what_an_agents_replacement_needs() -> None:
     assert api.count("GET", PODS) == 0
 
 
+async def test_pod_with_a_wrong_image_is_replaced_at_once_after_its_correction() -> None:
+    api = FakeApi()
+    for path in (REVISIONS, "/apis/apps/v1/daemonsets"):
+        api.objects[path] = {}
+    pull = ImagePullView("rt", "n1", "image:1", "ErrImagePull", "not found")
+    stuck = AgentPodView("agent-1", "u1", "n1", "image:1", "", "rt", pull)
+    first = replace(given(taken=datetime.now(UTC)), status=instance("n1", phase=None).status)
+    async with api.serving() as kube:
+        found = await observe(kube, caches(kube, first, stuck), runtime(), AGENT)
+    assert plan(runtime(), found).replace == (stuck,)
+    assert plan(runtime(deleting=True), found).replace == (stuck,)
+    wrong = replace(found, agent_image="image:1")
+    assert plan(runtime(), wrong).replace == plan(runtime(deleting=True), wrong).replace == ()
+
+
 def test_agents_pod_names_its_failed_pull() -> None:
     waiting = {"reason": "ErrImagePull", "message": "not found"}
     view = agent_pod_view(
