@@ -188,12 +188,16 @@ class InstanceView:
         return str(self.status.phase), f"the agent reports phase {self.status.phase}"
 
     @property
+    def has_run(self) -> bool:
+        """Whether an agent has perhaps changed the node."""
+        return self.status.phase is not None or self.restored
+
+    @property
     def removed(self) -> bool:
         """Whether noderuntime is removed from the node, or was never installed there."""
         if self.spec.state != "Removed":
             return False
-        never_ran = self.status.phase is None and not self.restored
-        return never_ran or (self.observed and self.status.phase == "Removed")
+        return not self.has_run or (self.observed and self.status.phase == "Removed")
 
 
 @dataclass(frozen=True)

@@ -43,12 +43,18 @@ def staying_labels(
 def leaving_labels(
     mine: Mapping[str, InstanceView], leaving: Iterable[str], cluster: ClusterState
 ) -> Changes:
-    """Return the label changes of leaving nodes: first the handlers', the claim once the agent is done."""
+    """Return the label changes of leaving nodes: first the handlers', the claim once the agent is done.
+
+    The agent runs only on a claimed node: a claim that was lost before it is done is set again.
+    """
     changes: Changes = {}
     for name in leaving:
+        instance, claimed_by = mine[name], cluster.nodes[name].claimed_by
         change = _label_change(cluster.nodes[name], _NONE)
-        if mine[name].removed and cluster.nodes[name].claimed_by == mine[name].spec.runtime_name:
+        if instance.removed and claimed_by == instance.spec.runtime_name:
             change[OWNER_LABEL] = None
+        elif instance.has_run and not instance.removed and claimed_by is None:
+            change |= {OWNER_LABEL: instance.spec.runtime_name, ORPHANED_LABEL: None}
         if change:
             changes[name] = change
     return changes

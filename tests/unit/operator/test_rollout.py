@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from builders import instance, node, pod, proven, runtime, runtime_class, spec, world
 
-from noderuntime_operator.api import HANDLER_LABEL_PREFIX, OWNER_LABEL
+from noderuntime_operator.api import HANDLER_LABEL_PREFIX, ORPHANED_LABEL, OWNER_LABEL
 from noderuntime_operator.rollout import nodes_to_search, plan
 
 RUNC_LABEL = HANDLER_LABEL_PREFIX + "runc"
@@ -98,6 +98,16 @@ def test_instance_of_a_node_that_was_created_again_is_deleted() -> None:
     assert (found.delete_instances, found.update, found.finished) == (("n1",), {}, False)
     same = replace(old, node_uid="uid-n1")
     assert plan(runtime(), world(node("n1"), same)).delete_instances == ()
+
+
+@pytest.mark.parametrize("deleting", [True, False])
+def test_claim_that_was_lost_during_a_removal_is_restored(deleting: bool) -> None:
+    """An operator that died after it gave a node up had removed the claim; then the node came back."""
+    back = world(node("n1", claimed=None, pool="b"), instance("n1", "Removing", state="Removed"))
+    labels = {OWNER_LABEL: "rt", ORPHANED_LABEL: None}
+    assert plan(runtime(deleting=deleting), back).labels == {"n1": labels}
+    never = world(node("n1", claimed=None, pool="b"), instance("n1", phase=None))
+    assert plan(runtime(deleting=deleting), never).labels == {}
 
 
 def test_node_of_another_noderuntime_is_a_conflict() -> None:
