@@ -8,7 +8,7 @@ equal, so they share their parts. Pods are too many to cache; they are observed 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -70,6 +70,8 @@ _PULL_FAILURES = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 )
 _FINISHED = frozenset({"Succeeded", "Failed"})
+_RETRY_LIMIT = 256
+"""FailedRevision.retry holds no more of the annotation."""
 _PERHAPS_OURS = (FIELD_MANAGER, "ancient-changes")
 
 
@@ -179,7 +181,7 @@ def runtime_view(body: Body) -> RuntimeView:
         finalizers=tuple(meta.get("finalizers", ())),
         spec=NodeRuntimeSpec.model_validate(dict(body["spec"])),
         status=NodeRuntimeStatus.model_validate(dict(body.get("status") or {})),
-        retry=annotations.get(RETRY_ANNOTATION, ""),
+        retry=annotations.get(RETRY_ANNOTATION, "")[:_RETRY_LIMIT],
         rollback_to=annotations.get(ROLLBACK_ANNOTATION, ""),
     )
 
@@ -201,7 +203,7 @@ def agent_pod_view(body: Body) -> AgentPodView:
         name=meta["name"],
         uid=meta["uid"],
         node=spec.get("nodeName", ""),
-        image=_agent_image(spec["containers"][0]),
+        image=_agent_image(spec["containers"]),
         service_account=labels.get(SERVICE_ACCOUNT_LABEL, ""),
         runtime=labels.get(OWNER_LABEL, ""),
         pull=image_pull_view(body),
@@ -209,8 +211,9 @@ def agent_pod_view(body: Body) -> AgentPodView:
     )
 
 
-def _agent_image(container: Body) -> str:
-    """Return the image that an agent's container was made for: a webhook can have rewritten its own."""
+def _agent_image(containers: Sequence[Body]) -> str:
+    """Return the image that an agent was made for: a webhook can have rewritten it, or added containers."""
+    container = next((found for found in containers if found.get("name") == "agent"), containers[0])
     env = {variable["name"]: variable.get("value") for variable in container.get("env") or ()}
     return str(env.get("NODERUNTIME_IMAGE") or container["image"])
 
@@ -261,8 +264,8 @@ def instance_view(body: Body) -> InstanceView:
         spec=_instance_spec(body["spec"]),
         status=_instance_status(status),
         restored=RESTORED_ANNOTATION in annotations,
-        node_uid=next((owner["uid"] for owner in meta.get("ownerReferences") or ()), ""),
-        taken=_time(annotations.get(TAKEN_ANNOTATION)),
+        node_uid=next((o["uid"] for o in meta.get("ownerReferences") or () if o["kind"] == "Node"), ""),
+        taken=_annotated_time(annotations.get(TAKEN_ANNOTATION)),
         failed_before=BEFORE_ANNOTATION in annotations,
         retry=annotations.get(RETRY_ANNOTATION, ""),
         uid=meta["uid"],
@@ -301,6 +304,15 @@ def _parse(model: type[Model], text: str) -> Model:
 
 def _time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
+
+
+def _annotated_time(text: str | None) -> datetime | None:
+    """Return the time in an annotation, which the API server does not check; None if it has another form."""
+    try:
+        found = _time(text)
+    except ValueError:
+        return None
+    return found if found and found.tzinfo else None
 
 
 def runtime_class_view(body: Body) -> RuntimeClassView:

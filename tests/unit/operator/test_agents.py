@@ -180,9 +180,12 @@ async def test_apply_stores_the_revision_and_replaces_the_agent() -> None:
 def test_agents_image_is_the_one_before_a_webhook_changed_it() -> None:
     named = {"name": "NODERUNTIME_IMAGE", "value": "image:2"}
     container: dict[str, Any] = {"name": "agent", "image": "mirror/image:2", "env": [named]}
-    body = {"metadata": node_body()["metadata"], "spec": {"nodeName": "n1", "containers": [container]}}
+    spec: dict[str, Any] = {"nodeName": "n1", "containers": [container]}
+    body = {"metadata": node_body()["metadata"], "spec": spec}
     assert agent_pod_view(body).image == "image:2"
     container["env"] = []
+    assert agent_pod_view(body).image == "mirror/image:2"
+    spec["containers"] = [{"name": "proxy", "image": "proxy:1"}, container]
     assert agent_pod_view(body).image == "mirror/image:2"
 
 
@@ -195,10 +198,10 @@ def test_views_read_what_was_written() -> None:
     )
     body = node_body(spec={"unschedulable": True})
     assert node_view(body).outside == "Cordoned"
-    annotations = {"noderuntime.dev/retry": "a", "noderuntime.dev/rollback-to": "b"}
+    annotations = {"noderuntime.dev/retry": "a" * 300, "noderuntime.dev/rollback-to": "b"}
     meta = {**node_body()["metadata"], "generation": 1, "annotations": annotations}
     found = runtime_view({"metadata": meta, "spec": runtime().spec.dump()})
-    assert (found.retry, found.rollback_to) == ("a", "b")
+    assert (found.retry, found.rollback_to) == ("a" * 256, "b")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from noderuntime_operator.observe import instance_view
 
 
@@ -52,6 +54,19 @@ def test_instance_without_a_report_has_an_empty_status() -> None:
     del unreported["status"]
     found = instance_view(unreported)
     assert (found.status.phase, found.status.handlers, found.heartbeat) == (None, None, None)
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2026-01-01T00:00:00", ""])
+def test_time_of_another_form_in_an_annotation_is_ignored(text: str) -> None:
+    edited = body()
+    edited["metadata"]["annotations"] = {"noderuntime.dev/taken": text}
+    assert instance_view(edited).taken is None
+
+
+def test_instance_belongs_to_its_node_whatever_other_owners_it_has() -> None:
+    owned = body()
+    owned["metadata"]["ownerReferences"] = [{"kind": "App", "uid": "a"}, {"kind": "Node", "uid": "b"}]
+    assert instance_view(owned).node_uid == "b"
 
 
 def test_changed_report_makes_a_different_view() -> None:
