@@ -97,7 +97,17 @@ class Applier:
         if plan.store is None:
             return {}
         manifest = controller_revision(runtime.name, plan.store, self._agent, cluster.service_account)
-        return {f"ControllerRevision {plan.store.name}": partial(self._create_if_absent, manifest)}
+        return {f"ControllerRevision {plan.store.name}": partial(self._store_revision, manifest)}
+
+    async def _store_revision(self, manifest: Json) -> None:
+        """Create a ControllerRevision. One that exists was not understood, and cannot be changed."""
+        try:
+            await self._kube.create(manifest)
+        except KubeError as error:
+            if error.status != 409:
+                raise
+            await self._kube.delete("ControllerRevision", manifest["metadata"]["name"], {})
+            await self._kube.create(manifest)
 
     def _classes(self, runtime: RuntimeView, cluster: ClusterState, plan: Plan) -> dict[str, Write]:
         """Return the writes of the RuntimeClasses.

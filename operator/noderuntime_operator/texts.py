@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 
 NAMED = 10
 MESSAGE_LIMIT = 1024
+RETRIED = "it is tried again when the spec, the agents' image or the annotation noderuntime.dev/retry changes"
+"""What a user can do about a failed revision."""
 
 
 def listed(names: Sequence[str], separator: str = ", ") -> str:

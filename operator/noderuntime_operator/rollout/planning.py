@@ -110,7 +110,7 @@ def _service(
     outlived = members.outlived(runtime, cluster)
     served = selected - conflicts.keys() - outlived
     nodes = classify(wanted.templates(served), cluster, runtime.name)
-    rollout = roll_out(runtime, cluster, nodes, choice.target.name, removing + len(removals))
+    rollout = roll_out(runtime, cluster, nodes, choice, removing + len(removals))
     retried = _retried(runtime, nodes, mine)
     chosen = sorted(rollout.take | retried)
     changing_mode &= rollout.take - mode_held

@@ -34,7 +34,7 @@ def choose(runtime: RuntimeView, cluster: ClusterState) -> Choice:
     revision = revision_of(runtime.spec, cluster.agent_image)
     name = revision_name(runtime.name, revision)
     known, status = cluster.revisions, runtime.status
-    desired = known.get(name) or RevisionView(name, revision)
+    desired = RevisionView(name, revision, known[name].number if name in known else 0)
     failed = status.failed_revision
     if failed and (failed.revision, failed.retry) != (name, runtime.retry):
         failed = None

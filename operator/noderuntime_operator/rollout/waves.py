@@ -29,7 +29,8 @@ from noderuntime_operator.cluster_state import (
     matches,
     number_of,
 )
-from noderuntime_operator.texts import listed, timestamp
+from noderuntime_operator.rollout.revisions import Choice
+from noderuntime_operator.texts import RETRIED, listed, timestamp
 
 CHANGES_WITHIN = timedelta(minutes=10)
 """Time from the operator's change of an instance to the end of the node's, without the switch's timeout."""
@@ -130,18 +131,17 @@ def _lateness(instance: InstanceView, now: datetime, *, pull_failed: bool = Fals
     return ""
 
 
-def roll_out(runtime: RuntimeView, cluster: ClusterState, nodes: Nodes, target: str, leaving: int) -> Rollout:
+def roll_out(
+    runtime: RuntimeView, cluster: ClusterState, nodes: Nodes, choice: Choice, leaving: int
+) -> Rollout:
     """Return which nodes change now. leaving is the number of nodes that are being cleaned up."""
-    update = runtime.spec.update
+    update, target = runtime.spec.update, choice.target.name
     most = max(1, number_of(update.max_unavailable, nodes.total))
     budget = max(0, most - len(nodes.moving) - len(nodes.between) - leaving)
     since = _soaking_since(runtime, target)
     remaining = bool(nodes.pending or nodes.between)
-    if is_stopped(runtime, nodes, target):
-        limit = number_of(update.max_failures, nodes.total)
-        names = listed(sorted(nodes.failed))
-        text = f"{len(nodes.failed)} nodes failed, and update.maxFailures allows {limit}: {names}"
-        return _rollout(nodes, "Stopped", text, since)
+    if why := _why_stopped(runtime, nodes, choice):
+        return _rollout(nodes, "Stopped", why, since)
     if not remaining and not nodes.moving:
         return _rollout(nodes, "Complete", "", since)
     if update.paused and remaining:
@@ -165,6 +165,17 @@ def roll_out(runtime: RuntimeView, cluster: ClusterState, nodes: Nodes, target: 
     take = [*nodes.between, *new, *rest[:budget]]
     names = listed(sorted({*nodes.moving, *take}))
     return _rollout(nodes, "Rolling", f"nodes: {names}", since, take)
+
+
+def _why_stopped(runtime: RuntimeView, nodes: Nodes, choice: Choice) -> str:
+    """Return why no more nodes change, or an empty string."""
+    if is_stopped(runtime, nodes, choice.target.name):
+        limit = number_of(runtime.spec.update.max_failures, nodes.total)
+        names = listed(sorted(nodes.failed))
+        return f"{len(nodes.failed)} nodes failed, and update.maxFailures allows {limit}: {names}"
+    if choice.failed and choice.failed.revision == choice.target.name:
+        return f"the revision failed before; {RETRIED}"  # and no other can take its place
+    return ""
 
 
 def is_stopped(runtime: RuntimeView, nodes: Nodes, target: str) -> bool:

@@ -9,7 +9,7 @@ from noderuntime_operator.cluster_state import ClusterState, RuntimeView, number
 from noderuntime_operator.rollout import Plan
 from noderuntime_operator.status import texts
 from noderuntime_operator.status.findings import Findings
-from noderuntime_operator.texts import listed, one_line
+from noderuntime_operator.texts import RETRIED, listed, one_line
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,5 @@ def _rolled_back(runtime: RuntimeView, plan: Plan) -> Verdict:
         message = f"the nodes get revision {name}, until the annotation rollback-to is removed"
         return Verdict("RolledBack", True, "Requested", message)
     why = failed.message if failed else ""
-    message = (
-        f"revision {plan.desired} failed, and the nodes get revision {name}: {why}; it is tried again when"
-        " the spec, the agents' image or the annotation noderuntime.dev/retry changes"
-    )
+    message = f"revision {plan.desired} failed, and the nodes get revision {name}: {why}; {RETRIED}"
     return Verdict("RolledBack", True, "RolloutFailed", message)

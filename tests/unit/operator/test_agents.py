@@ -132,6 +132,19 @@ def test_agents_pod_names_its_failed_pull() -> None:
     assert view.pull == ImagePullView("rt", "n1", "image:1", "ErrImagePull", "not found")
 
 
+async def test_stored_revision_that_cannot_be_read_is_replaced() -> None:
+    api = FakeApi()
+    for path in (REVISIONS, DAEMON_SETS, INSTANCES):
+        api.objects[path] = {}
+    api.refusals["POST", REVISIONS] = [409]
+    state = replace(world(), now=NOW)
+    async with api.serving() as kube:
+        todo = plan(runtime(), state)
+        await Applier(kube, AGENT, asyncio.get_running_loop().time).apply(runtime(), state, todo)
+    sent = [method for method, path in api.requests if path.startswith(REVISIONS)]
+    assert sent == ["POST", "DELETE", "POST"]
+
+
 async def test_deletion_creates_lost_agents_but_no_runtime_class() -> None:
     api, going = FakeApi(), runtime(deleting=True)
     for path in (DAEMON_SETS, INSTANCES):

@@ -141,6 +141,35 @@ def test_failed_revision_is_retried_after_a_change_or_on_request() -> None:
     assert fleet.images() == ["v2", "v2"]
 
 
+@pytest.mark.parametrize("cause", ["revision deleted", "rollback Never"])
+def test_failed_revision_is_not_tried_again_without_a_good_one(cause: str) -> None:
+    fleet = Fleet.of(4)
+    fleet.bad = v2_fails
+    upgrade(fleet)
+    fleet.settle()
+    assert fleet.images() == ["v1"] * 4
+    if cause == "revision deleted":
+        del fleet.revisions[fleet.status.current_revision or ""]
+    else:
+        fleet.update(rollback="Never")
+    fleet.settle()
+    assert fleet.images() == ["v1"] * 4
+    assert "failed before; it is tried again when" in fleet.condition("Progressing")[2]
+    fleet.runtime = replace(fleet.runtime, retry="again")
+    fleet.bad = lambda _name, _wanted: False
+    fleet.settle()
+    assert fleet.images() == ["v2"] * 4
+
+
+def test_revision_of_the_spec_is_not_read_from_the_history() -> None:
+    fleet = Fleet.of(1)
+    for name, known in fleet.revisions.items():
+        edited = known.revision.model_copy(update={"image": "other"})
+        fleet.revisions[name] = replace(known, revision=edited)
+    fleet.settle()
+    assert fleet.images() == ["v1"]
+
+
 def test_rollout_without_rollback_only_stops() -> None:
     fleet = Fleet.of(4, rollback="Never")
     fleet.bad = v2_fails
