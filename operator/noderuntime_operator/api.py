@@ -286,7 +286,7 @@ class Update(Model):
         NumberOrPercent,
         Field(
             description="How many nodes can fail before a rollout stops: a number, or a percentage of the"
-            " selected nodes."
+            " selected nodes, rounded down."
         ),
     ] = 0
 

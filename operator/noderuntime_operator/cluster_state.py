@@ -343,6 +343,11 @@ def number_of(value: int | str, total: int) -> int:
     return -(-int(value.removesuffix("%")) * total // 100)
 
 
+def limit_of(value: int | str, total: int) -> int:
+    """Return a number, or a percentage such as "10%" of the total, rounded down."""
+    return value if isinstance(value, int) else int(value.removesuffix("%")) * total // 100
+
+
 def matches(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
     """Return whether a label selector matches these labels. An empty selector matches nothing."""
     exact = selector.match_labels or {}

@@ -26,6 +26,7 @@ from noderuntime_operator.cluster_state import (
     NodeView,
     Outside,
     RuntimeView,
+    limit_of,
     matches,
     number_of,
 )
@@ -170,7 +171,7 @@ def roll_out(
 def _why_stopped(runtime: RuntimeView, nodes: Nodes, choice: Choice) -> str:
     """Return why no more nodes change, or an empty string."""
     if is_stopped(runtime, nodes, choice.target.name):
-        limit = number_of(runtime.spec.update.max_failures, nodes.total)
+        limit = limit_of(runtime.spec.update.max_failures, nodes.total)
         names = listed(sorted(nodes.failed))
         return f"{len(nodes.failed)} nodes failed, and update.maxFailures allows {limit}: {names}"
     if choice.failed and choice.failed.revision == choice.target.name:
@@ -180,7 +181,7 @@ def _why_stopped(runtime: RuntimeView, nodes: Nodes, choice: Choice) -> str:
 
 def is_stopped(runtime: RuntimeView, nodes: Nodes, target: str) -> bool:
     """Return whether a new revision failed on too many nodes."""
-    limit = number_of(runtime.spec.update.max_failures, nodes.total)
+    limit = limit_of(runtime.spec.update.max_failures, nodes.total)
     return target != runtime.status.current_revision and len(nodes.failed) > limit
 
 

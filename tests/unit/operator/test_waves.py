@@ -209,6 +209,15 @@ def test_failures_within_the_limit_do_not_hold_up_the_others() -> None:
     assert (fleet.status.wave.ready, fleet.status.wave.failed) == (3, 2)
 
 
+@pytest.mark.parametrize(("count", "rolled_back"), [(1, True), (3, True), (10, False)])
+def test_percentage_of_failures_is_rounded_down(count: int, rolled_back: bool) -> None:
+    fleet = Fleet.of(count, maxFailures="10%", maxUnavailable=1)
+    fleet.bad = lambda name, wanted: wanted.image == "v2" and name == "n0"
+    upgrade(fleet)
+    fleet.settle()
+    assert fleet.images() == ["v1" if rolled_back else "v2"] * count
+
+
 def test_node_that_failed_before_is_no_failure_of_the_revision() -> None:
     fleet = Fleet.of(3)
     fleet.bad = lambda name, _spec: name == "n1"
