@@ -37,6 +37,7 @@ class Pods:
         self._informer: Informer[PodView] | None = None
         self._task: asyncio.Task[None] | None = None
         self._end: asyncio.TimerHandle | None = None
+        self.idle_seconds = IDLE_SECONDS
 
     async def on(self, nodes: Collection[str]) -> list[PodView]:
         """Return the pods on these nodes. Raises KubeError if they cannot be listed (yet)."""
@@ -48,6 +49,8 @@ class Pods:
                 await informer.synced.wait()
         except TimeoutError as error:
             raise KubeError(0, f"the pods were not listed within {LIST_SECONDS:.0f} s") from error
+        finally:
+            self._end_later()
         wanted = frozenset(nodes)
         return [pod for pod in informer.views.values() if pod.node in wanted]
 
@@ -71,7 +74,7 @@ class Pods:
         return [view async for body in bodies if (view := self._view(body))]
 
     def _watched(self) -> Informer[PodView]:
-        """Return the cache of all pods, which ends IDLE_SECONDS after its last use."""
+        """Return the cache of all pods, which exists until it has not been used for a while."""
         if self._end is not None:
             self._end.cancel()
         if self._informer is None or self._task is None or self._task.done():
@@ -79,8 +82,12 @@ class Pods:
                 self._kube, "Pod", self._view, self._metrics, key=_key, field_selector=_UNFINISHED
             )
             self._task = asyncio.create_task(self._informer.run())
-        self._end = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._task.cancel)
         return self._informer
+
+    def _end_later(self) -> None:
+        """End the cache after the idle time, which begins now: a list can take longer."""
+        if self._task is not None:
+            self._end = asyncio.get_running_loop().call_later(self.idle_seconds, self._task.cancel)
 
 
 def _key(body: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -65,6 +66,19 @@ async def test_many_nodes_are_listed_once_and_watched(api: FakeApi, pods: Pods) 
     while {str(pod) for pod in await pods.on(MANY)} != {"shop/b", "shop/c"}:
         await api.settled()
     assert api.count("GET", "limit=") == 1
+
+
+async def test_list_that_takes_longer_than_the_watch_may_be_idle(api: FakeApi) -> None:
+    async with api.serving() as kube:
+        pods = Pods(kube, pod_view, Metrics())
+        pods.idle_seconds = 0.05
+        async with kube.one_page:
+            slow = asyncio.create_task(pods.on(MANY))
+            await asyncio.sleep(0.2)
+        assert len(await asyncio.wait_for(slow, 5)) == 2
+        await asyncio.sleep(0.2)
+        assert len(await asyncio.wait_for(pods.on(MANY), 5)) == 2, "no new list after an idle time"
+        await pods.close()
 
 
 async def test_refused_list_is_an_error_and_no_empty_answer(api: FakeApi, pods: Pods) -> None:
