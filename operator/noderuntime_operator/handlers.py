@@ -8,7 +8,6 @@ when it can be removed. All handlers are coroutines: kopf would run functions in
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
 import os
@@ -65,9 +64,7 @@ async def stop(memo: kopf.Memo, **_: Any) -> None:
     """Stop all parts, then release the lease. The next leader repeats an interrupted reconciliation."""
     for task in memo.tasks:
         task.cancel()
-    for task in memo.tasks:
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    await asyncio.gather(*memo.tasks, return_exceptions=True)  # one that failed does not keep the lease
     await memo.pods.close()
     await memo.election.release()
     await memo.kube.close()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
+from unittest.mock import AsyncMock
 
 import kopf
 import pytest
@@ -14,7 +15,7 @@ from fakeapi import FakeApi
 
 from noderuntime_operator.__main__ import listen_address
 from noderuntime_operator.api import FINALIZER
-from noderuntime_operator.handlers import HUNG_SECONDS, alive
+from noderuntime_operator.handlers import HUNG_SECONDS, alive, stop
 from noderuntime_operator.kube import Kube, NotLeader
 from noderuntime_operator.metrics import Metrics
 from noderuntime_operator.observe import Caches
@@ -144,6 +145,15 @@ async def test_liveness_names_the_part_that_does_not_run(ended: bool) -> None:
     with pytest.raises(RuntimeError, match="the watch of Node has shown no sign of life"):
         await alive(memo=memo)
     assert await alive(memo=kopf.Memo(parts={"reconcile loop": Part(1)}, tasks=[never])) == "ok"
+
+
+async def test_lease_is_released_although_a_part_failed() -> None:
+    failed = asyncio.get_running_loop().create_future()
+    failed.set_exception(ValueError("a bug"))
+    memo = kopf.Memo(tasks=[failed], pods=AsyncMock(), election=AsyncMock(), kube=AsyncMock())
+    memo.exposition = AsyncMock()
+    await stop(memo=memo)
+    memo.election.release.assert_awaited_once()
 
 
 @pytest.mark.parametrize(("pod", "address"), [("10.0.0.7", "0.0.0.0"), ("fd00::7", "[::]"), ("", "0.0.0.0")])
