@@ -89,7 +89,7 @@ def classify(templates: Mapping[str, str], cluster: ClusterState, runtime: str) 
                 nodes.outside[name] = node.outside
                 nodes.not_given.append(name)
             else:
-                is_between = instance is not None and _is_between(instance, cluster.now)
+                is_between = instance is not None and _is_between(node, instance, cluster.now)
                 (nodes.between if is_between else nodes.pending).append(name)
             continue
         nodes.given += 1
@@ -97,9 +97,9 @@ def classify(templates: Mapping[str, str], cluster: ClusterState, runtime: str) 
     return nodes
 
 
-def _is_between(instance: InstanceView, now: datetime) -> bool:
+def _is_between(node: NodeView, instance: InstanceView, now: datetime) -> bool:
     """Return whether a node is moving to another revision, and not too late."""
-    return instance.spec.state == "Installed" and instance.moving and not _lateness(instance, now)
+    return instance.spec.state == "Installed" and instance.moving and not _lateness(node, instance, now)
 
 
 def _classify_given(
@@ -111,7 +111,7 @@ def _classify_given(
         nodes.outside[name] = node.outside
     elif instance.observed and instance.status.phase == "Ready":
         nodes.done.append(name)
-    elif late := _lateness(instance, now, pull_failed=name in pulls):
+    elif late := _lateness(node, instance, now, pull_failed=name in pulls):
         nodes.late[name] = late
         (nodes.excused if instance.failed_before else nodes.failed).append(name)
     elif instance.observed and instance.status.phase in FAILED:
@@ -120,11 +120,15 @@ def _classify_given(
         nodes.moving.append(name)
 
 
-def _lateness(instance: InstanceView, now: datetime, *, pull_failed: bool = False) -> str:
-    """Return why a node that still changes is too late, or an empty string."""
+def _lateness(node: NodeView, instance: InstanceView, now: datetime, *, pull_failed: bool = False) -> str:
+    """Return why a node that still changes is too late, or an empty string.
+
+    The time of a node that was off before its agent read the change begins when it returns.
+    """
     if instance.taken is None or not instance.moving:
         return ""
-    age = now - instance.taken
+    returned = None if instance.observed else node.since
+    age = now - max(instance.taken, returned or instance.taken)
     if pull_failed and age > PULLS_WITHIN:
         return f"the image {instance.spec.image} of the agent cannot be pulled"
     if age > CHANGES_WITHIN + timedelta(seconds=instance.spec.kubelet.switch_timeout_seconds):

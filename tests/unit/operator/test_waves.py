@@ -260,6 +260,21 @@ def test_node_that_dies_in_its_wave_does_not_hold_up_the_others() -> None:
     assert fleet.instances["n0"].observed
 
 
+def test_node_that_returns_in_mid_rollout_has_the_whole_time_for_its_change() -> None:
+    fleet = Fleet.of(3, maxUnavailable=1)
+    upgrade(fleet)
+    fleet.step()
+    fleet.set("n0", ready=False)
+    fleet.update(paused=True)
+    fleet.now += timedelta(hours=1)
+    fleet.step()
+    fleet.set("n0", ready=True)
+    assert plan(fleet.runtime, fleet.cluster()).late == {}
+    fleet.now += timedelta(minutes=13)
+    todo = plan(fleet.runtime, fleet.cluster())
+    assert todo.late == {"n0": "the node did not finish its change within 13 minutes"}
+
+
 def test_skipped_and_cordoned_nodes_are_outside_and_named() -> None:
     fleet = Fleet.of(3)
     fleet.label("n0", {SKIP_LABEL: ""})
