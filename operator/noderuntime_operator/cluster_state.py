@@ -305,6 +305,8 @@ class ClusterState:
     searched: frozenset[str] = frozenset()
     """The nodes whose pods were listed."""
     now: datetime = EPOCH
+    outage: tuple[datetime, datetime] | None = None
+    """The last outage of the API server that the operator has seen: agents could not report meanwhile."""
     agent_image: str = ""
     """The image that the operator's settings require of the agents."""
     service_account: str = ""

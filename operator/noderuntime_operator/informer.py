@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 WATCH_SECONDS = (300, 600)
 """Watches end at random times, so that an API server's clients do not return together."""
 BACKOFF_SECONDS = (0.5, 5.0)
+OUTAGE_SECONDS = 60.0
+"""A longer time without the API server is an outage, in which agents cannot work either."""
 GONE = 410
 
 
@@ -80,6 +82,10 @@ class Informer(Generic[View]):
         self._clock = asyncio.get_running_loop().time
         self.alive_at = self._clock()
         """When the API server last answered, or was unreachable; a refusal is no sign of life."""
+        self.outage: tuple[float, float] | None = None
+        """When the last long outage of the API server began and ended, in seconds of the loop's clock."""
+        self.outage_seconds = OUTAGE_SECONDS
+        self._down_at: float | None = None
 
     async def run(self) -> None:
         """Keep the cache up to date until cancelled."""
@@ -98,6 +104,8 @@ class Informer(Generic[View]):
         """Wait before the next attempt, which is a list if the last resourceVersion cannot be used."""
         if error.status == GONE or error.is_lasting:
             self.synced.clear()
+        if error.status != GONE and self._down_at is None:
+            self._down_at = self._clock()
         if not error.is_refusal:
             self.alive_at = self._clock()
         delay = self._backoff.next()
@@ -125,7 +133,7 @@ class Informer(Generic[View]):
                 seen.add(self._key(item))
                 self._store(item)
             self._version = page.resource_version
-            self.alive_at = self._clock()
+            self._answered()
             return page.next
 
     async def _watch(self) -> None:
@@ -133,6 +141,7 @@ class Informer(Generic[View]):
         seconds = random.randint(*WATCH_SECONDS)  # noqa: S311 - spreads load, needs no secrecy
         opened = self._clock()
         async with self._kube.watch(self.kind, self._version, seconds, *self._selectors) as events:
+            self._answered()
             self.alive_at = opened
             async for event in events:
                 self._apply(event)
@@ -140,6 +149,13 @@ class Informer(Generic[View]):
                 self._backoff.reset()
         if self.alive_at == opened:
             raise KubeError(0, "the watch ended without an event or a bookmark")
+
+    def _answered(self) -> None:
+        """Note that the API server serves."""
+        self.alive_at = self._clock()
+        if self._down_at is not None and self.alive_at - self._down_at > self.outage_seconds:
+            self.outage = (self._down_at, self.alive_at)
+        self._down_at = None
 
     def _apply(self, event: Json) -> None:
         """Apply one event of the watch."""

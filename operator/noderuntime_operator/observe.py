@@ -7,10 +7,11 @@ equal, so they share their parts. Pods are too many to cache; they are observed 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from sys import intern
 from typing import Any, Self, TypeVar, cast
@@ -127,6 +128,7 @@ async def observe(kube: Kube, caches: Caches, runtime: RuntimeView, agent: Agent
         runtime_classes=dict(caches.runtime_classes.views),
         daemon_sets=dict(caches.daemon_sets.views),
         now=datetime.now(UTC),
+        outage=_outage(caches.instances),
         agent_image=agent.image,
         service_account=account["metadata"]["uid"] if account else "",
         other_agents=await _other_agents(kube, runtime, agent.namespace),
@@ -141,6 +143,15 @@ async def observe(kube: Kube, caches: Caches, runtime: RuntimeView, agent: Agent
         agent_pods=tuple(_in_question(agents, runtime, cluster)),
         searched=nodes,
     )
+
+
+def _outage(informer: Informer[InstanceView]) -> tuple[datetime, datetime] | None:
+    """Return the begin and end of the last outage that the informer has seen."""
+    if informer.outage is None:
+        return None
+    began, ended = informer.outage
+    start = datetime.now(UTC) - timedelta(seconds=asyncio.get_running_loop().time())
+    return start + timedelta(seconds=began), start + timedelta(seconds=ended)
 
 
 def _in_question(

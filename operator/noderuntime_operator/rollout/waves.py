@@ -23,7 +23,6 @@ from noderuntime_operator.cluster_state import (
     FAILED,
     ClusterState,
     InstanceView,
-    NodeView,
     Outside,
     RuntimeView,
     limit_of,
@@ -89,29 +88,27 @@ def classify(templates: Mapping[str, str], cluster: ClusterState, runtime: str) 
                 nodes.outside[name] = node.outside
                 nodes.not_given.append(name)
             else:
-                is_between = instance is not None and _is_between(node, instance, cluster.now)
+                is_between = instance is not None and _is_between(instance, cluster)
                 (nodes.between if is_between else nodes.pending).append(name)
             continue
         nodes.given += 1
-        _classify_given(nodes, node, instance, cluster.now, pulls)
+        _classify_given(nodes, instance, cluster, pulls)
     return nodes
 
 
-def _is_between(node: NodeView, instance: InstanceView, now: datetime) -> bool:
+def _is_between(instance: InstanceView, cluster: ClusterState) -> bool:
     """Return whether a node is moving to another revision, and not too late."""
-    return instance.spec.state == "Installed" and instance.moving and not _lateness(node, instance, now)
+    return instance.spec.state == "Installed" and instance.moving and not _lateness(instance, cluster)
 
 
-def _classify_given(
-    nodes: Nodes, node: NodeView, instance: InstanceView, now: datetime, pulls: set[str]
-) -> None:
+def _classify_given(nodes: Nodes, instance: InstanceView, cluster: ClusterState, pulls: set[str]) -> None:
     """Sort in a node that was given the target."""
-    name = instance.name
+    name, node = instance.name, cluster.nodes[instance.name]
     if node.outside and (not instance.observed or (not node.ready and instance.status.phase == "Ready")):
         nodes.outside[name] = node.outside
     elif instance.observed and instance.status.phase == "Ready":
         nodes.done.append(name)
-    elif late := _lateness(node, instance, now, pull_failed=name in pulls):
+    elif late := _lateness(instance, cluster, pull_failed=name in pulls):
         nodes.late[name] = late
         (nodes.excused if instance.failed_before else nodes.failed).append(name)
     elif instance.observed and instance.status.phase in FAILED:
@@ -120,20 +117,29 @@ def _classify_given(
         nodes.moving.append(name)
 
 
-def _lateness(node: NodeView, instance: InstanceView, now: datetime, *, pull_failed: bool = False) -> str:
+def _lateness(instance: InstanceView, cluster: ClusterState, *, pull_failed: bool = False) -> str:
     """Return why a node that still changes is too late, or an empty string.
 
-    The time of a node that was off before its agent read the change begins when it returns.
+    If the node was off before its agent read the change, the time begins anew. An outage does not count.
     """
     if instance.taken is None or not instance.moving:
         return ""
-    returned = None if instance.observed else node.since
-    age = now - max(instance.taken, returned or instance.taken)
+    returned = None if instance.observed else cluster.nodes[instance.name].since
+    began = max(instance.taken, returned or instance.taken)
+    age = cluster.now - began - _outage_since(began, cluster)
     if pull_failed and age > PULLS_WITHIN:
         return f"the image {instance.spec.image} of the agent cannot be pulled"
     if age > CHANGES_WITHIN + timedelta(seconds=instance.spec.kubelet.switch_timeout_seconds):
         return f"the node did not finish its change within {age.total_seconds() / 60:.0f} minutes"
     return ""
+
+
+def _outage_since(time: datetime, cluster: ClusterState) -> timedelta:
+    """Return for how long the API server was away since a time."""
+    if cluster.outage is None:
+        return timedelta()
+    began, ended = cluster.outage
+    return max(timedelta(), ended - max(time, began))
 
 
 def roll_out(

@@ -115,6 +115,19 @@ async def test_pod_with_a_wrong_image_is_replaced_at_once_after_its_correction()
     assert plan(runtime(), wrong).replace == plan(runtime(deleting=True), wrong).replace == ()
 
 
+async def test_observe_dates_the_last_outage() -> None:
+    api, now = FakeApi(), asyncio.get_running_loop().time()
+    for path in (REVISIONS, "/apis/apps/v1/daemonsets"):
+        api.objects[path] = {}
+    async with api.serving() as kube:
+        seen = caches(kube, given())
+        assert (await observe(kube, seen, runtime(), AGENT)).outage is None
+        seen.instances.outage = (now - 100, now)
+        began, ended = (await observe(kube, seen, runtime(), AGENT)).outage or (NOW, NOW)
+    assert abs(datetime.now(UTC) - ended) < timedelta(seconds=5)
+    assert abs(ended - began - timedelta(seconds=100)) < timedelta(milliseconds=1)
+
+
 def test_agents_pod_names_its_failed_pull() -> None:
     waiting = {"reason": "ErrImagePull", "message": "not found"}
     view = agent_pod_view(

@@ -128,6 +128,20 @@ async def test_watch_without_a_line_is_opened_again(api: FakeApi) -> None:
             assert api.count("GET", "limit=") == 1
 
 
+@pytest.mark.parametrize(("shortest", "noted"), [(0.0, True), (60.0, False)], ids=["long", "short"])
+async def test_end_of_a_long_outage_is_noted(api: FakeApi, shortest: float, noted: bool) -> None:
+    async with api.serving() as kube, watching(kube) as watched:
+        await api.until_watched(NODES)
+        watched.informer.outage_seconds = shortest
+        before = asyncio.get_running_loop().time()
+        api.refusals["GET", NODES] = [503]
+        api.cut()
+        await api.until_watched(NODES)
+        await api.settled()
+        began, ended = watched.informer.outage or (before, before)
+        assert (before < began < ended) is noted
+
+
 async def test_relist_after_410_forgets_deleted_objects(api: FakeApi) -> None:
     async with api.serving() as kube, watching(kube) as watched:
         await api.until_watched(NODES)

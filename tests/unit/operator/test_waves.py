@@ -275,6 +275,20 @@ def test_node_that_returns_in_mid_rollout_has_the_whole_time_for_its_change() ->
     assert todo.late == {"n0": "the node did not finish its change within 13 minutes"}
 
 
+def test_outage_of_the_api_server_makes_no_node_late() -> None:
+    fleet = Fleet.of(3, maxUnavailable=1)
+    upgrade(fleet)
+    fleet.step()
+    fleet.now += timedelta(hours=1)
+    state, hour = fleet.cluster(), timedelta(hours=1)
+    assert plan(fleet.runtime, state).late
+    for began, late in ((58, False), (30, True)):
+        outage = (fleet.now - timedelta(minutes=began), fleet.now)
+        assert bool(plan(fleet.runtime, replace(state, outage=outage)).late) is late
+    before = (fleet.now - 3 * hour, fleet.now - 2 * hour)
+    assert plan(fleet.runtime, replace(state, outage=before)).late
+
+
 def test_skipped_and_cordoned_nodes_are_outside_and_named() -> None:
     fleet = Fleet.of(3)
     fleet.label("n0", {SKIP_LABEL: ""})
