@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from noderuntime_operator.api import NodeRuntimeSpec
-from noderuntime_operator.kube import Json, Kube
+from noderuntime_operator.kube import Json, Kube, KubeError
 from noderuntime_operator.settings import AgentSettings
 
 SECONDS = 120.0
@@ -36,12 +36,15 @@ async def run_canaries(
 
 async def _run(kube: Kube, agent: AgentSettings, runtime_class: str, seconds: float) -> str:
     """Run one pod and delete it; return why it failed, or an empty string."""
-    created = await kube.create(_pod(agent, runtime_class, seconds), _KIND)
-    meta = created["metadata"]
     try:
-        return await _outcome(kube, meta["name"], seconds)
-    finally:
-        await kube.delete(_KIND, meta["name"], {"uid": meta["uid"]})
+        created = await kube.create(_pod(agent, runtime_class, seconds), _KIND)
+        meta = created["metadata"]
+        try:
+            return await _outcome(kube, meta["name"], seconds)
+        finally:
+            await kube.delete(_KIND, meta["name"], {"uid": meta["uid"]})
+    except KubeError as error:
+        return f"the API server refused a request, or is unreachable: {error}"
 
 
 async def _outcome(kube: Kube, name: str, seconds: float) -> str:

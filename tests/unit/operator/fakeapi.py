@@ -133,7 +133,9 @@ class FakeApi:
             return web.json_response(known) if known else _status(404)
         body = json.loads(await request.read() or "{}")
         if request.method == "POST":
-            return web.json_response(self.put(request.path, body["metadata"].pop("name"), **body))
+            meta = body["metadata"]
+            name = meta.pop("name", None) or f"{meta.pop('generateName')}1"
+            return web.json_response(self.put(request.path, name, **body))
         sent = body.get("metadata", {}).get("resourceVersion")
         if request.method == "PUT" and known and sent != known["metadata"]["resourceVersion"]:
             return _status(409)
