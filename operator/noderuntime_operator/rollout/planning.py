@@ -49,7 +49,10 @@ def plan(runtime: RuntimeView, cluster: ClusterState) -> Plan:
 def _removal(
     runtime: RuntimeView, cluster: ClusterState, choice: Choice, mine: Mapping[str, InstanceView]
 ) -> Plan:
-    """Return the Plan of a NodeRuntime that is being deleted."""
+    """Return the Plan of a NodeRuntime that is being deleted.
+
+    Pods hold the deletion, those on a node that is off only hold their node.
+    """
     orphans = members.orphans_of(runtime, mine, cluster)
     revision = choice.target.revision
     offered = {h.name for h in revision.handlers} | members.leaving_handlers(revision, mine).keys()
@@ -64,10 +67,11 @@ def _removal(
         other_agents=cluster.other_agents,
         replace=agents.replaced_for_removal(mine, revision.image, cluster),
     )
-    if pods:
-        labels = staying_labels(mine, cluster, offered)
+    if any(cluster.nodes[pod.node].ready for pod in pods):
+        staying = {name: found for name, found in mine.items() if found.spec.state == "Installed"}
+        labels = staying_labels(staying, cluster, offered)
         return replace(common, selected=frozenset(mine), holding=tuple(pods), labels=labels)
-    leaving = mine.keys() - orphans
+    leaving = mine.keys() - orphans - {pod.node for pod in pods}
     update, waiting, _ = _removals(runtime, mine, leaving, cluster)
     labels = leaving_labels(mine, leaving, cluster) | orphan_labels(runtime.name, orphans, cluster)
     finished = _nothing_left(runtime.name, cluster)
@@ -80,7 +84,7 @@ def _removal(
         waiting=waiting,
         labels=labels,
         delete_instances=_ended(runtime, mine, leaving, cluster) + tuple(sorted(ended)),
-        delete_classes=tuple(leaving_classes),
+        delete_classes=() if pods else tuple(leaving_classes),
         abandon=agents.abandoned(runtime.name, cluster),
         serve=False,
         delete_daemon_set=not _has_instances(runtime.name, cluster),

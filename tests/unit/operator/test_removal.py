@@ -105,6 +105,17 @@ def test_nodes_that_are_off_do_not_hold_up_the_others() -> None:
     assert plan(runtime(), world(*broken, node("n2", claimed=None))).create == {}
 
 
+def test_pods_on_a_node_that_is_off_hold_only_their_node() -> None:
+    off = (node("n1", "runc", ready=False), instance("n1", handlers=proven("runc")), pod(on="n1"))
+    free = (node("n2"), instance("n2"), runtime_class())
+    found = plan(GOING, world(*off, *free))
+    assert (list(found.update), found.labels, found.holding) == (["n2"], {}, ())
+    assert (found.delete_classes, found.delete_daemon_set, found.finished) == ((), False, False)
+    assert condition(GOING, world(*off), "Progressing")[1] == "UnreachableNodes"
+    back = (node("n1", "runc"), *off[1:])
+    assert plan(GOING, world(*back, *free)).holding == (pod(on="n1"),)
+
+
 def test_failed_image_pull_is_reported_while_nodes_stay_ready() -> None:
     waiting = {"reason": "ErrImagePull", "message": "manifest\nunknown"}
     found = image_pull_view(
