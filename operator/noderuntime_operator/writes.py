@@ -60,12 +60,18 @@ class Writer:
             for name, write in queue:
                 await self._send(name, write)
 
+        # Not a TaskGroup: that of Python 3.11 loses a cancellation if a child fails because of it.
+        workers = [asyncio.create_task(work()) for _ in range(min(CONCURRENCY, len(writes)))]
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(CONCURRENCY, len(writes))):
-                    group.create_task(work())
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+            if workers:
+                await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            outcomes = await asyncio.gather(*workers, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
 
     def finish(self) -> float | None:
         """End a reconciliation: forget refusals of writes that were not planned again.

@@ -118,3 +118,20 @@ async def test_writes_have_a_bounded_concurrency(server: Server, writer: Writer)
     await writer.send(server.writes(*(f"Node {number}" for number in range(1000))))
     assert len(server.done) == 1000
     assert server.most == CONCURRENCY
+
+
+async def test_stop_is_obeyed_though_a_write_fails_because_of_it(writer: Writer) -> None:
+    begun = asyncio.Event()
+
+    async def write() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise KubeError(0, "the connection was closed") from None
+
+    task = asyncio.create_task(writer.send({"Node a": write}))
+    await begun.wait()
+    task.cancel()
+    await asyncio.wait([task], timeout=5)
+    assert task.cancelled()
