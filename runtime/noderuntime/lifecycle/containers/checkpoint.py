@@ -18,13 +18,14 @@ import shutil
 import tarfile
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from google.protobuf.json_format import MessageToDict
 
 from noderuntime.core import log, tasks
 from noderuntime.core.blocking import FILES, apart
-from noderuntime.core.errors import FailedPrecondition, InvalidArgument, file_error
+from noderuntime.core.errors import FailedPrecondition, InvalidArgument, NoderuntimeError, file_error
 from noderuntime.lifecycle.containers.kill import cgroup
 from noderuntime.lifecycle.containers.pod import user_of
 from noderuntime.lifecycle.containers.status import describe
@@ -95,7 +96,10 @@ def _directory(parts: Parts, container: Container) -> Path:
 
 
 async def _dump(parts: Parts, sandbox: Sandbox, container: Container, timeout: float) -> None:
-    """Dump the container's processes with CRIU; they are released afterwards, even if the dump fails."""
+    """Dump the container's processes with CRIU; they are released afterwards, even if the dump fails.
+
+    A release that fails does not fail the dump; it is repeated in the background.
+    """
     work, executor = _directory(parts, container), parts.executor(sandbox.handler)
     async with _network(parts, sandbox):
         container.checkpointing_at = time.time_ns()
@@ -103,7 +107,13 @@ async def _dump(parts: Parts, sandbox: Sandbox, container: Container, timeout: f
         try:
             await executor.checkpoint(container.id, sandbox.id, work, timeout=timeout)
         finally:
-            await _release(parts, sandbox, container)
+            try:
+                await _release(parts, sandbox, container)
+            except NoderuntimeError as error:
+                _log.warning("container not released after its dump", container=container.id, error=error)
+                what = f"release container {container.id} after its dump"
+                release = parts.retries.attempt(what, partial(end_dump, parts, container))
+                parts.work.background(release, name=what)
 
 
 def _network(parts: Parts, sandbox: Sandbox) -> tasks.Lock:
@@ -114,24 +124,25 @@ def _network(parts: Parts, sandbox: Sandbox) -> tasks.Lock:
 async def end_dump(parts: Parts, container: Container) -> None:
     """Kill the dump that an earlier daemon began, and release the container.
 
-    Does nothing without a dump. A dump that this daemon began is awaited.
+    Does nothing without a dump or a pod. A dump that this daemon began is awaited.
     """
-    async with parts.work.lock(container.id):
+    sandbox = parts.ledger.sandboxes.find(container.sandbox_id)
+    if sandbox is None:
+        return
+    async with _network(parts, sandbox):
         if not container.checkpointing_at:
             return
         for process in await parts.host.processes_with("checkpoint", str(_directory(parts, container))):
             await parts.host.kill_tree(process)
             await parts.host.wait(process, timeout=_END_SECONDS)
-        sandbox = parts.ledger.sandboxes.get(container.sandbox_id)
-        async with _network(parts, sandbox):
-            await _release(parts, sandbox, container)
+        await _release(parts, sandbox, container)
         _log.warning("interrupted checkpoint aborted", container=container.id)
 
 
 async def _release(parts: Parts, sandbox: Sandbox, container: Container) -> None:
-    """Thaw the container and unlock its pod's network: a killed CRIU leaves both blocked."""
+    """Thaw the container and unlock its pod's network, if it has one: a killed CRIU leaves both blocked."""
     await parts.host.thaw_cgroup(cgroup(parts, sandbox, container.id))
-    if sandbox.netns:
+    if sandbox.ready and sandbox.netns:
         await parts.host.remove_network_lock(Path(sandbox.netns))
     container.checkpointing_at = 0
     await parts.ledger.containers.save(container)

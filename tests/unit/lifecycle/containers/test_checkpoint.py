@@ -3,14 +3,17 @@
 import asyncio
 import json
 import tarfile
+from pathlib import Path
 
 import pytest
 from fakes import container_config, pod_config
+from restarts import until
 
 from noderuntime.core.errors import FailedPrecondition, Internal, InvalidArgument, NotFound
 from noderuntime.lifecycle.containers.checkpoint import DIRECTORY, checkpoint_container
 from noderuntime.lifecycle.containers.create import create_container
 from noderuntime.lifecycle.containers.start import start_container
+from noderuntime.lifecycle.pods.remove import remove_pod_sandbox
 from noderuntime.lifecycle.pods.run import run_pod_sandbox
 from noderuntime.node.host.base import IdRange, UserNamespace
 from noderuntime.node.host.changes import upper_directory, write_changes
@@ -57,6 +60,34 @@ async def test_container_runs_after_a_failed_checkpoint(node, container, tmp_pat
         await checkpoint_container(node.parts, container, str(tmp_path / "c.tar"), 0)
     assert node.world.frozen == set()
     assert node.parts.ledger.containers.get(container).checkpointing_at == 0
+
+
+async def test_failed_release_is_repeated_after_the_checkpoint(node, container, tmp_path):
+    await start_container(node.parts, container)
+    record = node.parts.ledger.containers.get(container)
+    netns = Path(node.parts.ledger.sandboxes.get(record.sandbox_id).netns)
+    node.world.locked.add(netns)
+    node.world.fail.add("remove network lock")
+    target = tmp_path / "checkpoint.tar"
+    await checkpoint_container(node.parts, container, str(target), 0)
+    assert target.exists()
+    await until(lambda: node.pauses.seconds == [1])
+    assert record.checkpointing_at
+    node.world.fail.clear()
+    node.pauses.end()
+    await until(lambda: not record.checkpointing_at)
+    assert node.world.locked == set()
+
+
+async def test_repeated_release_ends_with_its_pod(node, container, tmp_path):
+    await start_container(node.parts, container)
+    record = node.parts.ledger.containers.get(container)
+    node.world.fail.add("remove network lock")
+    await checkpoint_container(node.parts, container, str(tmp_path / "c.tar"), 0)
+    await until(lambda: node.pauses.seconds == [1])
+    await remove_pod_sandbox(node.parts, record.sandbox_id)
+    node.pauses.end()
+    await until(lambda: not len(node.parts.retries))
 
 
 async def test_dumps_of_one_pod_run_one_after_the_other(node, container, tmp_path):
