@@ -10,6 +10,7 @@ first file changes, and each step is idempotent.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from noderuntime.agent.switch.journal import Journal, JournalFile
 from noderuntime.agent.switch.plan import Edit, KubeletFacts, Plan, undo
 from noderuntime.core import durable_files as files
 from noderuntime.core import log
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import FailedPrecondition, NoderuntimeError
 
 _log = log.get(__name__)
@@ -49,22 +51,26 @@ async def switch(context: Context, facts: KubeletFacts, plan: Plan, upstream: st
     change = Change(_journal(context, facts, plan, upstream, timeout), plan)
     _log.info("switching the kubelet to noderuntime", configured_by=plan.configured_by)
     await walk(context, _BEGIN, change)
-    try:
-        await walk(context, _CHANGE, change)
-    except NoderuntimeError as error:
-        change.problem = str(error)
-    return await commit_or_roll_back(context, change)
+    return await _take(context, _CHANGE, change)
 
 
 async def complete(context: Context, journal: Journal) -> Journal:
-    """Commit an interrupted switch, whose files are written, if the kubelet is healthy, else roll back."""
-    change = Change(journal, _NO_PLAN)
-    await walk(context, (_await_kubelet,), change)
-    return await commit_or_roll_back(context, change)
+    """Commit an interrupted switch, whose files are written, if the kubelet is healthy, else roll back.
+
+    A kubelet that is not connected to noderuntime may not have been restarted.
+    """
+    pid = await context.systemd.main_pid(journal.unit)
+    connected = await FILES.run(health.is_connected, context.layout, pid)
+    steps = (_await_kubelet,) if connected else (_reload, _restart_kubelet, _await_kubelet)
+    return await _take(context, steps, Change(journal, _WRITTEN))
 
 
-async def commit_or_roll_back(context: Context, change: Change) -> Journal:
-    """Commit if there is no problem, else roll back and raise Reverted with the problem."""
+async def _take(context: Context, steps: Iterable[Step[Change]], change: Change) -> Journal:
+    """Take these steps. Commit if there is no problem, else roll back and raise Reverted with the problem."""
+    try:
+        await walk(context, steps, change)
+    except NoderuntimeError as error:
+        change.problem = str(error)
     if change.problem:
         after = await roll_back(context, change.journal)
         raise Reverted(f"the switch was rolled back{after}: {change.problem}")
@@ -146,6 +152,8 @@ async def _forget(context: Context, change: Change) -> None:
 
 
 _NO_PLAN = Plan((), "FlagsFile", reload=False)
+_WRITTEN = Plan((), "FlagsFile", reload=True)
+"""Of a switch whose files are written: systemd may not have read them."""
 _BEGIN: tuple[Step[Change], ...] = (_save, _arm)
 _CHANGE: tuple[Step[Change], ...] = (_write_files, _reload, _restart_kubelet, _await_kubelet)
 _COMMIT: tuple[Step[Change], ...] = (_save, _disarm)
