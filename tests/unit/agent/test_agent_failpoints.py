@@ -35,6 +35,7 @@ from noderuntime.agent import layout
 from noderuntime.agent.backoff import Backoff
 from noderuntime.agent.loop import Loop
 from noderuntime.agent.node import Node
+from noderuntime.agent.switch import release
 from noderuntime.agent.switch.fallback import fallback
 from noderuntime.agent.switch.revert import revert
 from noderuntime.agent.switch.run import NotUpgraded, apply
@@ -194,6 +195,33 @@ async def test_full_disk_in_a_rollback_leaves_the_old_version(served: FakeNode, 
     served.context = healthy
     await apply_again(served)
     await check_serves(served, ONE)
+
+
+@pytest.mark.parametrize("step", UPGRADE)
+async def test_full_disk_blames_no_version_that_was_proven(served: FakeNode, step: str) -> None:
+    served.context, healthy = full_disk_at(served, step), served.context
+    await apply_again(served)
+    served.context = healthy
+    await expire(served)  # what systemd starts when the switch failed
+    failed = release.load(served.layout).failed
+    # A version that was started, and not proven, is not tried again by itself.
+    assert (failed is not None) is (step in ("start", "prove"))
+    await apply_again(served)
+    await check_serves(served, ONE if failed else TWO)
+
+
+@pytest.mark.parametrize("place", places(UPGRADE)[2:])
+async def test_damaged_journal_of_an_upgrade_names_the_remedy(served: FakeNode, place: int) -> None:
+    context, _ = killed_before(served, place)
+    with pytest.raises(Killed):
+        await apply(context)
+    served.layout.upgrade.write_text("{")
+    with pytest.raises(NoderuntimeError, match=rf"{served.layout.upgrade}.*remove this file"):
+        await apply(served.context)
+    served.layout.upgrade.unlink()
+    await apply(served.context)
+    await served.host.run(["systemctl", "stop", layout.REVERT_TIMER], timeout=1)  # it does nothing any more
+    await check_serves(served, TWO)
 
 
 async def test_full_disk_is_not_the_versions_fault(served: FakeNode) -> None:

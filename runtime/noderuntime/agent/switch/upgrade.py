@@ -25,7 +25,7 @@ from noderuntime.agent.switch.proof import collect
 from noderuntime.agent.switch.release import Failure, Release
 from noderuntime.agent.switch.upgrade_steps import Upgrade
 from noderuntime.core import log
-from noderuntime.core.errors import FailedPrecondition, NoderuntimeError
+from noderuntime.core.errors import FailedPrecondition, Internal, NoderuntimeError
 
 _log = log.get(__name__)
 
@@ -42,6 +42,7 @@ async def bring(context: Context, retry: str) -> Failure | None:
         return None
     if staged == known.serving or (known.serving is None and not await _can_lose(context, staged)):
         await _install(context, staged)
+        steps.link_programs(context)
         return None
     if known.failed and (known.failed.revision, known.failed.retry) == (staged.revision, retry):
         return known.failed
@@ -68,7 +69,10 @@ async def resume(context: Context, *, expired: bool = False) -> None:
 
     With ``expired``, its time is over: it is rolled back unless it is recorded.
     """
-    upgrade = records.load(context.layout.upgrade, Upgrade)
+    try:
+        upgrade = records.load(context.layout.upgrade, Upgrade)
+    except Internal as error:
+        raise Internal(f"{error}; remove this file to start the upgrade again") from error
     if upgrade is None:
         return
     _log.warning("an earlier upgrade was interrupted", phase=upgrade.phase, digest=upgrade.to.digest)
@@ -78,7 +82,7 @@ async def resume(context: Context, *, expired: bool = False) -> None:
     elif upgrade.phase == "Upgrading" and started and not expired:
         await _change(context, (steps.arm, steps.start, steps.prove), upgrade)
     else:
-        upgrade.blamed &= started or upgrade.phase == "Reverting"
+        upgrade.blamed &= (started and not steps.is_proven(context)) or upgrade.phase == "Reverting"
         await roll_back(context, upgrade, upgrade.problem or "the upgrade was interrupted")
 
 

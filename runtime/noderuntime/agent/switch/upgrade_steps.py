@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel
@@ -74,6 +76,7 @@ async def accepts(context: Context, candidate: Release, handlers: Collection[str
 
 async def begin(context: Context, upgrade: Upgrade) -> None:
     """Save the journal: from here on an interruption is rolled back."""
+    files.remove(_proven(context))
     records.save(context.layout.upgrade, upgrade)
 
 
@@ -117,8 +120,20 @@ async def start(context: Context, upgrade: Upgrade) -> None:
 
 
 async def prove(context: Context, upgrade: Upgrade) -> None:
-    """Prove that it serves what the old one served."""
+    """Prove that it serves what the old one served, and remember that even if the disk is full."""
     await proof.prove(context, upgrade.evidence)
+    with suppress(NoderuntimeError):
+        files.link(_proven(context), context.layout.upgrade.name)
+
+
+def is_proven(context: Context) -> bool:
+    """Return whether the new release of an interrupted upgrade was proven."""
+    return _proven(context).is_symlink()
+
+
+def _proven(context: Context) -> Path:
+    """Return the path of a symlink, which needs no block of a full disk."""
+    return context.layout.upgrade.with_name("proven")
 
 
 async def record(context: Context, upgrade: Upgrade) -> None:
