@@ -65,6 +65,7 @@ class _Memory:
 
     verified_until: float = 0.0
     unhealthy: bool = False
+    copy_failed: bool = False
     checked_until: float = 0.0
 
 
@@ -149,9 +150,12 @@ class Node:
         if instance.spec.kubelet.mode == "Replace":
             raise Unimplemented("kubelet.mode Replace is not supported yet: set Delegate or Manual")
         self._take()
-        if not (self._layout.versions / bundle.digest_of(self._source)).is_dir():
+        missing = not (self._layout.versions / bundle.digest_of(self._source)).is_dir()
+        if missing and not self._memory.copy_failed:  # else the last attempt's problem stays
             await report(replace(state, phase="Installing", reason="CopyingBundle"))
+        self._memory.copy_failed = missing
         config = await self._stage(instance)
+        self._memory.copy_failed = False
         result = load_result(self._layout.result)
         if self._is_due(result, config.revision):
             if not _is_applied(result, config.revision):

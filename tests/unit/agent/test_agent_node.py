@@ -238,6 +238,17 @@ async def test_failed_version_is_tried_again_on_request_only(node: FakeNode, nex
     assert (state.phase, state.digest) == ("Ready", NEXT)
 
 
+async def test_copies_that_fail_are_reported_once(node: FakeNode, next_agent: Node) -> None:
+    obstacle = node.layout.versions / f".{NEXT}.partial"
+    obstacle.write_text("in the way")
+    found = [await reconcile(next_agent) for _ in range(3)]
+    assert [phases for _, phases in found] == [["Installing"], [], []]
+    assert len({state.outline() for state, _ in found}) == 1
+    obstacle.unlink()
+    state, phases = await reconcile(next_agent)
+    assert (state.phase, state.digest, phases) == ("Ready", NEXT, ["Switching"])
+
+
 async def test_failed_copy_is_reported_and_the_old_version_serves(node: FakeNode, next_agent: Node) -> None:
     (node.layout.versions / f".{NEXT}.partial").write_text("in the way")
     state, _ = await reconcile(next_agent)
