@@ -90,14 +90,17 @@ class Loop:
                         refused_since = None
                 continue
             except PermissionDenied as error:
-                refused_since = refused_since or time.monotonic()
-                if time.monotonic() - refused_since > self._refused_seconds:
+                moment = time.monotonic()
+                refused_since = refused_since or moment
+                if moment - refused_since > self._refused_seconds:
                     raise PermissionDenied(_REFUSED.format(self._refused_seconds / 60, error)) from error
                 _log.warning("the API server refused the agent's token", error=error)
             except NotFound:
                 self._store(None)
+                refused_since = None
             except NoderuntimeError as error:
                 _log.warning("watching the instance failed", error=error)
+                refused_since = None
             await asyncio.sleep(self._backoff.pause())
 
     def _store(self, body: dict[str, Any] | None) -> None:

@@ -33,6 +33,8 @@ class FakeApi:
         """The addresses of the connections."""
         self.patched = asyncio.Event()
         self.refuse = 0
+        self.refusals: list[int] = []
+        """The statuses of the next requests that are refused."""
 
     def app(self) -> web.Application:
         app = web.Application()
@@ -45,6 +47,8 @@ class FakeApi:
         assert request.transport is not None
         self.peers.add(request.transport.get_extra_info("peername"))
         self.tokens.append(request.headers["Authorization"])
+        if self.refusals:
+            return web.json_response({"message": "no\nway"}, status=self.refusals.pop(0))
         if self.refuse:
             return web.json_response({"message": "no\nway"}, status=self.refuse)
         if "watch" in request.query:

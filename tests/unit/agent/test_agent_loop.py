@@ -132,6 +132,15 @@ async def test_refused_token_ends_the_loop_after_a_while(served: tuple[FakeApi, 
     assert len(fake.tokens) > 2
 
 
+async def test_outage_between_two_refusals_is_no_refusal(served: tuple[FakeApi, InstanceApi]) -> None:
+    fake, api = served
+    fake.refusals = [401, 503, 401, 503]
+    node = FakeNode()
+    async with running(Loop(api, node, Backoff(0.01, 0.02), refused_seconds=0)):  # type: ignore[arg-type]
+        await node.reconciled.get()
+    assert fake.refusals == []
+
+
 async def test_token_accepted_again_keeps_the_loop(served: tuple[FakeApi, InstanceApi]) -> None:
     fake, api = served
     fake.refuse = 401
