@@ -80,16 +80,36 @@ class Instance(_Model):
     status: dict[str, Any]
     retry: str = ""
     """The value of the annotation :data:`RETRY`."""
+    problem: str = ""
+    """Why this version does not support the spec, of which only the image is known then."""
+
+    @property
+    def handlers(self) -> tuple[str, ...]:
+        """The names of the handlers; those of the last report if the spec is not supported."""
+        if self.problem:
+            return tuple(handler["name"] for handler in self.status.get("handlers") or ())
+        return tuple(handler.name for handler in self.spec.handlers)
 
 
 def parse(body: dict[str, Any]) -> Instance:
     """Parse an API object. InvalidArgument names the field that this version does not support."""
     try:
-        return Instance(
-            generation=body.get("metadata", {}).get("generation", 0),
-            spec=InstanceSpec.model_validate(body.get("spec") or {}),
-            status=body.get("status") or {},
-            retry=(body.get("metadata", {}).get("annotations") or {}).get(RETRY, "")[:100],
-        )
+        return _instance(body, InstanceSpec.model_validate(body.get("spec") or {}))
     except ValidationError as error:
         raise InvalidArgument(f"instance: spec.{first_problem(error)}") from error
+
+
+def unsupported(body: dict[str, Any], problem: str) -> Instance:
+    """Return an API object that :func:`parse` refuses: its image says whether this agent must apply it."""
+    image = (body.get("spec") or {}).get("image")
+    spec = InstanceSpec(image=image if isinstance(image, str) else None)
+    return _instance(body, spec).model_copy(update={"problem": problem})
+
+
+def _instance(body: dict[str, Any], spec: InstanceSpec) -> Instance:
+    return Instance(
+        generation=body.get("metadata", {}).get("generation", 0),
+        spec=spec,
+        status=body.get("status") or {},
+        retry=(body.get("metadata", {}).get("annotations") or {}).get(RETRY, "")[:100],
+    )

@@ -14,7 +14,7 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 from noderuntime.agent.backoff import Backoff
-from noderuntime.agent.instance import Instance, parse
+from noderuntime.agent.instance import Instance, parse, unsupported
 from noderuntime.agent.kube_client import InstanceApi
 from noderuntime.agent.node import Node
 from noderuntime.agent.report import NodeState, is_others, status
@@ -115,8 +115,7 @@ class Loop:
         try:
             instance = parse(body)
         except InvalidArgument as error:
-            _log.error("the instance is not supported", error=error)
-            return
+            instance = unsupported(body, str(error))
         self._instance, self._status = instance, instance.status
         if known is None or _desired(known) != _desired(instance) or self._unsent:
             self._changed.set()

@@ -49,6 +49,7 @@ _RETRY_SECONDS = (60, 3600)
 _REMEMBERED = (ROLLED_BACK, CRASH_LOOP)
 """Reasons after which the switch does not try the release again, so that running it changes nothing."""
 _INSTALL_FAILED = "InstallFailed"
+_NOT_SUPPORTED = "SpecNotSupported"
 _PREVIOUS_SERVES = (*_REMEMBERED, REFUSED)
 
 Report = Callable[[NodeState], Awaitable[None]]
@@ -119,7 +120,7 @@ class Node:
             phase="Pending",
             reason="Pending",
             image=self._image,
-            handlers=tuple(HandlerState(handler.name) for handler in instance.spec.handlers),
+            handlers=tuple(HandlerState(name) for name in instance.handlers),
         )
         state = _with_result(state, load_result(self._layout.result))
         try:
@@ -128,6 +129,9 @@ class Node:
                 return await self._remove(instance, state, report)
             if self._image and instance.spec.image not in (None, self._image):
                 return await self._wait_for_image(instance, state)
+            if instance.problem:
+                self.release()
+                return await self._failed(state, _NOT_SUPPORTED, instance.problem)
             return await self._install(instance, state, report)
         except NoderuntimeError as error:
             reason = _reason(error)

@@ -76,6 +76,21 @@ async def test_loop_reconciles_new_specs_and_reports_transitions_once(
     assert fake.patches[0]["phase"] == "Ready"
 
 
+@pytest.mark.parametrize("image", ["image:1", None])
+async def test_instance_that_is_not_supported_is_reconciled_with_its_problem(
+    served: tuple[FakeApi, InstanceApi], image: str | None
+) -> None:
+    fake, api = served
+    assert fake.body is not None
+    fake.body["spec"] = {"image": image, "handlers": [{"name": "kata", "type": "Kata"}]}
+    fake.body["status"] = {"handlers": [{"name": "runc", "state": "Ready"}]}
+    node = FakeNode()
+    async with running(Loop(api, node)):  # type: ignore[arg-type]
+        found = await node.reconciled.get()
+    assert (found.generation, found.spec.image, found.handlers) == (1, image, ("runc",))
+    assert "spec.handlers.0.type" in found.problem
+
+
 async def test_loop_without_an_instance_releases_the_node(served: tuple[FakeApi, InstanceApi]) -> None:
     fake, api = served
     fake.body = None

@@ -12,7 +12,7 @@ import pytest
 from fakenode import SHORT, SPEC, FakeNode
 
 from noderuntime.agent import layout
-from noderuntime.agent.instance import Instance, InstanceSpec, parse
+from noderuntime.agent.instance import Instance, InstanceSpec, parse, unsupported
 from noderuntime.agent.node import Node, retry_after
 from noderuntime.agent.report import NodeState
 from noderuntime.agent.switch.journal import load_result, now, save
@@ -40,6 +40,10 @@ async def next_agent(node: FakeNode, agent: Node, tmp_path: Path) -> Node:
     source.mkdir()
     (source / "BUNDLE").write_text(NEXT)
     return Node(node.layout, Systemd(node.host), source)  # type: ignore[arg-type]
+
+
+async def no_report(_: NodeState) -> None:
+    """Report nothing."""
 
 
 async def reconcile(agent: Node, spec: InstanceSpec = SPEC, retry: str = "") -> tuple[NodeState, list[str]]:
@@ -247,6 +251,32 @@ async def test_copies_that_fail_are_reported_once(node: FakeNode, next_agent: No
     obstacle.unlink()
     state, phases = await reconcile(next_agent)
     assert (state.phase, state.digest, phases) == ("Ready", NEXT, ["Switching"])
+
+
+async def test_spec_that_is_not_supported_is_reported(node: FakeNode, agent: Node) -> None:
+    body = {"metadata": {"generation": 2}, "spec": {"handlers": [{"name": "kata", "type": "Kata"}]}}
+    new = unsupported(body, "instance: spec.handlers.0.type")
+    state = await agent.reconcile(new, no_report)
+    assert (state.phase, state.reason, state.generation) == ("Failed", "SpecNotSupported", 2)
+    assert state.message == "instance: spec.handlers.0.type"
+    assert node.layout.is_empty()
+
+    await reconcile(agent)
+    calls = len(node.host.calls)
+    known = new.model_copy(update={"status": {"handlers": [{"name": "runc"}, {"name": "gvisor"}]}})
+    state = await agent.reconcile(known, no_report)
+    assert (state.phase, state.reason, state.kubelet) == ("Degraded", "SpecNotSupported", "Noderuntime")
+    assert {handler.name: handler.state for handler in state.handlers} == {"runc": "Ready", "gvisor": "Ready"}
+    assert len(node.host.calls) == calls
+
+
+async def test_spec_that_is_not_supported_can_be_another_images(
+    node: FakeNode, agent: Node, tmp_path: Path
+) -> None:
+    other = Node(node.layout, Systemd(node.host), tmp_path, image="image:2")  # type: ignore[arg-type]
+    body = {"spec": {"image": "image:1", "handlers": [{"name": "kata", "type": "Kata"}]}}
+    state = await other.reconcile(unsupported(body, "x"), no_report)
+    assert (state.phase, state.reason, state.generation) == ("Pending", "OtherImage", None)
 
 
 async def test_failed_copy_is_reported_and_the_old_version_serves(node: FakeNode, next_agent: Node) -> None:
