@@ -113,11 +113,10 @@ async def _make(parts: Parts, sandbox: Sandbox, undo: Undo) -> None:
         await make_log_directory(sandbox.config.log_directory)
     undo.add("namespaces and mounts", lambda: release.unpin(parts, sandbox))
     with parts.metrics.phase("namespaces", sandbox.handler):
-        # Plugins keep state on disk: the record must be on disk first, in case of a power cut.
         await together(
             _mount_shm(parts, sandbox),
             _pin(parts, sandbox),
-            parts.ledger.sync(),
+            _keep_record(parts, sandbox),
             name="prepare a sandbox",
         )
     undo.add("cgroups", lambda: release.remove_cgroups(parts, sandbox))
@@ -145,6 +144,12 @@ async def _pin(parts: Parts, sandbox: Sandbox) -> None:
     if pins or sysctls or user:
         hostname = hostname_of(sandbox.config) if "uts" in pins else None
         await parts.host.pin_namespaces(pins, hostname=hostname, sysctls=dict(sysctls), user=user)
+
+
+async def _keep_record(parts: Parts, sandbox: Sandbox) -> None:
+    """Have the record survive a power cut if plugins are called, because they keep state on disk."""
+    if sandbox.netns:
+        await parts.ledger.sync()
 
 
 def pins_of(parts: Parts, sandbox: Sandbox) -> dict[NamespaceKind, Path]:

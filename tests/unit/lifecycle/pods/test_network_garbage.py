@@ -5,6 +5,7 @@ from fakes import pod_config
 
 from noderuntime.core.errors import Internal, NoderuntimeError, Unavailable
 from noderuntime.core.tasks import Scope
+from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.pods.network_garbage import attachments, collect, collect_network_garbage
 from noderuntime.lifecycle.pods.remove import remove_pod_sandbox
 from noderuntime.lifecycle.pods.run import run_pod_sandbox
@@ -65,6 +66,14 @@ async def test_record_is_on_disk_before_plugins_run(node, monkeypatch):
     monkeypatch.setattr(node.parts.ledger, "sync", lambda: node.world.step("sync"))
     await run_pod_sandbox(node.parts, pod_config(), "runc")
     assert node.world.trace.index("sync") < node.world.trace.index("attach")
+
+
+async def test_pod_on_the_host_network_does_not_wait_for_the_disk(node, monkeypatch):
+    monkeypatch.setattr(node.parts.ledger, "sync", lambda: node.world.step("sync"))
+    config = pod_config()
+    config.linux.security_context.namespace_options.network = api_pb2.NODE
+    await run_pod_sandbox(node.parts, config, "runc")
+    assert not {"sync", "attach"} & set(node.world.trace)
 
 
 async def test_record_that_cannot_be_flushed_fails_the_pod(node, monkeypatch):
