@@ -7,19 +7,18 @@ reconciled with the last known spec. When reconciling fails, it is reported and 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from typing import Any
 
-from noderuntime.agent.backoff import Backoff
 from noderuntime.agent.instance import Instance, parse, unsupported
 from noderuntime.agent.kube_client import InstanceApi
 from noderuntime.agent.node import Node
 from noderuntime.agent.report import NodeState, is_others, status
 from noderuntime.agent.switch.journal import now
 from noderuntime.core import log, tasks
+from noderuntime.core.backoff import Backoff, jittered
 from noderuntime.core.errors import InvalidArgument, NoderuntimeError, NotFound, PermissionDenied
 
 _log = log.get(__name__)
@@ -27,6 +26,9 @@ _log = log.get(__name__)
 REFRESH_SECONDS = 600.0
 _READY_SECONDS = 60.0
 _UNSETTLED_SECONDS = 10.0
+BACKOFF_SECONDS = (30.0, 60.0)
+"""The pauses before the watch begins again. Already the first one is long: an API server that restarts loses
+the watches of all agents at once, and an agent reconciles its node with the last known spec meanwhile."""
 REFUSED_SECONDS = 600.0
 """How long the API server can refuse the token: the kubelet may be late to replace an expired one."""
 _REFUSED = (
@@ -47,7 +49,7 @@ class Loop:
     ) -> None:
         self._api = api
         self._node = node
-        self._backoff = backoff or Backoff()
+        self._backoff = backoff or Backoff(*BACKOFF_SECONDS)
         self._refused_seconds = refused_seconds
         self._instance: Instance | None = None
         self._status: dict[str, Any] = {}
@@ -101,7 +103,7 @@ class Loop:
             except NoderuntimeError as error:
                 _log.warning("watching the instance failed", error=error)
                 refused_since = None
-            await asyncio.sleep(self._backoff.pause())
+            await asyncio.sleep(self._backoff.next())
 
     def _store(self, body: dict[str, Any] | None) -> None:
         """Store the instance, and wake the reconcile loop if the desired state changed."""
@@ -132,7 +134,7 @@ class Loop:
             self.progressed = time.monotonic()
             # Not wait_for: Python 3.11's ignores a cancellation that arrives together with the event.
             with suppress(TimeoutError):
-                async with asyncio.timeout(_jittered(pause)):
+                async with asyncio.timeout(jittered(pause)):
                     await self._changed.wait()
 
     async def _reconcile(self, instance: Instance) -> NodeState:
@@ -167,7 +169,7 @@ class Loop:
         self._status = body.get("status") or {}
         self._reported = outline
         self.reported_at = time.time()
-        self._refresh_due = time.monotonic() + _jittered(REFRESH_SECONDS)
+        self._refresh_due = time.monotonic() + jittered(REFRESH_SECONDS)
 
 
 def pause_after(phase: str) -> float:
@@ -183,7 +185,3 @@ def _desired(instance: Instance) -> tuple[object, ...]:
 def is_alive(loop: Loop, clock: Callable[[], float] = time.monotonic) -> bool:
     """Return whether the loop makes progress. A switch may take an hour (switchTimeoutSeconds <= 3600)."""
     return clock() - loop.progressed < 3900
-
-
-def _jittered(seconds: float) -> float:
-    return seconds * random.uniform(0.85, 1.15)  # noqa: S311 - spreads load; not a secret

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from noderuntime.agent.switch.upgrade_steps import CRASH_LOOP, REFUSED, ROLLED_B
 from noderuntime.agent.systemd import Systemd
 from noderuntime.core import durable_files as files
 from noderuntime.core import log
+from noderuntime.core.backoff import growing, jittered
 from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import (
     FailedPrecondition,
@@ -198,7 +198,7 @@ class Node:
         verify = time.monotonic() >= self._memory.verified_until
         changed = await FILES.run(lambda: bundle.install(self._source, self._layout, verify=verify))
         if verify:
-            self._memory.verified_until = time.monotonic() + _jittered(_VERIFY_SECONDS)
+            self._memory.verified_until = time.monotonic() + jittered(_VERIFY_SECONDS)
         digest = bundle.digest_of(self._source)
         config = desired.switch_config(instance.spec, digest, instance.retry)
         staged = desired.release(digest, self._daemon_config(instance, digest))
@@ -261,7 +261,7 @@ class Node:
             problem = f"{layout.SWITCH} wrote no result: see journalctl -u {layout.SWITCH}"
         except ToolError as error:
             problem = str(error)
-        self._memory.checked_until = time.monotonic() + _jittered(CHECK_SECONDS)
+        self._memory.checked_until = time.monotonic() + jittered(CHECK_SECONDS)
         result = load_result(self._layout.result)
         if self._layout.is_empty() or (result and result.revision == revision):
             return result
@@ -333,8 +333,7 @@ def _reason(error: NoderuntimeError) -> str:
 
 def retry_after(failures: int) -> int:
     """Return the seconds to wait after consecutive failures. An attempt can restart the kubelet twice."""
-    first, maximum = _RETRY_SECONDS
-    return int(min(first * 2 ** min(failures - 1, 10), maximum))
+    return int(growing(failures, *_RETRY_SECONDS))
 
 
 def _due(result: Result) -> datetime:
@@ -369,7 +368,3 @@ def _handler(finding: Finding) -> HandlerState:
     if finding.ready:
         return HandlerState(finding.handler, "Ready", "Proven", probed=now())
     return HandlerState(finding.handler, "Broken", "HandlerBroken", finding.message, probed=now())
-
-
-def _jittered(seconds: float) -> float:
-    return seconds * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load; not a secret

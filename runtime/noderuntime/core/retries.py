@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from noderuntime.core import log, tasks
+from noderuntime.core.backoff import growing
 from noderuntime.core.errors import NoderuntimeError
 
 _log = log.get(__name__)
@@ -15,7 +16,7 @@ ATTEMPT_SECONDS = 10.0
 LONGEST_SECONDS = 600.0
 """How long an attempt can take. Each operation of a step has a shorter deadline of its own."""
 _AT_ONCE = 16
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+_PAUSES = (1.0, 60.0)
 
 Step = Callable[[], Awaitable[None]]
 
@@ -65,11 +66,11 @@ class Retries:
         await tasks.settle(*self._tasks)
 
     async def _repeat(self, what: str, step: Step, attempt: asyncio.Task[bool]) -> None:
-        pause = _FIRST_PAUSE
+        failures = 0
         while not await attempt:
-            await self._sleep(pause)
+            failures += 1
+            await self._sleep(growing(failures, *_PAUSES))
             attempt = await self._begin(what, step)
-            pause = min(2 * pause, _LONGEST_PAUSE)
         _log.info("delayed work succeeded", work=what)
 
     async def _begin(self, what: str, step: Step) -> asyncio.Task[bool]:

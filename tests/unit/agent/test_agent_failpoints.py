@@ -32,7 +32,6 @@ from fakenode import SHORT, SPEC, FakeNode
 from test_agent_loop import running
 
 from noderuntime.agent import layout
-from noderuntime.agent.backoff import Backoff
 from noderuntime.agent.loop import Loop
 from noderuntime.agent.node import Node
 from noderuntime.agent.switch import release
@@ -40,6 +39,7 @@ from noderuntime.agent.switch.fallback import fallback
 from noderuntime.agent.switch.revert import revert
 from noderuntime.agent.switch.run import NotUpgraded, apply
 from noderuntime.agent.systemd import Systemd
+from noderuntime.core.backoff import Backoff
 from noderuntime.core.errors import NoderuntimeError
 
 LAST_ERROR = "the ledger is upside down"

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from fakeinstances import FakeApi, serve
 
-from noderuntime.agent.backoff import Backoff
 from noderuntime.agent.instance import Instance
 from noderuntime.agent.kube_client import InstanceApi
-from noderuntime.agent.loop import Loop, pause_after
+from noderuntime.agent.loop import BACKOFF_SECONDS, Loop, pause_after
 from noderuntime.agent.report import NodeState
+from noderuntime.core.backoff import Backoff
 from noderuntime.core.errors import PermissionDenied
 
 
@@ -168,8 +168,8 @@ async def test_token_accepted_again_keeps_the_loop(served: tuple[FakeApi, Instan
 
 
 def test_pauses_are_random_and_grow_to_a_minute() -> None:
-    crowd = [Backoff() for _ in range(1000)]
-    rounds = [[backoff.pause() for backoff in crowd] for _ in range(4)]
+    crowd = [Backoff(*BACKOFF_SECONDS) for _ in range(1000)]
+    rounds = [[backoff.next() for backoff in crowd] for _ in range(4)]
     assert [round(max(pauses) / 30) for pauses in rounds] == [1, 2, 2, 2]
     for pauses, limit in zip(rounds, (30, 60, 60, 60), strict=True):
         # Full jitter: a tenth of the agents in each tenth of the range.
@@ -178,11 +178,11 @@ def test_pauses_are_random_and_grow_to_a_minute() -> None:
 
 
 def test_pauses_after_a_success_begin_again() -> None:
-    backoff = Backoff()
+    backoff = Backoff(*BACKOFF_SECONDS)
     for _ in range(5):
-        backoff.pause()
+        backoff.next()
     backoff.reset()
-    assert backoff.pause() <= 30
+    assert backoff.next() <= 30
 
 
 class SlowApi:
