@@ -10,19 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-import noderuntime
 from noderuntime.agent import probe
 from noderuntime.agent.layout import Layout
 from noderuntime.agent.loop import Loop
@@ -30,20 +21,16 @@ from noderuntime.agent.probe import Finding
 from noderuntime.agent.report import Phase
 from noderuntime.agent.switch import release
 from noderuntime.agent.switch.journal import load_result
+from noderuntime.core.metrics_registry import new_registry
 
 _CANARY_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-
-disable_created_metrics()  # type: ignore[no-untyped-call] # an additional, unused series for each counter
 
 
 class AgentMetrics:
     """The metrics of one agent, in a registry of its own."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
-        build = Gauge("noderuntime_agent_build_info", "Always 1.", ("version",), registry=self._registry)
-        build.labels(noderuntime.__version__).set(1)
+        self._registry = new_registry("noderuntime_agent_build_info")
         self._canary_seconds = Histogram(
             "noderuntime_agent_canary_duration_seconds",
             "Duration of canary sandboxes that succeeded, from RunPodSandbox to their removal.",

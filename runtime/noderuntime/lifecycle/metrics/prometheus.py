@@ -7,20 +7,12 @@ from collections import Counter as Tally
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-import noderuntime
 from noderuntime.core.errors import NoderuntimeError
+from noderuntime.core.metrics_registry import new_registry
 from noderuntime.lifecycle.ledger.ledger import Ledger
 from noderuntime.lifecycle.ledger.records import Container, Sandbox
 from noderuntime.lifecycle.metrics.base import Metrics, Pulls
@@ -30,15 +22,12 @@ _PHASE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 6
 _SANDBOX_STATES = ("making", "ready", "notready")
 _CONTAINER_STATES = ("making", "created", "running", "exited")
 
-disable_created_metrics()  # type: ignore[no-untyped-call] # an additional, unused series for each counter
-
 
 class Prometheus(Metrics):
     """Metrics in a Prometheus registry. docs/operations.md describes them."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
+        self._registry = new_registry("noderuntime_build_info")
         self._calls = Counter(
             "noderuntime_cri_calls", "CRI calls that ended.", ("method", "code"), registry=self._registry
         )
@@ -74,8 +63,6 @@ class Prometheus(Metrics):
             ("outcome",),
             registry=self._registry,
         )
-        build = Gauge("noderuntime_build_info", "Always 1.", ("version",), registry=self._registry)
-        build.labels(noderuntime.__version__).set(1)
 
     def called(self, method: str, code: str, seconds: float) -> None:
         """Count a CRI call: a method of the schema or OTHER_METHOD, and the name of a gRPC code."""
