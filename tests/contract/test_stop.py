@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import socket
-import tempfile
 import threading
 import time
-import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import pytest
-from realnode.containerd import Containerd
 from realnode.daemon import Daemon
 from realnode.pods import Kubelet, wait_until
-from realnode.traces import remove_cgroups
 from streamclient import websocket
 
 from noderuntime.cri.v1 import api_pb2
@@ -24,33 +19,6 @@ from noderuntime.cri.v1 import api_pb2
 HANDLERS = ["runc", "gvisor"]
 MOST_SECONDS = 2.0
 """From the moment when the socket closes to the end of the process, on a busy machine."""
-
-
-@pytest.fixture
-def daemon(containerd: Containerd) -> Iterator[Daemon]:
-    """A daemon that the test restarts."""
-    served = Daemon(
-        Path(tempfile.mkdtemp(prefix="nrct-", dir="/run")),
-        Path(tempfile.mkdtemp(prefix="noderuntime-state-")),
-        containerd,
-    )
-    served.start()
-    try:
-        yield served
-    finally:
-        served.remove()
-
-
-@pytest.fixture
-def kubelet(daemon: Daemon, tmp_path: Path) -> Iterator[Kubelet]:
-    """The client of that daemon."""
-    parent = f"/noderuntime-contract-{uuid.uuid4().hex[:8]}"
-    client = Kubelet(daemon.socket, tmp_path, parent)
-    yield client
-    for pod in client.pods():
-        client.stop_and_remove(pod)
-    client.channel.close()
-    remove_cgroups(parent)
 
 
 def seconds_without_socket(daemon: Daemon) -> float:
