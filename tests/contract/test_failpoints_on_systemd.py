@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_switch_on_systemd import booted, cluster, source
+from test_switch_on_systemd import cluster, source
 from test_upgrade_on_systemd import GOOD, SPEC, Versions
 
 from harness.cluster import Cluster
 from harness.run import wait_for
-from harness.versions import other_version
 from noderuntime.agent import layout
 from noderuntime.agent.switch import release, upgrade_steps
 
@@ -74,14 +73,9 @@ class Failing(Versions):
 
 @pytest.fixture(scope="module")
 def node(cluster: Cluster, source: Path) -> Iterator[Failing]:
-    with booted(cluster, "FlagsFile", source) as found:
-        node = Failing(found.node, source)
-        node.order()
-        node.apply()
-        node.first = node.running()
-        other_version(source, node.layout.versions, GOOD, {})
-        node.layout.at(SCRIPT).write_text(FAILPOINT)
-        yield node
+    with Failing.booted(cluster, source) as found:
+        found.layout.at(SCRIPT).write_text(FAILPOINT)
+        yield found
 
 
 @pytest.mark.parametrize("step", STEPS)

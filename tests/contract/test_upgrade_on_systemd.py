@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 from test_switch_on_systemd import HANDLERS, SwitchNode, booted, cluster, source
@@ -35,6 +37,18 @@ class Versions(SwitchNode):
     """A node that serves, and other versions of the bundle."""
 
     first: str
+
+    @classmethod
+    @contextlib.contextmanager
+    def booted(cls, cluster: Cluster, source: Path) -> Iterator[Self]:
+        """Boot a node that the first version serves, with a version that works beside it."""
+        with booted(cluster, "FlagsFile", source) as found:
+            node = cls(found.node, source)
+            node.order()
+            node.apply()
+            node.first = node.running()
+            other_version(source, node.layout.versions, GOOD, {})
+            yield node
 
     def running(self) -> str:
         return Path(self.node.exec("readlink", "/opt/noderuntime/current").strip()).name
@@ -68,14 +82,8 @@ class Versions(SwitchNode):
 
 @pytest.fixture(scope="module")
 def node(cluster: Cluster, source: Path) -> Iterator[Versions]:
-    """A node that version one serves, with a version that works beside it."""
-    with booted(cluster, "FlagsFile", source) as found:
-        node = Versions(found.node, source)
-        node.order()
-        node.apply()
-        node.first = node.running()
-        other_version(source, node.layout.versions, GOOD, {})
-        yield node
+    with Versions.booted(cluster, source) as found:
+        yield found
 
 
 @pytest.mark.parametrize("digest", BAD)
