@@ -77,7 +77,7 @@ critest-websocket: setup ## the suite's streaming specs, over WebSocket
 cluster-test: setup ## the demo's story, the switch and recovery as tests, on clusters that they create and remove
 	$(PYTEST) tests/cluster
 
-fleet-test: setup ## bad days of three nodes: upgrades, outages, reinstallations; about 30 minutes
+fleet-test: setup ## three nodes: upgrades in waves, outages, reinstallations, removal
 	$(PYTEST) tests/fleet
 
 fleet-quick: setup ## the part of fleet-test that make test runs
@@ -90,7 +90,7 @@ vm-test: setup ## cgroup v2 and systemd's driver, in an emulated machine: about 
 	@$(SYSTEM_PYTHON) scripts/setup.py qemu-system-x86 e2fsprogs
 	PYTHONPATH=tests:tests/contract:tests/cluster $(VENV)/python -m vm
 
-scale-test: setup ## the operator with simulated nodes on a real API server; NODES=5000, about 25 minutes
+scale-test: setup ## the operator with simulated nodes on a real API server: 5000 of them, or NODES=N
 	NODES=$(NODES) PYTHONPATH=tests:tests/contract:tests/cluster $(VENV)/python -m scale
 
 scale-quick: setup ## the part of scale-test that make test runs
