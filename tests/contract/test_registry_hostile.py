@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from registries import faults
-from registries.hostile import Liar, honest
+from registries.hostile import FaultyRegistry, honest
 from registries.pulls import pull
 from registries.scene import Scene, refused, scene_of
 from registries.sink import MemorySink
@@ -29,7 +29,7 @@ async def test_an_honest_registry_is_pulled_from(scene):
 
 
 async def test_a_registry_on_ipv6_needs_no_configuration(scene):
-    other = Liar(scene.liar.content)
+    other = FaultyRegistry(scene.registry.content)
     await other.start(host="::1")
     try:
         assert len(await pull(scene.client(), parse(f"{other.authority}/team/app:v1"))) == 3
@@ -125,7 +125,7 @@ BODIES = [
 
 @pytest.mark.parametrize(**faults.cases(BODIES))
 async def test_an_invalid_blob_fails_with_one_line(scene, behaviour, kind, words):
-    scene.liar.on(BLOBS, behaviour)
+    scene.registry.on(BLOBS, behaviour)
     sink = MemorySink()
     await refused(scene.client().blob(scene.reference, scene.layer, sink), kind, words)
     assert len(sink.content) <= scene.layer.size
@@ -137,7 +137,7 @@ async def test_an_invalid_blob_fails_with_one_line(scene, behaviour, kind, words
 
 @pytest.mark.parametrize(**faults.cases(BODIES))
 async def test_an_invalid_config_blob_fails_with_one_line(scene, behaviour, kind, words):
-    scene.liar.on(BLOBS, behaviour)
+    scene.registry.on(BLOBS, behaviour)
     descriptor = replace(scene.config, size=300_000)
     await refused(scene.client().document(scene.reference, descriptor), kind, words)
 
@@ -148,33 +148,37 @@ async def test_an_unsupported_digest_is_not_requested(scene, named):
     await refused(
         scene.client().blob(scene.reference, descriptor, MemorySink()), InvalidArgument, "only sha256 digests"
     )
-    assert not scene.liar.asked
+    assert not scene.registry.asked
 
 
 async def test_bytes_after_a_body_are_not_the_next_response(scene):
     blob = scene.blob
     head = faults.HEAD_OK + b"Content-Length: %d\r\n\r\n" % len(blob)
-    scene.liar.on(BLOBS, faults.sends(head + blob + faults.HEAD_OK + b"Content-Length: 2\r\n\r\n{}"), honest)
+    scene.registry.on(
+        BLOBS, faults.sends(head + blob + faults.HEAD_OK + b"Content-Length: 2\r\n\r\n{}"), honest
+    )
     client, sink = scene.client(), MemorySink()
     await client.blob(scene.reference, scene.layer, sink)
     assert sink.content == blob
     assert (
-        await client.document(scene.reference, scene.config) == scene.liar.content.blobs[scene.config.digest]
+        await client.document(scene.reference, scene.config)
+        == scene.registry.content.blobs[scene.config.digest]
     )
 
 
 async def test_a_complete_body_needs_no_end_of_message(scene):
-    scene.liar.on(BLOBS, faults.chunked(scene.blob, ends=False))
+    scene.registry.on(BLOBS, faults.chunked(scene.blob, ends=False))
     sink = MemorySink()
     await scene.client().blob(scene.reference, scene.layer, sink)
     assert sink.content == scene.blob
-    assert len(scene.liar.asked) == 1
+    assert len(scene.registry.asked) == 1
 
 
 async def test_a_corrupt_mirror_is_skipped_and_tried_last(scene):
-    mirror, blob = scene.stranger, scene.blob
+    mirror, blob = scene.other_host, scene.blob
     scene.hosts(
-        "registry.example", f'server = "http://{scene.liar.authority}"\n[host."http://{mirror.authority}"]'
+        "registry.example",
+        f'server = "http://{scene.registry.authority}"\n[host."http://{mirror.authority}"]',
     )
     reference = parse("registry.example/team/app:v1")
     mirror.on("(GET|HEAD)", faults.HTML)

@@ -95,8 +95,8 @@ TAGS = [
 
 @pytest.mark.parametrize(**faults.cases(TAGS))
 async def test_a_tag_without_a_valid_manifest_fails(scene, behaviour, kind, words):
-    scene.liar.on(MANIFESTS, behaviour)
-    scene.liar.on(HEADS, faults.answers(200))
+    scene.registry.on(MANIFESTS, behaviour)
+    scene.registry.on(HEADS, faults.answers(200))
     await refused(scene.client().resolve(scene.reference), kind, words)
 
 
@@ -113,30 +113,30 @@ INVALID_HEADS = [
 
 @pytest.mark.parametrize(**faults.cases(INVALID_HEADS))
 async def test_a_tag_with_an_invalid_head_response_fails(scene, behaviour, kind, words):
-    scene.liar.on(HEADS, behaviour)
+    scene.registry.on(HEADS, behaviour)
     await refused(scene.client().resolve(scene.reference), kind, words)
 
 
 @pytest.mark.parametrize("named", ["", "sha256:../../../../etc", f"sha256:{'A' * 64}", f"md5:{'0' * 32}"])
 async def test_a_head_without_a_digest_falls_back_to_get(scene, named):
-    scene.liar.on(HEADS, faults.answers(200, b"x", Docker_Content_Digest=named, **TYPED))
+    scene.registry.on(HEADS, faults.answers(200, b"x", Docker_Content_Digest=named, **TYPED))
     assert await scene.client().resolve(scene.reference) == replace(
-        scene.manifest, data=scene.liar.content.manifests[scene.manifest.digest][1]
+        scene.manifest, data=scene.registry.content.manifests[scene.manifest.digest][1]
     )
 
 
 async def test_another_digest_than_requested_is_rejected(scene):
-    other = scene.liar.content.image("other", (10,))
-    scene.liar.on(
+    other = scene.registry.content.image("other", (10,))
+    scene.registry.on(
         "(HEAD|GET) /v2/team/app/manifests/",
         faults.answers(200, b"{}", Docker_Content_Digest=other.digest, **TYPED),
     )
-    reference = parse(f"{scene.liar.authority}/team/app@{scene.manifest.digest}")
+    reference = parse(f"{scene.registry.authority}/team/app@{scene.manifest.digest}")
     await refused(scene.client().resolve(reference), DataLoss, "another digest than requested")
 
 
 async def test_a_manifest_above_the_limit_is_not_fetched(scene):
-    scene.liar.on(
+    scene.registry.on(
         HEADS, faults.answers(200, Content_Length=4 << 20 | 1, Docker_Content_Digest=digest(b""), **TYPED)
     )
     client = scene.client()
@@ -144,7 +144,7 @@ async def test_a_manifest_above_the_limit_is_not_fetched(scene):
     await refused(
         client.manifest(scene.reference, descriptor), ResourceExhausted, "4194305 bytes, the limit is 4194304"
     )
-    assert not scene.liar.seen("GET")
+    assert not scene.registry.seen("GET")
 
 
 async def test_a_config_above_the_limit_is_not_fetched(scene):
@@ -154,12 +154,12 @@ async def test_a_config_above_the_limit_is_not_fetched(scene):
         ResourceExhausted,
         "8388609 bytes, the limit is 8388608",
     )
-    assert not scene.liar.asked
+    assert not scene.registry.asked
 
 
 async def test_a_manifest_of_another_type_is_rejected(scene):
     client = scene.client()
-    raw = scene.liar.content.manifests[scene.manifest.digest][1]
+    raw = scene.registry.content.manifests[scene.manifest.digest][1]
     untyped = json.dumps({"schemaVersion": 2, "layers": []}).encode()
     cases = [
         (
@@ -185,12 +185,12 @@ async def test_a_manifest_of_another_type_is_rejected(scene):
 
 
 async def test_embedded_content_is_verified_by_its_digest(scene):
-    raw = scene.liar.content.manifests[scene.manifest.digest][1]
+    raw = scene.registry.content.manifests[scene.manifest.digest][1]
     client = scene.client()
     assert await client.manifest(scene.reference, replace(scene.manifest, data=raw)) == raw
-    assert not scene.liar.asked
+    assert not scene.registry.asked
     assert await client.manifest(scene.reference, replace(scene.manifest, data=raw[:-1] + b" ")) == raw
-    assert len(scene.liar.asked) == 1
+    assert len(scene.registry.asked) == 1
 
 
 SENT = [
@@ -210,6 +210,6 @@ SENT = [
 
 @pytest.mark.parametrize(**faults.cases(SENT))
 async def test_an_invalid_manifest_is_rejected(scene, behaviour, kind, words):
-    scene.liar.on(MANIFESTS, behaviour)
+    scene.registry.on(MANIFESTS, behaviour)
     descriptor = replace(scene.manifest, size=300)
     await refused(scene.client().manifest(scene.reference, descriptor), kind, words)

@@ -138,7 +138,7 @@ async def test_only_certificates_of_known_authorities_are_accepted(place, client
     with pytest.raises(Unavailable, match="certificate is not accepted"):
         await puller.resolve(reference)
     place.trust(registry)
-    assert len(await pull(puller, reference)) == 5, "the file is read anew for every pull"
+    assert len(await pull(puller, reference)) == 5, "the file is read for every pull"
 
 
 async def test_tls_on_loopback_is_detected(place, client):
@@ -176,7 +176,7 @@ async def test_a_missing_or_wrong_password_is_denied(place, client, credentials)
     with pytest.raises(PermissionDenied) as caught:
         await client().resolve(at(registry), credentials)
     assert "wrong-secret" not in str(caught.value)
-    assert 1 <= registry.log().count('"HEAD /v2/team/app/manifests/v1 ') <= 2, "nobody hammers at the door"
+    assert 1 <= registry.log().count('"HEAD /v2/team/app/manifests/v1 ') <= 2, "a refused request is not repeated"
 
 
 async def test_the_nodes_own_credentials_file(place, client):

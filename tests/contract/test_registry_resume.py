@@ -31,7 +31,7 @@ async def scene(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Scene]:
 
 
 def ranges(scene: Scene) -> list[str]:
-    return [one.headers.get("range", "") for one in scene.liar.seen(BLOBS)]
+    return [one.headers.get("range", "") for one in scene.registry.seen(BLOBS)]
 
 
 async def pulled(scene: Scene, sink: MemorySink) -> None:
@@ -41,14 +41,14 @@ async def pulled(scene: Scene, sink: MemorySink) -> None:
 
 async def test_a_reset_is_resumed_where_it_happened(scene):
     sink = MemorySink()
-    scene.liar.on(BLOBS, faults.cut_after(100_000, sink), faults.cut_after(50_000, sink), honest)
+    scene.registry.on(BLOBS, faults.cut_after(100_000, sink), faults.cut_after(50_000, sink), honest)
     await pulled(scene, sink)
     assert ranges(scene) == ["", "bytes=100000-", "bytes=150000-"]
 
 
 async def test_without_ranges_the_prefix_is_not_written_twice(scene):
     sink = MemorySink()
-    scene.liar.on(BLOBS, faults.cut_after(100_000, sink), faults.without_ranges)
+    scene.registry.on(BLOBS, faults.cut_after(100_000, sink), faults.without_ranges)
     await pulled(scene, sink)
     assert ranges(scene) == ["", "bytes=100000-"]
 
@@ -64,7 +64,7 @@ async def test_without_ranges_the_prefix_is_not_written_twice(scene):
 )
 async def test_a_host_without_ranges_is_asked_for_the_whole_blob(scene, unable):
     sink = MemorySink()
-    scene.liar.on(BLOBS, faults.cut_after(100_000, sink), unable, faults.without_ranges)
+    scene.registry.on(BLOBS, faults.cut_after(100_000, sink), unable, faults.without_ranges)
     await pulled(scene, sink)
     assert ranges(scene) == ["", "bytes=100000-", ""]
 
@@ -72,7 +72,7 @@ async def test_a_host_without_ranges_is_asked_for_the_whole_blob(scene, unable):
 async def test_a_range_that_starts_earlier_is_accepted(scene):
     body = scene.blob[40_000:]
     earlier = faults.answers(206, body, Content_Range="bytes 40000-299999/300000")
-    scene.liar.on(BLOBS, earlier)
+    scene.registry.on(BLOBS, earlier)
     await pulled(scene, MemorySink(scene.blob[:100_000]))
 
 
@@ -80,7 +80,7 @@ async def test_bytes_of_an_earlier_pull_are_not_fetched_again(scene):
     await pulled(scene, MemorySink(scene.blob[:299_999]))
     assert ranges(scene) == ["bytes=299999-"]
     await pulled(scene, MemorySink(scene.blob))
-    assert len(scene.liar.asked) == 1, "a whole blob is only verified"
+    assert len(scene.registry.asked) == 1, "a whole blob is only verified"
 
 
 @pytest.mark.parametrize("held", [b"garbage", b"y" * 300_000, b"y" * 300_001])
@@ -91,27 +91,28 @@ async def test_bytes_of_an_earlier_pull_are_verified(scene, held):
 
 async def test_a_host_that_always_disconnects_is_abandoned(scene):
     sink = MemorySink()
-    scene.liar.on(BLOBS, faults.cut_after(10, sink))
+    scene.registry.on(BLOBS, faults.cut_after(10, sink))
     call = scene.client().blob(scene.reference, scene.layer, sink)
     await refused(call, Unavailable, "the connection was interrupted")
-    assert len(scene.liar.asked) == QUICK.attempts
+    assert len(scene.registry.asked) == QUICK.attempts
     assert sink.content == scene.blob[: 10 * QUICK.attempts], "what came is kept for the next pull"
 
 
 async def test_progress_resets_the_count_of_failures(scene):
     """There are more failures than attempts, but 1 MiB of progress between them."""
-    layer = scene.liar.content.blob(10 * faults.MIB)
+    layer = scene.registry.content.blob(10 * faults.MIB)
     sink = MemorySink()
-    scene.liar.on(BLOBS, *[faults.cut_after(faults.MIB + 10, sink)] * 9, honest)
+    scene.registry.on(BLOBS, *[faults.cut_after(faults.MIB + 10, sink)] * 9, honest)
     await scene.client().blob(scene.reference, layer, sink)
-    assert len(scene.liar.asked) == 10
-    assert sink.content == scene.liar.content.blobs[layer.digest]
+    assert len(scene.registry.asked) == 10
+    assert sink.content == scene.registry.content.blobs[layer.digest]
 
 
 async def test_another_host_resumes_an_interrupted_blob(scene):
-    mirror = scene.stranger
+    mirror = scene.other_host
     scene.hosts(
-        "registry.example", f'server = "http://{scene.liar.authority}"\n[host."http://{mirror.authority}"]'
+        "registry.example",
+        f'server = "http://{scene.registry.authority}"\n[host."http://{mirror.authority}"]',
     )
     sink = MemorySink()
     mirror.on(BLOBS, faults.cut_after(100_000, sink), faults.answers(404))
@@ -123,7 +124,7 @@ async def test_another_host_resumes_an_interrupted_blob(scene):
 async def test_a_failure_of_the_sink_ends_the_pull(scene):
     with pytest.raises(OSError, match="no space"):
         await scene.client().blob(scene.reference, scene.layer, MemorySink(fail=OSError("no space")))
-    assert len(scene.liar.asked) == 1
+    assert len(scene.registry.asked) == 1
 
 
 async def test_a_slow_sink_does_not_time_out(scene):
@@ -138,7 +139,7 @@ async def test_a_slow_sink_does_not_time_out(scene):
 
 
 async def test_a_cancelled_pull_closes_its_connection(scene):
-    scene.liar.on(BLOBS, faults.stalls(faults.HEAD_OK + b"\r\nx"))
+    scene.registry.on(BLOBS, faults.stalls(faults.HEAD_OK + b"\r\nx"))
     sink = MemorySink()
     task = asyncio.ensure_future(scene.client().blob(scene.reference, scene.layer, sink))
     await sink.holds(1)
@@ -150,7 +151,7 @@ async def test_a_cancelled_pull_closes_its_connection(scene):
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("what", ["(GET|HEAD) /v2/team/app/manifests/", BLOBS])
 async def test_retry_after_is_honoured(scene, status, what):
-    scene.liar.on(what, faults.answers(status, Retry_After=1), honest)
+    scene.registry.on(what, faults.answers(status, Retry_After=1), honest)
     begun = monotonic()
     assert len(await pull(scene.client(), scene.reference)) == 3
     assert monotonic() - begun >= 1
@@ -158,7 +159,7 @@ async def test_retry_after_is_honoured(scene, status, what):
 
 async def test_retry_after_may_be_a_date(scene):
     at = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
-    scene.liar.on(EVERYTHING, faults.answers(429, Retry_After=at), honest)
+    scene.registry.on(EVERYTHING, faults.answers(429, Retry_After=at), honest)
     begun = monotonic()
     await pull(scene.client(), scene.reference)
     assert monotonic() - begun >= 0.5
@@ -169,21 +170,21 @@ async def test_retry_after_may_be_a_date(scene):
 )
 @pytest.mark.parametrize("asks", ["3600", "999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"])
 async def test_a_long_retry_after_is_not_awaited(scene, status, kind, asks):
-    scene.liar.on(EVERYTHING, faults.answers(status, Retry_After=asks))
+    scene.registry.on(EVERYTHING, faults.answers(status, Retry_After=asks))
     begun = monotonic()
     await refused(scene.client().resolve(scene.reference), kind, r"retry after \d+ s")
     assert monotonic() - begun < 1
-    assert len(scene.liar.asked) == 1
+    assert len(scene.registry.asked) == 1
 
 
 @pytest.mark.parametrize("asks", ["0", "-1", "soon", "", "1e9", "Fri, 31 Dec 1999 23:59:59 GMT", "\u00b2"])
 async def test_a_host_that_always_fails_is_abandoned(scene, asks):
-    scene.liar.on(EVERYTHING, faults.answers(503, Retry_After=asks))
+    scene.registry.on(EVERYTHING, faults.answers(503, Retry_After=asks))
     await refused(scene.client().resolve(scene.reference), Unavailable, "status 503")
-    assert len(scene.liar.asked) == QUICK.attempts
+    assert len(scene.registry.asked) == QUICK.attempts
 
 
 async def test_a_permanent_failure_is_not_retried(scene):
-    scene.liar.on(EVERYTHING, faults.answers(400))
+    scene.registry.on(EVERYTHING, faults.answers(400))
     await refused(scene.client().resolve(scene.reference), Unavailable, "status 400")
-    assert len(scene.liar.asked) == 1
+    assert len(scene.registry.asked) == 1

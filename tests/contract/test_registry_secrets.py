@@ -1,6 +1,6 @@
 """Credentials are sent to the registry and to the token server that it names only.
 
-That neither the stranger nor the log hears a secret is checked after every test, by its scene.
+That neither the other host nor the log hears a secret is checked after every test, by its scene.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from registries import faults
-from registries.hostile import Liar, honest
+from registries.hostile import FaultyRegistry, honest
 from registries.pki import Authority
 from registries.pulls import pull
 from registries.scene import BEARER, IDENTITY, USER, Scene, refused, scene_of
@@ -33,44 +33,46 @@ async def scene(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Scene]:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_to_another_host_has_no_credentials(scene, status):
-    desk = faults.Desk(scene.liar)
-    to = f"http://{scene.stranger.authority}{{path}}"
-    scene.liar.on(BLOBS, desk.guard(faults.redirects(to, status)))
-    scene.stranger.on("GET", faults.answers(200, scene.blob, Set_Cookie="a=b"))
+    desk = faults.Desk(scene.registry)
+    to = f"http://{scene.other_host.authority}{{path}}"
+    scene.registry.on(BLOBS, desk.guard(faults.redirects(to, status)))
+    scene.other_host.on("GET", faults.answers(200, scene.blob, Set_Cookie="a=b"))
     sink = MemorySink()
     await scene.client().blob(scene.reference, scene.layer, sink, USER)
     assert sink.content == scene.blob
-    assert scene.liar.seen(BLOBS)[-1].headers["authorization"] == "Bearer minted-token-1"
-    assert len(scene.stranger.asked) == 1
+    assert scene.registry.seen(BLOBS)[-1].headers["authorization"] == "Bearer minted-token-1"
+    assert len(scene.other_host.asked) == 1
 
 
 async def test_a_redirect_to_another_port_has_no_credentials(scene):
     """Both servers of a scene are 127.0.0.1. Configured headers are sent to the registry only, too."""
     scene.hosts(
-        scene.liar.authority,
-        f'server = "http://{scene.liar.authority}"\nheader = {{ X-Key = "header-secret" }}',
+        scene.registry.authority,
+        f'server = "http://{scene.registry.authority}"\nheader = {{ X-Key = "header-secret" }}',
     )
-    scene.liar.on(
-        BLOBS, faults.wants_password(faults.redirects(f"http://{scene.stranger.authority}{{path}}"))
+    scene.registry.on(
+        BLOBS, faults.wants_password(faults.redirects(f"http://{scene.other_host.authority}{{path}}"))
     )
     sink = MemorySink()
     await scene.client().blob(scene.reference, scene.layer, sink, USER)
-    assert scene.liar.asked[-1].headers["x-key"] == "header-secret"
-    assert scene.stranger.asked[0].headers.keys() & {"x-key", "authorization"} == set()
+    assert scene.registry.asked[-1].headers["x-key"] == "header-secret"
+    assert scene.other_host.asked[0].headers.keys() & {"x-key", "authorization"} == set()
 
 
 async def test_a_401_of_a_redirect_target_gets_no_credentials(scene):
-    scene.liar.on(BLOBS, faults.wants_password(faults.redirects(f"http://{scene.stranger.authority}/x")))
-    scene.stranger.on("GET", faults.wants_password())
+    scene.registry.on(
+        BLOBS, faults.wants_password(faults.redirects(f"http://{scene.other_host.authority}/x"))
+    )
+    scene.other_host.on("GET", faults.wants_password())
     call = scene.client().blob(scene.reference, scene.layer, MemorySink(), USER)
-    await refused(call, PermissionDenied, f"{scene.stranger.authority}: access denied")
-    assert len(scene.stranger.asked) == 1
+    await refused(call, PermissionDenied, f"{scene.other_host.authority}: access denied")
+    assert len(scene.other_host.asked) == 1
 
 
 async def test_cookies_are_not_sent_back(scene):
-    scene.liar.on(EVERYTHING, faults.answers(429, Set_Cookie="track=me", Retry_After=0), honest)
+    scene.registry.on(EVERYTHING, faults.answers(429, Set_Cookie="track=me", Retry_After=0), honest)
     await pull(scene.client(), scene.reference)
-    assert not [one for one in scene.liar.asked if "cookie" in one.headers]
+    assert not [one for one in scene.registry.asked if "cookie" in one.headers]
 
 
 @pytest.mark.parametrize(
@@ -93,9 +95,9 @@ async def test_cookies_are_not_sent_back(scene):
     ],
 )
 async def test_an_invalid_redirect_fails_with_one_line(scene, to, kind, words):
-    scene.liar.on(BLOBS, faults.redirects(to.replace("{authority}", scene.liar.authority)))
+    scene.registry.on(BLOBS, faults.redirects(to.replace("{authority}", scene.registry.authority)))
     await refused(scene.client().blob(scene.reference, scene.layer, MemorySink(), USER), kind, words)
-    assert len(scene.liar.asked) <= 6
+    assert len(scene.registry.asked) <= 6
 
 
 CHALLENGES = [
@@ -109,15 +111,15 @@ CHALLENGES = [
 @pytest.mark.parametrize(("name", "header", "words"), CHALLENGES)
 async def test_a_repeated_401_ends_the_pull(scene, name, header, words):
     headers = {"WWW_Authenticate": header} if header else {}
-    scene.liar.on(EVERYTHING, faults.answers(401, **headers))
+    scene.registry.on(EVERYTHING, faults.answers(401, **headers))
     await refused(scene.client().resolve(scene.reference, USER), PermissionDenied, words)
-    assert len(scene.liar.asked) <= 2
+    assert len(scene.registry.asked) <= 2
 
 
 async def test_a_password_is_not_sent_before_a_challenge(scene):
-    scene.liar.on(EVERYTHING, faults.wants_password())
+    scene.registry.on(EVERYTHING, faults.wants_password())
     await scene.client().resolve(scene.reference, USER)
-    assert [("authorization" in one.headers) for one in scene.liar.asked] == [False, True]
+    assert [("authorization" in one.headers) for one in scene.registry.asked] == [False, True]
 
 
 async def test_echoed_credentials_are_not_in_errors(scene):
@@ -128,10 +130,10 @@ async def test_echoed_credentials_are_not_in_errors(scene):
         else:
             await faults.wants_password()(exchange)
 
-    scene.liar.on(EVERYTHING, echo)
+    scene.registry.on(EVERYTHING, echo)
     await refused(scene.client().resolve(scene.reference, USER), Unavailable, "is not valid HTTP")
     errors = json.dumps({"errors": [{"code": "pa:ss-secret", "message": "pa:ss-secret"}]}).encode()
-    scene.liar.on(EVERYTHING, faults.wants_password(faults.answers(403, errors)))
+    scene.registry.on(EVERYTHING, faults.wants_password(faults.answers(403, errors)))
     await refused(scene.client().resolve(scene.reference, USER), PermissionDenied, "denied")
 
 
@@ -139,59 +141,59 @@ async def test_echoed_credentials_are_not_in_errors(scene):
 @pytest.mark.parametrize("way", ["basic", "token"])
 async def test_a_mirror_does_not_get_the_registrys_password(scene, credentials, way):
     """Nor does it get the password by naming a token server."""
-    mirror = scene.stranger.authority
-    scene.hosts("registry.example", f'server = "http://{scene.liar.authority}"\n[host."http://{mirror}"]')
-    header = faults.challenge(f"http://{mirror}/token") if way == "token" else 'Basic realm="liar"'
-    scene.stranger.on(EVERYTHING, faults.answers(401, WWW_Authenticate=header))
-    scene.stranger.on(TOKEN, faults.answers(401))
+    mirror = scene.other_host.authority
+    scene.hosts("registry.example", f'server = "http://{scene.registry.authority}"\n[host."http://{mirror}"]')
+    header = faults.challenge(f"http://{mirror}/token") if way == "token" else 'Basic realm="registry"'
+    scene.other_host.on(EVERYTHING, faults.answers(401, WWW_Authenticate=header))
+    scene.other_host.on(TOKEN, faults.answers(401))
     await pull(scene.client(), parse("registry.example/team/app:v1"), credentials)
-    assert scene.stranger.seen(TOKEN if way == "token" else EVERYTHING)
+    assert scene.other_host.seen(TOKEN if way == "token" else EVERYTHING)
 
 
 async def test_the_nodes_credentials_are_sent_to_their_host_only(scene):
     file = scene.directory / "config.json"
-    entries = {scene.liar.authority: {"username": "puller", "password": "pa:ss-secret"}}
+    entries = {scene.registry.authority: {"username": "puller", "password": "pa:ss-secret"}}
     file.write_text(json.dumps({"auths": entries}))
-    for one in (scene.liar, scene.stranger):
+    for one in (scene.registry, scene.other_host):
         one.on(EVERYTHING, faults.wants_password())
     client = scene.client(file)
     await pull(client, scene.reference)
-    other = parse(f"{scene.stranger.authority}/team/app:v1")
+    other = parse(f"{scene.other_host.authority}/team/app:v1")
     await refused(client.resolve(other), PermissionDenied, "requires a username and password")
 
 
 async def test_an_invalid_credentials_file_is_named_not_quoted(scene):
     file = scene.directory / "config.json"
     entry = {"username": 1, "password": ["pa:ss-secret"]}
-    file.write_text(json.dumps({"auths": {scene.liar.authority: entry}}))
+    file.write_text(json.dumps({"auths": {scene.registry.authority: entry}}))
     await refused(scene.client(file).resolve(scene.reference), InvalidArgument, f"{file}: the format must be")
 
 
 @pytest.fixture
-async def secured(scene: Scene) -> AsyncIterator[Liar]:
+async def secured(scene: Scene) -> AsyncIterator[FaultyRegistry]:
     """A server like the other one, but with TLS; the registry is also at the same host with TLS."""
     authority = Authority(scene.directory)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.pair.cert)
     server, client = authority.issue("server"), authority.issue("client")
     context.load_cert_chain(server.cert, server.key)
     context.verify_mode = ssl.CERT_OPTIONAL
-    await scene.liar.stop()
-    await scene.liar.start(context)
+    await scene.registry.stop()
+    await scene.registry.start(context)
     scene.hosts(
-        scene.liar.authority,
-        f'server = "https://{scene.liar.authority}"\n'
+        scene.registry.authority,
+        f'server = "https://{scene.registry.authority}"\n'
         f'ca = "{authority.pair.cert}"\nclient = [["{client.cert}", "{client.key}"]]',
     )
-    other = Liar(scene.liar.content)
+    other = FaultyRegistry(scene.registry.content)
     await other.start(context)
     yield other
     await other.stop()
 
 
 async def test_a_client_certificate_is_sent_to_its_host_only(scene, secured):
-    scene.liar.on(BLOBS, faults.redirects(f"https://{secured.authority}{{path}}"))
+    scene.registry.on(BLOBS, faults.redirects(f"https://{secured.authority}{{path}}"))
     await pull(scene.client(), scene.reference, USER)
-    assert {one.certificate for one in scene.liar.asked} == {True}
+    assert {one.certificate for one in scene.registry.asked} == {True}
     assert [one.certificate for one in secured.asked] == [False, False]
 
 
@@ -204,7 +206,7 @@ async def test_default_settings_do_not_apply_to_token_servers(scene, secured):
     )
     realm = f"https://{secured.authority.replace('127.0.0.1', 'localhost')}/token"
     guarded = faults.answers(401, WWW_Authenticate=faults.challenge(realm))
-    scene.liar.on(EVERYTHING, guarded, honest)
+    scene.registry.on(EVERYTHING, guarded, honest)
     secured.on(TOKEN, faults.answers(200, b'{"token": "t"}'))
     await scene.client().resolve(scene.reference, USER)
     assert [one.certificate for one in secured.asked] == [False]
@@ -213,10 +215,10 @@ async def test_default_settings_do_not_apply_to_token_servers(scene, secured):
 
 
 async def test_a_redirect_from_https_to_http_is_not_followed(scene, secured):
-    scene.liar.on(BLOBS, faults.redirects(f"http://{scene.stranger.authority}{{path}}"))
+    scene.registry.on(BLOBS, faults.redirects(f"http://{scene.other_host.authority}{{path}}"))
     call = scene.client().blob(scene.reference, scene.layer, MemorySink(), USER)
     await refused(call, Unavailable, "redirects from https to http")
-    realm = f"http://{scene.stranger.authority}/token"
-    scene.liar.on(EVERYTHING, faults.answers(401, WWW_Authenticate=faults.challenge(realm)))
+    realm = f"http://{scene.other_host.authority}/token"
+    scene.registry.on(EVERYTHING, faults.answers(401, WWW_Authenticate=faults.challenge(realm)))
     await refused(scene.client().resolve(scene.reference, USER), PermissionDenied, "has no TLS")
-    assert not scene.stranger.asked
+    assert not scene.other_host.asked

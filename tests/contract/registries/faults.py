@@ -1,4 +1,4 @@
-"""Faults of a registry: factories of behaviours for :class:`registries.hostile.Liar`."""
+"""Faults of a registry: factories of behaviours for :class:`registries.hostile.FaultyRegistry`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from noderuntime.core.errors import NoderuntimeError
-from registries.hostile import Behaviour, Exchange, Liar, honest
+from registries.hostile import Behaviour, Exchange, FaultyRegistry, honest
 from registries.sink import MemorySink
 
 MIB = 1 << 20
@@ -152,27 +152,27 @@ def wants_password(inner: Behaviour = honest) -> Behaviour:
         if "authorization" in exchange.asked.headers:
             await inner(exchange)
         else:
-            await exchange.reply(401, b"", WWW_Authenticate='Basic realm="liar"')
+            await exchange.reply(401, b"", WWW_Authenticate='Basic realm="registry"')
 
     return behaviour
 
 
 def challenge(realm: str, **parameters: str) -> str:
     """Return a challenge for bearer tokens."""
-    known = {"realm": realm, "service": "liar", **parameters}
+    known = {"realm": realm, "service": "registry", **parameters}
     return "Bearer " + ",".join(f'{name}="{value}"' for name, value in known.items())
 
 
 class Desk:
     """Issues tokens and revokes them."""
 
-    def __init__(self, liar: Liar) -> None:
+    def __init__(self, registry: FaultyRegistry) -> None:
         """Issue tokens at the registry's own address and require them for all its requests."""
         self.valid: set[str] = set()
         self.given = 0
-        self.realm = f"http://{liar.authority}/token"
-        liar.on("(GET|HEAD) /v2/", self.guard())
-        liar.on("(GET|POST) /token", self.give)
+        self.realm = f"http://{registry.authority}/token"
+        registry.on("(GET|HEAD) /v2/", self.guard())
+        registry.on("(GET|POST) /token", self.give)
 
     async def give(self, exchange: Exchange) -> None:
         self.given += 1

@@ -1,6 +1,6 @@
 """A registry that follows the distribution spec, except where a test lets it misbehave.
 
-    liar.on("GET /v2/team/app/blobs/", reset_after(1000), honest)
+    registry.on("GET /v2/team/app/blobs/", reset_after(1000), honest)
 
 The first matching request is answered by the first behaviour, the next by the second; the
 last one stays. It speaks HTTP by hand, because no library helps in breaking it.
@@ -122,7 +122,7 @@ class Rule:
 
 
 @dataclass
-class Liar:
+class FaultyRegistry:
     """One server on loopback."""
 
     content: Content = field(default_factory=Content)

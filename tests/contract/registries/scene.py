@@ -24,7 +24,7 @@ from noderuntime.images.registry.client import Registry
 from noderuntime.images.registry.hosts import Hosts
 from noderuntime.images.remote import Descriptor, RetryPolicy
 from registries.content import Content, parts
-from registries.hostile import Liar
+from registries.hostile import FaultyRegistry
 
 QUICK = RetryPolicy(
     response_seconds=1.0,
@@ -56,8 +56,8 @@ TOO_LONG = 8.0
 class Scene:
     """One image in one registry."""
 
-    liar: Liar
-    stranger: Liar
+    registry: FaultyRegistry
+    other_host: FaultyRegistry
     directory: Path
     manifest: Descriptor
     config: Descriptor
@@ -66,11 +66,11 @@ class Scene:
 
     @property
     def reference(self) -> Reference:
-        return parse(f"{self.liar.authority}/{REPOSITORY}:v1")
+        return parse(f"{self.registry.authority}/{REPOSITORY}:v1")
 
     @property
     def blob(self) -> bytes:
-        return self.liar.content.blobs[self.layer.digest]
+        return self.registry.content.blobs[self.layer.digest]
 
     def client(self, credentials: Path | None = None, policy: RetryPolicy = QUICK) -> Registry:
         file = CredentialsFile(credentials) if credentials else None
@@ -86,8 +86,8 @@ class Scene:
     async def close(self) -> None:
         for client in self._clients:
             await client.close()
-        await self.liar.stop()
-        await self.stranger.stop()
+        await self.registry.stop()
+        await self.other_host.stop()
         shutil.rmtree(self.directory)
 
 
@@ -98,19 +98,19 @@ async def scene_of(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Scene]:
     content = Content()
     manifest = content.image("v1", (300_000,))
     config, layer = parts(content.manifests[manifest.digest][1])
-    liar, stranger = Liar(content), Liar(content)
-    await liar.start()
-    await stranger.start()
+    registry, other_host = FaultyRegistry(content), FaultyRegistry(content)
+    await registry.start()
+    await other_host.start()
     directory = Path(tempfile.mkdtemp(prefix="noderuntime-hostile-"))
-    scene = Scene(liar, stranger, directory, manifest, config, layer)
-    for one in (liar, stranger):
+    scene = Scene(registry, other_host, directory, manifest, config, layer)
+    for one in (registry, other_host):
         scene.hosts(one.authority, f'server = "http://{one.authority}"\ndial_timeout = "1s"')
     try:
         yield scene
     finally:
         await scene.close()
-    no_secret(b"\n".join(one.raw for one in stranger.asked).decode("latin-1"))
-    assert not [one for one in stranger.asked if {"authorization", "cookie"} & one.headers.keys()]
+    no_secret(b"\n".join(one.raw for one in other_host.asked).decode("latin-1"))
+    assert not [one for one in other_host.asked if {"authorization", "cookie"} & one.headers.keys()]
     no_secret("\n".join(f"{record.getMessage()} {vars(record)}" for record in caplog.records))
 
 
