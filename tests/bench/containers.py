@@ -9,8 +9,8 @@ from pathlib import Path
 from realnode.crictl import Crictl
 
 from bench.figures import Figures
-from bench.lives import BRIDGE, Pod, in_turn
-from bench.sides import Runtime
+from bench.pod_lifecycle import BRIDGE, Pod, in_turn
+from bench.runtimes import Runtime
 from noderuntime.cri.v1 import api_pb2
 
 _LINE = "a line of the length that lines of logs often have, with a word or two more " + "." * 20

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from realnode.containerd import IMAGE
 from registries.real import RealRegistry
 
-from bench import containers, crowd, lives
+from bench import containers, many_pods, pod_lifecycle
 from bench.figures import Figures
 from bench.pushing import PAUSE, push_for_pods
-from bench.sides import Runtime, both, place
+from bench.runtimes import Runtime, both, place
 from noderuntime.cri.v1 import api_pb2
 
 
@@ -24,15 +24,15 @@ from noderuntime.cri.v1 import api_pb2
 class Size:
     """The numbers of turns, pods and calls of a run."""
 
-    lives: int = 40
-    gvisor_lives: int = 15
+    pods: int = 40
+    gvisor_pods: int = 15
     at_once: tuple[tuple[int, int], ...] = ((10, 10), (30, 5))
     """Pairs of pods and turns."""
     execs: int = 200
     streams: int = 10
     log_lines: int = 1_000_000
     log_turns: int = 5
-    crowds: tuple[int, ...] = (0, 50, 110)
+    pods_at_rest: tuple[int, ...] = (0, 50, 110)
     answers: int = 100
     polling_seconds: int = 120
     polled: int = 50
@@ -41,14 +41,14 @@ class Size:
 
 
 _QUICK = Size(
-    lives=15,
-    gvisor_lives=4,
+    pods=15,
+    gvisor_pods=4,
     at_once=((10, 3), (30, 1)),
     execs=30,
     streams=3,
     log_lines=200_000,
     log_turns=2,
-    crowds=(0, 50),
+    pods_at_rest=(0, 50),
     answers=20,
     polling_seconds=20,
     restarts=2,
@@ -77,16 +77,16 @@ def main() -> int:
 
 def _few(figures: Figures, runtimes: Sequence[Runtime], size: Size) -> None:
     for kind, count in (
-        (lives.BRIDGE, size.lives),
-        (lives.HOST, size.lives),
-        (lives.CRUN, size.lives),
-        (lives.GVISOR, size.gvisor_lives),
+        (pod_lifecycle.BRIDGE, size.pods),
+        (pod_lifecycle.HOST, size.pods),
+        (pod_lifecycle.CRUN, size.pods),
+        (pod_lifecycle.GVISOR, size.gvisor_pods),
     ):
         with figures.chapter(f"Pods one by one: {kind.name}"):
-            lives.one_by_one(figures, runtimes, kind, count)
+            pod_lifecycle.one_by_one(figures, runtimes, kind, count)
     for count, turns in size.at_once:
         with figures.chapter(f"{count} pods at once"):
-            lives.at_once(figures, runtimes, count, turns)
+            pod_lifecycle.at_once(figures, runtimes, count, turns)
     with figures.chapter("In a container"):
         containers.execs(figures, runtimes, size.execs)
         containers.streams(figures, runtimes, size.streams)
@@ -94,17 +94,17 @@ def _few(figures: Figures, runtimes: Sequence[Runtime], size: Size) -> None:
 
 
 def _many(figures: Figures, runtimes: Sequence[Runtime], size: Size) -> None:
-    for pods in sorted({*size.crowds, size.polled, size.recovered}):
+    for pods in sorted({*size.pods_at_rest, size.polled, size.recovered}):
         with figures.chapter(f"A node with {pods} pods"):
-            crowd.grow(runtimes, pods)
-            if pods in size.crowds:
-                crowd.memory(figures, runtimes, pods)
-                crowd.answers(figures, runtimes, pods, size.answers)
+            many_pods.grow(runtimes, pods)
+            if pods in size.pods_at_rest:
+                many_pods.memory(figures, runtimes, pods)
+                many_pods.answers(figures, runtimes, pods, size.answers)
             if pods == size.polled:
-                crowd.polling(figures, runtimes, pods, size.polling_seconds)
+                many_pods.polling(figures, runtimes, pods, size.polling_seconds)
             if pods in (0, size.recovered):
-                crowd.restarts(figures, runtimes, pods, size.restarts)
-    crowd.shrink(runtimes)
+                many_pods.restarts(figures, runtimes, pods, size.restarts)
+    many_pods.shrink(runtimes)
 
 
 def _pull(runtime: Runtime) -> None:

@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from realnode.pods import Kubelet
 from registries.real import RealRegistry
 
-from bench import gallery
+from bench import pulled_images
 from bench.figures import SIDES, Figures
-from bench.sides import Runtime, place
+from bench.runtimes import Runtime, place
 from noderuntime.cri.v1 import api_pb2
 
 _SECONDS = 600.0
@@ -26,7 +26,7 @@ _WORK = {
     "large image, gzip": ["large-gzip"],
     "large image, zstd": ["large-zstd"],
     "image of 100 tiny layers": ["tiny"],
-    "ten images at once": gallery.many(),
+    "ten images at once": pulled_images.many(),
 }
 
 
@@ -34,7 +34,7 @@ def main() -> int:
     """Measure, print and write ``build/bench/images.json``."""
     turns = 2 if os.environ.get("QUICK") else 5
     figures, numbers = Figures(), itertools.count()
-    storage, facts = gallery.storage()
+    storage, facts = pulled_images.storage()
     with place() as here:
         registry = RealRegistry(here.area, storage, "registry")
         try:

@@ -7,12 +7,12 @@ import signal
 import time
 
 from scale.client import INSTANCES, NODES
-from scale.crowd import names
+from scale.node_processes import names
 from scale.requests import RequestMeter
 from scale.stages import LAG_SECONDS, MEMORY_MEBIBYTES, Run, Wrong, shows
 
 SPREAD_SECONDS = 60.0
-CROWD = 0.2
+MOST_AT_ONCE = 0.2
 """The share of the agents that can come back to a restarted API server within one second."""
 
 
@@ -21,7 +21,7 @@ async def operator_kill(run: Run) -> None:
     world, figures = run.world, run.figures
     figures.stage("Operator killed and restarted")
     await world.operator.stop(signal.SIGKILL)
-    await world.crowd.ask(do="break", nodes=run.few)
+    await world.nodes.ask(do="break", nodes=run.few)
     await asyncio.sleep(2)
     began = time.time()
     await world.start_operator()
@@ -31,7 +31,7 @@ async def operator_kill(run: Run) -> None:
     figures.add(
         "share of the chart's memory limit", 100 * world.operator.memory() / world.chart.memory_limit, "%"
     )
-    await world.crowd.ask(do="heal", nodes=run.few)
+    await world.nodes.ask(do="heal", nodes=run.few)
     figures.add("status right after healing", await run.lag("healing", world.size), "s", LAG_SECONDS)
     await run.check_labels(world.size)
 
@@ -41,22 +41,22 @@ async def apiserver_restart(run: Run) -> None:
     world, figures = run.world, run.figures
     figures.stage("API server restarted")
     world.operator.peak()
-    await asyncio.to_thread(world.plane.stop_apiserver)
-    await world.crowd.ask(do="break", nodes=run.few)
+    await asyncio.to_thread(world.control_plane.stop_apiserver)
+    await world.nodes.ask(do="break", nodes=run.few)
     await asyncio.sleep(3)
-    await asyncio.to_thread(world.plane.up_api)
+    await asyncio.to_thread(world.control_plane.up_api)
     up = time.time()
     lag, reads = await asyncio.gather(
         run.lag("restart of the API server", world.size - len(run.few)), _agents_back(run, up)
     )
     figures.add("all agents are back", reads[-1] - up, "s", 2 * SPREAD_SECONDS)
-    crowd = busiest(reads) / world.size
-    figures.add("agents that came back in the busiest second", 100 * crowd, "%")
+    share = busiest(reads) / world.size
+    figures.add("agents that came back in the busiest second", 100 * share, "%")
     figures.add("status right after the last change", lag, "s", LAG_SECONDS)
-    if crowd > CROWD:
-        raise Wrong(f"{100 * crowd:.0f} % of the agents came back within one second")
+    if share > MOST_AT_ONCE:
+        raise Wrong(f"{100 * share:.0f} % of the agents came back within one second")
     figures.add("operator's memory, highest", world.operator.peak(), "MiB", MEMORY_MEBIBYTES)
-    await world.crowd.ask(do="heal", nodes=run.few)
+    await world.nodes.ask(do="heal", nodes=run.few)
     await run.lag("healing", world.size)
     await run.check_labels(world.size)
 
@@ -64,7 +64,7 @@ async def apiserver_restart(run: Run) -> None:
 async def _agents_back(run: Run, since: float) -> tuple[float, ...]:
     """Wait until all agents watch again; return the times at which they began to, since a time."""
     deadline = time.monotonic() + run.ready_limit
-    while (found := await run.world.crowd.report(since=since)).watching < run.world.size:
+    while (found := await run.world.nodes.report(since=since)).watching < run.world.size:
         if time.monotonic() > deadline:
             raise Wrong(f"{found.watching} of {run.world.size} agents watch after the restart")
         await asyncio.sleep(1)
@@ -91,13 +91,13 @@ async def compaction(run: Run) -> None:
     figures.stage(f"{len(gone)} Nodes deleted behind a compaction (410)")
     world.operator.signal(signal.SIGSTOP)
     try:
-        await asyncio.to_thread(world.plane.restart_apiserver)
+        await asyncio.to_thread(world.control_plane.restart_apiserver)
         for name in gone:
             await world.api.request("DELETE", f"{NODES}/{name}")
             await world.api.request("DELETE", f"{INSTANCES}/{name}")
-        await asyncio.to_thread(world.plane.compact)
+        await asyncio.to_thread(world.control_plane.compact)
     finally:
-        requests = RequestMeter(world.plane.audit_log)
+        requests = RequestMeter(world.control_plane.audit_log)
         world.operator.signal(signal.SIGCONT)
     world.operator.peak()
     began = time.time()

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from scale.client import RUNTIMES, Json
-from scale.crowd import names
 from scale.figures import Figures
+from scale.node_processes import names
 from scale.objects import HANDLERS, RUNTIME, node_runtime, update
 from scale.operator_process import CpuMeter
 from scale.requests import RequestMeter
@@ -67,7 +67,7 @@ class Run:
     async def lag(self, what: str, ready: int, limit: float = 0) -> float:
         """Wait for that number of ready nodes; return the seconds since the last report of an agent."""
         shown = await self.until(what, shows(ready, self.world.size), limit)
-        return max(0.0, shown - (await self.world.crowd.report()).last_report)
+        return max(0.0, shown - (await self.world.nodes.report()).last_report)
 
 
 def shows(ready: int, desired: int) -> Callable[[Json], bool]:
@@ -90,8 +90,8 @@ async def install(run: Run) -> None:
     figures.add(
         "operator's memory at the start, no instances", world.operator.peak(), "MiB", MEMORY_MEBIBYTES
     )
-    requests, began = RequestMeter(world.plane.audit_log), time.time()
-    operator, plane, crowd = world.operator.cpu(), world.plane.cpu(), world.crowd.cpu()
+    requests, began = RequestMeter(world.control_plane.audit_log), time.time()
+    before = _cpu(world)
     runtime = node_runtime(max(100, world.size // 10))
     await world.api.request("POST", RUNTIMES, runtime, fieldValidation="Strict")
     lag = await run.lag("installation", world.size)
@@ -99,16 +99,21 @@ async def install(run: Run) -> None:
     writes, reads = requests.writes_and_reads()
     figures.add("all nodes Ready", took, "s", READY_SECONDS)
     figures.add("status right after the last change", lag, "s", LAG_SECONDS)
-    for name, seconds in (
-        ("operator", world.operator.cpu() - operator),
-        ("API server and etcd", world.plane.cpu() - plane),
-        ("simulated nodes", world.crowd.cpu() - crowd),
-    ):
-        figures.add(f"CPU time per node: {name}", seconds / world.size * 1000, "ms")
+    for name, seconds in _cpu(world).items():
+        figures.add(f"CPU time per node: {name}", (seconds - before[name]) / world.size * 1000, "ms")
     figures.add("operator's writes per node", writes / world.size, "requests")
     figures.add("operator's reads", reads, "requests")
     figures.add("operator's memory, highest", world.operator.peak(), "MiB", MEMORY_MEBIBYTES)
     await run.check_labels(world.size)
+
+
+def _cpu(world: World) -> dict[str, float]:
+    """Return the CPU time of the programs in seconds."""
+    return {
+        "operator": world.operator.cpu(),
+        "API server and etcd": world.control_plane.cpu(),
+        "simulated nodes": world.nodes.cpu(),
+    }
 
 
 async def steady(run: Run) -> None:
@@ -116,7 +121,7 @@ async def steady(run: Run) -> None:
     world, figures = run.world, run.figures
     figures.stage(f"Steady state, {run.steady_seconds:g} s")
     await asyncio.sleep(5)
-    requests, cpu = RequestMeter(world.plane.audit_log), CpuMeter(world.operator)
+    requests, cpu = RequestMeter(world.control_plane.audit_log), CpuMeter(world.operator)
     world.operator.peak()
     await asyncio.sleep(run.steady_seconds)
     writes, reads = requests.writes_and_reads()
@@ -131,11 +136,11 @@ async def storm(run: Run) -> None:
     """Let one percent of the nodes flap, and compare the status with the truth meanwhile."""
     world, figures = run.world, run.figures
     figures.stage(f"Storm: {len(run.few)} nodes flap for {run.storm_seconds:g} s")
-    requests, cpu = RequestMeter(world.plane.audit_log), CpuMeter(world.operator)
+    requests, cpu = RequestMeter(world.control_plane.audit_log), CpuMeter(world.operator)
     lags: list[float] = []
     async with Truth(world.api) as truth:
         until = time.time() + run.storm_seconds
-        await world.crowd.ask(do="flap", nodes=run.few, every=3.0, until=until)
+        await world.nodes.ask(do="flap", nodes=run.few, every=3.0, until=until)
         while time.time() < until:
             await asyncio.sleep(0.5)
             lags.append(truth.lag((await world.status()).get("readyNodes", -1)))
@@ -160,7 +165,7 @@ async def rollout(run: Run) -> None:
     await world.api.request(
         "PATCH", f"{RUNTIMES}/{RUNTIME}", {"spec": update(wave)}, fieldValidation="Strict"
     )
-    requests, began = RequestMeter(world.plane.audit_log), time.time()
+    requests, began = RequestMeter(world.control_plane.audit_log), time.time()
     await world.start_operator(NEXT_IMAGE)
     cpu = CpuMeter(world.operator)
     async with Truth(world.api) as truth:

@@ -17,11 +17,11 @@ import yaml
 from harness.paths import REPO
 from scale.chart import Chart, render
 from scale.client import NODES, RUNTIMES, Api, ApiError, Json
-from scale.crowd import Crowd
+from scale.controlplane import OPERATOR, AuditedControlPlane, Loopback
 from scale.kubeconfig import admin
+from scale.node_processes import NodeProcesses
 from scale.objects import NAMESPACE, RUNTIME, node
 from scale.operator_process import Operator
-from scale.plane import OPERATOR, Loopback, Plane
 from scale.watching import LabelGuard
 
 IMAGE = "registry.example.com/noderuntime:v1"
@@ -42,10 +42,10 @@ class World:
 
     size: int
     api: Api
-    plane: Plane
+    control_plane: AuditedControlPlane
     chart: Chart
     operator: Operator
-    crowd: Crowd
+    nodes: NodeProcesses
     guard: LabelGuard
 
     async def start_operator(self, image: str = IMAGE) -> None:
@@ -69,38 +69,38 @@ async def world(size: int, processes: int) -> AsyncIterator[World]:
     """Start the control plane with the chart's objects and the Nodes, and the processes of nodes."""
     with tempfile.TemporaryDirectory(prefix="noderuntime-scale-") as scratch:
         directory = Path(scratch)
-        with _plane(directory) as plane:
-            url, tls = admin(plane.kubeconfig)
+        with _control_plane(directory) as control_plane:
+            url, tls = admin(control_plane.kubeconfig)
             chart = render(IMAGE)
-            (directory / "operator.kubeconfig").write_text(plane.client_config("operator", OPERATOR))
+            (directory / "operator.kubeconfig").write_text(control_plane.client_config("operator", OPERATOR))
             operator = Operator(directory / "operator.kubeconfig", directory / "operator.log")
-            crowd = Crowd(processes, directory / "nodes.log")
+            nodes = NodeProcesses(processes, directory / "nodes.log")
             async with Api(url, tls) as api:
                 await _install(api, chart)
                 await _create_nodes(api, size, processes)
-                await _write_credentials(api, plane, directory)
+                await _write_credentials(api, control_plane, directory)
                 guard = LabelGuard(api)
                 try:
-                    await crowd.start(plane.kubeconfig, directory)
-                    yield World(size, api, plane, chart, operator, crowd, guard)
+                    await nodes.start(control_plane.kubeconfig, directory)
+                    yield World(size, api, control_plane, chart, operator, nodes, guard)
                 except BaseException:
                     _save_logs(directory)
                     raise
                 finally:
                     await guard.stop()
                     await operator.stop()
-                    await crowd.stop()
+                    await nodes.stop()
 
 
 @contextmanager
-def _plane(directory: Path) -> Iterator[Plane]:
+def _control_plane(directory: Path) -> Iterator[AuditedControlPlane]:
     # The index is a random subnet of the loopback network: runs do not share ports.
-    plane = Plane(directory / "control", Loopback("scale", secrets.randbelow(1 << 15)))
+    control_plane = AuditedControlPlane(directory / "control", Loopback("scale", secrets.randbelow(1 << 15)))
     try:
-        plane.up()
-        yield plane
+        control_plane.up()
+        yield control_plane
     finally:
-        plane.down()
+        control_plane.down()
 
 
 def _save_logs(directory: Path) -> None:
@@ -139,12 +139,12 @@ async def _create_nodes(api: Api, size: int, processes: int) -> None:
             group.create_task(create(number))
 
 
-async def _write_credentials(api: Api, plane: Plane, directory: Path) -> None:
+async def _write_credentials(api: Api, control_plane: AuditedControlPlane, directory: Path) -> None:
     """Write the agents' token and CA, as their pods would mount them."""
     path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/noderuntime-agent/token"
     found = await api.request("POST", path, {"spec": {"expirationSeconds": 86400}})
     (directory / "token").write_text(found["status"]["token"])
-    (directory / "ca.crt").write_bytes(plane.authority.pair.cert.read_bytes())
+    (directory / "ca.crt").write_bytes(control_plane.authority.pair.cert.read_bytes())
 
 
 def pretty(status: Json) -> str:

@@ -22,7 +22,7 @@ from registries.real import RealRegistry
 
 from bench.pushing import ZSTD_LAYER, base, image
 
-_KEPT = CACHE_BIN.parent / "bench" / "gallery-1"
+_KEPT = CACHE_BIN.parent / "bench" / "images-1"
 _TREE = Path("/usr")
 _LARGE_BYTES, _LARGE_LAYERS = 440 << 20, 8
 _LARGEST_FILE = 4 << 20

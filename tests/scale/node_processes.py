@@ -25,7 +25,7 @@ class Report:
     reads: tuple[float, ...]
 
 
-class Crowd:
+class NodeProcesses:
     """Several processes with a share of the nodes each."""
 
     def __init__(self, processes: int, log: Path) -> None:

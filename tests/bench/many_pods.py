@@ -13,9 +13,9 @@ import grpc
 from realnode.pods import Kubelet
 
 from bench.figures import Figures
-from bench.lives import BRIDGE, Pod, in_turn
 from bench.machine import program, proportional, resident
-from bench.sides import Runtime
+from bench.pod_lifecycle import BRIDGE, Pod, in_turn
+from bench.runtimes import Runtime
 from noderuntime.cri.v1 import api_pb2, api_pb2_grpc
 
 _IN_CONTAINERS = "busybox"

@@ -13,7 +13,7 @@ from realnode.pods import Kubelet, wait_until
 from realnode.traces import remove_cgroups
 
 from bench.figures import Figures
-from bench.sides import Runtime
+from bench.runtimes import Runtime
 from noderuntime.cri.v1 import api_pb2
 
 _IDLE = "trap 'exit 0' TERM; echo ready; sleep 1000000 & wait"

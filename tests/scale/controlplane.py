@@ -29,7 +29,7 @@ class Loopback(Network):
 
 
 @dataclass(frozen=True)
-class Plane(ControlPlane):
+class AuditedControlPlane(ControlPlane):
     """A control plane without controllers and scheduler; requests of the operator are in an audit log."""
 
     @property
