@@ -176,7 +176,7 @@ async def test_a_missing_or_wrong_password_is_denied(place, client, credentials)
     with pytest.raises(PermissionDenied) as caught:
         await client().resolve(at(registry), credentials)
     assert "wrong-secret" not in str(caught.value)
-    assert 1 <= registry.log().count('"HEAD /v2/team/app/manifests/v1 ') <= 2, "a refused request is not repeated"
+    assert 1 <= registry.log().count('"HEAD /v2/team/app/manifests/v1 ') <= 2, "it is not repeated"
 
 
 async def test_the_nodes_own_credentials_file(place, client):
