@@ -151,6 +151,8 @@ async def storm(run: Run) -> None:
     figures.add("status right after the last change", last, "s", LAG_SECONDS)
     figures.add("operator's CPU", cpu.cores(), "cores")
     figures.add("operator's writes", writes / run.storm_seconds, "requests/s", WRITES_PER_SECOND)
+    if not truth.failures:
+        raise Wrong("no node failed during the storm")
     if max(lags) > 2 * LAG_SECONDS:
         raise Wrong(f"the status was {max(lags):.0f} s behind during the storm")
     await run.check_labels(world.size)
@@ -181,7 +183,7 @@ async def rollout(run: Run) -> None:
     figures.add("operator's writes", writes / took, "requests/s")
     figures.add("operator's reads", reads / took, "requests/s")
     figures.add("operator's memory, highest", world.operator.peak(), "MiB", MEMORY_MEBIBYTES)
-    if truth.most_changing > wave:
+    if not 0 < truth.most_changing <= wave:
         raise Wrong(f"{truth.most_changing} nodes changed at once, although maxUnavailable is {wave}")
     await run.check_labels(world.size)
 

@@ -63,6 +63,8 @@ class Truth:
         self._changing: set[str] = set()
         self.most_changing = 0
         """The largest number of instances at once whose agents have not applied their spec."""
+        self.failures = 0
+        """How often an instance stopped being Ready."""
         self._last_seen: dict[int, float] = {}
         """By number: when it was true last."""
         self._task = asyncio.create_task(self._follow())
@@ -95,10 +97,12 @@ class Truth:
         for item in items:
             name, status = item["metadata"]["name"], item.get("status") or {}
             changing = item["metadata"]["generation"] != status.get("observedGeneration")
-            self._ready.discard(name)
             self._changing.discard(name)
             if kind != "DELETED" and status.get("phase") == "Ready":
                 self._ready.add(name)
+            elif name in self._ready:
+                self._ready.remove(name)
+                self.failures += 1
             if kind != "DELETED" and changing:
                 self._changing.add(name)
         self._last_seen[len(self._ready)] = time.monotonic()

@@ -79,12 +79,13 @@ async def test_label_guard_that_failed_fails_the_check() -> None:
         guard.complete(2)
 
 
-async def test_truth_measures_how_old_a_shown_number_is() -> None:
+async def test_truth_counts_failures_and_how_old_a_number_is() -> None:
     api = FakeApi()
     api.events.put_nowait(("LIST", {"items": [instance("a", "Ready"), instance("b", "Ready")]}))
     async with Truth(api) as truth:  # type: ignore[arg-type]
-        assert truth.lag(2) == 0
+        assert (truth.lag(2), truth.failures) == (0, 0)
         await api.send(("MODIFIED", instance("a", "Degraded")))
+        assert truth.failures == 1
         await asyncio.sleep(0.05)
         assert truth.lag(1) == 0
         assert 0.05 <= truth.lag(2) < 5
