@@ -52,6 +52,10 @@ class Operator:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
             return str(answer.read().decode())
 
+    def logged(self, since: int = 0) -> str:
+        """Return the log from an offset on. All tests of a run share the operator and its log."""
+        return self.log.read_text()[since:]
+
     def leads(self) -> bool:
         return "noderuntime_operator_leader 1.0" in self.metrics()
 

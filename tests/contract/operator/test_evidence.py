@@ -40,10 +40,11 @@ def test_lost_crd_removes_nothing_from_running_pods(cluster: Cluster, restored: 
         assert cluster.plane.get("daemonset", "noderuntime-agent-e", "-n", NAMESPACE)
         assert cluster.plane.get("runtimeclass", "e-runc")
 
+    before = len(restored.logged())
     cluster.plane.kubectl("delete", "crd", CRD)
     # The cache of instances is incomplete without the CRD, so nothing is reconciled.
     eventually(
-        lambda: "kind='NodeRuntimeInstance' status=404" in restored.log.read_text(),
+        lambda: "kind='NodeRuntimeInstance' status=404" in restored.logged(before),
         "the operator does not notice that the CRD is gone",
     )
     assert_untouched()

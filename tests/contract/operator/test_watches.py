@@ -21,6 +21,7 @@ def test_node_deleted_behind_a_compaction_is_forgotten(cluster: Cluster, operato
     cluster.runtime("w", "w")
     eventually(lambda: desired(cluster, "w") == 2, "the nodes are not counted")
     eventually(lambda: cluster.instance("w1"), "no instance")
+    before = len(operator.logged())
     os.kill(operator.process.pid, signal.SIGSTOP)
     try:
         cluster.plane.kubectl("delete", "node", "w2")
@@ -31,7 +32,7 @@ def test_node_deleted_behind_a_compaction_is_forgotten(cluster: Cluster, operato
     finally:
         os.kill(operator.process.pid, signal.SIGCONT)
     eventually(lambda: desired(cluster, "w") == 1, "the deleted node is still counted")
-    assert "kind='Node' status=410" in operator.log.read_text()
+    assert "kind='Node' status=410" in operator.logged(before)
     cluster.report("w1", "Ready", w_runc=("Ready", ""))
     eventually(lambda: cluster.has("w", "Ready", "True", "AllNodesReady"), "instances are not watched")
 
@@ -40,9 +41,10 @@ def test_change_during_an_api_server_restart_is_noticed(cluster: Cluster, operat
     cluster.node("v1", "v")
     cluster.runtime("v", "v")
     eventually(lambda: cluster.instance("v1"), "no instance")
+    before = len(operator.logged())
     cluster.plane.apiserver.stop()
     eventually(
-        lambda: "watch interrupted kind='NodeRuntimeInstance' status=0" in operator.log.read_text(),
+        lambda: "watch interrupted kind='NodeRuntimeInstance' status=0" in operator.logged(before),
         "the operator does not notice that the API server is away",
     )
     cluster.plane.start_apiserver()
