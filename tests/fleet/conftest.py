@@ -8,7 +8,7 @@ import pytest
 
 from harness.cluster import Cluster
 from harness.paths import REPO
-from harness.run import run
+from harness.run import run, wait_for
 from harness.watch import watched
 from story import steps
 from story.fleet import KINDS, UPDATE, Fleet, Version
@@ -72,6 +72,8 @@ def excused(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[set[str]]:
             steps.save_logs(fleet.cluster, _LOGS / request.node.name)
             return
         fleet.wait_settled()
+        names = {node.name for node in fleet.nodes}
+        wait_for("a view of all nodes", lambda: names <= {one.fields[0] for one in seen}, timeout=60)
     not_ready = [one.fields for one in seen if one.fields[1] != "True" and one.fields[0] not in allowed]
     assert not_ready == []
     after = fleet.identities()
