@@ -7,11 +7,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
-{{/* Labels that select the operator's pod. */}}
-{{- define "noderuntime.operatorLabels" -}}
+{{/* Labels that select the pods of a component of this release: (list $ component). */}}
+{{- define "noderuntime.componentLabels" -}}
 app.kubernetes.io/name: noderuntime
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/component: operator
+app.kubernetes.io/instance: {{ (first .).Release.Name }}
+app.kubernetes.io/component: {{ last . }}
+{{- end }}
+
+{{/* Labels that select the operator's pods. */}}
+{{- define "noderuntime.operatorLabels" -}}
+{{- include "noderuntime.componentLabels" (list . "operator") }}
 {{- end }}
 
 {{/* Labels that select the agents' pods, which the operator creates. */}}
@@ -45,6 +50,50 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end }}
+
+{{/* The account of a hook, which can list NodeRuntimes: a dict of root, component and hook (annotations). */}}
+{{- define "noderuntime.hookAccount" -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: noderuntime-{{ .component }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "noderuntime.labels" .root | nindent 4 }}
+  annotations:
+    {{- toYaml .hook | nindent 4 }}
+automountServiceAccountToken: false
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata:
+  name: {{ .root.Release.Name }}-{{ .component }}
+  labels:
+    {{- include "noderuntime.labels" .root | nindent 4 }}
+  annotations:
+    {{- toYaml .hook | nindent 4 }}
+rules:
+  - apiGroups: [noderuntime.dev]
+    resources: [noderuntimes]
+    verbs: [list]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata:
+  name: {{ .root.Release.Name }}-{{ .component }}
+  labels:
+    {{- include "noderuntime.labels" .root | nindent 4 }}
+  annotations:
+    {{- toYaml .hook | nindent 4 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: ClusterRole
+  name: {{ .root.Release.Name }}-{{ .component }}
+subjects:
+  - kind: ServiceAccount
+    name: noderuntime-{{ .component }}
+    namespace: {{ .root.Release.Namespace }}
 {{- end }}
 
 {{/* A container of a hook: our own image, confined like the operator. */}}
