@@ -115,7 +115,7 @@ def test_good_version_serves_and_the_old_one_comes_back(node: Versions) -> None:
     assert node.result()["outcome"] == "Switched", node.result()
     assert node.version_of_daemon() == node.running() == GOOD
     assert node.pid("kubelet.service") == kubelet
-    assert seconds < 5
+    assert 0.1 < seconds < 5, "or no restart was observed"
 
 
 def test_crash_loop_falls_back_to_the_version_before(node: Versions) -> None:

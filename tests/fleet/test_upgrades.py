@@ -38,7 +38,7 @@ def test_good_version_reaches_the_nodes_one_by_one(fleet: Fleet, target: Version
         fleet.upgrade(target)
         fleet.wait_settled(target)
     print(f"good version: {seconds()} s without a socket")
-    assert max(seconds().values()) < 5
+    assert 0.1 < min(seconds().values()) <= max(seconds().values()) < 5, "or no restart was observed"
     assert most_at_once(seen) == 1
     canary, *others = sorted(ready_times(seen, target))
     assert others[0] - canary > SOAK_SECONDS

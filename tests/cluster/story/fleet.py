@@ -201,9 +201,8 @@ class Fleet:
         """Check that the counting pods have lost no line of their logs."""
         for pod in self.identities():
             lines = [int(line) for line in self.kubectl("logs", pod).split()]
-            steps.expect(
-                lines == list(range(1, len(lines) + 1)), f"lines of {pod}'s log are missing: {lines}"
-            )
+            complete = lines == list(range(1, len(lines) + 1))
+            steps.expect(bool(lines) and complete, f"lines of {pod}'s log are missing: {lines}")
 
     def check_connections(self) -> None:
         """Check that a pod of each kind is reached from another one on each node."""
