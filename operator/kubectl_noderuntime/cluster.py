@@ -19,7 +19,7 @@ from kubernetes.aio.client.rest import RESTResponse
 from kubectl_noderuntime import kubeconfig
 from kubectl_noderuntime.errors import Refused, Unreadable
 from kubectl_noderuntime.objects import part
-from noderuntime_operator.api import API_VERSION
+from noderuntime_operator.api.names import API_VERSION
 
 Json = dict[str, Any]
 

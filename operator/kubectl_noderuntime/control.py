@@ -11,7 +11,7 @@ from kubectl_noderuntime.cluster import Cluster, Json
 from kubectl_noderuntime.errors import PluginError
 from kubectl_noderuntime.history import Revision, fetch, revisions
 from kubectl_noderuntime.objects import bare, name_of, part
-from noderuntime_operator.api import RETRY_ANNOTATION, ROLLBACK_ANNOTATION
+from noderuntime_operator.api.names import RETRY_ANNOTATION, ROLLBACK_ANNOTATION
 
 _RUNTIME_PREFIXES = ("noderuntime", "noderuntimes", "nr")
 

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from kubectl_noderuntime.objects import Json, by_name, items, labels_of, name_of, part
 from kubectl_noderuntime.output import clean
-from noderuntime_operator.api import OWNER_LABEL
+from noderuntime_operator.api.names import OWNER_LABEL
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from kubectl_noderuntime.cluster import Cluster
 from kubectl_noderuntime.objects import Json, bare, name_of, part
 from kubectl_noderuntime.output import clean
 from noderuntime.cli.text import table
-from noderuntime_operator.api import OWNER_LABEL, REVISION_LABEL, ROLLBACK_ANNOTATION
+from noderuntime_operator.api.names import OWNER_LABEL, REVISION_LABEL, ROLLBACK_ANNOTATION
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from kubectl_noderuntime.facts import Facts
 from kubectl_noderuntime.nodes import GROUPS, groups, node_report
 from kubectl_noderuntime.objects import Json, by_name, condition, is_deleted, items, labels_of, name_of, part
 from kubectl_noderuntime.output import clean
-from noderuntime_operator.api import REMOVING_LABEL
+from noderuntime_operator.api.names import REMOVING_LABEL
 
 Cause = tuple[str, str]
 """A constant for programs and a clause for users."""

@@ -13,7 +13,7 @@ from typing import Any
 from kubectl_noderuntime.nodes import NodeReport, node_report
 from kubectl_noderuntime.objects import Json, is_deleted, items, name_of, part
 from kubectl_noderuntime.output import clean
-from noderuntime_operator.api import ROLLBACK_ANNOTATION
+from noderuntime_operator.api.names import ROLLBACK_ANNOTATION
 
 
 @dataclass(frozen=True)

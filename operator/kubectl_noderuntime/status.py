@@ -10,7 +10,7 @@ from kubectl_noderuntime.cluster import Cluster
 from kubectl_noderuntime.objects import bare
 from kubectl_noderuntime.report import RuntimeReport, as_dict, reports
 from kubectl_noderuntime.tree import forest
-from noderuntime_operator.api import OWNER_LABEL
+from noderuntime_operator.api.names import OWNER_LABEL
 
 
 async def run(cluster: Cluster, args: Namespace) -> int:

@@ -19,7 +19,7 @@ from kubectl_noderuntime.objects import bare
 from kubectl_noderuntime.report import RuntimeReport, reports
 from kubectl_noderuntime.tree import forest
 from noderuntime.cli.text import printable
-from noderuntime_operator.api import OWNER_LABEL
+from noderuntime_operator.api.names import OWNER_LABEL
 
 REDRAW_SECONDS = 0.5
 """The shortest time between two drawings, however fast objects change."""

@@ -14,7 +14,7 @@ from kubectl_noderuntime.diagnosis import diagnose
 from kubectl_noderuntime.errors import Refused
 from kubectl_noderuntime.facts import Facts
 from kubectl_noderuntime.objects import Json, bare, labels_of, part
-from noderuntime_operator.api import OWNER_LABEL
+from noderuntime_operator.api.names import OWNER_LABEL
 
 T = TypeVar("T")
 

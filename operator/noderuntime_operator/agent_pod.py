@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from noderuntime_operator.api import GROUP
+from noderuntime_operator.api.names import GROUP
 from noderuntime_operator.settings import AgentSettings
 
 PORT = 8081

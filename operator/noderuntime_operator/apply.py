@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from noderuntime_operator.api import (
+from noderuntime_operator.api.instance import InstanceSpec
+from noderuntime_operator.api.names import (
     API_VERSION,
     BEFORE_ANNOTATION,
     FINALIZER,
@@ -17,9 +18,8 @@ from noderuntime_operator.api import (
     RESTORED_ANNOTATION,
     RETRY_ANNOTATION,
     TAKEN_ANNOTATION,
-    InstanceSpec,
-    NodeRuntimeStatus,
 )
+from noderuntime_operator.api.status import NodeRuntimeStatus
 from noderuntime_operator.cluster_state import (
     ClusterState,
     DaemonSetView,

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from noderuntime_operator.api import NodeRuntimeSpec
+from noderuntime_operator.api.noderuntime import NodeRuntimeSpec
 from noderuntime_operator.kube import Json, Kube, KubeError
 from noderuntime_operator.settings import AgentSettings
 

@@ -12,18 +12,12 @@ from functools import lru_cache
 from sys import intern
 from typing import Literal
 
-from noderuntime_operator.api import (
-    HANDLER_LABEL_PREFIX,
-    OWNER_LABEL,
-    SKIP_LABEL,
-    InstanceSpec,
-    InstanceStatus,
-    LabelSelector,
-    NodeRuntimeSpec,
-    NodeRuntimeStatus,
-    Revision,
-    SelectorRequirement,
-)
+from noderuntime_operator.api.instance import InstanceSpec, InstanceStatus
+from noderuntime_operator.api.names import HANDLER_LABEL_PREFIX, OWNER_LABEL, SKIP_LABEL
+from noderuntime_operator.api.noderuntime import NodeRuntimeSpec
+from noderuntime_operator.api.revision import Revision
+from noderuntime_operator.api.selectors import LabelSelector, SelectorRequirement
+from noderuntime_operator.api.status import NodeRuntimeStatus
 
 FAILED = frozenset({"Failed", "Degraded"})
 """Phases in which a node has failed, at least with one handler."""

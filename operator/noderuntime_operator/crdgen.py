@@ -14,7 +14,10 @@ from typing import Any
 
 import yaml
 
-from noderuntime_operator.api import GROUP, VERSION, Model, NodeRuntime, NodeRuntimeInstance
+from noderuntime_operator.api.base import Model
+from noderuntime_operator.api.instance import NodeRuntimeInstance
+from noderuntime_operator.api.names import GROUP, VERSION
+from noderuntime_operator.api.noderuntime import NodeRuntime
 
 Schema = dict[str, Any]
 

@@ -8,19 +8,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from noderuntime_operator.agent_pod import agent_pod
-from noderuntime_operator.api import (
+from noderuntime_operator.api.instance import InstanceHandler, InstanceKubelet, InstanceSpec
+from noderuntime_operator.api.names import (
     API_VERSION,
     HANDLER_LABEL_PREFIX,
     OWNER_LABEL,
     REVISION_LABEL,
     SERVICE_ACCOUNT_LABEL,
-    Handler,
-    InstanceHandler,
-    InstanceKubelet,
-    InstanceSpec,
-    NodeRuntimeSpec,
-    Revision,
 )
+from noderuntime_operator.api.noderuntime import NodeRuntimeSpec
+from noderuntime_operator.api.revision import Handler, Revision
 from noderuntime_operator.cluster_state import NodeView, RevisionView
 from noderuntime_operator.settings import AgentSettings
 

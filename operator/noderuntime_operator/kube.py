@@ -18,7 +18,7 @@ from kubernetes.aio.client import ApiClient, ApiException, Configuration
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 from kubernetes.aio.config.config_exception import ConfigException
 
-from noderuntime_operator.api import API_VERSION
+from noderuntime_operator.api.names import API_VERSION
 from noderuntime_operator.metrics import Metrics
 
 Json = dict[str, Any]

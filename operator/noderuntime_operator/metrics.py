@@ -23,7 +23,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from noderuntime_operator.api import NodeRuntimeStatus, Wave
+from noderuntime_operator.api.status import NodeRuntimeStatus, Wave
 
 _RECONCILE_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 

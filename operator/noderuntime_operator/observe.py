@@ -18,7 +18,9 @@ from typing import Any, Self, TypeVar, cast
 
 from pydantic import ValidationError
 
-from noderuntime_operator.api import (
+from noderuntime_operator.api.base import Condition, Model
+from noderuntime_operator.api.instance import InstanceSpec, InstanceStatus
+from noderuntime_operator.api.names import (
     BEFORE_ANNOTATION,
     HANDLER_LABEL_PREFIX,
     OWNER_LABEL,
@@ -29,14 +31,10 @@ from noderuntime_operator.api import (
     ROLLBACK_ANNOTATION,
     SERVICE_ACCOUNT_LABEL,
     TAKEN_ANNOTATION,
-    Condition,
-    InstanceSpec,
-    InstanceStatus,
-    Model,
-    NodeRuntimeSpec,
-    NodeRuntimeStatus,
-    Revision,
 )
+from noderuntime_operator.api.noderuntime import NodeRuntimeSpec
+from noderuntime_operator.api.revision import Revision
+from noderuntime_operator.api.status import NodeRuntimeStatus
 from noderuntime_operator.cluster_state import (
     AgentPodView,
     ClusterState,

@@ -13,7 +13,8 @@ import random
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from noderuntime_operator.api import FINALIZER, NodeRuntimeStatus
+from noderuntime_operator.api.names import FINALIZER
+from noderuntime_operator.api.status import NodeRuntimeStatus
 from noderuntime_operator.apply import Applier, add_finalizer, drop_finalizer, write_status
 from noderuntime_operator.backoff import Backoff
 from noderuntime_operator.cluster_state import ClusterState, RuntimeView

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from noderuntime_operator.api import Model
+from noderuntime_operator.api.base import Model
 
 
 class AgentSettings(Model):

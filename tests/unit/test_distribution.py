@@ -53,7 +53,7 @@ def test_extra_of_the_plugin_names_every_library_it_imports() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     named = {requirement.partition("==")[0].replace("pyyaml", "yaml") for requirement in extras["kubectl"]}
     source = "".join(path.read_text() for path in (ROOT / "operator/kubectl_noderuntime").glob("*.py"))
-    source += (ROOT / "operator/noderuntime_operator/api.py").read_text()
+    source += (ROOT / "operator/noderuntime_operator/api/names.py").read_text()
     imported = set(re.findall(r"^(?:from|import) (\w+)", source, re.MULTILINE))
     own = {"kubectl_noderuntime", "noderuntime", "noderuntime_operator"}
     assert imported - own - sys.stdlib_module_names == named

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
-from noderuntime_operator.api import ORPHANED_LABEL
+from noderuntime_operator.api.names import ORPHANED_LABEL
 from noderuntime_operator.cluster_state import AgentPodView, ClusterState, InstanceView, RuntimeView
 
 _SILENT = timedelta(seconds=60)

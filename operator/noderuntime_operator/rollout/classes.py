@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from noderuntime_operator.api import REMOVING_LABEL, Handler
+from noderuntime_operator.api.names import REMOVING_LABEL
+from noderuntime_operator.api.revision import Handler
 from noderuntime_operator.cluster_state import ClusterState, RuntimeView
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from noderuntime_operator.api import HANDLER_LABEL_PREFIX, ORPHANED_LABEL, OWNER_LABEL
+from noderuntime_operator.api.names import HANDLER_LABEL_PREFIX, ORPHANED_LABEL, OWNER_LABEL
 from noderuntime_operator.cluster_state import ClusterState, InstanceView, NodeView
 
 Changes = dict[str, dict[str, str | None]]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from noderuntime_operator.api import OWNER_LABEL, InstanceHandler, InstanceStatus, Revision
+from noderuntime_operator.api.instance import InstanceHandler, InstanceStatus
+from noderuntime_operator.api.names import OWNER_LABEL
+from noderuntime_operator.api.revision import Revision
 from noderuntime_operator.cluster_state import ClusterState, InstanceView, NodeView, RuntimeView, matches
 from noderuntime_operator.desired import instance_spec
 

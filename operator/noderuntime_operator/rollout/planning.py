@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from noderuntime_operator.api import FailedRevision, InstanceHandler, InstanceSpec
+from noderuntime_operator.api.instance import InstanceHandler, InstanceSpec
+from noderuntime_operator.api.status import FailedRevision
 from noderuntime_operator.cluster_state import (
     FAILED,
     ClusterState,

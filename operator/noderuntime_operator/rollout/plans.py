@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from noderuntime_operator.api import FailedRevision, Handler, InstanceSpec, Wave
+from noderuntime_operator.api.instance import InstanceSpec
+from noderuntime_operator.api.revision import Handler
+from noderuntime_operator.api.status import FailedRevision, Wave
 from noderuntime_operator.cluster_state import (
     AgentPodView,
     InstanceView,

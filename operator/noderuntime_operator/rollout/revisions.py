@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from noderuntime_operator.api import FailedRevision
+from noderuntime_operator.api.status import FailedRevision
 from noderuntime_operator.cluster_state import ClusterState, RevisionView, RuntimeView
 from noderuntime_operator.desired import revision_name, revision_of
 

@@ -18,7 +18,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from noderuntime_operator.api import Canary, Wave
+from noderuntime_operator.api.noderuntime import Canary
+from noderuntime_operator.api.status import Wave
 from noderuntime_operator.cluster_state import (
     FAILED,
     ClusterState,

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TypeVar
 
-from noderuntime_operator.api import (
-    Condition,
+from noderuntime_operator.api.base import Condition
+from noderuntime_operator.api.status import (
     FailingNode,
     NodeRuntimeStatus,
     OutsideNode,

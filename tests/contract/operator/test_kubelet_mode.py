@@ -11,7 +11,8 @@ from kubernetes.aio.config import load_kube_config
 from release import NAMESPACE
 from simulated import Cluster
 
-from noderuntime_operator.api import NodeRuntimeSpec, NodeRuntimeStatus
+from noderuntime_operator.api.noderuntime import NodeRuntimeSpec
+from noderuntime_operator.api.status import NodeRuntimeStatus
 from noderuntime_operator.apply import Applier
 from noderuntime_operator.cluster_state import ClusterState, RuntimeView
 from noderuntime_operator.kube import Kube

@@ -6,15 +6,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from noderuntime_operator.api import (
-    FINALIZER,
-    HANDLER_LABEL_PREFIX,
-    OWNER_LABEL,
-    InstanceSpec,
-    InstanceStatus,
-    NodeRuntimeSpec,
-    NodeRuntimeStatus,
-)
+from noderuntime_operator.api.instance import InstanceSpec, InstanceStatus
+from noderuntime_operator.api.names import FINALIZER, HANDLER_LABEL_PREFIX, OWNER_LABEL
+from noderuntime_operator.api.noderuntime import NodeRuntimeSpec
+from noderuntime_operator.api.status import NodeRuntimeStatus
 from noderuntime_operator.cluster_state import (
     ClusterState,
     DaemonSetView,

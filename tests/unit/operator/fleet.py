@@ -9,7 +9,9 @@ from typing import Any
 
 from builders import runtime, spec
 
-from noderuntime_operator.api import InstanceSpec, InstanceStatus, NodeRuntimeSpec, NodeRuntimeStatus
+from noderuntime_operator.api.instance import InstanceSpec, InstanceStatus
+from noderuntime_operator.api.noderuntime import NodeRuntimeSpec
+from noderuntime_operator.api.status import NodeRuntimeStatus
 from noderuntime_operator.cluster_state import (
     AgentPodView,
     ClusterState,

@@ -11,7 +11,9 @@ import pytest
 from builders import instance, node, runtime, world
 from fakeapi import FakeApi
 
-from noderuntime_operator.api import Condition, NodeRuntimeStatus, Revision
+from noderuntime_operator.api.base import Condition
+from noderuntime_operator.api.revision import Revision
+from noderuntime_operator.api.status import NodeRuntimeStatus
 from noderuntime_operator.apply import Applier
 from noderuntime_operator.cluster_state import AgentPodView, ImagePullView, InstanceView, OtherAgentsView
 from noderuntime_operator.desired import controller_revision, revision_of

@@ -4,7 +4,8 @@ import pytest
 from builders import node, spec
 
 from noderuntime_operator.agent_pod import HOST_MOUNTS
-from noderuntime_operator.api import Handler, LabelSelector
+from noderuntime_operator.api.revision import Handler
+from noderuntime_operator.api.selectors import LabelSelector
 from noderuntime_operator.cluster_state import RevisionView, matches
 from noderuntime_operator.desired import (
     controller_revision,

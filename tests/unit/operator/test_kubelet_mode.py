@@ -7,7 +7,8 @@ from typing import Any
 
 from builders import instance, node, pod, proven, runtime, runtime_class, spec, world
 
-from noderuntime_operator.api import HANDLER_LABEL_PREFIX, NodeRuntimeStatus
+from noderuntime_operator.api.names import HANDLER_LABEL_PREFIX
+from noderuntime_operator.api.status import NodeRuntimeStatus
 from noderuntime_operator.cluster_state import ClusterState, InstanceView, RuntimeView
 from noderuntime_operator.rollout import nodes_to_search, plan
 from noderuntime_operator.status import status

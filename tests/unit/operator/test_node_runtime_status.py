@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 from builders import instance, node, pod, proven, runtime, runtime_class, spec, world
 
-from noderuntime_operator.api import Condition, NodeRuntimeStatus
+from noderuntime_operator.api.base import Condition
+from noderuntime_operator.api.status import NodeRuntimeStatus
 from noderuntime_operator.cluster_state import ClusterState, RuntimeView
 from noderuntime_operator.events import changed_conditions, event
 from noderuntime_operator.rollout import plan

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from noderuntime_operator.api import Condition, NodeRuntimeStatus
+from noderuntime_operator.api.base import Condition
+from noderuntime_operator.api.status import NodeRuntimeStatus
 from noderuntime_operator.exposition import serve_metrics
 from noderuntime_operator.metrics import Metrics
 

@@ -14,7 +14,7 @@ from builders import instance, node, runtime, spec
 from fakeapi import FakeApi
 
 from noderuntime_operator.__main__ import listen_address
-from noderuntime_operator.api import FINALIZER
+from noderuntime_operator.api.names import FINALIZER
 from noderuntime_operator.handlers import HUNG_SECONDS, alive, stop
 from noderuntime_operator.kube import Kube, NotLeader
 from noderuntime_operator.metrics import Metrics

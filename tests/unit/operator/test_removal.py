@@ -8,7 +8,7 @@ from typing import Any
 
 from builders import instance, node, pod, proven, runtime, runtime_class, spec, world
 
-from noderuntime_operator.api import NodeRuntimeStatus
+from noderuntime_operator.api.status import NodeRuntimeStatus
 from noderuntime_operator.cluster_state import ClusterState, ImagePullView, RuntimeView
 from noderuntime_operator.observe import image_pull_view, pod_view, runtime_class_view
 from noderuntime_operator.rollout import plan

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from builders import instance, node, pod, proven, runtime, runtime_class, spec, world
 
-from noderuntime_operator.api import HANDLER_LABEL_PREFIX, ORPHANED_LABEL, OWNER_LABEL
+from noderuntime_operator.api.names import HANDLER_LABEL_PREFIX, ORPHANED_LABEL, OWNER_LABEL
 from noderuntime_operator.rollout import nodes_to_search, plan
 
 RUNC_LABEL = HANDLER_LABEL_PREFIX + "runc"

@@ -10,13 +10,8 @@ from fleet import Fleet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noderuntime_operator.api import (
-    HANDLER_LABEL_PREFIX,
-    ORPHANED_LABEL,
-    OWNER_LABEL,
-    SKIP_LABEL,
-    InstanceSpec,
-)
+from noderuntime_operator.api.instance import InstanceSpec
+from noderuntime_operator.api.names import HANDLER_LABEL_PREFIX, ORPHANED_LABEL, OWNER_LABEL, SKIP_LABEL
 from noderuntime_operator.cluster_state import AgentPodView
 from noderuntime_operator.rollout import plan
 
