@@ -29,6 +29,11 @@ from noderuntime_operator.status import status
 STEP = timedelta(seconds=10)
 
 
+def v2_fails(_name: str, wanted: InstanceSpec) -> bool:
+    """A Fleet.bad: the image v2 fails on every node."""
+    return wanted.image == "v2"
+
+
 @dataclass
 class Fleet:
     """Nodes, their agents and what the operator wrote. Every step the operator is as if it had restarted."""
@@ -62,6 +67,10 @@ class Fleet:
         fleet.change(update=update)
         fleet.most_moving, fleet.log = 0, []
         return fleet
+
+    def upgrade(self, image: str = "v2") -> None:
+        """Give the operator another image for the agents."""
+        self.image = image
 
     def add(self, name: str, **view: Any) -> None:
         """Let a node join."""
