@@ -65,6 +65,7 @@ class Informer(Generic[View]):
         key: Callable[[Json], str] = _name,
         field_selector: str = "",
         label_selector: str = "",
+        backoff_seconds: tuple[float, float] = BACKOFF_SECONDS,
     ) -> None:
         self.kind = kind
         self.views: dict[str, View] = {}
@@ -78,7 +79,7 @@ class Informer(Generic[View]):
         self._key = key
         self._selectors = (field_selector, label_selector)
         self._version = ""
-        self._backoff = Backoff(*BACKOFF_SECONDS)
+        self._backoff = Backoff(*backoff_seconds)
         self._clock = asyncio.get_running_loop().time
         self.alive_at = self._clock()
         """When the API server last answered, or was unreachable; a refusal is no sign of life."""

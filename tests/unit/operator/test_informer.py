@@ -40,7 +40,7 @@ class Watched:
     """An informer that runs, with the changes that it delivered."""
 
     def __init__(self, kube: Kube) -> None:
-        self.informer: Informer[View] = Informer(kube, "Node", view, Metrics())
+        self.informer: Informer[View] = Informer(kube, "Node", view, Metrics(), backoff_seconds=(0.01, 0.1))
         self.changes: asyncio.Queue[tuple[str, str | None, str | None]] = asyncio.Queue()
         self.informer.changed = lambda name, old, new: self.changes.put_nowait(
             (name, old and old.color, new and new.color)
@@ -161,13 +161,14 @@ async def test_relist_after_410_forgets_deleted_objects(api: FakeApi) -> None:
 async def test_cache_is_incomplete_while_a_kind_is_not_served(api: FakeApi) -> None:
     async with api.serving() as kube, watching(kube) as watched:
         await api.until_watched(NODES)
-        api.refusals["GET", NODES] = [404] * 3
+        api.refusals["GET", NODES] = refusals = [404] * 1000
         api.cut()
-        while api.refusals["GET", NODES]:
+        while api.count("GET", "limit=") < 3:
             await asyncio.sleep(0.01)
         assert not watched.informer.synced.is_set()
         # An empty or failing read is no evidence: what was known is still known.
         assert watched.colors == {"a": "red", "b": "blue"}
+        refusals.clear()
         await asyncio.wait_for(watched.informer.synced.wait(), 10)
 
 
