@@ -121,7 +121,8 @@ def _classify_given(nodes: Nodes, instance: InstanceView, cluster: ClusterState,
 def _lateness(instance: InstanceView, cluster: ClusterState, *, pull_failed: bool = False) -> str:
     """Return why a node that still changes is too late, or an empty string.
 
-    If the node was off before its agent read the change, the time begins anew. An outage does not count.
+    If the node was off before its agent read the change, the time begins at its return. An outage does not
+    count.
     """
     if instance.taken is None or not instance.moving:
         return ""
