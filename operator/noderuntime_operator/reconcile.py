@@ -136,12 +136,11 @@ class Reconciler:
         cluster = await observe(self._kube, self._caches, runtime, self._agent)
         todo = plan(runtime, cluster)
         applier = self._appliers.setdefault(name, Applier(self._kube, self._agent, self._clock))
-        applier.writer.begin()
         written = await applier.apply(runtime, cluster, todo)
-        retry = applier.writer.finish()
-        if applier.writer.failed:
+        outcome = applier.writer.finish()
+        if outcome.failed:
             self._metrics.failed("Refused")
-        new = status(runtime, cluster, todo, datetime.now(UTC), applier.writer.report())
+        new = status(runtime, cluster, todo, datetime.now(UTC), outcome.report)
         self._metrics.reported(name, new)
         if await write_status(self._kube, runtime, new):
             await post_events(self._kube, runtime, new)
@@ -150,7 +149,7 @@ class Reconciler:
             return DISTANCE  # the next one notices that the NodeRuntime is gone
         await self._catch_up(written)
         pause = _pause(runtime, cluster, new) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, needs no secrecy
-        return pause if retry is None else min(pause, max(DISTANCE, retry - self._clock()))
+        return pause if outcome.due is None else min(pause, max(DISTANCE, outcome.due - self._clock()))
 
     async def _read(self, name: str) -> RuntimeView:
         """Return a NodeRuntime as it is stored: kopf's index keeps what was deleted while nothing watched."""

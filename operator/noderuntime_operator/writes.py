@@ -36,20 +36,27 @@ class Refusal:
         return self.error.is_lasting or self.backoff.failures >= PERSISTENT
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How the writes of a reconciliation ended."""
+
+    due: float | None
+    """When the next refused write is tried again."""
+    failed: bool
+    """Whether a write was refused now that is reported. One that only waits for its next attempt was not."""
+    report: str
+    """A message that names the first three refused writes; empty if there are none to report."""
+
+
 class Writer:
     """Sends the writes of one NodeRuntime's reconciliations, and remembers the refused ones."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.refusals: dict[str, Refusal] = {}
+        self._refusals: dict[str, Refusal] = {}
         """The refused writes by name, for example "labels of Node n1"."""
-        self.failed = False
-        """Whether a write that is now reported was refused in the current reconciliation, or the last."""
         self._planned: set[str] = set()
+        self._failed = False
         self._clock = clock
-
-    def begin(self) -> None:
-        """Begin a reconciliation."""
-        self.failed = False
 
     async def send(self, writes: Mapping[str, Write]) -> None:
         """Send the named writes. Raises KubeError if the API server is unreachable, NotLeader."""
@@ -73,24 +80,22 @@ class Writer:
             if isinstance(outcome, Exception):
                 raise outcome
 
-    def finish(self) -> float | None:
-        """End a reconciliation: forget refusals of writes that were not planned again.
+    def finish(self) -> Outcome:
+        """End a reconciliation, and forget refusals of writes that were not planned again."""
+        self._refusals = {name: found for name, found in self._refusals.items() if name in self._planned}
+        due = min((refusal.due for refusal in self._refusals.values()), default=None)
+        outcome = Outcome(due, self._failed, self._report())
+        self._planned, self._failed = set(), False
+        return outcome
 
-        Return when the next refused write is due, or None.
-        """
-        self.refusals = {name: found for name, found in self.refusals.items() if name in self._planned}
-        self._planned = set()
-        return min((refusal.due for refusal in self.refusals.values()), default=None)
-
-    def report(self) -> str:
-        """Return a message that names the first three refused writes; empty if there are none to report."""
-        found = sorted(self.refusals.items())
+    def _report(self) -> str:
+        found = sorted(self._refusals.items())
         reported = [f"{name}: {refusal.error}" for name, refusal in found if refusal.is_reported]
         more = f"; and {len(reported) - 3} more" if len(reported) > 3 else ""
         return "; ".join(reported[:3]) + more
 
     def _is_due(self, name: str) -> bool:
-        refusal = self.refusals.get(name)
+        refusal = self._refusals.get(name)
         return refusal is None or refusal.due <= self._clock()
 
     async def _send(self, name: str, write: Write) -> None:
@@ -99,9 +104,9 @@ class Writer:
         except KubeError as error:
             if not error.is_refusal:
                 raise
-            refusal = self.refusals.setdefault(name, Refusal(error))
+            refusal = self._refusals.setdefault(name, Refusal(error))
             refusal.error = error
             refusal.due = self._clock() + refusal.backoff.next()
-            self.failed |= refusal.is_reported
+            self._failed |= refusal.is_reported
         else:
-            self.refusals.pop(name, None)
+            self._refusals.pop(name, None)

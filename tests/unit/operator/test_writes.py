@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from noderuntime_operator.kube import KubeError, NotLeader
-from noderuntime_operator.writes import CONCURRENCY, Write, Writer
+from noderuntime_operator.writes import CONCURRENCY, Outcome, Write, Writer
 
 
 class Server:
@@ -49,13 +49,13 @@ async def test_refused_object_holds_up_no_other(server: Server, writer: Writer) 
     server.refuses["Node b"] = KubeError(403, "a webhook refuses it")
     await writer.send(server.writes("Node a", "Node b", "Node c"))
     assert server.done == ["Node a", "Node c"]
-    assert writer.report() == "Node b: a webhook refuses it"
+    assert writer.finish().report == "Node b: a webhook refuses it"
 
 
 async def test_refused_object_is_tried_again_when_it_is_due(server: Server, writer: Writer) -> None:
     server.refuses["Node b"] = KubeError(403, "refused")
     await writer.send(server.writes("Node b"))
-    due = writer.finish()
+    due = writer.finish().due
     assert due is not None
     assert 0 < due <= 2
     del server.refuses["Node b"]
@@ -64,7 +64,7 @@ async def test_refused_object_is_tried_again_when_it_is_due(server: Server, writ
     server.now = due
     await writer.send(server.writes("Node b"))
     assert server.done == ["Node b"]
-    assert (writer.finish(), writer.report()) == (None, "")
+    assert writer.finish() == Outcome(due=None, failed=False, report="")
 
 
 async def test_refusal_counts_when_it_is_sent_and_reported(server: Server, writer: Writer) -> None:
@@ -72,10 +72,8 @@ async def test_refusal_counts_when_it_is_sent_and_reported(server: Server, write
     server.refuses["Node c"] = KubeError(409, "conflict")
     failed = []
     for names in (("Node c",), ("Node b", "Node c"), ("Node b",)):
-        writer.begin()
         await writer.send(server.writes(*names))
-        writer.finish()
-        failed.append(writer.failed)
+        failed.append(writer.finish().failed)
     assert failed == [False, True, False]  # at last, the write was not due
 
 
@@ -84,8 +82,7 @@ async def test_refusal_ends_when_its_write_is_no_longer_planned(server: Server, 
     await writer.send(server.writes("Node b"))
     writer.finish()
     await writer.send(server.writes("Node c"))
-    assert writer.finish() is None
-    assert writer.report() == ""
+    assert writer.finish() == Outcome(due=None, failed=False, report="")
 
 
 async def test_conflict_is_reported_when_it_does_not_pass(server: Server, writer: Writer) -> None:
@@ -93,16 +90,16 @@ async def test_conflict_is_reported_when_it_does_not_pass(server: Server, writer
     for _ in range(2):
         await writer.send(server.writes("Node b"))
         server.now += 60
-    assert writer.report() == ""
+        assert writer.finish().report == ""
     await writer.send(server.writes("Node b"))
-    assert writer.report() == "Node b: conflict"
+    assert writer.finish().report == "Node b: conflict"
 
 
 async def test_report_names_three_refused_objects(server: Server, writer: Writer) -> None:
     names = [f"Node {number}" for number in range(5)]
     server.refuses = {name: KubeError(403, "refused") for name in names}
     await writer.send(server.writes(*names))
-    assert writer.report() == "Node 0: refused; Node 1: refused; Node 2: refused; and 2 more"
+    assert writer.finish().report == "Node 0: refused; Node 1: refused; Node 2: refused; and 2 more"
 
 
 @pytest.mark.parametrize("error", [KubeError(0, "unreachable"), NotLeader()])
