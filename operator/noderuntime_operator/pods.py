@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from noderuntime_operator.cluster_state import PodView
+from noderuntime_operator.concurrency import for_each
 from noderuntime_operator.informer import Informer
 from noderuntime_operator.kube import Kube, KubeError
 from noderuntime_operator.metrics import Metrics
 
 NODE_BY_NODE = 50
 """For at most this many nodes the pods are listed node by node."""
-CONCURRENCY = 16
 LIST_SECONDS = 120.0
 """How long a reconciliation waits for the list of all pods. Then the next one waits."""
 IDLE_SECONDS = 60.0
@@ -62,12 +62,8 @@ class Pods:
                 await self._task
 
     async def _listed(self, nodes: Sequence[str]) -> list[PodView]:
-        """Return the pods of a few nodes, asked for CONCURRENCY nodes at a time."""
-        found: list[PodView] = []
-        for first in range(0, len(nodes), CONCURRENCY):
-            for pods in await asyncio.gather(*map(self._of, nodes[first : first + CONCURRENCY])):
-                found += pods
-        return found
+        """Return the pods of a few nodes, listed node by node."""
+        return [pod for pods in await for_each(nodes, self._of) for pod in pods]
 
     async def _of(self, node: str) -> list[PodView]:
         bodies = self._kube.list("Pod", f"spec.nodeName={node},{_UNFINISHED}")

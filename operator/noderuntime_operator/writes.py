@@ -6,14 +6,13 @@ and a lost leadership end all writes at once.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from noderuntime_operator.backoff import Backoff
+from noderuntime_operator.concurrency import for_each
 from noderuntime_operator.kube import KubeError
 
-CONCURRENCY = 16
 BACKOFF_SECONDS = (2.0, 60.0)
 PERSISTENT = 3
 """Refusals that may pass by themselves (conflicts, overload) are reported from this attempt on."""
@@ -61,24 +60,8 @@ class Writer:
     async def send(self, writes: Mapping[str, Write]) -> None:
         """Send the named writes. Raises KubeError if the API server is unreachable, NotLeader."""
         self._planned |= writes.keys()
-        queue = iter([item for item in writes.items() if self._is_due(item[0])])
-
-        async def work() -> None:
-            for name, write in queue:
-                await self._send(name, write)
-
-        # Not a TaskGroup: that of Python 3.11 loses a cancellation if a child fails because of it.
-        workers = [asyncio.create_task(work()) for _ in range(min(CONCURRENCY, len(writes)))]
-        try:
-            if workers:
-                await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
-        finally:
-            for worker in workers:
-                worker.cancel()
-            outcomes = await asyncio.gather(*workers, return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, Exception):
-                raise outcome
+        due = [(name, write) for name, write in writes.items() if self._is_due(name)]
+        await for_each(due, lambda item: self._send(*item))
 
     def finish(self) -> Outcome:
         """End a reconciliation, and forget refusals of writes that were not planned again."""

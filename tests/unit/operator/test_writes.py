@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
+from noderuntime_operator.concurrency import CONCURRENCY
 from noderuntime_operator.kube import KubeError, NotLeader
-from noderuntime_operator.writes import CONCURRENCY, Outcome, Write, Writer
+from noderuntime_operator.writes import Outcome, Write, Writer
 
 
 class Server:
@@ -17,14 +18,10 @@ class Server:
         self.now = 0.0
         self.refuses: dict[str, Exception] = {}
         self.done: list[str] = []
-        self.running = self.most = 0
 
     def write(self, name: str) -> Write:
         async def send() -> None:
-            self.running += 1
-            self.most = max(self.most, self.running)
             await asyncio.sleep(0)
-            self.running -= 1
             if name in self.refuses:
                 raise self.refuses[name]
             self.done.append(name)
@@ -109,26 +106,3 @@ async def test_writes_end_when_all_would_fail(server: Server, writer: Writer, er
     with pytest.raises(type(error)):
         await writer.send(server.writes(*names))
     assert len(server.done) < CONCURRENCY
-
-
-async def test_writes_have_a_bounded_concurrency(server: Server, writer: Writer) -> None:
-    await writer.send(server.writes(*(f"Node {number}" for number in range(1000))))
-    assert len(server.done) == 1000
-    assert server.most == CONCURRENCY
-
-
-async def test_stop_is_obeyed_though_a_write_fails_because_of_it(writer: Writer) -> None:
-    begun = asyncio.Event()
-
-    async def write() -> None:
-        begun.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            raise KubeError(0, "the connection was closed") from None
-
-    task = asyncio.create_task(writer.send({"Node a": write}))
-    await begun.wait()
-    task.cancel()
-    await asyncio.wait([task], timeout=5)
-    assert task.cancelled()
