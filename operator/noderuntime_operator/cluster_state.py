@@ -236,7 +236,6 @@ class DaemonSetView:
 class ImagePullView:
     """An agent's pod whose image the kubelet cannot pull: the kubelet's reason and message."""
 
-    runtime: str
     node: str
     image: str
     reason: str
@@ -294,8 +293,6 @@ class ClusterState:
     runtime_classes: Mapping[str, RuntimeClassView] = field(default_factory=dict)
     daemon_sets: Mapping[str, DaemonSetView] = field(default_factory=dict)
     pods: tuple[PodView, ...] = ()
-    image_pulls: tuple[ImagePullView, ...] = ()
-    """The failed pulls of the agents' image."""
     searched: frozenset[str] = frozenset()
     """The nodes whose pods were listed."""
     now: datetime = EPOCH
@@ -313,9 +310,10 @@ class ClusterState:
     other_agents: tuple[OtherAgentsView, ...] = ()
     """DaemonSets of the NodeRuntime's agents in other namespaces, which another release left."""
 
-    def image_pulls_of(self, runtime: str) -> tuple[ImagePullView, ...]:
-        """Return the failed pulls of a NodeRuntime's agents."""
-        return tuple(pull for pull in self.image_pulls if pull.runtime == runtime)
+    @property
+    def image_pulls(self) -> tuple[ImagePullView, ...]:
+        """The failed pulls of the agents' image."""
+        return tuple(pod.pull for pod in self.agent_pods if pod.pull)
 
     def pods_on(self, nodes: Iterable[str], handlers: Iterable[str]) -> list[PodView]:
         """Return the pods on these nodes that use these handlers, through any RuntimeClass of the cluster."""

@@ -137,7 +137,6 @@ async def observe(kube: Kube, caches: Caches, runtime: RuntimeView, agent: Agent
     return replace(
         cluster,
         pods=tuple(await caches.pods.on(nodes)),
-        image_pulls=tuple(pod.pull for pod in agents if pod.pull),
         agent_pods=tuple(_in_question(agents, runtime, cluster)),
         searched=nodes,
     )
@@ -362,7 +361,6 @@ def image_pull_view(body: Body) -> ImagePullView | None:
         waiting = (found.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") in _PULL_FAILURES:
             return ImagePullView(
-                runtime=body["metadata"]["labels"][OWNER_LABEL],
                 node=body["spec"].get("nodeName", ""),
                 image=found["image"],
                 reason=waiting["reason"],

@@ -114,7 +114,7 @@ def _service(
     removals, removals_waiting, removing = _removals(runtime, mine, leaving, cluster)
     outlived = members.outlived(runtime, cluster)
     served = selected - conflicts.keys() - outlived
-    nodes = classify(wanted.templates(served), cluster, runtime.name)
+    nodes = classify(wanted.templates(served), cluster)
     rollout = roll_out(runtime, cluster, nodes, choice, removing + len(removals))
     retried = _retried(runtime, nodes, mine)
     chosen = sorted(rollout.take | retried)

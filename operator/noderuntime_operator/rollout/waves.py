@@ -78,10 +78,10 @@ class Rollout:
         return frozenset({*nodes.pending, *nodes.between, *nodes.not_given}) - self.take
 
 
-def classify(templates: Mapping[str, str], cluster: ClusterState, runtime: str) -> Nodes:
+def classify(templates: Mapping[str, str], cluster: ClusterState) -> Nodes:
     """Return the nodes by state. templates are what the target gives to each node."""
     nodes = Nodes()
-    pulls = {pull.node for pull in cluster.image_pulls_of(runtime)}
+    pulls = {pull.node for pull in cluster.image_pulls}
     for name, template in templates.items():
         node, instance = cluster.nodes[name], cluster.instances.get(name)
         if instance is None or instance.template != template or instance.spec.state != "Installed":

@@ -118,7 +118,7 @@ def _degraded(
 ) -> Verdict:
     """Return the condition Degraded: what needs a user's attention, the most general cause first."""
     common = Counter(reason for _, reason, _ in found.failing).most_common(1)
-    pulls = cluster.image_pulls_of(runtime.name)
+    pulls = cluster.image_pulls
     holding = found.unreachable if runtime.deleting else ()
     causes = (
         ("Refused", f"the API server refused a request: {one_line(refusal)}" if refusal else ""),

@@ -121,13 +121,12 @@ class Fleet:
             revisions=dict(self.revisions),
         )
         searched = agents_to_search(self.runtime, state)
-        pods = [AgentPodView(f"agent-{n}", n, n, image) for n, image in self.pods.items() if n in searched]
-        pulls = [
-            ImagePullView("rt", node, image, "ErrImagePull", "not found")
-            for node, image in self.pods.items()
-            if image in self.missing
-        ]
-        return replace(state, agent_pods=tuple(pods), image_pulls=tuple(pulls))
+        pods = (self._pod(name, image) for name, image in self.pods.items())
+        return replace(state, agent_pods=tuple(pod for pod in pods if pod.node in searched or pod.pull))
+
+    def _pod(self, node: str, image: str) -> AgentPodView:
+        pull = ImagePullView(node, image, "ErrImagePull", "not found") if image in self.missing else None
+        return AgentPodView(f"agent-{node}", node, node, image, pull=pull)
 
     def step(self, *, lose_status: bool = False) -> bool:
         """Reconcile once and let the agents answer; return whether anything changed.

@@ -106,7 +106,7 @@ async def test_pod_with_a_wrong_image_is_replaced_at_once_after_its_correction()
     api = FakeApi()
     for path in (REVISIONS, "/apis/apps/v1/daemonsets"):
         api.objects[path] = {}
-    pull = ImagePullView("rt", "n1", "image:1", "ErrImagePull", "not found")
+    pull = ImagePullView("n1", "image:1", "ErrImagePull", "not found")
     stuck = AgentPodView("agent-1", "u1", "n1", "image:1", "", "rt", pull)
     first = replace(given(taken=datetime.now(UTC)), status=instance("n1", phase=None).status)
     async with api.serving() as kube:
@@ -144,7 +144,7 @@ def test_agents_pod_names_its_failed_pull() -> None:
             "status": {"containerStatuses": [{"image": "image:1", "state": {"waiting": waiting}}]},
         }
     )
-    assert view.pull == ImagePullView("rt", "n1", "image:1", "ErrImagePull", "not found")
+    assert view.pull == ImagePullView("n1", "image:1", "ErrImagePull", "not found")
 
 
 async def test_stored_revision_that_cannot_be_read_is_replaced() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from builders import instance, node, pod, proven, runtime, runtime_class, spec, world
 
 from noderuntime_operator.api.status import NodeRuntimeStatus
-from noderuntime_operator.cluster_state import ClusterState, ImagePullView, RuntimeView
+from noderuntime_operator.cluster_state import AgentPodView, ClusterState, ImagePullView, RuntimeView
 from noderuntime_operator.observe import image_pull_view, pod_view, runtime_class_view
 from noderuntime_operator.rollout import plan
 from noderuntime_operator.status import status
@@ -121,9 +121,9 @@ def test_failed_image_pull_is_reported_while_nodes_stay_ready() -> None:
     found = image_pull_view(
         {**body(), "status": {"containerStatuses": [{"image": "x:2", "state": {"waiting": waiting}}]}}
     )
-    assert found == ImagePullView("rt", "n1", "x:2", "ErrImagePull", "manifest\nunknown")
+    assert found == ImagePullView("n1", "x:2", "ErrImagePull", "manifest\nunknown")
     state = world(node("n1", "runc"), instance("n1", handlers=proven("runc")), runtime_class())
-    pulling = replace(state, image_pulls=(found,))
+    pulling = replace(state, agent_pods=(AgentPodView("agent", "u", "n1", "x:2", pull=found),))
     assert condition(runtime(), pulling, "Ready")[:2] == ("True", "AllNodesReady")
     assert condition(runtime(), pulling, "Degraded") == (
         "True",
