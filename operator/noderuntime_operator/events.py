@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from noderuntime_operator.api.base import Condition
-from noderuntime_operator.api.names import API_VERSION
+from noderuntime_operator.api.names import API_VERSION, FIELD_MANAGER
 from noderuntime_operator.api.status import NodeRuntimeStatus
 from noderuntime_operator.cluster_state import RuntimeView
-from noderuntime_operator.kube import FIELD_MANAGER, Json, Kube, KubeError
+from noderuntime_operator.kube import Json, Kube, KubeError
 
 log = logging.getLogger(__name__)
 

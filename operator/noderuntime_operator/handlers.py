@@ -20,10 +20,11 @@ from noderuntime_operator.exposition import serve_metrics
 from noderuntime_operator.kube import PAGE, Kube
 from noderuntime_operator.leader import Election, identity
 from noderuntime_operator.metrics import Metrics
-from noderuntime_operator.observe import Caches, runtime_view
+from noderuntime_operator.observe import Caches
 from noderuntime_operator.reconcile import Reconciler
 from noderuntime_operator.routing import Router
 from noderuntime_operator.settings import AgentSettings
+from noderuntime_operator.views import runtime_view
 
 log = logging.getLogger(__name__)
 

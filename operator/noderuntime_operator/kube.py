@@ -18,12 +18,11 @@ from kubernetes.aio.client import ApiClient, ApiException, Configuration
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 from kubernetes.aio.config.config_exception import ConfigException
 
-from noderuntime_operator.api.names import API_VERSION
+from noderuntime_operator.api.names import API_VERSION, FIELD_MANAGER
 from noderuntime_operator.metrics import Metrics
 
 Json = dict[str, Any]
 
-FIELD_MANAGER = "noderuntime-operator"
 PAGE = 500
 TIMEOUT_SECONDS = 30.0
 IDLE_SECONDS = 150.0

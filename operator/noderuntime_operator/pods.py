@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from noderuntime_operator.cluster_state import PodView
@@ -16,6 +16,7 @@ from noderuntime_operator.concurrency import for_each
 from noderuntime_operator.informer import Informer
 from noderuntime_operator.kube import Kube, KubeError
 from noderuntime_operator.metrics import Metrics
+from noderuntime_operator.views import pod_view
 
 NODE_BY_NODE = 50
 """For at most this many nodes the pods are listed node by node."""
@@ -24,15 +25,12 @@ LIST_SECONDS = 120.0
 IDLE_SECONDS = 60.0
 _UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
 
-ViewOf = Callable[[Mapping[str, Any]], PodView | None]
-
 
 class Pods:
-    """The unfinished pods of a cluster that have a RuntimeClass and a node. view makes their views."""
+    """The unfinished pods of a cluster that have a RuntimeClass and a node."""
 
-    def __init__(self, kube: Kube, view: ViewOf, metrics: Metrics) -> None:
+    def __init__(self, kube: Kube, metrics: Metrics) -> None:
         self._kube = kube
-        self._view = view
         self._metrics = metrics
         self._informer: Informer[PodView] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -67,7 +65,7 @@ class Pods:
 
     async def _of(self, node: str) -> list[PodView]:
         bodies = self._kube.list("Pod", f"spec.nodeName={node},{_UNFINISHED}")
-        return [view async for body in bodies if (view := self._view(body))]
+        return [view async for body in bodies if (view := pod_view(body))]
 
     def _watched(self) -> Informer[PodView]:
         """Return the cache of all pods, which exists until it has not been used for a while."""
@@ -75,7 +73,7 @@ class Pods:
             self._end.cancel()
         if self._informer is None or self._task is None or self._task.done():
             self._informer = Informer(
-                self._kube, "Pod", self._view, self._metrics, key=_key, field_selector=_UNFINISHED
+                self._kube, "Pod", pod_view, self._metrics, key=_key, field_selector=_UNFINISHED
             )
             self._task = asyncio.create_task(self._informer.run())
         return self._informer

@@ -21,10 +21,11 @@ from noderuntime_operator.cluster_state import ClusterState, RuntimeView
 from noderuntime_operator.events import post_events
 from noderuntime_operator.kube import Kube, KubeError, NotLeader
 from noderuntime_operator.metrics import Failure, Metrics
-from noderuntime_operator.observe import Caches, observe, runtime_view, starting_agents
+from noderuntime_operator.observe import Caches, observe, starting_agents
 from noderuntime_operator.rollout import plan
 from noderuntime_operator.settings import AgentSettings
 from noderuntime_operator.status import status
+from noderuntime_operator.views import runtime_view
 
 log = logging.getLogger(__name__)
 

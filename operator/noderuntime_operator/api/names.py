@@ -1,4 +1,4 @@
-"""The names of the API group: labels, annotations and the finalizer."""
+"""The names of the API group: labels, annotations, the finalizer and the owner of fields."""
 
 from __future__ import annotations
 
@@ -43,3 +43,6 @@ BEFORE_ANNOTATION = f"{GROUP}/failed-before"
 """On an instance: its node had failed before the last change of its spec, so that is not the cause."""
 
 FINALIZER = f"{GROUP}/finalizer"
+
+FIELD_MANAGER = "noderuntime-operator"
+"""The owner of the fields that the operator writes."""

@@ -20,16 +20,10 @@ from noderuntime_operator.desired import controller_revision, revision_of
 from noderuntime_operator.events import post_events
 from noderuntime_operator.kube import Kube
 from noderuntime_operator.metrics import Metrics
-from noderuntime_operator.observe import (
-    Caches,
-    agent_pod_view,
-    node_view,
-    observe,
-    revision_view,
-    runtime_view,
-)
+from noderuntime_operator.observe import Caches, observe
 from noderuntime_operator.rollout import agents_to_search, plan
 from noderuntime_operator.settings import AgentSettings
+from noderuntime_operator.views import agent_pod_view, node_view, revision_view, runtime_view
 
 AGENT = AgentSettings(namespace="ns", image="image:2")
 PODS = "/api/v1/namespaces/ns/pods"

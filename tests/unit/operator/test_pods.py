@@ -11,7 +11,6 @@ from fakeapi import FakeApi
 
 from noderuntime_operator.kube import KubeError
 from noderuntime_operator.metrics import Metrics
-from noderuntime_operator.observe import pod_view
 from noderuntime_operator.pods import NODE_BY_NODE, Pods
 
 PODS = "/api/v1/pods"
@@ -40,7 +39,7 @@ def api() -> FakeApi:
 @pytest.fixture
 async def pods(api: FakeApi) -> AsyncIterator[Pods]:
     async with api.serving() as kube:
-        pods = Pods(kube, pod_view, Metrics())
+        pods = Pods(kube, Metrics())
         yield pods
         await pods.close()
 
@@ -70,7 +69,7 @@ async def test_many_nodes_are_listed_once_and_watched(api: FakeApi, pods: Pods) 
 
 async def test_list_that_takes_longer_than_the_watch_may_be_idle(api: FakeApi) -> None:
     async with api.serving() as kube:
-        pods = Pods(kube, pod_view, Metrics())
+        pods = Pods(kube, Metrics())
         pods.idle_seconds = 0.05
         async with kube.one_page:
             slow = asyncio.create_task(pods.on(MANY))

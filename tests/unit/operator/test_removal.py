@@ -10,9 +10,9 @@ from builders import instance, node, pod, proven, runtime, runtime_class, spec, 
 
 from noderuntime_operator.api.status import NodeRuntimeStatus
 from noderuntime_operator.cluster_state import AgentPodView, ClusterState, ImagePullView, RuntimeView
-from noderuntime_operator.observe import image_pull_view, pod_view, runtime_class_view
 from noderuntime_operator.rollout import plan
 from noderuntime_operator.status import status
+from noderuntime_operator.views import image_pull_view, pod_view, runtime_class_view
 
 REMOVING = "noderuntime.dev/removing"
 GOING = runtime(deleting=True)

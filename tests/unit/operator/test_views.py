@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from noderuntime_operator.observe import instance_view
+from noderuntime_operator.views import instance_view
 
 
 def body(name: str = "n1", probed: str = "2026-01-01T00:00:00Z", **status: Any) -> dict[str, Any]:
