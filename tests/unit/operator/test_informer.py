@@ -173,18 +173,15 @@ async def test_cache_is_incomplete_while_a_kind_is_not_served(api: FakeApi) -> N
 
 
 async def test_known_resource_version_is_not_parsed_again(api: FakeApi) -> None:
-    async with api.serving() as kube:
-        found = Watched(kube)
-        task = asyncio.create_task(found.informer.run())
+    async with api.serving() as kube, watching(kube) as watched:
         await api.until_watched(NODES)
-        known = found.informer.views["a"]
-        api.oldest = api.version + 1
+        known = watched.informer.views["a"]
+        api.cut()  # so that the list has the change, and not the watch
         api.put(NODES, "b", color="black")
-        api.cut()
-        while found.colors["b"] != "black":
+        api.oldest = api.version
+        while watched.colors["b"] != "black":
             await asyncio.sleep(0.01)
-        assert found.informer.views["a"] is known
-        task.cancel()
+        assert watched.informer.views["a"] is known
 
 
 async def test_object_of_unknown_form_keeps_its_view(api: FakeApi) -> None:
