@@ -26,10 +26,8 @@ class Changes:
 
         The first call returns only what concerns whole NodeRuntimes: there can be thousands of nodes.
         """
-        first, known = (
-            not self._known,
-            dict(_values(reports)) | {("apiserver", "connection"): "; ".join(problems) or "up"},
-        )
+        first = not self._known
+        known = {**dict(_values(reports)), ("apiserver", "connection"): "; ".join(problems) or "up"}
         changed = [(*key, value) for key, value in known.items() if self._known.get(key) != value]
         gone = [(*key, "deleted") for key in self._known.keys() - known.keys() if key[1] == "phase"]
         self._known = known
@@ -43,9 +41,8 @@ def _values(reports: Iterable[RuntimeReport]) -> Iterator[tuple[Key, str]]:
         yield (name, "nodes"), report.summary + (", paused" if report.paused else "")
         wave = part(report.status, "wave")
         if wave:
-            counts = (
-                f"{wave.get('updated', 0)} of {wave.get('nodes', 0)} updated, {wave.get('failed', 0)} failed"
-            )
+            updated, nodes, failed = (wave.get(key, 0) for key in ("updated", "nodes", "failed"))
+            counts = f"{updated} of {nodes} updated, {failed} failed"
             yield (name, "rollout"), f"{clean(wave.get('phase'))}, {counts}"
         for one in report.conditions:
             value = f"{clean(one.get('status'))} {clean(one.get('reason'))}: {clean(one.get('message'))}"

@@ -71,13 +71,12 @@ def _problem(instance: Json, phase: str) -> tuple[str, str]:
         return "", ""
     broken = by_name(items(instance, "status", "handlers"), "Broken", key="state")
     if broken and phase == "Degraded":
-        return broken.get(
-            "reason"
-        ) or "HandlerBroken", f"handler {broken.get('name')}: {broken.get('message')}"
+        message = f"handler {broken.get('name')}: {broken.get('message')}"
+        return broken.get("reason") or "HandlerBroken", message
     ready = condition(instance, "Ready")
-    return (
-        ("", "") if ready.get("status") == "True" else (ready.get("reason") or "", ready.get("message") or "")
-    )
+    if ready.get("status") == "True":
+        return "", ""
+    return ready.get("reason") or "", ready.get("message") or ""
 
 
 def groups(reports: Iterable[NodeReport]) -> list[Group]:
