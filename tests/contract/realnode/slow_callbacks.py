@@ -2,7 +2,8 @@
 
 Each callback that takes longer than :data:`LIMIT` is a line on stderr, with the place at which it was seen.
 Time that a busy machine takes does not count: the thread was ready to run and had no CPU, or it waited for
-the GIL of a thread that had none, or for the start of a thread.
+the GIL of a thread that had none, or for the start of a thread. Nor does time in which the machine stood
+still: the sampling thread did not run either, though it wakes up every 10 ms.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import NamedTuple
 LIMIT = 0.05
 """Seconds."""
 MARK = "slow callback"
-_SAMPLE_SECONDS = 0.02
+_SAMPLE_SECONDS = 0.01
 
 
 class Usage(NamedTuple):
@@ -32,6 +33,8 @@ class Usage(NamedTuple):
     """How often the thread got a CPU."""
     others_ran: float
     """CPU time of the process's other threads."""
+    samples: float
+    """How often the sampling thread got a CPU."""
 
 
 class Watch:
@@ -39,7 +42,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._thread = threading.get_ident()
-        self._schedstat = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+        self._schedstat = self._sampler = _open_schedstat()
         self._began = 0.0
         self._starting = 0.0
         """Seconds in which this callback waited for a new thread to run."""
@@ -61,7 +64,9 @@ class Watch:
         started = threading.Thread.start
         threading.Thread.start = start  # type: ignore[method-assign]
         asyncio.Handle._run = run  # type: ignore[method-assign]
-        threading.Thread(target=self._sample, daemon=True).start()
+        opened = threading.Event()
+        threading.Thread(target=self._sample, args=(opened,), daemon=True).start()
+        opened.wait()
 
     def _measure(self, handle: asyncio.Handle) -> None:
         before, self._place, self._starting = self._usage(), "", 0.0
@@ -76,7 +81,8 @@ class Watch:
 
     def _usage(self) -> Usage:
         ran, waited, turns = map(int, os.pread(self._schedstat, 100, 0).split())
-        return Usage(ran / 1e9, waited / 1e9, turns, time.process_time() - ran / 1e9)
+        samples = int(os.pread(self._sampler, 100, 0).split()[2])
+        return Usage(ran / 1e9, waited / 1e9, turns, time.process_time() - ran / 1e9, samples)
 
     def _starved(self, took: float, before: Usage) -> float:
         """Return the seconds of a callback in which this thread, or the one that held the GIL, had no CPU.
@@ -85,15 +91,23 @@ class Watch:
         """
         used = Usage(*(after - begun for after, begun in zip(self._usage(), before, strict=True)))
         slept_idle = took - used.ran - used.waited - used.others_ran
-        return used.waited + min(max(slept_idle, 0), used.turns * 2 * sys.getswitchinterval())
+        starved = used.waited + min(max(slept_idle, 0), used.turns * 2 * sys.getswitchinterval())
+        return max(starved, took - (used.samples + 1) * 1.2 * _SAMPLE_SECONDS)
 
-    def _sample(self) -> None:
+    def _sample(self, opened: threading.Event) -> None:
+        self._sampler = _open_schedstat()
+        opened.set()
         while True:
             time.sleep(_SAMPLE_SECONDS)
             began = self._began
             if began and not self._place and time.monotonic() - began > LIMIT:
                 frames = traceback.extract_stack(sys._current_frames()[self._thread])[-4:]
                 self._place = " > ".join(f"{Path(one.filename).name}:{one.lineno}" for one in frames)
+
+
+def _open_schedstat() -> int:
+    """Open the statistics of the calling thread."""
+    return os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
 
 
 if __name__ == "__main__":

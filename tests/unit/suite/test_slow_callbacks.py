@@ -16,9 +16,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 _PROGRAM = """
-import asyncio, os, runpy, sys, threading, time
+import asyncio, os, runpy, signal, subprocess, sys, threading, time
 watch = runpy.run_path(sys.argv[1])["Watch"]()
 watch.install()
+script = f"read _ && sleep 0.2 && kill -CONT {os.getpid()}"
+CONTINUE = subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE)
 
 def compute(seconds):
     end = time.thread_time() + seconds
@@ -37,6 +39,11 @@ def start_threads():
     end = time.monotonic() + 0.2
     while time.monotonic() < end:
         threading.Thread(target=int).start()
+
+def stand_still():
+    # All threads stop for a while.
+    os.write(CONTINUE.stdin.fileno(), b"\\n")
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 async def main():
     await asyncio.sleep(0.05)
@@ -97,6 +104,12 @@ def test_callback_blocked_by_a_thread_with_the_gil_is_reported() -> None:
 def test_callback_that_waits_for_a_cpu_is_not_reported(callback: str, numbers: int) -> None:
     took, reports = run(callback, numbers=numbers, nice=19)
     assert took > 0.05, "the CPU was not busy"
+    assert reports == ""
+
+
+def test_callback_on_a_machine_that_stands_still_is_not_reported() -> None:
+    took, reports = run("stand_still")
+    assert took > 0.1
     assert reports == ""
 
 
