@@ -103,7 +103,7 @@ def stuck(process: ProcessRef) -> str:
 
     If a thread is in uninterruptible sleep (D), describe that thread, because the others wait for it.
     """
-    threads = [_thread(task) for task in Path(f"/proc/{process.pid}/task").glob("*")]
+    threads = [_thread(task) for task in _tasks(process.pid)]
     known = [(state, wchan) for state, wchan in threads if state]
     if not known:
         return f"process {process.pid} is ending"
@@ -198,11 +198,20 @@ def descendants(pid: int) -> list[ProcessRef]:
 
 
 def _children(pid: int) -> Iterator[int]:
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+    for task in _tasks(pid):
         try:
-            yield from map(int, children.read_bytes().split())
+            yield from map(int, (task / "children").read_bytes().split())
         except (FileNotFoundError, ProcessLookupError):
             continue
+
+
+def _tasks(pid: int) -> list[Path]:
+    """Return the directories of a process's threads. They are gone once the process has been reaped."""
+    directory = Path(f"/proc/{pid}/task")
+    try:
+        return [directory / name for name in os.listdir(directory)]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from noderuntime.core.tasks import start
 from noderuntime.node.host import spawn
 from noderuntime.node.host.base import Completed, ProcessRef
 from noderuntime.node.host.linux import LinuxHost
+from noderuntime.node.host.process import descendants
 
 
 @pytest.fixture
@@ -252,3 +253,13 @@ async def test_kill_tree_kills_all_descendants(host: LinuxHost, tmp_path: Path) 
     await host.kill_tree(top)
     assert (await running).returncode == -signal.SIGKILL
     assert await host.wait(leaf, timeout=10)
+
+
+def test_descendants_of_processes_that_end_meanwhile() -> None:
+    for _ in range(50):
+        with subprocess.Popen(["sh", "-c", "true & true & wait"]) as top:
+            waiter = threading.Thread(target=top.wait)
+            waiter.start()
+            while waiter.is_alive():
+                descendants(top.pid)
+        assert descendants(top.pid) == []
