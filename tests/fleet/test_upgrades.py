@@ -12,7 +12,7 @@ from story import steps
 from story.fleet import SOAK_SECONDS, Fleet, Version
 
 DROP_IN = "/etc/noderuntime/conf.d/50-log.toml"
-MOST_SECONDS_WITHOUT_SOCKET = 28.0
+MOST_SECONDS_WITHOUT_SOCKET = 20.0
 """A kubelet is NotReady after 30 s."""
 
 
@@ -27,7 +27,7 @@ class Bad:
 
 
 EXITING = Bad("2" * 16, EXITS, "UpgradeRolledBack", "the ledger is upside down")
-HANGING = Bad("3" * 16, HANGS, "UpgradeRolledBack", "was not ready 20 s after its start")
+HANGING = Bad("3" * 16, HANGS, "UpgradeRolledBack", "was not ready 12 s after its start")
 REFUSING = Bad("4" * 16, REFUSES_LOG_LEVEL, "UpgradeRefused", "log.level")
 UNPROVEN = Bad("5" * 16, CANARY_FAILS, "UpgradeRolledBack", "gvisor")
 

@@ -82,7 +82,7 @@ async def test_daemon_that_exits_is_rolled_back_with_its_error(served: FakeNode)
 async def test_daemon_that_hangs_is_rolled_back(served: FakeNode) -> None:
     served.host.hangs.add(TWO)
     served.hurry()
-    with pytest.raises(NotUpgraded, match="was not ready 20 s after its start"):
+    with pytest.raises(NotUpgraded, match="was not ready 12 s after its start"):
         await apply(served.context)
     await check_serves(served, ONE)
 

@@ -24,9 +24,13 @@ _log = log.get(__name__)
 
 DEADLINE = 60
 """Seconds in which a release must be proven."""
-_START_SECONDS = 20.0
-"""Seconds in which a release must serve its socket: a kubelet without one is NotReady after 30 s."""
-_STOP_SECONDS = 15.0
+_START_SECONDS = 12.0
+"""Seconds in which a release must serve its socket.
+
+A kubelet is NotReady 30 s after the last status that it read, and reads one every 5 s: with the stop of this
+daemon and the start of the previous one, the socket is away for less than 20 s.
+"""
+_STOP_SECONDS = 10.0
 _RESTART_SECONDS = 60.0
 _ROLLBACK_SECONDS = 120
 _CHECK_SECONDS = 60.0
