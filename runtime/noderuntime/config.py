@@ -93,10 +93,16 @@ class ImagesConfig(_Table):
 
 
 class NetworkConfig(_Table):
-    """Directories of the node's CNI configuration and plugins."""
+    """The pod network: directories of the node's CNI configuration and plugins, and defaults of pods."""
 
     conf_dir: Path = Path("/etc/cni/net.d")
     plugin_dirs: tuple[Path, ...] = (Path("/opt/cni/bin"), Path("/usr/lib/cni"))
+    enable_unprivileged_ports: bool = True
+    """Processes of every user can listen on ports below 1024 in pods with their own network."""
+    enable_unprivileged_icmp: bool = True
+    """Processes of every group can send ICMP echo requests (ping) in pods with their own network, except in
+    pods with a user namespace.
+    """
 
 
 class StreamingConfig(_Table):

@@ -51,6 +51,8 @@ class World:
 
     mounts: set[Path] = field(default_factory=set)
     pins: set[Path] = field(default_factory=set)
+    sysctls: dict[str, str] = field(default_factory=dict)
+    """The sysctls that were set in namespaces of pods."""
     cgroups: set[str] = field(default_factory=set)
     snapshots: set[str] = field(default_factory=set)
     volumes: dict[str, list[Path]] = field(default_factory=dict)
@@ -178,12 +180,19 @@ class FakeHost:
         user: UserNamespace | None = None,
     ) -> None:
         await self.world.step("pin")
+        self.world.sysctls |= sysctls or {}
         self.world.pins |= set(pins.values()) | ({user.pin} if user else set())
         self.world.after("pin")
 
     async def unpin_namespaces(self, pins: Sequence[Path]) -> None:
         await self.world.step("unpin")
         self.world.pins -= set(pins)
+
+    async def set_sysctls(self, pin: Path, sysctls: Mapping[str, str]) -> None:
+        if sysctls:
+            await self.world.step("set sysctls")
+            assert pin in self.world.pins
+            self.world.sysctls |= sysctls
 
     async def remove_network_lock(self, pin: Path) -> None:
         await self.world.step("remove network lock")

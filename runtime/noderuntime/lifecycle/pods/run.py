@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from noderuntime.core import log
@@ -23,6 +22,7 @@ from noderuntime.lifecycle.pods import release
 from noderuntime.lifecycle.pods.etc_files import hostname_of, resolv_conf, write_files
 from noderuntime.lifecycle.pods.intents import free_name, keep_undone
 from noderuntime.lifecycle.pods.root import check_root, create_root, needs_root, start_root
+from noderuntime.lifecycle.pods.sysctls import sysctls_of_interface, sysctls_of_namespaces
 from noderuntime.node.host.base import Mount, NamespaceKind
 from noderuntime.node.network.base import wants_pod_network
 from noderuntime.node.network.capabilities import capability_args, cni_args
@@ -139,11 +139,11 @@ async def _mount_shm(parts: Parts, sandbox: Sandbox) -> None:
 
 async def _pin(parts: Parts, sandbox: Sandbox) -> None:
     """Create and pin the namespaces. Sysctls of other namespaces are refused even if none is created."""
-    sysctls: Mapping[str, str] = sandbox.config.linux.sysctls
     pins, user = pins_of(parts, sandbox), user_of(parts, sandbox)
+    sysctls = sysctls_of_namespaces(parts, sandbox)
     if pins or sysctls or user:
         hostname = hostname_of(sandbox.config) if "uts" in pins else None
-        await parts.host.pin_namespaces(pins, hostname=hostname, sysctls=dict(sysctls), user=user)
+        await parts.host.pin_namespaces(pins, hostname=hostname, sysctls=sysctls, user=user)
 
 
 async def _keep_record(parts: Parts, sandbox: Sandbox) -> None:
@@ -170,3 +170,4 @@ async def _attach(parts: Parts, sandbox: Sandbox) -> None:
                 sandbox.id, sandbox.netns, sandbox.config, sandbox.cni_result
             )
         sandbox.ips, sandbox.cni_result = attachment.ips, attachment.result
+        await parts.host.set_sysctls(Path(sandbox.netns), sysctls_of_interface(sandbox.config))

@@ -216,6 +216,9 @@ class Host(Protocol):
     async def unpin_namespaces(self, pins: Sequence[Path]) -> None:
         """Unmount and remove the pins. No error if they are missing."""
 
+    async def set_sysctls(self, pin: Path, sysctls: Mapping[str, str]) -> None:
+        """Write sysctls in a pinned network namespace. InvalidArgument names the one that cannot be set."""
+
     async def remove_network_lock(self, pin: Path) -> None:
         """Remove the rules with which a killed CRIU blocks the network of a pinned namespace."""
 

@@ -117,6 +117,10 @@ class LinuxHost:
         """Unmount and remove the pins."""
         await namespaces.unpin_namespaces(pins)
 
+    async def set_sysctls(self, pin: Path, sysctls: Mapping[str, str]) -> None:
+        """Write sysctls in a pinned network namespace."""
+        await namespaces.set_sysctls(pin, sysctls)
+
     async def remove_network_lock(self, pin: Path) -> None:
         """Remove the rules of a killed CRIU."""
         await network_lock.remove_network_lock(self.run, pin)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from noderuntime.core.errors import invalid_argument
 from noderuntime.node.host import syscalls
+from noderuntime.node.host.sysctl_names import dotted
 
 _CLONE = {
     "net": syscalls.CLONE_NEWNET,
@@ -38,11 +39,19 @@ def configure(kinds: Collection[str], hostname: str | None, settings: Mapping[st
         _bring_up("lo")
     if "uts" in kinds and hostname:
         socket.sethostname(hostname)
+    write_sysctls(settings)
+
+
+def write_sysctls(settings: Mapping[str, str]) -> None:
+    """Write sysctls in the namespaces of the calling thread (paths below ``/proc/sys``).
+
+    InvalidArgument if the kernel lacks a sysctl or rejects its value.
+    """
     for path, value in settings.items():
         try:
             _set(path, value)
         except OSError as error:
-            raise invalid_argument(f"sysctl {path} cannot be set to {value[:80]!r}", error) from error
+            raise invalid_argument(f"sysctl {dotted(path)} cannot be set to {value[:80]!r}", error) from error
 
 
 def _set(path: str, value: str) -> None:

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import math
 import os
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from noderuntime.core.blocking import apart
-from noderuntime.core.errors import HostError, InvalidArgument, host_error
+from noderuntime.core.errors import HostError, host_error
 from noderuntime.node.host import syscalls
 from noderuntime.node.host.base import NamespaceKind
 from noderuntime.node.host.mount import detach
-from noderuntime.node.host.namespace_setup import clone_flags, configure
-
-_SYSCTL_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
-_IPC_SYSCTLS = re.compile(r"kernel/(shm[a-z_]+|msg[a-z_]+|sem|sem_next_id|auto_msgmni)|fs/mqueue/[a-z_]+")
+from noderuntime.node.host.namespace_setup import clone_flags, configure, write_sysctls
+from noderuntime.node.host.sysctl_names import sysctl_settings
 
 
 async def pin_namespaces(
@@ -39,6 +36,16 @@ async def pin_namespaces(
     await apart(lambda: _pin(pins, hostname, settings), what="make namespaces", seconds=math.inf)
 
 
+async def set_sysctls(pin: Path, sysctls: Mapping[str, str]) -> None:
+    """Write sysctls in a pinned network namespace.
+
+    InvalidArgument names the one that the kernel lacks, rejects, or that is not of a network namespace.
+    """
+    settings = sysctl_settings({"net": pin}, sysctls)
+    if settings:
+        await apart(lambda: _write_inside(pin, settings), what=f"set sysctls in {pin}")
+
+
 async def unpin_namespaces(pins: Sequence[Path]) -> None:
     """Unmount and remove the pins. No error if they are missing."""
     await apart(lambda: _unpin(pins), what="unpin namespaces")
@@ -54,30 +61,6 @@ async def read_in_network_namespaces(
     wanted = tuple(pins)
     what = f"read {file} of pods"
     return await apart(lambda: _visit(wanted, file, limit), what=what, subject=what, abandon=True)
-
-
-def sysctl_settings(pins: Collection[NamespaceKind], sysctls: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the paths of sysctls below ``/proc/sys``. InvalidArgument for one of no new namespace."""
-    return {sysctl_path(name, pins): value for name, value in (sysctls or {}).items()}
-
-
-def sysctl_path(name: str, pins: Iterable[NamespaceKind]) -> str:
-    """Return the path of a sysctl below ``/proc/sys``. InvalidArgument if it is not of these namespaces.
-
-    The first separator in the name decides whether dots or slashes are separators (sysctl.d(5)).
-    """
-    first = re.search(r"[./]", name)
-    path = name.translate(str.maketrans("./", "/.")) if first and first.group() == "." else name
-    if not all(_SYSCTL_PART.fullmatch(part) for part in path.split("/")):
-        raise InvalidArgument(f"sysctl {name[:80]!r} is not a valid name")
-    kinds = set(pins)
-    if (
-        ("net" in kinds and path.startswith("net/"))
-        or ("ipc" in kinds and _IPC_SYSCTLS.fullmatch(path))
-        or ("uts" in kinds and path == "kernel/domainname")
-    ):
-        return path
-    raise InvalidArgument(f"sysctl {name[:80]!r} does not belong to a namespace of the pod")
 
 
 @contextmanager
@@ -101,6 +84,15 @@ def _pin(pins: Mapping[NamespaceKind, Path], hostname: str | None, settings: Map
                 syscalls.mount(f"/proc/thread-self/ns/{kind}", str(path), "", syscalls.MS_BIND)
     except OSError as error:
         raise host_error("make namespaces", error) from error
+
+
+def _write_inside(pin: Path, settings: Mapping[str, str]) -> None:
+    try:
+        with open(pin, "rb", buffering=0) as namespace:
+            syscalls.setns(namespace.fileno(), syscalls.CLONE_NEWNET)
+    except OSError as error:
+        raise host_error(f"enter {pin}", error) from error
+    write_sysctls(settings)
 
 
 def _unpin(pins: Sequence[Path]) -> None:

@@ -25,8 +25,9 @@ from noderuntime.core.errors import (
 )
 from noderuntime.node.host import syscalls
 from noderuntime.node.host.base import IdRange, NamespaceKind, UserNamespace
-from noderuntime.node.host.namespaces import reserved, sysctl_settings
+from noderuntime.node.host.namespaces import reserved
 from noderuntime.node.host.spawn import Spawner
+from noderuntime.node.host.sysctl_names import sysctl_settings
 
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from noderuntime.node.host.inside import main; main()"
 """Takes the daemon's ``sys.path`` as arguments, so that the interpreter does not search for site-packages."""

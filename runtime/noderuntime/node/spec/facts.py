@@ -15,6 +15,7 @@ from noderuntime.node.host.open_files import INHERITED
 _CAP_SYS_RESOURCE = 24
 _MAPPED_LAYERS = (5, 19)
 """The first kernel version whose overlayfs accepts ID-mapped mounts as layers."""
+_ALL_IDS = ["0", "0", str(2**32 - 1)]
 _MAX_USER_NAMESPACES = Path("/proc/sys/user/max_user_namespaces")
 
 
@@ -42,6 +43,8 @@ class HostFacts:
     """Whether user namespaces, and overlays of ID-mapped layers, are supported."""
     apparmor: AppArmor | None = None
     """None if AppArmor is disabled."""
+    maps_all_groups: bool = True
+    """Whether every group ID is valid. False if this daemon is in a user namespace."""
     open_files: tuple[int, int] = INHERITED
     """The soft and the hard limit on open files of containers' processes."""
 
@@ -67,6 +70,7 @@ def read_facts(*, seccomp_profile: Path | None, apparmor: AppArmor | None = None
         has_swap_max=cgroups.swap_file(),
         user_namespaces=_user_namespaces(),
         apparmor=apparmor,
+        maps_all_groups=Path("/proc/self/gid_map").read_text(encoding="ascii").split() == _ALL_IDS,
         seccomp_profile=seccomp_profile if seccomp_profile and os.access(seccomp_profile, os.R_OK) else None,
     )
 

@@ -2,7 +2,7 @@ import pytest
 
 from noderuntime.core.errors import InvalidArgument
 from noderuntime.node.host.mount import parse_options
-from noderuntime.node.host.namespaces import sysctl_path
+from noderuntime.node.host.sysctl_names import is_of_interface, sysctl_path, sysctl_settings
 
 MS_BIND, MS_REC, MS_RDONLY, MS_SLAVE = 0x1000, 0x4000, 1, 1 << 19
 
@@ -61,3 +61,26 @@ def test_sysctl_requires_its_namespace():
         sysctl_path("net.ipv4.ip_forward", ["ipc"])
     with pytest.raises(InvalidArgument):
         sysctl_path("kernel.shmmax", ["net"])
+
+
+@pytest.mark.parametrize(
+    ("name", "of_interface"),
+    [
+        ("net.ipv4.conf.eth0.rp_filter", True),
+        ("net/ipv6/conf/eth0.100/accept_ra", True),
+        ("net.ipv4.neigh.eth0.base_reachable_time_ms", True),
+        ("net.mpls.conf.eth0.input", True),
+        ("net.ipv4.conf.all.rp_filter", False),
+        ("net.ipv6.conf.default.accept_ra", False),
+        ("net.ipv4.conf.lo.rp_filter", False),
+        ("net.ipv4.ip_local_port_range", False),
+        ("kernel.shmmax", False),
+    ],
+)
+def test_sysctls_of_an_interface_are_recognized(name, of_interface):
+    assert is_of_interface(name) is of_interface
+
+
+def test_later_of_two_names_of_a_sysctl_wins():
+    both = {"net.ipv4.ip_forward": "0", "net/ipv4/ip_forward": "1"}
+    assert sysctl_settings(["net"], both) == {"net/ipv4/ip_forward": "1"}
