@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    ByteSize,
     ConfigDict,
     Field,
     IPvAnyAddress,
@@ -90,6 +91,10 @@ class ImagesConfig(_Table):
     """Native only: registries to search for an image name that has no registry."""
     pinned: tuple[str, ...] = ()
     """Native only: images that the kubelet must not garbage-collect."""
+    max_image_size: ByteSize = Field(default=ByteSize(256 << 30), gt=0)
+    """Native only: uncompressed bytes of one image's layers. Stops decompression bombs."""
+    min_free_disk: ByteSize = ByteSize(256 << 20)
+    """Native only: bytes of the image store's disk that pulls leave free. 0: they can fill the disk."""
 
 
 class NetworkConfig(_Table):

@@ -1,9 +1,14 @@
 """The contract of images/base.py for every backend: the native one, and one with a real containerd."""
 
 import asyncio
+import gzip
+import hashlib
+import io
+import os
 import shutil
 import sqlite3
 import subprocess
+import tarfile
 import tempfile
 import time
 from contextlib import closing
@@ -11,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from realnode.containerd import Containerd
-from realnode.layout import Layout
+from realnode.layout import LAYER, Layout
 from realnode.layout_remote import LayoutRemote
 from realnode.tools import tool
 
@@ -231,6 +236,30 @@ async def test_an_image_without_layers_gives_an_empty_writable_directory(backend
     await backend.prepare(container, await backend.image(f"{NAME}:empty"), target, {})
     assert list(target.iterdir()) == []
     (target / "file").touch()
+
+
+async def test_a_layer_of_zeros_is_unpacked(backend, node, container, target):
+    """The layer has 1.2 GiB and is compressed as far as deflate can, 1032 times."""
+    size, block = 1200 << 20, bytes(1 << 20)
+    info = tarfile.TarInfo("disk.img")
+    info.size = size
+    packed, diff = io.BytesIO(), hashlib.sha256()
+    with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as archive:
+        for piece in (info.tobuf(), *(block for _ in range(size >> 20)), bytes(1024)):
+            archive.write(piece)
+            diff.update(piece)
+    layout = Layout()
+    config = {
+        "os": "linux",
+        "architecture": "amd64",
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{diff.hexdigest()}"]},
+    }
+    layout.name(layout.manifest(config, layers=[layout.blob(LAYER, packed.getvalue())]), f"{NAME}:zeros")
+    await node.load(layout)
+    image = await backend.image(f"{NAME}:zeros")
+    await backend.prepare(container, image, target, {})
+    assert os.stat(target / "disk.img").st_size == size
+    await node.remove(f"{NAME}:zeros")
 
 
 async def test_usage_grows_with_what_is_written(backend, container, target):

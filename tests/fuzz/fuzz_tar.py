@@ -25,9 +25,7 @@ from noderuntime.node.layers import job
 from noderuntime.node.layers.tar.limits import Limits
 from noderuntime.node.layers.zstandard import zstd
 
-LIMITS = Limits(
-    size=1 << 20, ratio=100, ratio_from=1 << 16, entries=300, devices=5, depth=40, directory_bytes=1 << 16
-)
+LIMITS = Limits(size=1 << 20, entries=300, devices=5, depth=40, directory_bytes=1 << 16)
 RECORD = 512
 SECRET = b"secret of the node"
 

@@ -1,6 +1,6 @@
 """SIGHUP: read the configuration again and apply the settings that can change in a running daemon.
 
-    live            log.level; images: directories of registries, credentials, search, pinned;
+    live            log.level; images: directories of registries, credentials, search, pinned, limits;
                     handlers: added, changed, and removed if no pod uses them
     at a restart    everything else, which the log names
 
@@ -30,7 +30,7 @@ _log = log.get(__name__)
 
 _LIVE = ("handlers", "log")
 """Tables."""
-_LIVE_OF_IMAGES = ("certs_dirs", "credentials", "search", "pinned")
+_LIVE_OF_IMAGES = ("certs_dirs", "credentials", "search", "pinned", "max_image_size", "min_free_disk")
 
 
 async def reload_on(hangup: asyncio.Event, parts: Parts, path: Path) -> None:

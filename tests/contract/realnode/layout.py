@@ -14,7 +14,7 @@ from typing import Any
 _INDEX = "application/vnd.oci.image.index.v1+json"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
-_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 _NAME = "io.containerd.image.name"
 
 Described = dict[str, Any]
@@ -51,14 +51,14 @@ class Layout:
                 "diff_ids": [f"sha256:{hashlib.sha256(one).hexdigest()}" for one in tars],
             },
         }
-        described = self.blob(_CONFIG, json.dumps(document).encode())
-        manifest = {
-            "schemaVersion": 2,
-            "mediaType": _MANIFEST,
-            "config": described,
-            "layers": [self.blob(_LAYER, gzip.compress(one, mtime=0)) for one in tars],
-        }
-        platform = {"os": "linux", "architecture": architecture}
+        packed = [self.blob(LAYER, gzip.compress(one, mtime=0)) for one in tars]
+        return self.manifest(document, layers=packed)
+
+    def manifest(self, config: Mapping[str, Any], **fields: object) -> Described:
+        """Store a config, and a manifest with these fields. Adds ``id``, the config's digest."""
+        described = self.blob(_CONFIG, json.dumps(config).encode())
+        manifest = {"schemaVersion": 2, "mediaType": _MANIFEST, "config": described, **fields}
+        platform = {key: config[key] for key in ("os", "architecture")}
         return self.blob(_MANIFEST, json.dumps(manifest).encode()) | {
             "platform": platform,
             "id": described["digest"],

@@ -179,7 +179,7 @@ class FakeUnpacker:
     async def expect(self):
         pass
 
-    async def unpack(self, blob, target, media_type):
+    async def unpack(self, blob, target, media_type, limits):
         self.begun.set()
         size = 0
         complete = False

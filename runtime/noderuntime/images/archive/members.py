@@ -15,16 +15,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
-from noderuntime.core.errors import HostError, InvalidArgument, NotFound, ResourceExhausted
+from noderuntime.core.errors import HostError, InvalidArgument, NotFound
 from noderuntime.node.host.syscalls import open_in_root
 from noderuntime.node.layers.decompress import BLOCK, decompressed
+from noderuntime.node.layers.room import Room
 from noderuntime.node.layers.stream import Stream
 from noderuntime.node.layers.tar import entry as kinds
 from noderuntime.node.layers.tar.entry import Entry
 from noderuntime.node.layers.tar.limits import Limits
 from noderuntime.node.layers.tar.reader import Archive
 
-_LIMITS = Limits(entries=100_000)
+_ENTRIES_LIMIT = 100_000
 _ALIASES = 4
 """Links that are followed in a row. Old versions of Docker write one if two layers are equal."""
 
@@ -51,11 +52,13 @@ class Files(Protocol):
         """Close all descriptors."""
 
 
-def open_files(path: Path, spool: Path) -> Files:
+def open_files(path: Path, spool: Path, limits: Limits) -> Files:
     """Open a directory or a tar file. ``spool`` is a directory with room for the uncompressed file. Blocks.
 
-    NotFound if the path does not exist, InvalidArgument if it is not an archive or is damaged.
+    NotFound if the path does not exist, InvalidArgument if it is not an archive or is damaged,
+    ResourceExhausted if the uncompressed file exceeds the limits.
     """
+    limits = limits._replace(entries=_ENTRIES_LIMIT)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -63,8 +66,8 @@ def open_files(path: Path, spool: Path) -> Files:
     if stat.S_ISDIR(os.fstat(fd).st_mode):
         return _Directory(fd)
     with open(fd, "rb", buffering=0):
-        copy = _plain(fd, spool)
-        return _Tar(os.dup(fd) if copy is None else copy)
+        copy = _plain(fd, spool, limits)
+        return _Tar(os.dup(fd) if copy is None else copy, limits)
 
 
 class _Directory:
@@ -95,13 +98,13 @@ class _Directory:
 class _Tar:
     """The files of a seekable, uncompressed tar file."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, limits: Limits) -> None:
         self._fd = fd
         self._pieces: dict[str, Piece] = {}
         self._aliases: dict[str, str] = {}
         try:
             stream = Stream(_blocks(fd))
-            for entry in Archive(stream, _LIMITS):
+            for entry in Archive(stream, limits):
                 self._note(entry, stream.position)
         except BaseException:
             os.close(fd)
@@ -134,7 +137,7 @@ def _normal(name: bytes) -> str:
     return os.fsdecode(os.path.normpath(b"/" + name).lstrip(b"/"))
 
 
-def _plain(fd: int, spool: Path) -> int | None:
+def _plain(fd: int, spool: Path, limits: Limits) -> int | None:
     """Write the file out uncompressed and return the copy's descriptor, or None if no copy is needed."""
     head = b""
     if stat.S_ISREG(os.fstat(fd).st_mode):
@@ -142,24 +145,15 @@ def _plain(fd: int, spool: Path) -> int | None:
         if len(head) < 512 or head[257:262] == b"ustar":
             return None
     with tempfile.TemporaryFile(dir=spool) as copy:
-        _write_out(fd, copy)
+        _write_out(fd, copy, Room(os.fspath(spool), limits))
         return os.dup(copy.fileno())
 
 
-def _write_out(fd: int, copy: IO[bytes]) -> None:
-    """Decompress into a file. ResourceExhausted if the compression ratio is too high."""
-    compressed = written = 0
-
-    def counted() -> Iterator[bytes]:
-        nonlocal compressed
-        for block in _blocks(fd):
-            compressed += len(block)
-            yield block
-
-    for block in decompressed(counted()):
-        written += copy.write(block)
-        if written > min(_LIMITS.size, max(_LIMITS.ratio_from, compressed * _LIMITS.ratio)):
-            raise ResourceExhausted(f"{compressed} compressed bytes expand to more than {written} bytes")
+def _write_out(fd: int, copy: IO[bytes], room: Room) -> None:
+    """Decompress into a file."""
+    for block in decompressed(_blocks(fd)):
+        room.take(len(block))
+        copy.write(block)
     copy.flush()
 
 

@@ -23,6 +23,7 @@ from noderuntime.images.archive.members import Files, Piece, open_files
 from noderuntime.images.archive.source import ArchiveRemote, read_whole
 from noderuntime.images.reference import Reference, is_short, parse
 from noderuntime.images.remote import Descriptor
+from noderuntime.node.layers.tar.limits import Limits
 
 _CONTAINERD_NAME = "io.containerd.image.name"
 _OCI_NAME = "org.opencontainers.image.ref.name"
@@ -74,13 +75,14 @@ _SAVED = TypeAdapter(Annotated[list[_Saved], Field(max_length=_IMAGES_LIMIT)])
 
 
 @asynccontextmanager
-async def opened(path: Path, spool: Path) -> AsyncIterator[list[ArchivedImage]]:
+async def opened(path: Path, spool: Path, limits: Limits) -> AsyncIterator[list[ArchivedImage]]:
     """Yield the images of an archive. They must be pulled before the context is left.
 
     ``spool`` is a directory with room for the uncompressed archive. InvalidArgument if the path is not an
-    image archive or is damaged, DataLoss if its parts contradict each other.
+    image archive or is damaged, DataLoss if its parts contradict each other, ResourceExhausted if the
+    uncompressed archive exceeds the limits.
     """
-    files = await _read(path, lambda: open_files(path, spool))
+    files = await _read(path, lambda: open_files(path, spool, limits))
     try:
         yield await _read(path, lambda: _images(files))
     finally:

@@ -31,7 +31,7 @@ from noderuntime.images.store.image_records import Layer
 from noderuntime.images.store.ingest import Ingest
 from noderuntime.images.store.store import Store
 from noderuntime.node.layers.growth import Blob
-from noderuntime.node.layers.tar.limits import Unpacked
+from noderuntime.node.layers.tar.limits import Limits, Unpacked
 
 _log = log.get(__name__)
 
@@ -48,7 +48,7 @@ class Unpacker(Protocol):
     async def expect(self) -> None:
         """Prepare for the layer of a pull that has started."""
 
-    async def unpack(self, blob: Blob, target: Path, media_type: str) -> Unpacked:
+    async def unpack(self, blob: Blob, target: Path, media_type: str, limits: Limits) -> Unpacked:
         """Unpack a layer into an empty directory. The blob can still be growing."""
 
     async def close(self) -> None:
@@ -83,6 +83,8 @@ class Wanted:
     plans: Sequence[LayerPlan]
     """Bottom first."""
     progress: Progress
+    limits: Limits
+    """``size`` is that of all layers together."""
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PER_IMAGE))
 
     def stage(self, index: int) -> LayerProgress:
@@ -111,10 +113,19 @@ class LayerPuller:
         await self._unpacker.expect()
 
     async def fetch(self, wanted: Wanted) -> None:
-        """Fetch and unpack all missing layers."""
-        await concurrently(
-            *(self._layer(wanted, index) for index in range(len(wanted.plans))), name="fetch a layer"
-        )
+        """Fetch and unpack all missing layers. ResourceExhausted if together they exceed the limits."""
+        limit, total = wanted.limits.size, 0
+
+        async def fetch_one(index: int) -> None:
+            nonlocal total
+            layer = await self._layer(wanted, index)
+            total += layer.size
+            if total > limit:
+                raise ResourceExhausted(
+                    f"uncompressed, its layers exceed the limit of {limit} bytes (images.max_image_size)"
+                )
+
+        await concurrently(*(fetch_one(index) for index in range(len(wanted.plans))), name="fetch a layer")
 
     async def _layer(self, wanted: Wanted, index: int) -> Layer:
         chain_id = wanted.plans[index].chain_id
@@ -165,13 +176,13 @@ class LayerPuller:
 
     async def _stream(self, wanted: Wanted, index: int, ingest: Ingest, staged: Path) -> Unpacked:
         started = asyncio.Event()
-        descriptor = wanted.plans[index].descriptor
+        descriptor, limits = wanted.plans[index].descriptor, wanted.limits
         unpacked: list[Unpacked] = []
 
         async def unpack() -> None:
             await started.wait()
             try:
-                done = await self._unpacker.unpack(ingest.growth, staged, descriptor.media_type)
+                done = await self._unpacker.unpack(ingest.growth, staged, descriptor.media_type, limits)
                 unpacked.append(done)
             except (InvalidArgument, ResourceExhausted, Unimplemented) as error:
                 raise type(error)(f"layer {descriptor.digest}: {error}") from error

@@ -29,6 +29,7 @@ from noderuntime.images.store.image_records import Snapshot, StoredImage
 from noderuntime.images.store.lookup import Lookup
 from noderuntime.images.store.store import Store
 from noderuntime.node.host.base import UserNamespace
+from noderuntime.node.layers.tar.limits import DEFAULT_LIMITS, Limits
 
 _log = log.get(__name__)
 
@@ -62,24 +63,28 @@ class NativeBackend:
         *,
         search: Sequence[str] = (DOCKER,),
         pinned: Collection[str] = (),
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         """Use an open store, a registry client and unpackers. They are closed with the backend.
 
         ``search`` are the registries to try for names without a registry. ``pinned`` are the tags or digests
-        of images that the kubelet must not remove to free space.
+        of images that the kubelet must not remove to free space. ``limits`` hold for each image.
         """
         self._store = store
         self._remote = remote
         self._unpacker = unpacker
         self._puller = Puller(store, unpacker)
-        self.configure(search, pinned)
+        self.configure(search, pinned, limits)
         self._work = Work()
         self._loop = asyncio.get_running_loop()
         self._tidying = self._loop.call_later(_SETTLE_SECONDS, self._tidy_now)
 
-    def configure(self, search: Sequence[str], pinned: Collection[str]) -> None:
-        """Use other registries and pinned names from now on. InvalidArgument changes nothing."""
+    def configure(
+        self, search: Sequence[str], pinned: Collection[str], limits: Limits = DEFAULT_LIMITS
+    ) -> None:
+        """Use other registries, pinned names and limits from now on. InvalidArgument changes nothing."""
         self._lookup = Lookup(self._store.catalog, tuple(search), pinned)
+        self._puller.limits = limits
         self._search = tuple(search)
 
     # For containers
@@ -187,7 +192,7 @@ class NativeBackend:
 
         InvalidArgument or DataLoss if the archive is damaged.
         """
-        async with archive.opened(path, self._store.root) as images:
+        async with archive.opened(path, self._store.root, self._puller.limits) as images:
             try:
                 return [
                     await self._puller.pull(image.remote, image.reference, names=image.names)

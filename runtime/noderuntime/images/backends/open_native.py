@@ -15,6 +15,7 @@ from noderuntime.images.registry.hosts import Hosts
 from noderuntime.images.store.store import open_store
 from noderuntime.node.host.base import Host
 from noderuntime.node.layers.pool import Unpackers
+from noderuntime.node.layers.tar.limits import Limits
 
 
 class Opened(NamedTuple):
@@ -39,14 +40,19 @@ async def open_native(settings: ImagesConfig, root: Path, host: Host, boot: str)
         stack.push_async_callback(unpackers.close)
         await unpackers.prepare()
         store = await open_store(root, host, boot)
-        hosts, credentials = Hosts(settings.certs_dirs), CredentialsFile(settings.credentials)
+        hosts, credentials = Hosts(()), CredentialsFile(None)
         registry = Registry(hosts, credentials)
-        backend = NativeBackend(store, registry, unpackers, search=settings.search, pinned=settings.pinned)
+        backend = NativeBackend(store, registry, unpackers)
         stack.push_async_callback(backend.close)
 
         def configure(wanted: ImagesConfig) -> None:
-            backend.configure(wanted.search, wanted.pinned)
+            backend.configure(wanted.search, wanted.pinned, _limits(wanted))
             hosts.use(wanted.certs_dirs)
             credentials.use(wanted.credentials)
 
+        configure(settings)
         yield Opened(backend, configure)
+
+
+def _limits(settings: ImagesConfig) -> Limits:
+    return Limits(size=settings.max_image_size, free_disk=settings.min_free_disk)

@@ -10,7 +10,6 @@ store are not fetched again. After an error, incomplete parts are removed, or ke
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import ExitStack
 from time import monotonic
@@ -29,6 +28,8 @@ from noderuntime.images.remote import Descriptor, Remote
 from noderuntime.images.store.image_records import Name, StoredImage
 from noderuntime.images.store.store import Store
 from noderuntime.node.layers.decompress import check_media_type
+from noderuntime.node.layers.room import check_free_disk
+from noderuntime.node.layers.tar.limits import DEFAULT_LIMITS, Limits
 
 _log = log.get(__name__)
 
@@ -38,6 +39,8 @@ class Puller:
 
     def __init__(self, store: Store, unpacker: Unpacker) -> None:
         self.counters = PullCounters()
+        self.limits = DEFAULT_LIMITS
+        """Limits of the pulls that start from now on. ``size`` is that of all layers of an image."""
         self._store = store
         self._layers = LayerPuller(store, unpacker, self._count)
         self._joint: Joint[str] = Joint("pull an image")
@@ -63,7 +66,8 @@ class Puller:
         progress = self._progress[key]
         watchers = [watch] if watch else []
         progress.watchers += watchers
-        pull = _Pull(self._store, self._layers, Source(remote, reference, credentials), progress, names)
+        source = Source(remote, reference, credentials)
+        pull = _Pull(self._store, self._layers, source, progress, names=names, limits=self.limits)
         try:
             return await self._joint.do(key, lambda: self._counted(pull))
         finally:
@@ -106,8 +110,11 @@ class _Pull:
         layers: LayerPuller,
         source: Source,
         progress: Progress,
+        *,
         names: Sequence[str] | None,
+        limits: Limits,
     ) -> None:
+        self._limits = limits
         self._store = store
         self._layers = layers
         self._source = source
@@ -175,7 +182,7 @@ class _Pull:
             LayerProgress(plan.descriptor.digest, plan.descriptor.size) for plan in self._plans
         ]
         self._progress.changed()
-        wanted = Wanted(self._source, self._plans, self._progress)
+        wanted = Wanted(self._source, self._plans, self._progress, self._limits)
         await concurrently(self._layers.fetch(wanted), self._keep_documents(), name="fetch an image")
         chain_id = self._plans[-1].chain_id if self._plans else ""
         size = sum(layer.size for layer in self._store.catalog.chain(chain_id))
@@ -198,19 +205,16 @@ class _Pull:
             await self._store.content.put(digest, self._documents[digest])
 
     async def _check_space(self) -> None:
-        """Raise ResourceExhausted if the compressed layers alone exceed the free disk space."""
+        """Raise ResourceExhausted if the disk has no room for the compressed layers alone."""
         missing = {
             plan.descriptor.digest: plan.descriptor.size
             for plan in self._plans
             if self._store.catalog.layer(plan.chain_id) is None
         }
-        needed = sum(missing.values())
-        found = await on_files("measure free disk space", lambda: os.statvfs(self._store.root))
-        available = found.f_bavail * found.f_frsize
-        if needed > available:
-            raise ResourceExhausted(
-                f"the image needs more than {needed} bytes, {self._store.root} has {available} available"
-            )
+        needed, root = sum(missing.values()), str(self._store.root)
+        await on_files(
+            "measure free disk space", lambda: check_free_disk(root, self._limits.free_disk, needed)
+        )
 
     def _names(self, target: str, manifest: str, image_id: str) -> list[Name]:
         names = self._given_names

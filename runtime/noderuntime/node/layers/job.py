@@ -7,9 +7,10 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
-from noderuntime.core.errors import DataLoss, ResourceExhausted, host_error
+from noderuntime.core.errors import DataLoss, host_error
 from noderuntime.node.layers.decompress import BLOCK, decompressed
 from noderuntime.node.layers.readahead import read_ahead
+from noderuntime.node.layers.room import Room
 from noderuntime.node.layers.stream import Stream
 from noderuntime.node.layers.tar.limits import Limits, Unpacked
 from noderuntime.node.layers.unpack import Unpacking
@@ -25,7 +26,7 @@ def unpack(fd: int, more: More, target: str, limits: Limits) -> Unpacked:
     returned, and OSError if the directory does not exist.
     """
     source = Source(fd, more)
-    measured = Measured(source, limits)
+    measured = Measured(source, Room(target, limits))
     with closing(read_ahead(measured)) as blocks:
         unpacking = Unpacking(Stream(blocks), target, limits)
         unpacking.run()
@@ -79,11 +80,15 @@ class Source:
 class Measured:
     """An iterable of the uncompressed archive that hashes it and enforces the limits on its size."""
 
-    def __init__(self, source: Source, limits: Limits) -> None:
+    def __init__(self, source: Source, room: Room) -> None:
         self._source = source
-        self._limits = limits
+        self._room = room
         self._hash = hashlib.sha256()
-        self.size = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes yielded so far."""
+        return self._room.used
 
     @property
     def digest(self) -> str:
@@ -94,15 +99,5 @@ class Measured:
         """Yield the archive in blocks. ResourceExhausted beyond the limits."""
         for block in decompressed(iter(self._source)):
             self._hash.update(block)
-            self.size += len(block)
-            self._check()
+            self._room.take(len(block))
             yield block
-
-    def _check(self) -> None:
-        limits = self._limits
-        if self.size > limits.size:
-            raise ResourceExhausted(f"the uncompressed layer is larger than the limit of {limits.size} bytes")
-        if self.size > limits.ratio_from and self.size > limits.ratio * self._source.size:
-            raise ResourceExhausted(
-                f"the layer is a decompression bomb: {self._source.size} bytes decompress to {self.size}"
-            )

@@ -196,8 +196,8 @@ async def test_a_mount_has_its_layers_top_first(site):
 async def test_an_opaque_layer_ends_the_stack(site):
     unpack = site.unpacker.unpack
 
-    async def opaque(blob, target, media_type):
-        done = await unpack(blob, target, media_type)
+    async def opaque(blob, target, media_type, limits):
+        done = await unpack(blob, target, media_type, limits)
         return done._replace(opaque=(target / "top").exists())
 
     site.unpacker.unpack = opaque

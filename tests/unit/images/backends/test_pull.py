@@ -2,7 +2,7 @@ import asyncio
 import os
 
 import pytest
-from pulling import INDEX, MANIFEST, digest_of, entry
+from pulling import INDEX, MANIFEST, digest_of, entry, tar_of
 
 from noderuntime.core.errors import (
     DataLoss,
@@ -14,6 +14,7 @@ from noderuntime.core.errors import (
 )
 from noderuntime.images.base import ImageConfig
 from noderuntime.images.credentials import Credentials
+from noderuntime.node.layers.tar.limits import DEFAULT_LIMITS
 
 NAME = "registry.test/app"
 BIG = bytes(range(256)) * 4000
@@ -303,6 +304,25 @@ async def test_an_image_larger_than_the_disk_is_not_downloaded(site):
     site.remote.tags["huge"] = site.remote.add(MANIFEST, config=entry(config), layers=[huge])
     with pytest.raises(ResourceExhausted, match=rf"needs more than {1 << 62} bytes, .* available"):
         await site.backend.pull(f"{NAME}:huge")
+    assert site.remote.sent == 0
+
+
+async def test_the_size_of_all_layers_of_an_image_is_limited(site):
+    built = site.remote.image("1", {"a": BIG}, {"b": BIG})
+    sizes = len(tar_of({"a": BIG})), len(tar_of({"b": BIG}))
+    site.backend.configure(["docker.io"], [], DEFAULT_LIMITS._replace(size=sum(sizes) - 1))
+    with pytest.raises(ResourceExhausted, match=f"its layers exceed the limit of {sum(sizes) - 1} bytes"):
+        await site.backend.pull(f"{NAME}:1")
+    assert site.left() == {}
+    site.backend.configure(["docker.io"], [], DEFAULT_LIMITS._replace(size=sum(sizes)))
+    assert await site.backend.pull(f"{NAME}:1") == built.id
+
+
+async def test_a_pull_that_leaves_too_little_free_disk_is_refused(site):
+    site.remote.image("1", {"a": b""})
+    site.backend.configure(["docker.io"], [], DEFAULT_LIMITS._replace(free_disk=1 << 62))
+    with pytest.raises(ResourceExhausted, match=rf"of which {1 << 62} stay free .*, .* available"):
+        await site.backend.pull(f"{NAME}:1")
     assert site.remote.sent == 0
 
 

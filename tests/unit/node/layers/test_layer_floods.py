@@ -59,12 +59,27 @@ def test_memory_for_directories_is_limited(node, target):
 
 @pytest.mark.parametrize("pack", [zipped, lambda *parts: zstd.compress(b"".join(parts) + bytes(1024), 3)])
 def test_decompression_bomb_is_refused(node, target, pack):
-    bomb = pack(entry("zeros", content=bytes(16 << 20)))
+    bomb = pack(*(entry(f"zeros{n}", content=bytes(4 << 20)) for n in range(4)))
     assert len(bomb) < 20_000
-    limits = DEFAULT_LIMITS._replace(ratio=100, ratio_from=1 << 20)
-    with pytest.raises(ResourceExhausted, match=r"decompression bomb: [0-9]+ bytes decompress to"):
+    limits = DEFAULT_LIMITS._replace(size=4 << 20)
+    with pytest.raises(ResourceExhausted, match=r"exceeds the limit of 4194304 bytes"):
         unpack(bomb, target, limits)
-    assert (target / "zeros").stat().st_size <= 8 << 20
+    assert len(os.listdir(target)) < 3
+
+
+def test_zeros_compressed_as_far_as_deflate_can_are_unpacked(node, target):
+    zeros = zipped(entry("zeros", content=bytes(64 << 20)))
+    assert len(zeros) * 1000 < 64 << 20
+    unpack(zeros, target, DEFAULT_LIMITS._replace(size=65 << 20))
+    assert (target / "zeros").stat().st_size == 64 << 20
+
+
+def test_layer_that_leaves_too_little_free_disk_is_refused(node, target):
+    free = os.statvfs(target.parent)
+    limits = DEFAULT_LIMITS._replace(free_disk=free.f_blocks * free.f_frsize + 1)
+    needed = rf"needs more than {limits.free_disk} bytes of which {limits.free_disk} stay free"
+    refused(target, entry("a", content=b"x"), match=needed, error=ResourceExhausted, limits=limits)
+    assert os.listdir(target) == []
 
 
 def test_uncompressed_size_is_limited(node, target):

@@ -11,11 +11,10 @@ from typing import NamedTuple
 class Limits(NamedTuple):
     """Limits on one layer. The defaults accept every legitimate image."""
 
-    size: int = 64 << 30
-    """Bytes of the uncompressed archive."""
-    ratio: int = 1000
-    """Uncompressed bytes per compressed byte. Checked from ``ratio_from`` uncompressed bytes on."""
-    ratio_from: int = 1 << 30
+    size: int = 256 << 30
+    """Bytes of the uncompressed archive. A ratio is not limited: deflate compresses zeros 1032 times."""
+    free_disk: int = 0
+    """Bytes that stay available to ordinary users on the filesystem that is written to."""
     entries: int = 2_000_000
     """Headers in the archive, including extended headers."""
     devices: int = 1024

@@ -135,17 +135,22 @@ class Archive:
             holes, stored = mapped
         if holes is None:
             return found, end
-        if holes.size > self._limits.size:
-            raise ResourceExhausted(f"{quoted(found.name)} has {holes.size} bytes, more than the limit")
+        self._check_size(found.name, holes.size)
         return found._replace(size=stored, sparse=holes), end
 
     def _check(self, found: Entry) -> None:
         if found.size < 0:
             raise InvalidArgument(f"{quoted(found.name)} has an invalid size of {found.size} bytes")
-        if found.size > self._limits.size:
-            raise ResourceExhausted(f"{quoted(found.name)} has {found.size} bytes, more than the limit")
+        self._check_size(found.name, found.size)
         if not (0 <= found.uid < _NO_ID and 0 <= found.gid < _NO_ID):
             raise InvalidArgument(f"{quoted(found.name)} has an invalid owner: {found.uid}:{found.gid}")
+
+    def _check_size(self, name: bytes, size: int) -> None:
+        limit = self._limits.size
+        if size > limit:
+            raise ResourceExhausted(
+                f"{quoted(name)} has {size} bytes, more than the limit of {limit} (images.max_image_size)"
+            )
 
 
 def _plain(fields: tuple[bytes, ...], name: bytes | None, target: bytes | None) -> Entry:
