@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from realnode.containerd import Containerd
 from realnode.daemon import Daemon
 from realnode.pods import Kubelet, wait_until
 from realnode.scripts import linux, said_by
@@ -27,6 +28,17 @@ def test_user_and_groups(kubelet: Kubelet, handler: str) -> None:
     )
     output = said_by(kubelet, handler, "id -u; id -g; id -G", linux=asked)
     assert output == ["1234", "2345", "2345 3456 4567"]
+
+
+@pytest.mark.parametrize("handler", ["runc", "gvisor", "theirs"])
+def test_an_empty_entrypoint_of_the_image_counts_as_none(
+    kubelet: Kubelet, containerd: Containerd, handler: str
+) -> None:
+    containerd.import_image("noderuntime.test/reset:1", ["echo", "from", "the image"], entrypoint=[""])
+    image = api_pb2.ImageSpec(image="noderuntime.test/reset:1")
+    assert said_by(kubelet, handler, "", image=image, command=[]) == ["from the image"]
+    args = ["echo", "from the pod"]
+    assert said_by(kubelet, handler, "", image=image, command=[], args=args) == ["from the pod"]
 
 
 @pytest.mark.parametrize("handler", HANDLERS)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
@@ -113,16 +114,24 @@ class Containerd:
             while not images.ImageStatus(wanted, timeout=10).image.repo_digests:
                 assert time.monotonic() < deadline, "containerd does not list the image's digest"
 
+    def tag(self, name: str, new_name: str) -> None:
+        """Give an image another name."""
+        self._ctr("images", "tag", "--force", name, new_name)
+
     def import_images(self) -> None:
         """Import the test image and the sandbox image."""
-        for name, command in ((IMAGE, ["sh"]), (_PAUSE, ["/bin/sleep", "1000000"])):
-            archive = self.dir / "image.tar"
-            write_image(archive, name, tool("busybox"), command)
-            self._ctr("images", "import", str(archive))
-            archive.unlink()
+        self.import_image(_PAUSE, ["/bin/sleep", "1000000"])
+        self.import_image(IMAGE, ["sh"])
+
+    def import_image(self, name: str, command: Sequence[str], entrypoint: Sequence[str] = ()) -> None:
+        """Import a busybox image with a name (with tag), and wait until CRI lists it."""
+        archive = self.dir / "image.tar"
+        write_image(archive, name, tool("busybox"), command, entrypoint)
+        self._ctr("images", "import", str(archive))
+        archive.unlink()
         with grpc.insecure_channel(f"unix:{self.socket}") as channel:
             images = api_pb2_grpc.ImageServiceStub(channel)
-            wanted = api_pb2.ImageStatusRequest(image=api_pb2.ImageSpec(image=IMAGE))
+            wanted = api_pb2.ImageStatusRequest(image=api_pb2.ImageSpec(image=name))
             deadline = time.monotonic() + 10
             while not images.ImageStatus(wanted, timeout=10).HasField("image"):
                 assert time.monotonic() < deadline, "containerd does not list the imported image"

@@ -18,7 +18,9 @@ _PASSWD = b"root:x:0:0:root:/root:/bin/sh\nweb:x:33:33:web:/:/bin/sh\n"
 _GROUP = b"root:x:0:\nweb:x:33:\nextra:x:44:web\n"
 
 
-def write_image(target: Path, name: str, busybox: Path, command: Sequence[str]) -> None:
+def write_image(
+    target: Path, name: str, busybox: Path, command: Sequence[str], entrypoint: Sequence[str] = ()
+) -> None:
     """Write an image with a name (with tag) and a default command."""
     layer = busybox_layer(busybox.read_bytes())
     blob = gzip.compress(layer, mtime=0)
@@ -26,7 +28,12 @@ def write_image(target: Path, name: str, busybox: Path, command: Sequence[str]) 
         {
             "architecture": "amd64",
             "os": "linux",
-            "config": {"Cmd": list(command), "Env": ["PATH=/bin"], "WorkingDir": "/"},
+            "config": {
+                "Entrypoint": list(entrypoint),
+                "Cmd": list(command),
+                "Env": ["PATH=/bin"],
+                "WorkingDir": "/",
+            },
             "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
         }
     )

@@ -16,14 +16,16 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def arguments(config: api_pb2.ContainerConfig, image: ImageDefaults) -> list[str]:
     """Return the command line, as Kubernetes defines it.
 
-    The pod's command replaces the image's entrypoint and cmd. The pod's arguments alone replace cmd.
+    The pod's command replaces the image's entrypoint and cmd. The pod's arguments alone replace cmd. An
+    entrypoint of one empty word counts as none: that is how builders reset the one of a base image.
     """
+    entrypoint = () if list(image.entrypoint) == [""] else image.entrypoint
     if config.command:
         argv = [*config.command, *config.args]
     elif config.args:
-        argv = [*image.entrypoint, *config.args]
+        argv = [*entrypoint, *config.args]
     else:
-        argv = [*image.entrypoint, *image.cmd]
+        argv = [*entrypoint, *image.cmd]
     if not argv or not argv[0]:
         raise InvalidArgument("no command: set one in the pod or in the image")
     return [check_text(word, "the command") for word in argv]

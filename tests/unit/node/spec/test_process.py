@@ -23,6 +23,12 @@ def test_arguments_combine_pod_and_image(command: list[str], args: list[str], ar
     assert arguments(api_pb2.ContainerConfig(command=command, args=args), IMAGE) == argv
 
 
+@pytest.mark.parametrize(("args", "argv"), [([], ["c"]), (["a", "b"], ["a", "b"])])
+def test_arguments_ignore_an_empty_entrypoint(args: list[str], argv: list[str]) -> None:
+    image = ImageConfig(entrypoint=("",), cmd=("c",))
+    assert arguments(api_pb2.ContainerConfig(args=args), image) == argv
+
+
 @pytest.mark.parametrize("command", [[], [""], ["a\0b"]])
 def test_arguments_require_a_command(command: list[str]) -> None:
     with pytest.raises(InvalidArgument):
