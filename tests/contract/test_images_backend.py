@@ -238,6 +238,21 @@ async def test_an_image_without_layers_gives_an_empty_writable_directory(backend
     (target / "file").touch()
 
 
+@pytest.mark.parametrize("layers", [{}, {"layers": None}, {"layers": []}], ids=str)
+@pytest.mark.parametrize("rootfs", [{}, {"rootfs": None}, {"rootfs": {"diff_ids": None}}], ids=str)
+async def test_absent_and_null_lists_are_an_image_without_layers(
+    backend, node, container, target, layers, rootfs
+):
+    layout = Layout()
+    config = {"os": "linux", "architecture": "amd64", "config": {"Cmd": ["x"]}, **rootfs}
+    layout.name(layout.manifest(config, **layers), f"{NAME}:no-layers")
+    await node.load(layout)
+    image = await backend.image(f"{NAME}:no-layers")
+    assert (image.chain_id, image.config) == ("", ImageConfig(cmd=("x",)))
+    await backend.prepare(container, image, target, {})
+    assert list(target.iterdir()) == []
+
+
 async def test_a_layer_of_zeros_is_unpacked(backend, node, container, target):
     """The layer has 1.2 GiB and is compressed as far as deflate can, 1032 times."""
     size, block = 1200 << 20, bytes(1 << 20)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Iterable
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from noderuntime.core.errors import InvalidArgument, first_problem
 from noderuntime.images.base import ImageConfig
@@ -39,9 +39,19 @@ _Strings = Annotated[list[str], Field(max_length=_STRINGS_LIMIT)]
 
 
 class Document(BaseModel):
-    """The base of all documents: types are strict, unknown keys are ignored."""
+    """The base of all documents: types are strict, unknown keys are ignored, null is as no key.
+
+    Builders write null for an empty list, because Go does.
+    """
 
     model_config = ConfigDict(strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {key: value for key, value in given.items() if value is not None}
 
 
 class Platform(Document):
@@ -64,7 +74,7 @@ class Descriptor(Document):
 class Index(Document):
     """An image for several platforms."""
 
-    manifests: Annotated[list[Descriptor], Field(max_length=_STRINGS_LIMIT)]
+    manifests: Annotated[list[Descriptor], Field(max_length=_STRINGS_LIMIT)] = []
 
 
 class Manifest(Document):
@@ -76,17 +86,17 @@ class Manifest(Document):
 class Layers(Document):
     """The layers of a manifest, bottom first."""
 
-    layers: Annotated[list[Descriptor], Field(max_length=LAYERS_LIMIT)]
+    layers: Annotated[list[Descriptor], Field(max_length=LAYERS_LIMIT)] = []
 
 
 class _Defaults(Document):
-    env: _Strings | None = Field(default=None, alias="Env")
-    entrypoint: _Strings | None = Field(default=None, alias="Entrypoint")
-    cmd: _Strings | None = Field(default=None, alias="Cmd")
-    working_dir: str | None = Field(default=None, alias="WorkingDir")
-    user: str | None = Field(default=None, alias="User")
-    stop_signal: str | None = Field(default=None, alias="StopSignal")
-    volumes: dict[str, object] | None = Field(default=None, alias="Volumes")
+    env: _Strings = Field(default=[], alias="Env")
+    entrypoint: _Strings = Field(default=[], alias="Entrypoint")
+    cmd: _Strings = Field(default=[], alias="Cmd")
+    working_dir: str = Field(default="", alias="WorkingDir")
+    user: str = Field(default="", alias="User")
+    stop_signal: str = Field(default="", alias="StopSignal")
+    volumes: dict[str, object] = Field(default={}, alias="Volumes")
 
 
 class _RootFs(Document):
@@ -96,7 +106,7 @@ class _RootFs(Document):
 class Config(Document):
     """An image's config: the defaults of its containers, and its layers' uncompressed digests."""
 
-    defaults: _Defaults | None = Field(default=None, alias="config")
+    defaults: _Defaults = Field(default=_Defaults(), alias="config")
     rootfs: _RootFs = _RootFs()
 
 
@@ -120,15 +130,15 @@ def has_too_many_values(raw: bytes) -> bool:
 
 def container_defaults(config: Config) -> ImageConfig:
     """Return the defaults for containers."""
-    given = config.defaults or _Defaults()
+    given = config.defaults
     return ImageConfig(
-        env=tuple(given.env or ()),
-        entrypoint=tuple(given.entrypoint or ()),
-        cmd=tuple(given.cmd or ()),
-        working_dir=given.working_dir or "",
-        user=given.user or "",
-        stop_signal=given.stop_signal or "",
-        volumes=tuple(given.volumes or ()),
+        env=tuple(given.env),
+        entrypoint=tuple(given.entrypoint),
+        cmd=tuple(given.cmd),
+        working_dir=given.working_dir,
+        user=given.user,
+        stop_signal=given.stop_signal,
+        volumes=tuple(given.volumes),
     )
 
 

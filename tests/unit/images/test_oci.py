@@ -71,9 +71,33 @@ def test_the_defaults_of_a_full_config():
     assert config.rootfs.diff_ids == [A]
 
 
-@pytest.mark.parametrize("raw", [b"{}", b'{"config": null}', b'{"config": {"Env": null, "Cmd": null}}'])
-def test_an_empty_config_has_empty_defaults(raw):
-    assert oci.container_defaults(oci.read(oci.Config, raw)) == ImageConfig()
+NULLS = {"Env": None, "Entrypoint": None, "Cmd": None, "WorkingDir": None, "Volumes": None}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"config": None, "rootfs": None},
+        {"config": NULLS, "rootfs": {"type": None, "diff_ids": None}},
+    ],
+)
+def test_null_in_a_config_is_as_no_key(document):
+    config = oci.read(oci.Config, json.dumps(document).encode())
+    assert oci.container_defaults(config) == ImageConfig()
+    assert config.rootfs.diff_ids == []
+
+
+@pytest.mark.parametrize("raw", [b"{}", b'{"layers": null, "manifests": null}'])
+def test_null_lists_of_a_manifest_and_an_index_are_empty(raw):
+    assert oci.read(oci.Layers, raw).layers == []
+    assert oci.read(oci.Index, raw).manifests == []
+
+
+def test_null_in_a_descriptor_is_as_no_key():
+    entry = {"mediaType": None, "digest": A, "size": None, "platform": {"os": None, "variant": None}}
+    [found] = oci.read(oci.Index, json.dumps({"manifests": [entry]}).encode()).manifests
+    assert (found.media_type, found.size, found.platform) == ("", 0, oci.Platform())
 
 
 @pytest.mark.parametrize(

@@ -55,20 +55,20 @@ class _Saved(oci.Document):
     """An image in ``manifest.json`` of a ``docker save`` archive."""
 
     config: str = Field(alias="Config")
-    names: _Names | None = Field(default=None, alias="RepoTags")
-    layers: _Paths | None = Field(default=None, alias="Layers")
+    names: _Names = Field(default=[], alias="RepoTags")
+    layers: _Paths = Field(default=[], alias="Layers")
 
 
 class _Entry(oci.Descriptor):
     """An image in ``index.json`` of an OCI layout."""
 
-    annotations: dict[str, str] | None = None
+    annotations: dict[str, str] = Field(default={})
 
 
 class _Layout(oci.Document):
     """``index.json`` of an OCI layout."""
 
-    manifests: Annotated[list[_Entry], Field(max_length=_IMAGES_LIMIT)]
+    manifests: list[_Entry] = Field(default=[], max_length=_IMAGES_LIMIT)
 
 
 _SAVED = TypeAdapter(Annotated[list[_Saved], Field(max_length=_IMAGES_LIMIT)])
@@ -115,7 +115,7 @@ def _of_layout(files: Files, raw: bytes) -> list[ArchivedImage]:
     for entry in oci.read(_Layout, raw).manifests:
         if entry.media_type in oci.INDEX_TYPES or oci.by_preference(oci.Index(manifests=[entry])):
             found = Descriptor(entry.media_type, entry.digest, entry.size)
-            names.setdefault(found, []).extend(_names_of(entry.annotations or {}))
+            names.setdefault(found, []).extend(_names_of(entry.annotations))
     return [_image(files, target, {}, found) for target, found in names.items()]
 
 
@@ -128,13 +128,12 @@ def _of_docker_save(files: Files, raw: bytes) -> list[ArchivedImage]:
     known: dict[str, Descriptor] = {}
     found = []
     for image in saved:
-        layers = image.layers or []
-        for name, kind in (*((layer, _LAYER) for layer in layers), (image.config, _CONFIG)):
+        for name, kind in (*((layer, _LAYER) for layer in image.layers), (image.config, _CONFIG)):
             if name not in known:
                 known[name] = _described(files.find(name), kind)
-        manifest = _manifest(known[image.config], [known[name] for name in layers])
-        members = {known[name].digest: name for name in (image.config, *layers)}
-        found.append(_image(files, manifest, members, image.names or ()))
+        manifest = _manifest(known[image.config], [known[name] for name in image.layers])
+        members = {known[name].digest: name for name in (image.config, *image.layers)}
+        found.append(_image(files, manifest, members, image.names))
     return found
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pulling import INDEX, FakeRemote, entry, tar_of
+from pulling import CONFIG, INDEX, MANIFEST, FakeRemote, entry, tar_of
 
 from noderuntime.core.errors import DataLoss, InvalidArgument, NoderuntimeError, NotFound, ResourceExhausted
 from noderuntime.images.archive.members import open_files
@@ -114,6 +114,27 @@ async def test_old_docker_save_archives_load(site, path, compress):
     assert site.left() == {}
 
 
+@pytest.mark.parametrize("layers", [{}, {"Layers": None}, {"Layers": []}], ids=str)
+@pytest.mark.parametrize("rootfs", [{}, {"rootfs": None}, {"rootfs": {"diff_ids": None}}], ids=str)
+async def test_a_saved_image_without_layers_loads(site, path, layers, rootfs):
+    manifest = [{"Config": "config.json", "RepoTags": ["app:1"], **layers}]
+    config = {"os": "linux", "config": {"Cmd": ["x"]}, **rootfs}
+    files = {"manifest.json": json.dumps(manifest).encode(), "config.json": json.dumps(config).encode()}
+    [image_id] = await site.backend.load(write(path, files))
+    image = site.backend.status("app:1")
+    assert (image.id, image.chain_id, image.config.cmd) == (image_id, "", ("x",))
+
+
+@pytest.mark.parametrize("layers", [{}, {"layers": None}], ids=str)
+async def test_a_layout_with_an_image_without_layers_loads(site, path, layers):
+    remote = FakeRemote()
+    config = remote.keep(CONFIG, json.dumps({"os": "linux", "rootfs": {"diff_ids": None}}).encode())
+    remote.tags["1"] = remote.add(MANIFEST, config=entry(config), **layers)
+    files = layout_of(remote, **{"1": {"io.containerd.image.name": NAME}})
+    assert await site.backend.load(write(path, files)) == [config.digest]
+    assert site.backend.status(NAME).chain_id == ""
+
+
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
 async def test_a_duplicate_layer_can_be_a_link(site, path, kind):
     files = saved((["app:1"], [{"a": b""}, {"a": b""}]))
@@ -172,7 +193,7 @@ def replaced(files, name, content):
             InvalidArgument,
             "manifest.json: Invalid JSON",
         ),
-        (lambda files: {**files, "index.json": b"{}"}, InvalidArgument, "manifests: Field required"),
+        (lambda files: {**files, "index.json": b"{}"}, InvalidArgument, "contains no image"),
         (
             lambda files: {**files, "index.json": b" " * (9 << 20)},
             ResourceExhausted,
