@@ -131,6 +131,23 @@ def test_image_of_a_container_is_reported_as_by_containerd(
     assert (ours.image_ref == ours.image_id) is not pulled
 
 
+def test_image_name_of_a_container_is_the_requested_tag(kubelet: Kubelet, containerd: Containerd) -> None:
+    tags = ["noderuntime.test/other:1", "noderuntime.test/other:2"]
+    containerd.import_image(tags[0], ["tags", "of", "their", "own"])
+    containerd.tag(*tags)
+    asked = api_pb2.ImageStatusRequest(image=api_pb2.ImageSpec(image=tags[1]))
+    image_id = kubelet.images.ImageStatus(asked, timeout=10).image.id
+    config = kubelet.pod_config()
+    pod = kubelet.run(config, "runc")
+    for number, tag in enumerate(tags):
+        image = api_pb2.ImageSpec(image=image_id, user_specified_image=tag)
+        container = kubelet.create(pod, config, f"main{number}", "true", image=image)
+        assert kubelet.status(container).image.image == tag
+        wanted = api_pb2.ListContainersRequest(filter=api_pb2.ContainerFilter(id=container))
+        [listed] = kubelet.runtime.ListContainers(wanted, timeout=20).containers
+        assert listed.image.image == tag
+
+
 def test_without_the_upstream_lists_fail_and_our_pods_run(
     kubelet: Kubelet, daemon: Daemon, containerd: Containerd
 ) -> None:

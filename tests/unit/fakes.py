@@ -187,7 +187,7 @@ class FakeImages:
             raise NotFound("image missing is not on the node")
         config = ImageConfig(cmd=("sh",), stop_signal="SIGINT" if ref == "polite" else "")
         digests = () if ref == "loaded" else IMAGE_DIGESTS
-        return Image(IMAGE_ID, "chain", config, ("example.org/app:1",), digests)
+        return Image(IMAGE_ID, "chain", config, ("example.org/app:1", "example.org/app:2"), digests)
 
     async def prepare(
         self,

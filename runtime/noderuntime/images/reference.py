@@ -136,6 +136,22 @@ def digest_of(digests: Sequence[str], name: str) -> str:
     return next(iter((*exact, *of_repository, *digests)), "")
 
 
+def name_of(names: Iterable[str], requested: str) -> str:
+    """Return the one of an image's tags and digests that was requested, or else the first; empty if none.
+
+    A requested name without a registry is that of any registry.
+    """
+    known = tuple(names)
+    return next((name for name in known if _is_name(requested, name)), next(iter(known), ""))
+
+
+def _is_name(requested: str, name: str) -> bool:
+    try:
+        return parse(requested, parse(name).registry).stored == name
+    except InvalidArgument:  # an image ID
+        return False
+
+
 def same_registry(address: str, registry: str) -> bool:
     """Return whether a server address, with or without scheme and path, is that of a registry."""
     host = (address.partition("://")[2] or address).partition("/")[0].lower()

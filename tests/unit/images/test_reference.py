@@ -1,7 +1,7 @@
 import pytest
 
 from noderuntime.core.errors import InvalidArgument
-from noderuntime.images.reference import digest_of, stored_name
+from noderuntime.images.reference import digest_of, name_of, stored_name
 
 HEX = "0123456789abcdef" * 4
 
@@ -85,3 +85,29 @@ DIGESTS = (
 def test_digest_of_a_name_is_that_of_its_repository(name, found):
     assert digest_of(DIGESTS, name) == found
     assert digest_of((), name) == ""
+
+
+NAMES = (
+    "docker.io/library/app:1",
+    "own.example/team/app:1",
+    "own.example/team/app:2",
+    DIGESTS[1],
+    "not/A:name@",
+)
+
+
+@pytest.mark.parametrize(
+    ("requested", "found"),
+    [
+        ("app:1", NAMES[0]),
+        ("own.example/team/app:2", NAMES[2]),
+        ("team/app:2", NAMES[2]),
+        (f"example.org/app:9@sha256:{'1' * 64}", DIGESTS[1]),
+        ("own.example/team/app", NAMES[0]),
+        ("sha256:" + "3" * 64, NAMES[0]),
+        ("", NAMES[0]),
+    ],
+)
+def test_name_of_an_image_is_the_requested_one(requested, found):
+    assert name_of(NAMES, requested) == found
+    assert name_of((), requested) == ""

@@ -15,6 +15,7 @@ from noderuntime.core.ids import new_id
 from noderuntime.core.undo import Undo
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.images.base import Image
+from noderuntime.images.reference import name_of
 from noderuntime.lifecycle.containers.build import (
     add_cdi_devices,
     image_ref,
@@ -93,6 +94,7 @@ async def _check_mounts(parts: Parts, handler: str, config: api_pb2.ContainerCon
 
 
 def _record(sandbox: Sandbox, config: api_pb2.ContainerConfig, image: Image) -> Container:
+    requested = config.image.user_specified_image or config.image.image
     return Container(
         id=new_id(),
         sandbox_id=sandbox.id,
@@ -100,7 +102,7 @@ def _record(sandbox: Sandbox, config: api_pb2.ContainerConfig, image: Image) -> 
         created_at=time.time_ns(),
         image_id=image.id,
         image_ref=image_ref(image, config.image.user_specified_image),
-        image_name=next(iter((*image.repo_tags, *image.repo_digests)), config.image.image),
+        image_name=name_of((*image.repo_tags, *image.repo_digests), requested) or config.image.image,
         log_path=_log_path(sandbox.config.log_directory, config.log_path),
         stop_signal=stop_signal(config.stop_signal, image.config.stop_signal),
         resources=config.linux.resources,

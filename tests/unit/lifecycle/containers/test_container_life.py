@@ -98,6 +98,26 @@ async def test_image_ref_is_the_digest_that_was_pulled(node, sandbox, image, use
     assert (listed.image_ref, listed.image_id) == (expected, IMAGE_ID)
 
 
+@pytest.mark.parametrize(
+    ("image", "user_specified", "expected"),
+    [
+        (IMAGE_ID, "example.org/app:2", "example.org/app:2"),
+        (IMAGE_ID, "app:2", "example.org/app:2"),
+        ("example.org/app:2", "", "example.org/app:2"),
+        (IMAGE_ID, f"example.org/app:2@{IMAGE_DIGESTS[1].partition('@')[2]}", IMAGE_DIGESTS[1]),
+        (IMAGE_ID, "example.org/app:moved", "example.org/app:1"),
+        (IMAGE_ID, "", "example.org/app:1"),
+    ],
+)
+async def test_image_name_is_the_requested_one(node, sandbox, image, user_specified, expected):
+    config = container_config()
+    config.image.image, config.image.user_specified_image = image, user_specified
+    container = await create_container(node.parts, sandbox, config)
+    assert (await status(node, container)).image.image == expected
+    [listed] = list_containers(node.parts, api_pb2.ContainerFilter(id=container))
+    assert listed.image.image == expected
+
+
 def volume(**fields):
     wanted = {"container_path": "/data", "image": api_pb2.ImageSpec(image="app"), "readonly": True}
     return api_pb2.Mount(**(wanted | fields))
