@@ -44,9 +44,10 @@ def build(go: str, folder: Path, entry: dict[str, Any], target: Path) -> None:
     missing = [name for name in entry["programs"] if not _link_from_path(name, version, entry, target)]
     if missing:
         print(f"setup: building {' '.join(missing)} {version}", flush=True)
+        environment = _c_environment(entry.get("cgo"), target.parent / "debian" / f"{folder.name}-libraries")
         began = time.monotonic()
         for command in _commands(go, folder, entry, version, missing, target=target):
-            _compile(command, folder, bool(entry.get("cgo")))
+            _compile(command, folder, environment)
         print(f"setup: built {' '.join(missing)} in {time.monotonic() - began:.0f} s", flush=True)
     stamp.write_text(key)
 
@@ -72,13 +73,25 @@ def _commands(
     ]
 
 
-def _compile(argv: list[str], folder: Path, cgo: bool) -> None:
-    environment = {"GOTOOLCHAIN": "auto"} | os.environ
-    environment |= {"CGO_ENABLED": "1" if cgo else "0", "GOFLAGS": "-mod=readonly"}
+def _c_environment(libraries: dict[str, Any] | None, unpacked: Path) -> dict[str, str]:
+    """Return Go's variables for C: the entry's libraries from Debian, unpacked, or no C without an entry."""
+    if libraries is None:
+        return {"CGO_ENABLED": "0"}
+    debian.unpack(libraries["packages"], unpacked, libraries["suite"])
+    (pkgconfig,) = (unpacked / "usr/lib").glob("*/pkgconfig")
+    return {
+        "CGO_ENABLED": "1",
+        "CGO_CFLAGS": f"-I{unpacked / 'usr/include'}",
+        "CGO_LDFLAGS": f"-L{pkgconfig.parent}",
+        "PKG_CONFIG_PATH": str(pkgconfig),
+    }
+
+
+def _compile(argv: list[str], folder: Path, environment: dict[str, str]) -> None:
     done = subprocess.run(
         argv,
         cwd=folder,
-        env=environment,
+        env={"GOTOOLCHAIN": "auto", **os.environ, **environment, "GOFLAGS": "-mod=readonly"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -20,8 +20,8 @@ from environment import CACHE, REPO, make_venv
 
 PACKAGES = (
     "buildah", "busybox-static", "ca-certificates", "catatonit", "conmon", "crun", "curl",
-    "debian-archive-keyring", "e2fsprogs", "gcc", "git", "golang-github-containers-common", "iproute2",
-    "iptables", "jq", "libc6-dev", "libseccomp-dev", "make", "mmdebstrap", "mount", "openssl", "patchelf",
+    "debian-archive-keyring", "e2fsprogs", "gcc", "git", "iproute2",
+    "iptables", "jq", "libc6-dev", "make", "mmdebstrap", "mount", "openssl", "patchelf",
     "pkg-config", "procps", "python3-venv", "util-linux",
 )  # fmt: skip
 
