@@ -1,8 +1,8 @@
 """Add Debian's parts to the bundle; runs in the build container.
 
 The tree already contains the Python packages and the static tools. Added are Debian's Python, conmon,
-their loader and libraries, busybox, the pause root filesystem and the seccomp profile. The loader's path
-in the two dynamic programs is a placeholder of the final length: seal.py replaces it with the digest.
+their loader and libraries, busybox and the pause root filesystem. The loader's path in the two dynamic
+programs is a placeholder of the final length: seal.py replaces it with the digest.
 
 Runs with the base image's Python and the standard library only.
 """
@@ -45,7 +45,6 @@ def main(bundle: Path) -> None:
     copy_libraries(bundle)
     patch(bundle)
     pause_rootfs(bundle / "share/pause")
-    shutil.copy("/usr/share/containers/seccomp.json", bundle / "share/seccomp.json")
     precompile(bundle)
 
 

@@ -144,6 +144,7 @@ class ToolsConfig(_Table):
     connects port-forward to pods in gVisor. runc refuses a path that contains a symlink.
     """
     seccomp_profile: PinnedPath | None = None
+    """A profile for RuntimeDefault, in the JSON format of container engines, instead of the built-in one."""
 
 
 class DevicesConfig(_Table):

@@ -59,8 +59,7 @@ def daemon_config(spec: InstanceSpec, digest: str) -> str:
         "\n[tools]\n"
         f'busybox = "{home}/bin/busybox"\n'
         f'conmon = "{home}/bin/conmon"\n'
-        f'pause_rootfs = "{home}/share/pause"\n'
-        f'seccomp_profile = "{home}/share/seccomp.json"\n',
+        f'pause_rootfs = "{home}/share/pause"\n',
     ]
     for handler in sorted(spec.handlers, key=lambda handler: handler.name):
         kind, tool = _TOOLS[handler.type]

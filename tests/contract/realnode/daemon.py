@@ -21,7 +21,6 @@ from realnode.crun import crun
 from realnode.tools import tool
 from realnode.traces import sweep
 
-_SECCOMP = Path("/usr/share/containers/seccomp.json")
 _START_SECONDS = 30.0
 
 
@@ -72,8 +71,7 @@ class Daemon:
             "server": {"socket": self.socket, "run_dir": run, "state_dir": state / "state"},
             **_tables(beside, alone=alone),
             "network": {"conf_dir": beside.cni_conf, "plugin_dirs": [tool("bridge").parent]},
-            "tools": {"conmon": tool("conmon"), "busybox": tool("busybox"), "pause_rootfs": pause}
-            | ({"seccomp_profile": _SECCOMP} if _SECCOMP.exists() else {}),
+            "tools": {"conmon": tool("conmon"), "busybox": tool("busybox"), "pause_rootfs": pause},
             "devices": {"cdi_dirs": [self.cdi]},
             "handlers.runc": {"type": "runc", "path": tool("runc")},
             "handlers.crun": {"type": "oci", "path": crun(state)},

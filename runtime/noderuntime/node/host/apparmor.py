@@ -23,6 +23,7 @@ profile noderuntime-default flags=(attach_disconnected, mediate_deleted) {
   # Allow everything that concerns only the container: its files, its network, its processes.
   file,
   network,
+  deny network alg,
   capability,
   umount,
   signal (send, receive) peer=noderuntime-default,

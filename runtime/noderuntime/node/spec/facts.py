@@ -7,6 +7,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from noderuntime.core.errors import InvalidArgument
 from noderuntime.node.host import cgroup
 from noderuntime.node.host.apparmor import AppArmor
 from noderuntime.node.host.kernel import running_version
@@ -38,7 +39,7 @@ class HostFacts:
     has_swap_max: bool
     """Whether swap is limited by ``memory.swap.max`` (cgroup v2)."""
     seccomp_profile: Path | None
-    """The file with the profile RuntimeDefault. None: RuntimeDefault is unconfined."""
+    """The file with the profile RuntimeDefault. None: the built-in profile."""
     user_namespaces: bool = True
     """Whether user namespaces, and overlays of ID-mapped layers, are supported."""
     apparmor: AppArmor | None = None
@@ -55,7 +56,15 @@ class HostFacts:
 
 
 def read_facts(*, seccomp_profile: Path | None, apparmor: AppArmor | None = None) -> HostFacts:
-    """Return the facts of this process and its kernel."""
+    """Return the facts of this process and its kernel.
+
+    Raises InvalidArgument if the configured seccomp profile cannot be read: pods must not run without it.
+    """
+    if seccomp_profile is not None and not os.access(seccomp_profile, os.R_OK):
+        raise InvalidArgument(
+            f"tools.seccomp_profile {seccomp_profile} cannot be read: correct the path,"
+            " or remove the key for the built-in profile"
+        )
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
     cgroups = cgroup.Cgroups()
@@ -71,7 +80,7 @@ def read_facts(*, seccomp_profile: Path | None, apparmor: AppArmor | None = None
         user_namespaces=_user_namespaces(),
         apparmor=apparmor,
         maps_all_groups=Path("/proc/self/gid_map").read_text(encoding="ascii").split() == _ALL_IDS,
-        seccomp_profile=seccomp_profile if seccomp_profile and os.access(seccomp_profile, os.R_OK) else None,
+        seccomp_profile=seccomp_profile,
     )
 
 

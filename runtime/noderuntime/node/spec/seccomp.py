@@ -17,6 +17,7 @@ from noderuntime.core.errors import InvalidArgument, invalid_argument
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.node.host.kernel import version_of
 from noderuntime.node.host.regular import read_regular
+from noderuntime.node.spec.default_seccomp import DEFAULT_PROFILE
 from noderuntime.node.spec.facts import HostFacts
 from noderuntime.node.spec.validation import check_absolute, quoted
 
@@ -38,19 +39,21 @@ def oci_seccomp(
 ) -> Profile | None:
     """Return OCI ``linux.seccomp``, or None for unconfined.
 
-    A Localhost profile is the file at ``localhost_ref``, an absolute path set by the kubelet.
+    A Localhost profile is the file at ``localhost_ref``, an absolute path set by the kubelet. RuntimeDefault
+    is the configured file, or the built-in profile.
     """
     kind = profile.profile_type
     if kind == api_pb2.SecurityProfile.Unconfined:
         return None
+    file: Path | None
     if kind == api_pb2.SecurityProfile.RuntimeDefault:
         file = facts.seccomp_profile
-        if file is None:
-            return None
     elif kind == api_pb2.SecurityProfile.Localhost:
         file = Path(check_absolute(profile.localhost_ref, "the seccomp profile"))
     else:
         raise InvalidArgument(f"seccomp profile type {kind} is unknown")
+    if file is None:
+        return _default(frozenset(capabilities), facts.architecture, facts.kernel)
     return _cached(file, file_stamp(file), frozenset(capabilities), facts.architecture, facts.kernel)
 
 
@@ -60,6 +63,11 @@ def file_stamp(file: Path) -> int:
         return file.stat().st_mtime_ns
     except OSError as error:
         raise invalid_argument(f"seccomp profile {quoted(str(file))}", error) from error
+
+
+@functools.lru_cache(maxsize=8)
+def _default(capabilities: frozenset[str], architecture: str, kernel: str) -> Profile:
+    return resolve(DEFAULT_PROFILE, capabilities, architecture, kernel)
 
 
 @functools.lru_cache(maxsize=32)

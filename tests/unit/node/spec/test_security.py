@@ -10,7 +10,8 @@ import pytest
 from noderuntime.core.errors import InvalidArgument
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.node.spec.capabilities import capability_set, oci_capabilities
-from noderuntime.node.spec.facts import HostFacts
+from noderuntime.node.spec.default_seccomp import DEFAULT_PROFILE
+from noderuntime.node.spec.facts import HostFacts, read_facts
 from noderuntime.node.spec.seccomp import oci_seccomp, resolve
 
 ALL = (1 << 41) - 1
@@ -101,6 +102,18 @@ def test_seccomp_profile_follows_its_type(facts: HostFacts, tmp_path: Path) -> N
     local = oci_seccomp(kinds(profile_type=kinds.Localhost, localhost_ref=str(file)), (), facts)
     assert default == local is not None
     assert oci_seccomp(kinds(profile_type=kinds.Unconfined), (), known) is None
+
+
+def test_built_in_seccomp_profile_needs_no_file(facts: HostFacts) -> None:
+    kinds = api_pb2.SecurityProfile
+    built_in = oci_seccomp(kinds(profile_type=kinds.RuntimeDefault), (), facts)
+    assert built_in is not None
+    assert built_in == resolve(DEFAULT_PROFILE, (), facts.architecture, facts.kernel)
+
+
+def test_unreadable_configured_seccomp_profile_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match=r"tools\.seccomp_profile .*/none\.json cannot be read"):
+        read_facts(seccomp_profile=tmp_path / "none.json")
 
 
 @pytest.mark.parametrize(
