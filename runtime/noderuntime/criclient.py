@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+import json
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
@@ -145,6 +146,24 @@ class CriClient:
         if error.code() is grpc.StatusCode.UNAVAILABLE:
             return Unavailable(f"{self._socket}: {_unavailable(message)}")
         return error_of(error.code())(message or f"{method} failed: {error.code().name}")
+
+
+def handler_versions(status: cri.StatusResponse) -> Mapping[str, str]:
+    """Return the versions that the binaries of noderuntime's handlers report, from the verbose ``info``."""
+    return _handlers_info(status, "handlers")
+
+
+def handler_errors(status: cri.StatusResponse) -> Mapping[str, str]:
+    """Return the errors of noderuntime's handlers whose binaries report none, from the verbose ``info``."""
+    return _handlers_info(status, "errors")
+
+
+def _handlers_info(status: cri.StatusResponse, key: str) -> Mapping[str, str]:
+    try:
+        found = json.loads(status.info["noderuntime"])[key]
+        return {str(name): str(text) for name, text in found.items()}
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _unavailable(message: str) -> str:

@@ -62,6 +62,24 @@ class Claim:
         self._other = other
         return other
 
+    def holder(self) -> str | None:
+        """Return one line that names another agent which holds the claim, or None. Does not take the claim.
+
+        HostError if the file cannot be opened.
+        """
+        with os_errors(f"open {self._path}", file_error):
+            try:
+                descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except FileNotFoundError:
+                return None
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _read(descriptor)
+            finally:
+                os.close(descriptor)
+        return None
+
     def release(self) -> None:
         """Release the claim, so that another agent can take it."""
         if self._descriptor is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -37,7 +37,7 @@ from noderuntime.core.errors import (
     Unavailable,
     Unimplemented,
 )
-from noderuntime.criclient import CriClient
+from noderuntime.criclient import CriClient, handler_versions
 
 _log = log.get(__name__)
 
@@ -128,9 +128,10 @@ class Node:
             if instance.spec.state == "Removed":
                 return await self._remove(instance, state, report)
             if self._image and instance.spec.image not in (None, self._image):
+                state = replace(state, generation=None)
                 return await self._wait_for_image(instance, state)
             if instance.problem:
-                self.release()
+                self._leave()
                 return await self._failed(state, _NOT_SUPPORTED, instance.problem)
             return await self._install(instance, state, report)
         except NoderuntimeError as error:
@@ -142,9 +143,9 @@ class Node:
 
     async def _wait_for_image(self, instance: Instance, state: NodeState) -> NodeState:
         """Return the observed state. An agent of the instance's image will apply the spec."""
-        self.release()
+        self._leave()
         message = f"the agent's image is {self._image}: waiting for an agent of {instance.spec.image}"
-        state = replace(state, generation=None, reason="OtherImage", message=message)
+        state = replace(state, reason="OtherImage", message=message)
         if state.digest is None:
             return state
         found = await self._judge(state, load_result(self._layout.result))
@@ -171,6 +172,12 @@ class Node:
         """Claim the node before it is changed. _HeldByOther while another agent holds it."""
         if other := self._claim.take():
             raise _HeldByOther(f"{other}: nothing is changed until it ends; delete what is left over")
+
+    def _leave(self) -> None:
+        """Let another agent change the node. _HeldByOther if one holds it: only that one reports."""
+        self.release()
+        if other := self._claim.holder():
+            raise _HeldByOther(f"{other}: this agent (image {self._image}) changes nothing")
 
     async def _judge(self, state: NodeState, result: Result | None) -> NodeState:
         """Return the observed state of the node after the switch's last run."""
@@ -270,11 +277,11 @@ class Node:
     async def _observe(self, state: NodeState) -> NodeState:
         """Return the state with the daemon's version and the result of a probe of each handler."""
         try:
-            version, findings = await self._query([handler.name for handler in state.handlers])
+            version, findings, versions = await self._query([handler.name for handler in state.handlers])
         except NoderuntimeError as error:
             self._memory.checked_until = 0  # the next switch restarts the daemon
             return replace(state, phase="Failed", reason="RuntimeDown", message=str(error))
-        handlers = tuple(_handler(finding) for finding in findings)
+        handlers = tuple(_handler(finding, versions.get(finding.handler)) for finding in findings)
         broken = [handler for handler in handlers if handler.state == "Broken"]
         return replace(
             state,
@@ -285,17 +292,31 @@ class Node:
             message="; ".join(f"{handler.name}: {handler.message}" for handler in broken),
         )
 
-    async def _query(self, names: list[str]) -> tuple[str, list[Finding]]:
-        """Return the daemon's version and a finding for each handler. Retry once, in case of a restart."""
+    async def _query(self, names: list[str]) -> tuple[str, list[Finding], Mapping[str, str]]:
+        """Return the daemon's version, a finding for each handler, and the versions of their binaries.
+
+        Retry once, in case of a restart.
+        """
         try:
-            return await self._version(), await self._probe_twice(names)
+            return await self._version(), await self._probe_twice(names), await self._handler_versions()
         except Unavailable:
             await asyncio.sleep(self.restart_seconds)
-            return await self._version(), await self._probe_twice(names)
+            return await self._version(), await self._probe_twice(names), await self._handler_versions()
 
     async def _version(self) -> str:
         async with CriClient(self._layout.socket) as client:
             return (await client.version()).runtime_version
+
+    async def _handler_versions(self) -> Mapping[str, str]:
+        """Return the versions of the handlers' binaries. A daemon that does not report them serves anyway."""
+        try:
+            async with CriClient(self._layout.socket) as client:
+                return handler_versions(await client.status())
+        except Unavailable:
+            raise
+        except NoderuntimeError as error:
+            _log.warning("the daemon did not report the versions of its handlers", error=error)
+            return {}
 
     async def _probe_twice(self, names: list[str]) -> list[Finding]:
         """Return a finding for each handler. A handler whose probe failed is probed once more."""
@@ -364,7 +385,7 @@ def _with_result(state: NodeState, result: Result | None) -> NodeState:
     )
 
 
-def _handler(finding: Finding) -> HandlerState:
+def _handler(finding: Finding, version: str | None) -> HandlerState:
     if finding.ready:
-        return HandlerState(finding.handler, "Ready", "Proven", probed=now())
-    return HandlerState(finding.handler, "Broken", "HandlerBroken", finding.message, probed=now())
+        return HandlerState(finding.handler, "Ready", "Proven", version=version, probed=now())
+    return HandlerState(finding.handler, "Broken", "HandlerBroken", finding.message, version, now())

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 LIMIT = 2048
 _MESSAGE_LIMIT = 512
+_VERSION_LIMIT = 64
 
 HELD_BY_OTHER = "HeldByOtherAgent"
 """The reason of an agent that changes nothing because another agent holds the node."""
@@ -31,6 +32,7 @@ class HandlerState:
     reason: str = "NotProbed"
     message: str = ""
     version: str | None = None
+    """The version that the handler's binary reports."""
     probed: datetime | None = None
 
 
@@ -124,7 +126,7 @@ def _handler(handler: HandlerState, limit: int) -> dict[str, Any]:
         "state": handler.state,
         "reason": handler.reason,
         "message": _short(handler.message, limit) or None,
-        "version": handler.version,
+        "version": _short(handler.version or "", _VERSION_LIMIT) or None,
         "lastProbeTime": _time(handler.probed) if handler.probed else None,
     }
     # A merge patch replaces a list as a whole, so unset fields are omitted instead of null.

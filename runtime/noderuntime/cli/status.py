@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from noderuntime.cli import options, text
 from noderuntime.cri.v1 import api_pb2 as cri
-from noderuntime.criclient import CriClient
+from noderuntime.criclient import CriClient, handler_errors, handler_versions
 
 _CONDITIONS = ("CONDITION", "STATUS", "REASON", "MESSAGE")
 _HANDLERS = ("HANDLER", "OF", "VERSION", "FEATURES")
@@ -45,17 +44,8 @@ def _conditions(status: cri.StatusResponse) -> Iterable[Sequence[str]]:
 
 def _handlers(status: cri.StatusResponse) -> Iterable[Sequence[str]]:
     """Return a row for each handler. Those of noderuntime show the binary's version, or the probe's error."""
-    versions = _versions(status)
+    versions = {**handler_versions(status), **handler_errors(status)}
     for handler in status.runtime_handlers:
         features = [field.name for field, value in handler.features.ListFields() if value is True]
         side = "noderuntime" if handler.name in versions else "upstream"
         yield handler.name or "(default)", side, versions.get(handler.name, ""), ", ".join(features)
-
-
-def _versions(status: cri.StatusResponse) -> Mapping[str, str]:
-    """Return version or error by name of noderuntime's handlers, from the verbose ``info``."""
-    try:
-        versions: Mapping[str, str] = json.loads(status.info["noderuntime"])["handlers"]
-    except (KeyError, ValueError):
-        return {}
-    return versions

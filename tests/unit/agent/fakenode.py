@@ -8,6 +8,7 @@ switch observes the same as on a node: a command line, an environment file, a co
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shlex
@@ -69,16 +70,22 @@ class FakeRuntime(RuntimeServiceServicer):
         self.handlers: tuple[str, ...] = ()
         self.config = ""
         """containerd's configuration in its verbose status, as JSON."""
+        self.versions: dict[str, str] = {}
+        """The versions of noderuntime's handlers in its verbose status."""
+        self.status_error = ""
 
     async def Version(self, request, context):
         return cri.VersionResponse(version="v1", runtime_name=self.name, runtime_version="9.9")
 
     async def Status(self, request, context):
+        if self.status_error:
+            await context.abort(grpc.StatusCode.INTERNAL, self.status_error)
+        info = {"noderuntime": json.dumps({"handlers": self.versions})} if self.versions else {}
         ready = cri.RuntimeCondition(type="RuntimeReady", status=True)
         return cri.StatusResponse(
             status=cri.RuntimeStatus(conditions=[ready]),
             runtime_handlers=[cri.RuntimeHandler(name=name) for name in self.handlers],
-            info={"config": self.config} if self.config else {},
+            info=info | ({"config": self.config} if self.config else {}),
         )
 
     async def RunPodSandbox(self, request, context):

@@ -14,7 +14,7 @@ from fakenode import SHORT, SPEC, FakeNode
 from noderuntime.agent import layout
 from noderuntime.agent.instance import Instance, InstanceSpec, parse, unsupported
 from noderuntime.agent.node import Node, retry_after
-from noderuntime.agent.report import NodeState
+from noderuntime.agent.report import NodeState, is_others, status
 from noderuntime.agent.switch.journal import load_result, now, save
 from noderuntime.agent.systemd import Systemd
 
@@ -65,6 +65,21 @@ async def test_reconcile_installs_switches_and_probes(node: FakeNode, agent: Nod
     )  # fmt: skip
     assert {handler.name: handler.state for handler in state.handlers} == {"runc": "Ready", "gvisor": "Ready"}
     assert node.kubelet_is_switched
+
+
+async def test_state_has_the_versions_of_the_handlers(node: FakeNode, agent: Node) -> None:
+    node.host.daemon.versions = {"runc": "1.3.3", "gvisor": "release-20251110.0"}
+    state, _ = await reconcile(agent)
+    reported = status(state, {}, now())["handlers"]
+    found = {handler["name"]: handler.get("version") for handler in reported}
+    assert found == {"runc": "1.3.3", "gvisor": "release-20251110.0"}
+
+
+async def test_handlers_are_ready_without_known_versions(node: FakeNode, agent: Node) -> None:
+    await reconcile(agent)
+    node.host.daemon.status_error = "the network's plugin is unknown"
+    state, _ = await reconcile(agent)
+    assert [(handler.state, handler.version) for handler in state.handlers] == [("Ready", None)] * 2
 
 
 async def test_state_names_the_handlers_that_the_upstream_has(node: FakeNode, agent: Node) -> None:
@@ -401,15 +416,35 @@ async def test_agent_of_another_image_only_reports(node: FakeNode, agent: Node, 
     (source / "BUNDLE").write_text(NEXT)
     early = Node(node.layout, Systemd(node.host), source, image="image:2")  # type: ignore[arg-type]
 
+    agent.release()
     state, phases = await reconcile(early, SPEC.model_copy(update={"image": "image:1"}))
     assert (state.phase, state.generation, state.digest, state.image) == ("Ready", None, DIGEST, "image:2")
     assert state.message == "the agent's image is image:2: waiting for an agent of image:1"
     assert (phases, len(node.host.calls)) == ([], calls)
     assert sorted(node.layout.versions.rglob("*")) == files
 
-    agent.release()
     state, phases = await reconcile(early, SPEC.model_copy(update={"image": "image:2"}))
     assert (state.phase, state.generation, state.digest) == ("Ready", 1, NEXT)
+
+
+@pytest.mark.parametrize("problem", ["", "spec.kubelet.mode is unknown"], ids=["image", "spec"])
+async def test_agent_that_waits_leaves_reports_to_the_holder(
+    node: FakeNode, agent: Node, tmp_path: Path, problem: str
+) -> None:
+    holder = Node(node.layout, Systemd(node.host), tmp_path, image="image:1", pod="one/agent-a")  # type: ignore[arg-type]
+    await reconcile(holder)
+    other = Node(node.layout, Systemd(node.host), tmp_path, image="image:2", pod="two/agent-b")  # type: ignore[arg-type]
+    wanted = SPEC.model_copy(update={"image": "image:2" if problem else "image:1"})
+    instance = Instance(generation=2, spec=wanted, status={}, problem=problem)
+    state = await other.reconcile(instance, no_report)
+    assert (state.phase, state.reason) == ("Failed", "HeldByOtherAgent")
+    assert state.generation == (2 if problem else None)
+    assert "the agent one/agent-a (image image:1) has held this node since" in state.message
+    assert is_others(state, {"lastHeartbeatTime": now().isoformat()}, now())
+
+    holder.release()
+    assert (await other.reconcile(instance, no_report)).reason != "HeldByOtherAgent"
+    assert (await reconcile(holder))[0].phase == "Ready"
 
 
 async def test_agent_of_another_image_installs_nothing(node: FakeNode, agent: Node, tmp_path: Path) -> None:

@@ -36,6 +36,12 @@ def test_status_size_is_limited() -> None:
     assert [handler["name"] for handler in found["handlers"]] == [handler.name for handler in handlers]
 
 
+def test_long_version_of_a_handler_is_shortened() -> None:
+    node = replace(READY, handlers=(HandlerState("runc", "Ready", version="x" * 300),))
+    (reported,) = status(node, {}, NOW)["handlers"]
+    assert len(reported["version"]) == 65
+
+
 def test_handler_names_of_the_upstream_are_a_condition() -> None:
     first = conditions(status(READY, {}, NOW))["HandlerNamesUnique"]
     assert (first["status"], first["reason"]) == ("True", "NamesUnique")

@@ -109,11 +109,9 @@ class NodeService:
             ),
         )
         if verbose:
-            versions = {
-                name: answer.version if isinstance(answer, Features) else str(answer)
-                for name, answer in handlers.items()
-            }
-            response.info["noderuntime"] = json.dumps({"handlers": versions})
+            versions = {name: one.version for name, one in handlers.items() if isinstance(one, Features)}
+            found = {"handlers": versions, "errors": _errors(handlers)}
+            response.info["noderuntime"] = json.dumps(found)
         return response
 
     def _described(self, handlers: Answers) -> list[api_pb2.RuntimeHandler]:
@@ -153,9 +151,14 @@ def _describe(handler: str, answer: Features | NoderuntimeError) -> api_pb2.Runt
     return described
 
 
+def _errors(handlers: Answers) -> dict[str, str]:
+    """Return the errors of the broken handlers."""
+    return {name: str(answer) for name, answer in handlers.items() if isinstance(answer, NoderuntimeError)}
+
+
 def _handlers_ready(handlers: Answers) -> api_pb2.RuntimeCondition:
     """Return the condition that names broken handlers. The kubelet ignores it: other handlers' pods run."""
-    errors = {name: answer for name, answer in handlers.items() if isinstance(answer, NoderuntimeError)}
+    errors = _errors(handlers)
     message = "; ".join(f"{name}: {error}" for name, error in errors.items())
     return _condition("HandlersReady", not errors, "HandlerBroken", message[:_MESSAGE_LIMIT])
 

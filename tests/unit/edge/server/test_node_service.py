@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import grpc
 import pytest
@@ -199,7 +200,13 @@ async def test_network_condition_without_upstream_is_ours() -> None:
 
 async def test_status_names_broken_handlers_and_their_errors() -> None:
     status = await _service(None, broken=True).Status(api_pb2.StatusRequest(verbose=True))
-    assert "no such tool" in status.info["noderuntime"]
+    assert json.loads(status.info["noderuntime"]) == {
+        "handlers": {},
+        "errors": {
+            "runc": "runc features failed with exit status 127: no such tool",
+            "gvisor": "gvisor features failed with exit status 127: no such tool",
+        },
+    }
     assert not status.runtime_handlers[0].features.recursive_read_only_mounts
     assert _conditions(status)["HandlersReady"] == (False, "HandlerBroken")
     assert _messages(status)["HandlersReady"] == (
