@@ -63,7 +63,7 @@ def _add_writers(commands: Any) -> None:
     rollback = _command(commands, "rollback", "make an earlier revision the target of all nodes")
     rollback.add_argument("name", metavar="NAME", help="the NodeRuntime")
     target = rollback.add_mutually_exclusive_group()
-    target.add_argument("--to", metavar="REVISION", help="default: the last revision that all nodes had")
+    target.add_argument("--to", metavar="REVISION", help="default: the last good revision")
     target.add_argument("--cancel", action="store_true", help="make the spec the target again")
 
 

@@ -63,7 +63,7 @@ async def rollback(cluster: Cluster, args: Namespace) -> int:
 
 
 def choose(runtime: Json, found: Sequence[Revision], wanted: str | None) -> str:
-    """Return the requested revision, by default the last that all nodes had. Raises PluginError."""
+    """Return the requested revision, by default the last good one. Raises PluginError."""
     name, status = name_of(runtime), part(runtime, "status")
     known = [one.name for one in found]
     if wanted:

@@ -23,7 +23,7 @@ class Revision:
     image: str
     created: str
     state: str
-    """current: the last one that all nodes had. target: the one that the nodes get. failed: rolled back."""
+    """current: the last good one. target: the one that the nodes get. failed: rolled back."""
 
 
 async def run(cluster: Cluster, args: Namespace) -> int:

@@ -130,7 +130,14 @@ class NodeRuntimeStatus(Model):
         Annotated[int, Field(ge=0, description="Nodes that offer every handler to pods.")] | None
     ) = None
     current_revision: (
-        Annotated[RevisionName, Field(description="The last revision that all nodes had.")] | None
+        Annotated[
+            RevisionName,
+            Field(
+                description="The last good revision: its rollout was complete, and no more nodes were outside"
+                " than Ready with it."
+            ),
+        ]
+        | None
     ) = None
     update_revision: Annotated[RevisionName, Field(description="The revision of the rollout.")] | None = None
     failed_revision: FailedRevision | None = None

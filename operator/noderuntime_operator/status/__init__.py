@@ -65,8 +65,9 @@ def status(
 
 
 def _current(runtime: RuntimeView, plan: Plan) -> str | None:
-    """Return the last revision whose rollout reached all nodes."""
-    is_good = not runtime.deleting and plan.wave.phase == "Complete" and plan.wave.ready > 0
+    """Return the last revision that was proven: no more nodes are outside its rollout than are Ready."""
+    wave = plan.wave
+    is_good = not runtime.deleting and wave.phase == "Complete" and wave.ready >= max(1, wave.outside)
     return plan.target.name if is_good else runtime.status.current_revision
 
 

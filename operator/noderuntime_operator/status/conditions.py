@@ -140,10 +140,13 @@ def _rolled_back(runtime: RuntimeView, plan: Plan) -> Verdict:
     """Return the condition RolledBack: whether the nodes get another revision than the spec's, and why."""
     name, failed = plan.target.name, plan.failed_revision
     if name == plan.desired:
-        return Verdict("RolledBack", False, "SpecApplied", f"the nodes get the spec's revision {name}")
+        return Verdict("RolledBack", False, "SpecApplied", texts.given(plan, f"the spec's revision {name}"))
+    given = texts.given(plan, f"revision {name}")
     if runtime.rollback_to == name:
-        message = f"the nodes get revision {name}, until the annotation rollback-to is removed"
+        message = f"{given}; the annotation rollback-to requests revision {name}"
         return Verdict("RolledBack", True, "Requested", message)
+    if plan.target_problem:
+        return Verdict("RolledBack", True, "UnknownRevision", f"{given}: {plan.target_problem}")
     why = failed.message if failed else ""
-    message = f"revision {plan.desired} failed, and the nodes get revision {name}: {why}; {RETRIED}"
+    message = f"revision {plan.desired} failed, and {given}: {why}; {RETRIED}"
     return Verdict("RolledBack", True, "RolloutFailed", message)

@@ -73,6 +73,15 @@ def elsewhere(desired: int, nodes: Sequence[str]) -> str:
     )
 
 
+def given(plan: Plan, revision: str) -> str:
+    """Return whether the nodes get a revision, or how many got it before its rollout was held up."""
+    wave = plan.wave
+    if wave.phase in ("Paused", "Stopped"):
+        state = f"the rollout of {revision} is {wave.phase.lower()}"
+        return f"{state} after {wave.updated} of {wave.nodes} nodes were given it"
+    return f"the nodes get {revision}"
+
+
 def failures(found: Findings) -> str:
     """Return which nodes fail, and why."""
     return listed([f"{name}: {message}" for name, _, message in found.failing], "; ")

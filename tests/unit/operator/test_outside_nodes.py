@@ -83,6 +83,35 @@ def test_skipped_and_cordoned_nodes_are_outside_and_named() -> None:
     assert fleet.images() == ["v2"] * 3
 
 
+def test_revision_that_most_nodes_have_not_got_is_not_the_good_one() -> None:
+    fleet = Fleet.of(5)
+    good = fleet.status.current_revision
+    for name in ("n0", "n1", "n2"):
+        fleet.label(name, {SKIP_LABEL: ""})
+    fleet.upgrade()
+    fleet.settle()
+    assert (fleet.images(), fleet.log[-1]) == (["v1", "v1", "v1", "v2", "v2"], "Complete")
+    assert fleet.status.current_revision == good != fleet.status.update_revision
+
+    fleet.bad = v2_fails
+    fleet.label("n0", {SKIP_LABEL: None})
+    fleet.settle()
+    assert fleet.images() == ["v1"] * 5, "the nodes that come later do not stop the revision"
+
+
+def test_revision_is_good_once_as_many_nodes_proved_it_as_are_outside() -> None:
+    fleet = Fleet.of(4)
+    for name in ("n0", "n1", "n2"):
+        fleet.set(name, unschedulable=True)
+    fleet.upgrade()
+    fleet.settle()
+    assert fleet.status.current_revision != fleet.status.update_revision
+    fleet.set("n0", unschedulable=False)
+    fleet.settle()
+    assert fleet.images() == ["v2", "v1", "v1", "v2"]
+    assert fleet.status.current_revision == fleet.status.update_revision
+
+
 def test_nodes_that_are_cordoned_because_they_broke_are_failures() -> None:
     fleet = Fleet.of(4, rollback="Never")
     fleet.bad = v2_fails

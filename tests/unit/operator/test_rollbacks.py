@@ -111,6 +111,42 @@ def test_rollout_without_rollback_only_stops() -> None:
     assert fleet.images() == ["v2"] * 4
 
 
+def test_rolled_back_is_true_while_the_rollout_is_held_up() -> None:
+    fleet = Fleet.of(4)
+    fleet.bad = v2_fails
+    good = fleet.status.current_revision
+    fleet.upgrade()
+    while not fleet.status.failed_revision:
+        fleet.step()
+    fleet.update(maxUnavailable=1, paused=True)
+    fleet.settle()
+    state, reason, message = fleet.condition("RolledBack")
+    assert (state, reason) == ("True", "RolloutFailed")
+    assert f"the rollout of revision {good} is paused after 3 of 4 nodes were given it: 1 nodes" in message
+
+    fleet = Fleet.of(4, rollback="Never", maxUnavailable=1)
+    fleet.bad = v2_fails
+    fleet.upgrade()
+    fleet.settle()
+    new = fleet.status.update_revision
+    assert fleet.condition("RolledBack") == (
+        "False",
+        "SpecApplied",
+        f"the rollout of the spec's revision {new} is stopped after 1 of 4 nodes were given it",
+    )
+
+
+def test_rollback_to_an_unknown_revision_blames_no_other() -> None:
+    fleet = Fleet.of(2)
+    first = fleet.status.current_revision
+    fleet.runtime = replace(fleet.runtime, rollback_to="unknown")
+    fleet.upgrade()
+    fleet.settle()
+    state, reason, message = fleet.condition("RolledBack")
+    assert (state, reason) == ("True", "UnknownRevision")
+    assert message.startswith(f"the nodes get revision {first}: revision unknown of the annotation")
+
+
 def test_first_installation_has_nothing_to_go_back_to() -> None:
     fleet = Fleet()
     fleet.bad = lambda _name, _spec: True
