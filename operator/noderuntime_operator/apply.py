@@ -6,7 +6,7 @@ instances, then change labels, then delete.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 from noderuntime_operator.api.instance import InstanceSpec
@@ -54,15 +54,20 @@ async def drop_finalizer(kube: Kube, runtime: RuntimeView) -> None:
 
 
 async def _set_finalizers(kube: Kube, runtime: RuntimeView, finalizers: list[str]) -> None:
+    """Write the finalizers. If the NodeRuntime has changed meanwhile, the next reconciliation does."""
     meta = {"resourceVersion": runtime.resource_version, "finalizers": finalizers}
-    await kube.patch("NodeRuntime", runtime.name, {"metadata": meta})
+    try:
+        await kube.patch("NodeRuntime", runtime.name, {"metadata": meta})
+    except KubeError as error:
+        if error.status not in (404, 409):
+            raise
 
 
 class Applier:
     """Applies the plans of one NodeRuntime. Writes only differences between the plan and the cache."""
 
-    def __init__(self, kube: Kube, agent: AgentSettings, clock: Callable[[], float]) -> None:
-        self.writer = Writer(clock)
+    def __init__(self, kube: Kube, agent: AgentSettings, writer: Writer) -> None:
+        self.writer = writer
         self._kube = kube
         self._agent = agent
         self._applied: dict[str, tuple[Json, str]] = {}

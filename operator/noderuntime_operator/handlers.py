@@ -31,7 +31,11 @@ log = logging.getLogger(__name__)
 RUNTIMES = ("noderuntime.dev", "v1alpha1", "noderuntimes")
 
 HUNG_SECONDS = 300.0
-"""A part without a sign of life for this long hangs: every request has a shorter timeout."""
+"""A part without a sign of life for this long hangs: every request has a shorter timeout.
+
+An API server that is unreachable or overloaded (HTTP 429, 5xx) is no reason to restart the operator. One that
+refuses its requests otherwise can be: a restart reads the credentials again, and waits for the CRDs.
+"""
 
 
 @kopf.on.startup()

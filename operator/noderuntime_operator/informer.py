@@ -82,7 +82,7 @@ class Informer(Generic[View]):
         self._backoff = Backoff(*backoff_seconds)
         self._clock = asyncio.get_running_loop().time
         self.alive_at = self._clock()
-        """When the API server last answered, or was unreachable; a refusal is no sign of life."""
+        """When the watch last worked, or failed in a way that passes without a restart of the operator."""
         self.outage: tuple[float, float] | None = None
         """When the last long outage of the API server began and ended, in seconds of the loop's clock."""
         self.outage_seconds = OUTAGE_SECONDS
@@ -105,10 +105,10 @@ class Informer(Generic[View]):
         """Wait before the next attempt, which is a list if the last resourceVersion cannot be used."""
         if error.status == GONE or error.is_lasting:
             self.synced.clear()
+        else:
+            self.alive_at = self._clock()
         if error.status != GONE and self._down_at is None:
             self._down_at = self._clock()
-        if not error.is_refusal:
-            self.alive_at = self._clock()
         delay = self._backoff.next()
         values = {"kind": self.kind, "status": error.status, "error": str(error), "seconds": round(delay, 1)}
         log.log(logging.INFO if error.status == GONE else logging.WARNING, "watch interrupted", extra=values)

@@ -26,6 +26,7 @@ from noderuntime_operator.rollout import plan
 from noderuntime_operator.settings import AgentSettings
 from noderuntime_operator.status import status
 from noderuntime_operator.views import runtime_view
+from noderuntime_operator.writes import Writer
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Reconciler:
         self._woken = asyncio.Event()
         self._clock = asyncio.get_running_loop().time
         self.alive_at = self._clock()
-        """When the loop last ran. It does not run during a reconciliation."""
+        """When the loop last ran, or a reconciliation made progress: one of many writes can take minutes."""
 
     def wake(self, name: str, delay: float = DISTANCE) -> None:
         """Reconcile a NodeRuntime after the delay (seconds), or earlier if that was already planned."""
@@ -73,16 +74,20 @@ class Reconciler:
         """Reconcile NodeRuntimes when they are due, until cancelled."""
         acting = False
         while True:
-            self.alive_at = self._clock()
+            self._progressed()
             if self._may_act() and not acting:
-                self._wake_all()
+                self.wake_all()
             acting = self._may_act()
             if not acting:
                 await asyncio.sleep(STANDBY_SECONDS)
             elif (name := await self._next()) is not None:
                 await self._attempt(name)
 
-    def _wake_all(self) -> None:
+    def _progressed(self) -> None:
+        """Note a sign of life."""
+        self.alive_at = self._clock()
+
+    def wake_all(self) -> None:
         """Reconcile every NodeRuntime now."""
         for name in self._caches.runtimes:
             self.wake(name, 0)
@@ -135,8 +140,10 @@ class Reconciler:
             await add_finalizer(self._kube, runtime)
             return DISTANCE
         cluster = await observe(self._kube, self._caches, runtime, self._agent)
+        self._progressed()
         todo = plan(runtime, cluster)
-        applier = self._appliers.setdefault(name, Applier(self._kube, self._agent, self._clock))
+        writer = Writer(self._clock, self._progressed)
+        applier = self._appliers.setdefault(name, Applier(self._kube, self._agent, writer))
         written = await applier.apply(runtime, cluster, todo)
         outcome = applier.writer.finish()
         if outcome.failed:

@@ -48,14 +48,18 @@ class Outcome:
 
 
 class Writer:
-    """Sends the writes of one NodeRuntime's reconciliations, and remembers the refused ones."""
+    """Sends the writes of one NodeRuntime's reconciliations, and remembers the refused ones.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    answered is called after each answer of the API server: many writes can take minutes.
+    """
+
+    def __init__(self, clock: Callable[[], float], answered: Callable[[], None]) -> None:
         self._refusals: dict[str, Refusal] = {}
         """The refused writes by name, for example "labels of Node n1"."""
         self._planned: set[str] = set()
         self._failed = False
         self._clock = clock
+        self._answered = answered
 
     async def send(self, writes: Mapping[str, Write]) -> None:
         """Send the named writes. Raises KubeError if the API server is unreachable, NotLeader."""
@@ -93,3 +97,4 @@ class Writer:
             self._failed |= refusal.is_reported
         else:
             self._refusals.pop(name, None)
+        self._answered()

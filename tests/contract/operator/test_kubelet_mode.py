@@ -19,6 +19,7 @@ from noderuntime_operator.kube import Kube
 from noderuntime_operator.metrics import Metrics
 from noderuntime_operator.rollout import plan
 from noderuntime_operator.settings import AgentSettings
+from noderuntime_operator.writes import Writer
 
 LABEL = "handler.noderuntime.dev/"
 
@@ -86,7 +87,7 @@ async def test_class_unknown_to_the_cache_is_not_taken_over(installed: ControlPl
     try:
         async with Kube(ApiClient(configuration), NAMESPACE, Metrics()) as kube:
             agent = AgentSettings(namespace=NAMESPACE, image="example.test/noderuntime:test")
-            applier = Applier(kube, agent, asyncio.get_running_loop().time)
+            applier = Applier(kube, agent, Writer(asyncio.get_running_loop().time, lambda: None))
             await applier.apply(runtime, ClusterState(), plan(runtime, ClusterState()))
         assert "labels" not in installed.get("runtimeclass", "theirs")["metadata"]
     finally:

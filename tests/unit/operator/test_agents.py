@@ -24,6 +24,7 @@ from noderuntime_operator.observe import Caches, observe
 from noderuntime_operator.rollout import agents_to_search, plan
 from noderuntime_operator.settings import AgentSettings
 from noderuntime_operator.views import agent_pod_view, node_view, revision_view, runtime_view
+from noderuntime_operator.writes import Writer
 
 AGENT = AgentSettings(namespace="ns", image="image:2")
 PODS = "/api/v1/namespaces/ns/pods"
@@ -141,6 +142,10 @@ def test_agents_pod_names_its_failed_pull() -> None:
     assert view.pull == ImagePullView("n1", "image:1", "ErrImagePull", "not found")
 
 
+def applying(kube: Kube) -> Applier:
+    return Applier(kube, AGENT, Writer(asyncio.get_running_loop().time, lambda: None))
+
+
 async def test_stored_revision_that_cannot_be_read_is_replaced() -> None:
     api = FakeApi()
     for path in (REVISIONS, DAEMON_SETS, INSTANCES):
@@ -149,7 +154,7 @@ async def test_stored_revision_that_cannot_be_read_is_replaced() -> None:
     state = replace(world(), now=NOW)
     async with api.serving() as kube:
         todo = plan(runtime(), state)
-        await Applier(kube, AGENT, asyncio.get_running_loop().time).apply(runtime(), state, todo)
+        await applying(kube).apply(runtime(), state, todo)
     sent = [method for method, path in api.requests if path.startswith(REVISIONS)]
     assert sent == ["POST", "DELETE", "POST"]
 
@@ -160,7 +165,7 @@ async def test_deletion_creates_lost_agents_but_no_runtime_class() -> None:
         api.objects[path] = {}
     state = replace(world(node("n1"), instance("n1")), now=NOW, service_account="account")
     async with api.serving() as kube:
-        await Applier(kube, AGENT, asyncio.get_running_loop().time).apply(going, state, plan(going, state))
+        await applying(kube).apply(going, state, plan(going, state))
     assert list(api.objects[DAEMON_SETS]) == ["noderuntime-agent-rt"]
     assert not any("runtimeclasses" in path for _, path in api.requests)
 
@@ -173,7 +178,7 @@ async def test_apply_stores_the_revision_and_replaces_the_agent() -> None:
     state = replace(world(node("n1"), given()), now=NOW, agent_image="image:2", service_account="account")
     asked = replace(runtime(), retry="again")
     async with api.serving() as kube:
-        applier = Applier(kube, AGENT, asyncio.get_running_loop().time)
+        applier = applying(kube)
         todo = plan(asked, replace(state, agent_pods=(old,), other_agents=(OTHERS,)))
         await applier.apply(asked, state, todo)
         new = plan(

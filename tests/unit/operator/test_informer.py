@@ -142,6 +142,23 @@ async def test_end_of_a_long_outage_is_noted(api: FakeApi, shortest: float, note
         assert (before < began < ended) is noted
 
 
+@pytest.mark.parametrize(("status", "lives"), [(503, True), (429, True), (401, False), (404, False)])
+async def test_watch_that_is_refused_for_long_lives(api: FakeApi, status: int, lives: bool) -> None:
+    async with api.serving() as kube, watching(kube) as watched:
+        await api.until_watched(NODES)
+        api.refusals["GET", NODES] = [status] * 1000
+
+        async def refused(times: int) -> float:
+            goal = len(api.requests) + times
+            while len(api.requests) < goal:
+                await asyncio.sleep(0.01)
+            return watched.informer.alive_at
+
+        api.cut()
+        earlier = await refused(2)
+        assert (await refused(3) > earlier) is lives
+
+
 async def test_relist_after_410_forgets_deleted_objects(api: FakeApi) -> None:
     async with api.serving() as kube, watching(kube) as watched:
         await api.until_watched(NODES)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
 from typing import Any
 from unittest.mock import AsyncMock
@@ -15,11 +16,13 @@ from fakeapi import FakeApi
 
 from noderuntime_operator.__main__ import listen_address
 from noderuntime_operator.api.names import FINALIZER
-from noderuntime_operator.handlers import HUNG_SECONDS, alive, stop
+from noderuntime_operator.cluster_state import PodView
+from noderuntime_operator.handlers import HUNG_SECONDS, alive, runtime_changed, stop
 from noderuntime_operator.kube import Kube, NotLeader
 from noderuntime_operator.metrics import Metrics
 from noderuntime_operator.observe import Caches
-from noderuntime_operator.reconcile import Reconciler
+from noderuntime_operator.pods import Pods
+from noderuntime_operator.reconcile import DISTANCE, Reconciler
 from noderuntime_operator.settings import AgentSettings
 
 GROUP = "/apis/noderuntime.dev/v1alpha1"
@@ -85,6 +88,57 @@ async def test_status_patch_removes_what_is_no_longer_true(api: FakeApi, kube: K
     patch: dict[str, Any] = api.objects[f"{GROUP}/noderuntimes/rt"]["status"]["status"]
     assert patch["failedRevision"] is None
     assert patch["wave"]["soakingSince"] is None
+
+
+async def test_answered_writes_are_signs_of_life(api: FakeApi, kube: Kube, caches: Caches) -> None:
+    leader = reconciler(kube, caches)
+    seen: dict[str, float] = {}
+    api.on_request = lambda: seen.setdefault(f"{api.requests[-1][0]} {api.requests[-1][1]}", leader.alive_at)
+    began = leader.alive_at
+    await leader.reconcile("rt")
+    alive_at = {path.partition("?")[0]: moment for path, moment in seen.items()}
+    first, last = alive_at["PATCH /api/v1/nodes/n1"], alive_at[f"PATCH {GROUP}/noderuntimes/rt/status"]
+    assert began < first < last
+
+
+class HangingPods(Pods):
+    """A search for pods that never ends."""
+
+    def __init__(self) -> None:
+        self.entered = asyncio.Event()
+
+    async def on(self, nodes: Collection[str]) -> list[PodView]:
+        self.entered.set()
+        await asyncio.Event().wait()
+        return []
+
+
+async def test_reconciliation_that_hangs_shows_no_sign_of_life(kube: Kube, caches: Caches) -> None:
+    pods = HangingPods()
+    leader = reconciler(kube, dataclasses.replace(caches, pods=pods))
+    leader.wake("rt", 0)
+    task = asyncio.create_task(leader.run())
+    await pods.entered.wait()
+    before = leader.alive_at
+    for name in ("rt", "other"):
+        leader.wake(name, 0)
+        await asyncio.sleep(0.01)
+    assert leader.alive_at == before
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("status", [404, 409])
+async def test_finalizer_of_a_changed_noderuntime_waits(api: FakeApi, kube: Kube, status: int) -> None:
+    path = f"{GROUP}/noderuntimes"
+    meta = {"generation": 1, "finalizers": [FINALIZER], "deletionTimestamp": "2026-01-01T00:00:00Z"}
+    api.put(path, "rt", metadata=meta, spec=spec().dump())
+    api.objects["/api/v1/nodes"] = {}
+    api.refusals["PATCH", f"{path}/rt"] = [status]
+    leader = reconciler(kube, Caches.over(kube, {"rt": [runtime()]}, Metrics()))
+    assert await leader.reconcile("rt") == DISTANCE
+    assert f"{path}/rt" in patched(api)
 
 
 async def test_lost_leadership_ends_a_reconciliation_without_a_write(

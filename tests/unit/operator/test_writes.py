@@ -18,6 +18,8 @@ class Server:
         self.now = 0.0
         self.refuses: dict[str, Exception] = {}
         self.done: list[str] = []
+        self.answers: list[float] = []
+        """The times at which the writer noted an answer."""
 
     def write(self, name: str) -> Write:
         async def send() -> None:
@@ -39,7 +41,7 @@ def server() -> Server:
 
 @pytest.fixture
 def writer(server: Server) -> Writer:
-    return Writer(lambda: server.now)
+    return Writer(lambda: server.now, lambda: server.answers.append(server.now))
 
 
 async def test_refused_object_holds_up_no_other(server: Server, writer: Writer) -> None:
@@ -97,6 +99,16 @@ async def test_report_names_three_refused_objects(server: Server, writer: Writer
     server.refuses = {name: KubeError(403, "refused") for name in names}
     await writer.send(server.writes(*names))
     assert writer.finish().report == "Node 0: refused; Node 1: refused; Node 2: refused; and 2 more"
+
+
+async def test_each_answered_write_is_progress(server: Server, writer: Writer) -> None:
+    server.refuses["Node b"] = KubeError(429, "too many requests")
+    await writer.send(server.writes("Node a", "Node b", "Node c"))
+    assert len(server.answers) == 3
+    server.refuses["Node d"] = KubeError(0, "timed out")
+    with pytest.raises(KubeError):
+        await writer.send(server.writes("Node d"))
+    assert len(server.answers) == 3
 
 
 @pytest.mark.parametrize("error", [KubeError(0, "unreachable"), NotLeader()])
