@@ -117,7 +117,7 @@ class Applier:
     def _classes(self, runtime: RuntimeView, cluster: ClusterState, plan: Plan) -> dict[str, Write]:
         """Return the writes of the RuntimeClasses.
 
-        A RuntimeClass that this NodeRuntime does not own is not changed. Neither is one with another
+        A RuntimeClass that belongs to another owner is not changed. Neither is one with another
         handler, because that field is immutable: it is deleted when no pod uses it, then created again.
         """
         writes: dict[str, Write] = {}
@@ -127,7 +127,7 @@ class Applier:
             name = f"RuntimeClass {handler.runtime_class}"
             if known is None:
                 writes[name] = partial(self._create_if_absent, manifest)
-            elif (known.owner, known.handler) == (runtime.name, handler.name):
+            elif known.handler == handler.name and known.owner in {runtime.name, *cluster.vanished}:
                 manifest["metadata"]["uid"] = known.uid
                 writes |= self._difference(name, manifest, known.resource_version)
         return writes
@@ -190,7 +190,7 @@ class Applier:
         """Create or update an instance. The API server refuses a second owner if the cache is out of date."""
         name = spec.node_name
         known, node = cluster.instances.get(name), cluster.nodes[name]
-        restored = known.restored if known else node.claimed_by == spec.runtime_name
+        restored = known.restored if known else node.claimed_by is not None
         if restored:
             annotations = {**annotations, RESTORED_ANNOTATION: "true"}
         answer = await self._kube.apply(instance(node, spec, annotations))

@@ -307,6 +307,8 @@ class ClusterState:
     agent_pods: tuple[AgentPodView, ...] = ()
     """The agents' pods on the nodes that rollout.agents_to_search returns, and those that cannot work: their
     account was lost, or their image cannot be pulled."""
+    vanished: frozenset[str] = frozenset()
+    """NodeRuntimes that do not exist, although selected nodes or required RuntimeClasses belong to them."""
     other_agents: tuple[OtherAgentsView, ...] = ()
     """DaemonSets of the NodeRuntime's agents in other namespaces, which another release left."""
 

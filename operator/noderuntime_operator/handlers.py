@@ -114,6 +114,8 @@ async def runtimes(name: str, body: kopf.Body, **_: Any) -> dict[str, Any]:
 
 
 @kopf.on.event(*RUNTIMES)
-async def runtime_changed(name: str, memo: kopf.Memo, **_: Any) -> None:
-    """Reconcile the NodeRuntime."""
+async def runtime_changed(name: str, event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:
+    """Reconcile the NodeRuntime, after a deletion all: others can select the nodes that it claimed."""
+    if event["type"] == "DELETED":
+        memo.reconciler.wake_all()
     memo.reconciler.wake(name)

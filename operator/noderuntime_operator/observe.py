@@ -29,7 +29,7 @@ from noderuntime_operator.informer import Informer
 from noderuntime_operator.kube import Kube
 from noderuntime_operator.metrics import Metrics
 from noderuntime_operator.pods import Pods
-from noderuntime_operator.rollout import agents_to_search, nodes_to_search
+from noderuntime_operator.rollout import agents_to_search, nodes_to_search, owners_in_question
 from noderuntime_operator.settings import AgentSettings
 from noderuntime_operator.views import (
     agent_pod_view,
@@ -106,6 +106,7 @@ async def observe(kube: Kube, caches: Caches, runtime: RuntimeView, agent: Agent
         other_agents=await _other_agents(kube, runtime, agent.namespace),
         revisions={view.name: view async for body in stored if (view := revision_view(body))},
     )
+    cluster = replace(cluster, vanished=await _vanished(kube, owners_in_question(runtime, cluster)))
     nodes = nodes_to_search(runtime, cluster)
     agents = [pod for pod in caches.agent_pods.views.values() if pod.runtime == runtime.name]
     return replace(
@@ -142,6 +143,16 @@ async def _other_agents(kube: Kube, runtime: RuntimeView, namespace: str) -> tup
     metas = [body["metadata"] async for body in kube.list("AnyDaemonSet", label_selector=label)]
     others = (meta for meta in metas if meta["namespace"] != namespace)
     return tuple(OtherAgentsView(meta["namespace"], meta["name"], meta["uid"]) for meta in others)
+
+
+async def _vanished(kube: Kube, names: frozenset[str]) -> frozenset[str]:
+    """Return those of the NodeRuntimes that the API server does not have; a cache can be incomplete.
+
+    A list is refused while the CRD does not exist, where a single object would seem to be absent.
+    """
+    if not names:
+        return names
+    return names - {body["metadata"]["name"] async for body in kube.list("NodeRuntime")}
 
 
 def starting_agents(runtime: RuntimeView, cluster: ClusterState) -> int:

@@ -15,7 +15,7 @@ Which revision the nodes get is decided in ``revisions``, which of them change n
 """
 
 from noderuntime_operator.rollout.agents import agents_to_search
-from noderuntime_operator.rollout.planning import nodes_to_search, plan
+from noderuntime_operator.rollout.planning import nodes_to_search, owners_in_question, plan
 from noderuntime_operator.rollout.plans import Plan
 
-__all__ = ["Plan", "agents_to_search", "nodes_to_search", "plan"]
+__all__ = ["Plan", "agents_to_search", "nodes_to_search", "owners_in_question", "plan"]

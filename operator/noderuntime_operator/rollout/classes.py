@@ -32,11 +32,20 @@ def class_labels(
 
 
 def foreign_classes(runtime: RuntimeView, handlers: list[Handler], cluster: ClusterState) -> tuple[str, ...]:
-    """Return the required RuntimeClasses that this NodeRuntime does not own; they are not changed."""
+    """Return the required RuntimeClasses of other owners; they are not changed.
+
+    One of a NodeRuntime that does not exist is taken over, if it has the required handler.
+    """
     if runtime.deleting:
         return ()
-    known = (cluster.runtime_classes.get(handler.runtime_class) for handler in handlers)
-    return tuple(found.name for found in known if found and found.owner != runtime.name)
+    known = ((cluster.runtime_classes.get(handler.runtime_class), handler) for handler in handlers)
+    return tuple(
+        found.name
+        for found, handler in known
+        if found
+        and found.owner != runtime.name
+        and not (found.owner in cluster.vanished and found.handler == handler.name)
+    )
 
 
 def unbound_classes(handlers: list[Handler], cluster: ClusterState) -> tuple[str, ...]:

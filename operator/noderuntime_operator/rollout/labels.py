@@ -60,6 +60,12 @@ def leaving_labels(
     return changes
 
 
+def closing_labels(nodes: Iterable[str], cluster: ClusterState) -> Changes:
+    """Return the label changes after which the nodes offer no handler."""
+    changes = {name: _label_change(cluster.nodes[name], _NONE) for name in nodes}
+    return {name: change for name, change in changes.items() if change}
+
+
 def orphan_labels(runtime: str, orphans: Iterable[str], cluster: ClusterState) -> Changes:
     """Return the label changes that release nodes on which noderuntime is left."""
     return {

@@ -17,7 +17,7 @@ from noderuntime_operator.cluster_state import (
     template_of,
 )
 from noderuntime_operator.desired import daemon_set_name, instance_spec
-from noderuntime_operator.rollout import agents, classes, members
+from noderuntime_operator.rollout import agents, classes, members, takeover
 from noderuntime_operator.rollout.labels import leaving_labels, orphan_labels, staying_labels
 from noderuntime_operator.rollout.plans import Plan
 from noderuntime_operator.rollout.revisions import Choice, choose, to_forget, to_store
@@ -29,11 +29,16 @@ def nodes_to_search(runtime: RuntimeView, cluster: ClusterState) -> frozenset[st
     revision = choose(runtime, cluster).target.revision
     mine = members.instances_of(runtime, cluster, revision)
     leaving = classes.leaving_classes(runtime, revision.handlers, cluster)
+    vacated = takeover.vacated_nodes(runtime, cluster)
     if runtime.deleting or leaving or members.leaving_handlers(revision, mine):
-        return frozenset(mine)
-    return frozenset(mine.keys() - members.selected_nodes(runtime, cluster)) | members.changing_mode(
-        revision, mine
-    )
+        return frozenset(mine) | vacated
+    deselected = mine.keys() - members.selected_nodes(runtime, cluster)
+    return vacated | deselected | members.changing_mode(revision, mine)
+
+
+def owners_in_question(runtime: RuntimeView, cluster: ClusterState) -> frozenset[str]:
+    """Return the other NodeRuntimes whose nodes or RuntimeClasses are taken over if they do not exist."""
+    return takeover.other_owners(runtime, choose(runtime, cluster).target.revision.handlers, cluster)
 
 
 def plan(runtime: RuntimeView, cluster: ClusterState) -> Plan:
@@ -107,7 +112,9 @@ def _service(
     leaving = mine.keys() - selected - held
     leaving_classes = classes.leaving_classes(runtime, revision.handlers, cluster)
     retained, kept_pods = _retained(leaving_handlers, leaving_classes, mine, cluster)
-    conflicts = members.conflicts_of(runtime.name, selected, cluster)
+    claimed = members.conflicts_of(runtime.name, selected, cluster)
+    taken = takeover.take_over(claimed, revision.handlers, cluster)
+    conflicts = {name: owner for name, owner in claimed.items() if name not in taken.free}
     changing_mode = members.changing_mode(revision, mine) & (selected - conflicts.keys())
     mode_held = changing_mode & with_pods
     wanted = _Wanted(instance_spec("any", runtime.name, revision, retained), mine, mode_held)
@@ -134,6 +141,7 @@ def _service(
         selected=selected,
         instances=mine,
         conflicts=conflicts,
+        holding_takeover=taken.pods,
         foreign_classes=classes.foreign_classes(runtime, revision.handlers, cluster),
         unbound_classes=classes.unbound_classes(revision.handlers, cluster),
         holding=tuple(pod for pod in pods if pod.node in held | mode_held or pod in kept_pods),
@@ -149,8 +157,8 @@ def _service(
         late=nodes.late,
         other_agents=cluster.other_agents,
         replace=agents.replaced(mine, revision.image, cluster),
-        labels=labels | leaving_labels(mine, leaving | closing, cluster),
-        delete_instances=_ended(runtime, mine, leaving, cluster) + tuple(sorted(outlived)),
+        labels=labels | leaving_labels(mine, leaving | closing, cluster) | taken.labels,
+        delete_instances=_ended(runtime, mine, leaving, cluster) + tuple(sorted(outlived)) + taken.delete,
         class_labels=classes.class_labels(runtime, leaving_classes, cluster),
         delete_classes=tuple(name for name in leaving_classes if name not in used),
     )

@@ -41,6 +41,8 @@ class Plan:
     """The instances of the NodeRuntime by node, the lost ones included."""
     conflicts: Mapping[str, str] = field(default_factory=dict)
     """Selected nodes that belong to another NodeRuntime, and its name."""
+    holding_takeover: tuple[PodView, ...] = ()
+    """Pods on such nodes that must end before the nodes can be taken from NodeRuntimes that do not exist."""
     foreign_classes: tuple[str, ...] = ()
     """RuntimeClasses of the required names that this NodeRuntime does not own."""
     unbound_classes: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from noderuntime_operator.cluster_state import FAILED, ClusterState, InstanceView, NodeView, RuntimeView
 from noderuntime_operator.rollout import Plan
-from noderuntime_operator.texts import one_line, timestamp
+from noderuntime_operator.texts import listed, one_line, timestamp
 
 SILENT_AFTER = timedelta(minutes=30)
 """Three missed heartbeats: an agent refreshes its status every ten minutes."""
@@ -92,7 +92,7 @@ def _is_absent(node: NodeView, now: datetime) -> bool:
 def _failure(name: str, plan: Plan, cluster: ClusterState, absent: set[str], now: datetime) -> Failure | None:
     """Return why a node fails, or None if it is Ready or still changing."""
     if name in plan.conflicts:
-        return name, "ClaimedByOther", f"node {name} belongs to NodeRuntime {plan.conflicts[name]}"
+        return name, "ClaimedByOther", one_line(_claimed(name, plan, cluster))
     instance = cluster.instances.get(name)
     if instance and instance.status.phase in FAILED:
         reason, message = instance.failure
@@ -102,6 +102,17 @@ def _failure(name: str, plan: Plan, cluster: ClusterState, absent: set[str], now
     if name in plan.late:
         return name, "Late", one_line(plan.late[name])
     return _silence(instance, now) if instance else None
+
+
+def _claimed(node: str, plan: Plan, cluster: ClusterState) -> str:
+    """Return which NodeRuntime owns a node, and what delays that the node is taken over."""
+    owner = plan.conflicts[node]
+    message = f"node {node} belongs to NodeRuntime {owner}"
+    if owner not in cluster.vanished:
+        return message
+    pods = sorted(str(pod) for pod in plan.holding_takeover if pod.node == node)
+    waits = f"after the end of its pods: {listed(pods)}" if pods else "now"
+    return f"{message}, which does not exist; the node is taken over {waits}"
 
 
 def _silence(instance: InstanceView, now: datetime) -> Failure | None:

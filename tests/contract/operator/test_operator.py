@@ -128,6 +128,33 @@ def test_node_of_another_noderuntime_is_not_changed(cluster: Cluster) -> None:
     assert cluster.instance("c1")["spec"]["runtimeName"] == "c"
 
 
+def test_node_of_a_noderuntime_that_does_not_exist_is_taken_over(cluster: Cluster) -> None:
+    cluster.node("x1", "x")
+    cluster.runtime("gone", "x")
+    eventually(lambda: cluster.instance("x1"), "no instance")
+    cluster.report("x1", "Ready", gone_runc=("Ready", ""))
+    label = "handler.noderuntime.dev/gone-runc"
+    eventually(lambda: cluster.labels("x1").get(label), "no handler label")
+    cluster.pod("guest", "x1", "gone-runc")
+    cluster.runtime("heir", "x")
+    eventually(lambda: cluster.has("heir", "Degraded", "True", "ClaimedByOther"), "no conflict")
+    cluster.plane.kubectl("delete", "nr", "gone", "--wait=false")
+    no_finalizer = '{"metadata":{"finalizers":null}}'
+    cluster.plane.kubectl("patch", "nr", "gone", "--type=merge", "-p", no_finalizer)
+
+    held = "which does not exist; the node is taken over after the end of its pods: default/guest"
+    eventually(lambda: held in cluster.condition("heir", "Degraded")["message"], "the pod is not named", 20)
+    assert cluster.instance("x1")["spec"]["runtimeName"] == "gone"
+    assert (cluster.labels("x1")[label], cluster.labels("x1")[RUNTIME_LABEL]) == ("true", "gone")
+
+    cluster.delete_pod("guest")
+    eventually(lambda: cluster.labels("x1")[RUNTIME_LABEL] == "heir", "the node is not taken over", 30)
+    assert cluster.instance("x1")["spec"]["runtimeName"] == "heir"
+    assert label not in cluster.labels("x1")
+    cluster.report("x1", "Ready", heir_runc=("Ready", ""))
+    eventually(lambda: cluster.has("heir", "Ready", "True", "AllNodesReady"), "never Ready")
+
+
 def test_foreign_runtime_class_is_not_changed(cluster: Cluster) -> None:
     foreign = {
         "apiVersion": "node.k8s.io/v1",

@@ -182,6 +182,17 @@ async def test_leadership_lost_for_a_moment_is_followed_by_a_retry(
         await task
 
 
+class WatchedReconciler(Reconciler):
+    """A reconciler that notes what was woken."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.woken: set[str] = set()
+
+    def wake(self, name: str, delay: float = DISTANCE) -> None:
+        self.woken.add(name)
+
+
 class Part:
     """A part of the operator that last ran some seconds ago."""
 
@@ -199,6 +210,14 @@ async def test_liveness_names_the_part_that_does_not_run(ended: bool) -> None:
     with pytest.raises(RuntimeError, match="the watch of Node has shown no sign of life"):
         await alive(memo=memo)
     assert await alive(memo=kopf.Memo(parts={"reconcile loop": Part(1)}, tasks=[never])) == "ok"
+
+
+@pytest.mark.parametrize(("kind", "woken"), [("DELETED", ["old", "rt"]), ("MODIFIED", ["old"])])
+async def test_deleted_noderuntime_wakes_the_others(kube: Kube, kind: str, woken: list[str]) -> None:
+    runtimes = {name: [runtime(name=name)] for name in ("old", "rt")}
+    waiting = WatchedReconciler(kube, Caches.over(kube, runtimes, Metrics()), AGENT, lambda: True, Metrics())
+    await runtime_changed(name="old", event={"type": kind, "object": {}}, memo=kopf.Memo(reconciler=waiting))
+    assert sorted(waiting.woken) == woken
 
 
 async def test_lease_is_released_although_a_part_failed() -> None:
