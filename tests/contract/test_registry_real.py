@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import ssl
 import tempfile
@@ -184,6 +185,31 @@ async def test_the_nodes_own_credentials_file(place, client):
     file = place.directory / "config.json"
     file.write_text(json.dumps({"auths": {registry.authority: {"username": USER, "password": SECRET}}}))
     assert len(await pull(client(file), at(registry))) == 5
+
+
+@pytest.mark.parametrize("kind", ["credHelpers", "credsStore"])
+async def test_a_credential_helper_of_the_node(place, client, tmp_path, monkeypatch, kind):
+    registry = with_passwords(place)
+    helper = tmp_path / "docker-credential-vault"
+    answer = json.dumps({"ServerURL": registry.authority, "Username": USER, "Secret": SECRET})
+    helper.write_text(
+        f"#!/bin/sh\necho >>{tmp_path}/calls\n[ $(cat) = {registry.authority} ] && echo '{answer}'\n"
+    )
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({kind: {registry.authority: "vault"} if kind == "credHelpers" else "vault"}))
+    assert len(await pull(client(file), at(registry))) == 5
+    assert len((tmp_path / "calls").read_text()) == 1, "once for all requests"
+
+
+@pytest.mark.parametrize(
+    "raw", ["", "{}", '{"credHelpers": {"x.example": "none"}}', '{"credsStore": "none"}']
+)
+async def test_a_credentials_file_without_an_entry_pulls_anonymously(place, client, tmp_path, raw):
+    file = tmp_path / "config.json"
+    file.write_text(raw)
+    assert len(await pull(client(file), at(place.registry("plain")))) == 5
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ async def _hosts(root: Path, directory: Path) -> Finding:
 async def _credentials(path: Path) -> Finding:
     check = "registry credentials"
     try:
-        await CredentialsFile(path).find(_ANY, "image")
+        await CredentialsFile(path).check()
     except InvalidArgument as error:
         return fail(check, str(error), "correct the file, or images.credentials")
     try:

@@ -274,6 +274,8 @@ async def test_registries_report_broken_files_and_loose_modes(tmp_path: Path) ->
     assert "chmod 600" in by_check["registry credentials"].advice
     credentials.chmod(0o600)
     assert _states(await registries(images))["registry credentials"] is State.OK
+    credentials.write_text('{"credsStore": "not-installed"}')
+    assert _states(await registries(images))["registry credentials"] is State.OK
     credentials.write_text("[]")
     assert _states(await registries(images))["registry credentials"] is State.FAIL
 

@@ -140,6 +140,26 @@ async def test_the_most_specific_key_is_used(file, keys, registry, repository, f
     assert found == (None if first is None else Credentials(str(first)))
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b" \n",
+        b"{}",
+        b'{"auths": null}',
+        b'{"auths": {"registry.example": null}}',
+        b'{"auths": {"registry.example": {"auth": null}}}',
+        b'{"credHelpers": {"other.example": "none"}}',
+        b'{"credsStore": ""}',
+        b'{"credHelpers": null, "credsStore": null, "HttpHeaders": {"User-Agent": "x"}}',
+        b'{"credHelpers": {"registry.example": "not-installed"}, "credsStore": "not-installed"}',
+    ],
+)
+async def test_a_file_without_an_entry_is_an_anonymous_pull(file, raw):
+    file.write_bytes(raw)
+    assert await CredentialsFile(file).find("registry.example", "app") is None
+
+
 async def test_a_new_file_applies_at_once(file):
     known = CredentialsFile(file)
     assert await known.find("registry.example", "app") is None
@@ -150,10 +170,11 @@ async def test_a_new_file_applies_at_once(file):
 @pytest.mark.parametrize(
     "raw",
     [
-        b"",
         b"[]",
-        b"{}",
         b'{"auths": []}',
+        b'{"credsStore": "../../evil"}',
+        b'{"credHelpers": {"registry.example": "a b"}}',
+        b'{"credHelpers": ["pass"]}',
         b'{"auths": {"registry.example": "secret-word"}}',
         b'{"auths": {"registry.example": {"password": ["secret-word"]}}}',
         b'{"auths": {"registry.example": {"password": "\\ud800 secret-word"}}}',
