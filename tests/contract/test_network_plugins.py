@@ -21,6 +21,7 @@ from realnode.pods import Kubelet, wait_until
 from realnode.tools import tool
 from realnode.traces import remove_cgroups, traces
 
+from noderuntime.cri.v1 import api_pb2
 from noderuntime.node.host.process import identify
 
 _RELAY = """\
@@ -32,7 +33,8 @@ echo "$CNI_COMMAND $$ $CNI_CONTAINERID" >> calls
 case $CNI_COMMAND in
 STATUS) [ ! -e sick ] || { echo '{"code": 50, "msg": "agent is away"}'; exit 1; } ;;
 GC) exit 0 ;;
-ADD) [ ! -e slow ] || { {bridge} > /dev/null; touch hangs; exec sleep 60; } ;;
+ADD) [ ! -e result.json ] || exec cat result.json
+    [ ! -e slow ] || { {bridge} > /dev/null; touch hangs; exec sleep 60; } ;;
 esac
 exec {bridge}
 """
@@ -50,6 +52,12 @@ class Site:
         record = self.area / "bin/calls"
         lines = record.read_text().splitlines() if record.exists() else []
         return [line.split(" ")[1:] for line in lines if line.startswith(f"{command} ")]
+
+    def say(self, interfaces: list[dict[str, str]], *ips: tuple[int, str]) -> None:
+        """Have the plugin return a result without doing anything; ``ips`` with indexes of interfaces."""
+        entries = [{"interface": index, "address": address} for index, address in ips]
+        result = {"cniVersion": "1.1.0", "interfaces": interfaces, "ips": entries}
+        (self.area / "bin/result.json").write_text(json.dumps(result))
 
     def leases(self) -> list[str]:
         return [path.name for path in (self.area / "ipam").glob("*/10.*")]
@@ -164,3 +172,23 @@ def test_killed_daemons_add_ends_before_its_lease_is_released(site: Site, kubele
     assert identify(int(pid)) is None
     assert sandbox in [called for _, called in site.calls("DEL")]
     wait_until(lambda: len(site.calls("GC")) == 2 and site.valid() == [], "GC after DEL")
+
+
+def test_pod_has_the_addresses_that_containerd_reads(site: Site, kubelet: Kubelet) -> None:
+    site.say([{"name": "host0"}, {"name": "eth0"}], (0, "10.9.0.1/24"), (1, "fd00::2/64"), (1, "10.9.0.2/24"))
+    pod = kubelet.run(kubelet.pod_config(), "runc")
+    request = api_pb2.PodSandboxStatusRequest(pod_sandbox_id=pod)
+    network = kubelet.runtime.PodSandboxStatus(request, timeout=30).status.network
+    assert (network.ip, [one.ip for one in network.additional_ips]) == ("10.9.0.2", ["fd00::2"])
+
+
+@pytest.mark.parametrize("index", [-1, 1])
+def test_address_of_an_unknown_interface_is_refused(site: Site, kubelet: Kubelet, index: int) -> None:
+    """containerd panics if the index is the number of interfaces."""
+    site.say([{"name": "eth0"}], (index, "10.9.0.2/24"))
+    with pytest.raises(grpc.RpcError) as failed:
+        kubelet.run(kubelet.pod_config(), "runc")
+    why = f"address 10.9.0.2/24 is on interface {index}, but the result has 1 of them"
+    assert why in str(failed.value.details())
+    assert site.calls("DEL")
+    assert kubelet.pods() == set()

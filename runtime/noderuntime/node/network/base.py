@@ -18,7 +18,7 @@ class Attachment:
     """A sandbox on the pod network."""
 
     ips: tuple[str, ...]
-    """Addresses of the pod, IPv4 first."""
+    """Addresses of the pod, the first IPv4 address first."""
     result: bytes
     """What DEL needs: the network's configuration and the result of ADD, as JSON."""
 

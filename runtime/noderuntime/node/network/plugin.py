@@ -136,11 +136,16 @@ class Kept:
 
 
 def pod_ips(result: dict[str, Any], interface: str) -> tuple[str, ...]:
-    """Return the addresses of the pod's interface, IPv4 first; ToolError if it has none."""
-    found = [address.ip for address in pod_addresses(result, interface)]
+    """Return the pod's addresses in the order of the result, but the first IPv4 address first.
+
+    They are those of the pod's interface; if it has none, all addresses of the result. ToolError if there are
+    none, or if the result cannot be read.
+    """
+    found = pod_addresses(result, interface) or [address for _, address in _addresses(result)]
     if not found:
         raise ToolError("CNI", "ADD", 0, "the result has no address for the pod")
-    return tuple(str(address) for address in sorted(found, key=lambda address: address.version))
+    first = next((address for address in found if address.version == 4), found[0])
+    return tuple(str(address.ip) for address in (first, *(other for other in found if other is not first)))
 
 
 def pod_addresses(result: dict[str, Any], interface: str) -> list[Address]:
@@ -149,16 +154,30 @@ def pod_addresses(result: dict[str, Any], interface: str) -> list[Address]:
     An address that names no interface counts as the pod's (CNI spec 1.1, section 5, Success).
     ToolError if the result cannot be read.
     """
+    return [address for name, address in _addresses(result) if name in (None, interface)]
+
+
+def _addresses(result: dict[str, Any]) -> list[tuple[str | None, Address]]:
+    """Return the addresses, each with the name of its interface. ToolError if the result cannot be read."""
     interfaces = result.get("interfaces") or []
-    found: list[Address] = []
+    found: list[tuple[str | None, Address]] = []
     try:
         for entry in result.get("ips") or []:
-            index = entry.get("interface")
-            if index is None or _is_pods(interfaces[int(index)], interface):
-                found.append(_parsed(entry["address"]))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            address, index = _parsed(entry["address"]), entry.get("interface")
+            if index is not None:
+                _check_index(address, index, len(interfaces))
+            found.append((None if index is None else interfaces[index].get("name"), address))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ToolError("CNI", "ADD", 0, f"the result cannot be read: {error}") from error
     return found
+
+
+def _check_index(address: Address, index: object, count: int) -> None:
+    """Raise ValueError unless the index of an address's interface is valid."""
+    if type(index) is not int or not 0 <= index < count:
+        raise ValueError(
+            f"address {address} is on interface {str(index)[:20]}, but the result has {count} of them"
+        )
 
 
 def _message(done: Completed) -> str:
@@ -187,7 +206,3 @@ def _parsed(address: object) -> Address:
     if not isinstance(address, str):  # ip_interface takes a number as well
         raise TypeError(f"{address!r} is not an address")
     return ipaddress.ip_interface(address)
-
-
-def _is_pods(entry: dict[str, Any], interface: str) -> bool:
-    return bool(entry.get("sandbox")) and entry.get("name") == interface

@@ -165,23 +165,49 @@ async def test_add_with_an_invalid_result_is_undone(host, stdout, attach):
     assert host.order[-1] == ("DEL", "bridge")
 
 
-async def test_ips_are_those_of_the_pods_interface_ipv4_first(host, attach):
-    result = {
-        "cniVersion": "1.0.0",
-        "interfaces": [
-            {"name": "cni0"},
-            {"name": "eth0", "sandbox": "/ns"},
-            {"name": "net1", "sandbox": "/ns"},
-        ],
-        "ips": [
-            {"interface": 0, "address": "10.9.0.1/24"},
-            {"interface": 1, "address": "fd00::2/64"},
-            {"interface": 1, "address": "10.9.0.2/24"},
-            {"interface": 2, "address": "10.8.0.2/24"},
-        ],
-    }
-    host.answers["ADD", "bandwidth"] = Completed(0, json.dumps(result).encode(), b"")
-    assert (await attach()).ips == ("10.9.0.2", "fd00::2")
+CNI0, ETH0, NET1 = {"name": "cni0"}, {"name": "eth0", "sandbox": "/ns"}, {"name": "net1", "sandbox": "/ns"}
+
+
+def result_of(interfaces, *ips):
+    """Return a result. Its addresses are pairs of an interface's index, or None, and an address."""
+    entries = [{"address": address} | ({} if at is None else {"interface": at}) for at, address in ips]
+    listed = {} if interfaces is None else {"interfaces": interfaces}
+    return Completed(0, json.dumps({"cniVersion": "1.0.0", "ips": entries} | listed).encode(), b"")
+
+
+@pytest.mark.parametrize(
+    ("result", "ips"),
+    [
+        (
+            result_of([CNI0, ETH0, NET1], (0, "10.9.0.1/24"), (1, "10.9.0.2/24"), (2, "10.8.0.2/24")),
+            ("10.9.0.2",),
+        ),
+        (result_of([{"name": "eth0"}], (0, "10.9.0.2/24")), ("10.9.0.2",)),
+        (result_of([ETH0], (0, "10.9.0.2/24"), (None, "10.9.0.3/24")), ("10.9.0.2", "10.9.0.3")),
+        (result_of(None, (None, "10.9.0.2/24")), ("10.9.0.2",)),
+        (result_of([], (None, "fd00::2/64")), ("fd00::2",)),
+        (
+            result_of([ETH0], (0, "fd00::2/64"), (0, "10.9.0.2/24"), (0, "fd00::3/64"), (0, "10.9.0.3/24")),
+            ("10.9.0.2", "fd00::2", "fd00::3", "10.9.0.3"),
+        ),
+        (result_of([{"name": "veth7"}], (0, "10.9.0.2/24")), ("10.9.0.2",)),
+    ],
+    ids=["names", "no-sandbox", "some-without", "absent", "empty", "ipv6-first", "another-name"],
+)
+async def test_ips_are_those_that_other_runtimes_read(host, result, ips, attach):
+    host.answers["ADD", "bandwidth"] = result
+    assert (await attach()).ips == ips
+
+
+@pytest.mark.parametrize("index", [-1, 1, 1 << 70, True, "0", 0.0])
+async def test_ip_of_an_unknown_interface_undoes_the_add(host, index, attach):
+    host.answers["ADD", "bandwidth"] = result_of([ETH0], (index, "10.9.0.2/24"))
+    with pytest.raises(ToolError) as caught:
+        await attach()
+    assert f"address 10.9.0.2/24 is on interface {str(index)[:20]}, but the result has 1 of them" in str(
+        caught.value
+    )
+    assert host.order[3:] == [("DEL", "bandwidth"), ("DEL", "portmap"), ("DEL", "bridge")]
 
 
 async def test_ready_follows_changes_of_the_directories(network, conf_dir, plugin_dir):
