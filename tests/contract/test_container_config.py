@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -247,6 +248,33 @@ def test_a_pod_uses_the_nodes_network(kubelet: Kubelet, handler: str) -> None:
     container = kubelet.run_container(pod, config, "main", "cat /proc/net/dev", linux=asked)
     wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "its end")
     assert any("nrct" in line for line in kubelet.log(config, "main"))
+
+
+@pytest.mark.parametrize("handler", ["theirs", *HANDLERS])
+@pytest.mark.parametrize("network", [api_pb2.POD, api_pb2.NODE])
+def test_hostname_is_the_nodes_unless_requested(
+    kubelet: Kubelet, handler: str, network: api_pb2.NamespaceMode
+) -> None:
+    options = api_pb2.NamespaceOption(network=network, pid=api_pb2.CONTAINER)
+    context = api_pb2.LinuxSandboxSecurityContext(namespace_options=options)
+    pod = kubelet.pod_config(linux=api_pb2.LinuxPodSandboxConfig(security_context=context))
+    pod.hostname = ""
+    script = "hostname; echo $HOSTNAME; cat /etc/hostname"
+    said = said_by(kubelet, handler, script, pod=pod, linux=linux(namespace_options=options))
+    assert said == [socket.gethostname()] * 3
+
+
+@pytest.mark.parametrize("handler", ["theirs", *HANDLERS])
+@pytest.mark.parametrize(
+    ("dns", "content"), [(None, Path("/etc/resolv.conf").read_text()), (api_pb2.DNSConfig(), "")]
+)
+def test_only_a_pod_without_dns_settings_has_the_nodes(
+    kubelet: Kubelet, handler: str, dns: api_pb2.DNSConfig | None, content: str
+) -> None:
+    pod = kubelet.pod_config()
+    pod.ClearField("dns_config")
+    pod.MergeFrom(api_pb2.PodSandboxConfig(dns_config=dns))
+    assert said_by(kubelet, handler, "cat /etc/resolv.conf", pod=pod) == content.splitlines()
 
 
 @pytest.mark.parametrize("handler", HANDLERS)

@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from pathlib import Path
 
 from noderuntime.core.errors import InvalidArgument
 from noderuntime.core.paths import SandboxPaths
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.node.host.base import UserNamespace
+from noderuntime.node.spec.hostname import hostname_of
 
 _HOST_RESOLV_CONF = Path("/etc/resolv.conf")
 _RESOLV_CONF_LIMIT = 1 << 16
 _WORD = re.compile(r"\S{1,1024}")
-_HOSTNAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")
-
-
-def hostname_of(config: api_pb2.PodSandboxConfig) -> str:
-    """Return the sandbox's hostname, or the node's if the pod has none.
-
-    InvalidArgument if the kernel would not accept it (HOST_NAME_MAX is 64).
-    """
-    if not config.hostname:
-        return socket.gethostname()
-    if not _HOSTNAME.fullmatch(config.hostname):
-        raise InvalidArgument(
-            f"hostname {config.hostname[:80]!r} is not a valid hostname of at most 64 characters"
-        )
-    return config.hostname
 
 
 def resolv_conf(dns: api_pb2.DNSConfig) -> str:
@@ -51,16 +36,21 @@ def resolv_conf(dns: api_pb2.DNSConfig) -> str:
 def write_files(paths: SandboxPaths, config: api_pb2.PodSandboxConfig, user: UserNamespace | None) -> None:
     """Create the sandbox's directory, its files, and the mount point of its /dev/shm.
 
-    In a user namespace, the files belong to the namespace's root.
+    A sandbox without DNS settings has the node's; empty settings are an empty file. In a user namespace, the
+    files belong to the namespace's root.
     """
     paths.dir.mkdir(mode=0o711, parents=True)
     paths.shm.mkdir()
-    content = resolv_conf(config.dns_config)
-    if not content and _HOST_RESOLV_CONF.exists():
-        with _HOST_RESOLV_CONF.open(encoding="utf-8", errors="replace") as file:
-            content = file.read(_RESOLV_CONF_LIMIT)
-    for path, text in ((paths.resolv_conf, content), (paths.hostname, hostname_of(config) + "\n")):
+    dns = resolv_conf(config.dns_config) if config.HasField("dns_config") else _resolv_conf_of_node()
+    for path, text in ((paths.resolv_conf, dns), (paths.hostname, hostname_of(config) + "\n")):
         path.write_text(text, encoding="utf-8")
         path.chmod(0o644)
         if user is not None:
             os.chown(path, *user.root)
+
+
+def _resolv_conf_of_node() -> str:
+    if not _HOST_RESOLV_CONF.exists():
+        return ""
+    with _HOST_RESOLV_CONF.open(encoding="utf-8", errors="replace") as file:
+        return file.read(_RESOLV_CONF_LIMIT)

@@ -19,13 +19,14 @@ from noderuntime.lifecycle.ledger.records import Sandbox
 from noderuntime.lifecycle.log_context import bind_sandbox
 from noderuntime.lifecycle.parts import Parts
 from noderuntime.lifecycle.pods import release
-from noderuntime.lifecycle.pods.etc_files import hostname_of, resolv_conf, write_files
+from noderuntime.lifecycle.pods.etc_files import resolv_conf, write_files
 from noderuntime.lifecycle.pods.intents import free_name, keep_undone
 from noderuntime.lifecycle.pods.root import check_root, create_root, needs_root, start_root
 from noderuntime.lifecycle.pods.sysctls import sysctls_of_interface, sysctls_of_namespaces
 from noderuntime.node.host.base import Mount, NamespaceKind
 from noderuntime.node.network.base import wants_pod_network
 from noderuntime.node.network.capabilities import capability_args, cni_args
+from noderuntime.node.spec.hostname import hostname_of
 from noderuntime.node.spec.limits import check_limits
 from noderuntime.node.spec.lsm import check_selinux
 from noderuntime.node.spec.validation import check_path

@@ -7,7 +7,6 @@ request is invalid.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from noderuntime.node.host.cgroup_names import oci_cgroups_path
 from noderuntime.node.spec.capabilities import oci_capabilities
 from noderuntime.node.spec.devices import Devices, container_devices
 from noderuntime.node.spec.facts import HostFacts
+from noderuntime.node.spec.hostname import hostname_of
 from noderuntime.node.spec.inputs import ContainerInput, Pod
 from noderuntime.node.spec.lsm import apparmor_profile, check_selinux
 from noderuntime.node.spec.mounts import container_mounts, kernel_mounts, rootfs_propagation
@@ -109,7 +109,7 @@ def _process(pod: Pod, container: ContainerInput, facts: HostFacts) -> Spec:
         "terminal": config.tty,
         "user": user,
         "args": arguments(config, image),
-        "env": environment(config, image, pod.config.hostname or platform.node()),
+        "env": environment(config, image, hostname_of(pod.config)),
         "cwd": directory(config, image),
         "capabilities": oci_capabilities(context, facts.capabilities),
         "noNewPrivileges": context.no_new_privs,
@@ -177,8 +177,8 @@ def _seccomp(
 
 def _with_hostname(spec: Spec, pod: Pod) -> Spec:
     """Set the hostname of a pod with its own kernel. Other pods have it in their pinned UTS namespace."""
-    if pod.own_kernel and pod.config.hostname:
-        spec["hostname"] = check_text(pod.config.hostname, "the hostname")
+    if pod.own_kernel:
+        spec["hostname"] = hostname_of(pod.config)
     return spec
 
 

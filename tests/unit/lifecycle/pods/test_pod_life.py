@@ -3,6 +3,7 @@ import json
 import os
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from fakes import container_config, pod_config
@@ -266,6 +267,14 @@ async def test_sandbox_files_have_dns_and_hostname(node):
     paths = node.parts.paths.sandbox(sandbox)
     assert paths.resolv_conf.read_text() == "search a.local b\nnameserver 10.96.0.10\noptions ndots:5\n"
     assert paths.hostname.read_text() == "web-1\n"
+
+
+@pytest.mark.parametrize(
+    ("dns", "content"), [(None, Path("/etc/resolv.conf").read_text()), (api_pb2.DNSConfig(), "")]
+)
+async def test_only_a_pod_without_dns_settings_has_the_nodes(node, dns, content):
+    sandbox = await run_pod_sandbox(node.parts, pod_config(dns_config=dns), "runc")
+    assert node.parts.paths.sandbox(sandbox).resolv_conf.read_text() == content
 
 
 async def test_new_limits_of_a_pod_are_recorded(node):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,15 @@ def test_root_spec_has_no_privileges(pod: Pod, facts: HostFacts, rootfs: Path) -
     assert spec["root"]["readonly"]
     assert spec["hostname"] == "web-0"
     assert namespaces(spec)["network"] == "/run/netns/n"
+
+
+def test_own_kernel_has_the_nodes_hostname_unless_requested(pod: Pod, facts: HostFacts, rootfs: Path) -> None:
+    pod = dataclasses.replace(pod, own_kernel=True, config=api_pb2.PodSandboxConfig())
+    for spec in (
+        root_spec(pod, rootfs, ["/pause"], facts),
+        build(pod, facts, rootfs, api_pb2.ContainerConfig()),
+    ):
+        assert spec["hostname"] == socket.gethostname()
 
 
 def test_processes_have_the_limits_that_the_daemon_was_started_with(
