@@ -99,9 +99,9 @@ def test_clone_creates_no_namespaces_without_sys_admin(architecture: str, index:
     assert is_allowed("clone", architecture, "CAP_SYS_ADMIN")
 
 
-@pytest.mark.parametrize(("family", "expected"), [(1, True), (16, True), (37, True), (39, True), (41, True)])
-def test_ordinary_socket_families_are_allowed(family: int, expected: bool) -> None:
-    assert family_allowed(family) is expected
+@pytest.mark.parametrize("family", [1, 16, 37, 39, 41])
+def test_ordinary_socket_families_are_allowed(family: int) -> None:
+    assert family_allowed(family)
 
 
 @pytest.mark.parametrize("family", [38, 40], ids=["AF_ALG", "AF_VSOCK"])
