@@ -6,7 +6,7 @@ import os
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
@@ -33,23 +33,24 @@ _PROPAGATION = {
 def container_mounts(
     pod: Pod, config: api_pb2.ContainerConfig, volumes: Mapping[int, Path] = _NO_VOLUMES
 ) -> list[Mount]:
-    """Return OCI ``mounts``, parents first. A requested mount replaces the default one at the same path.
+    """Return OCI ``mounts``. A requested mount replaces the default one at the same path.
 
+    The pod's files are mounted between the requested mounts, parents first, so that a volume at ``/etc`` or
+    ``/dev`` does not hide them. Kernel filesystems below a requested mount are left out.
     ``volumes`` are the mount points of image volumes on the node, by the index of the requested mount.
     """
     context = config.linux.security_context
     requested = [_requested(mount, volumes.get(index)) for index, mount in enumerate(config.mounts)]
     destinations = {mount["destination"] for mount in requested}
-    defaults = [
-        mount
-        for mount in (
-            *kernel_mounts(pod, writable=context.privileged),
-            *_pod_files(pod, context.readonly_rootfs),
-        )
-        if mount["destination"] not in destinations
-        and not ("/dev" in destinations and mount["destination"].startswith("/dev/"))
+    kernel = kernel_mounts(pod, writable=context.privileged)
+    files = _pod_files(pod, context.readonly_rootfs)
+    return [
+        *(mount for mount in kernel if destinations.isdisjoint(_with_parents(mount["destination"]))),
+        *sorted(
+            (*(file for file in files if file["destination"] not in destinations), *requested),
+            key=lambda mount: mount["destination"].count("/"),
+        ),
     ]
-    return defaults + sorted(requested, key=lambda mount: mount["destination"].count("/"))
 
 
 def kernel_mounts(pod: Pod, *, writable: bool) -> Iterator[Mount]:
@@ -88,6 +89,12 @@ def _pod_files(pod: Pod, read_only: bool) -> Iterator[Mount]:
     for destination, file in (("/etc/resolv.conf", pod.resolv_conf), ("/etc/hostname", pod.hostname)):
         if file is not None:
             yield _mount(destination, "bind", str(file), ["rbind", "rprivate", access])
+
+
+def _with_parents(destination: str) -> set[str]:
+    """Return a path and its parents."""
+    path = PurePosixPath(destination)
+    return {str(path), *map(str, path.parents)}
 
 
 def _requested(mount: api_pb2.Mount, volume: Path | None) -> Mount:

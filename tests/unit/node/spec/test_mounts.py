@@ -50,11 +50,24 @@ def test_requested_mounts_replace_defaults_parents_first(pod: Pod, tmp_path: Pat
     assert destinations.index("/data") < destinations.index("/data/a/b")
 
 
-def test_requested_dev_replaces_all_default_mounts_below_it(pod: Pod) -> None:
-    destinations = by_destination(
-        container_mounts(pod, config({"container_path": "/dev", "host_path": "/dev"}))
-    )
-    assert not any(destination.startswith("/dev/") for destination in destinations)
+def test_pod_files_lie_on_requested_parents(pod: Pod, tmp_path: Path) -> None:
+    requested = [
+        {"container_path": "/etc", "host_path": str(tmp_path)},
+        {"container_path": "/dev", "host_path": "/dev"},
+        {"container_path": "/etc/hosts", "host_path": str(tmp_path)},
+    ]
+    mounts = container_mounts(pod, config(*requested))
+    destinations = [mount["destination"] for mount in mounts]
+    for file in ("/etc/resolv.conf", "/etc/hostname", "/etc/hosts"):
+        assert destinations.index("/etc") < destinations.index(file)
+    assert destinations.index("/dev") < destinations.index("/dev/shm")
+    assert by_destination(mounts)["/dev/shm"]["source"] == str(pod.shm)
+
+
+@pytest.mark.parametrize(("path", "kept"), [("/dev", ["/dev/shm"]), ("/sys", [])])
+def test_requested_mount_hides_kernel_filesystems_below_it(pod: Pod, path: str, kept: list[str]) -> None:
+    destinations = by_destination(container_mounts(pod, config({"container_path": path, "host_path": path})))
+    assert [one for one in destinations if one.startswith(f"{path}/")] == kept
 
 
 def test_mount_options_follow_the_access_mode(pod: Pod, tmp_path: Path) -> None:

@@ -123,7 +123,8 @@ def test_sys_is_bind_mounted_with_the_nodes_network(inside: Pod) -> None:
 def test_mount_id_mappings_are_passed_on(pod: Pod, tmp_path: Path) -> None:
     ids = [api_pb2.IDMapping(container_id=0, host_id=7, length=9)]
     requested = api_pb2.Mount(container_path="/v", host_path=str(tmp_path), uidMappings=ids, gidMappings=ids)
-    volume = container_mounts(pod, api_pb2.ContainerConfig(mounts=[requested]))[-1]
+    mounts = container_mounts(pod, api_pb2.ContainerConfig(mounts=[requested]))
+    (volume,) = (mount for mount in mounts if mount["destination"] == "/v")
     assert volume["uidMappings"] == volume["gidMappings"] == [{"containerID": 0, "hostID": 7, "size": 9}]
     requested.ClearField("gidMappings")
     with pytest.raises(InvalidArgument, match="both user and group IDs"):
