@@ -166,6 +166,8 @@ class RunscConfig(_Table):
     """``open`` lets pods connect to unix sockets in their volumes, for example to a daemon of the node."""
     directfs: bool = True
     """False: only the gofer opens files, so that the sandbox has fewer privileges; files are slower."""
+    net_raw: bool = False
+    """Leave CAP_NET_RAW to containers that have it, so that ping works. They can then forge packets."""
     core_tags: bool = False
     """Never run two sandboxes on the hyperthreads of one core, against side channels. Needs Linux 5.14."""
 

@@ -16,6 +16,7 @@ import grpc
 import pytest
 from realnode.daemon import Daemon
 from realnode.pods import Kubelet, wait_until
+from realnode.scripts import said_by
 from realnode.tools import tool
 
 from noderuntime.cri.v1 import api_pb2
@@ -293,3 +294,27 @@ def test_a_start_without_a_used_handler_keeps_its_pods(
     daemon.stop()
     daemon.start()
     assert "late" not in _handlers(kubelet)
+
+
+_RAW = """
+[handlers.raw]
+type = "gvisor"
+path = "{runsc}"
+[handlers.raw.runsc]
+net_raw = true
+"""
+
+
+def test_ping_in_gvisor_needs_net_raw(daemon: Daemon, kubelet: Kubelet, drop_in: Path) -> None:
+    drop_in.write_text(_RAW.format(runsc=tool("runsc")))
+    daemon.reload()
+    wait_until(lambda: "raw" in _handlers(kubelet), "the new handler")
+    script = """
+        grep CapEff /proc/self/status | cut -f2
+        ping -c1 127.0.0.1 2>&1 | grep -oE 'denied|[0-9]+% packet loss'
+    """
+    output = {handler: said_by(kubelet, handler, script) for handler in ("runc", "gvisor", "raw")}
+    for pod in kubelet.pods():  # the handler is removed next
+        kubelet.stop_and_remove(pod)
+    assert output["runc"] == output["raw"] == ["00000000a80425fb", "0% packet loss"]
+    assert output["gvisor"] == ["00000000a80405fb", "denied"]

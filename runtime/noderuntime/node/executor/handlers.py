@@ -37,5 +37,6 @@ def _flags(runsc: RunscConfig) -> tuple[str, ...]:
         f"--platform={runsc.platform}",
         *([f"--host-uds={runsc.host_uds}"] if runsc.host_uds != "none" else []),
         *(["--directfs=false"] if not runsc.directfs else []),
+        *(["--net-raw"] if runsc.net_raw else []),
         *(["--enable-core-tags"] if runsc.core_tags else []),
     )

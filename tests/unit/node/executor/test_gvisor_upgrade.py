@@ -96,7 +96,7 @@ async def test_sandbox_whose_runsc_is_gone_is_driven_by_the_present_one(
 
 
 def test_chosen_flags_are_runscs_flags(tmp_path: Path) -> None:
-    runsc = {"platform": "kvm", "host_uds": "open", "directfs": False, "core_tags": True}
+    runsc = {"platform": "kvm", "host_uds": "open", "directfs": False, "net_raw": True, "core_tags": True}
     plain, chosen = (
         executors(
             Config.model_validate({"handlers": {"g": {"type": "gvisor", "path": "/runsc", "runsc": table}}}),
@@ -106,6 +106,6 @@ def test_chosen_flags_are_runscs_flags(tmp_path: Path) -> None:
         for table in ({}, runsc)
     )
     assert set(chosen.flags) - set(plain.flags) == {
-        "--platform=kvm", "--host-uds=open", "--directfs=false", "--enable-core-tags",
+        "--platform=kvm", "--host-uds=open", "--directfs=false", "--net-raw", "--enable-core-tags",
     }  # fmt: skip
     assert set(plain.flags) - set(chosen.flags) == {"--platform=systrap"}
