@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from realnode.containerd import Containerd
 from realnode.daemon import Daemon
 from realnode.pods import Kubelet, wait_until
 from realnode.scripts import linux, said_by
@@ -64,6 +65,13 @@ def test_files_of_the_image_and_of_the_pod_belong_to_root_inside(kubelet: Kubele
     places = "/ /bin/busybox /etc/resolv.conf /etc/hostname /dev/shm /proc/self"
     output = said_inside(kubelet, f"for one in {places}; do stat -Lc '%n %u:%g' $one; done")
     assert output == [f"{one} 0:0" for one in places.split()]
+
+
+def test_volumes_of_the_image_belong_to_their_owners_inside(kubelet: Kubelet, containerd: Containerd) -> None:
+    containerd.import_image("noderuntime.test/owned:1", ["sh"], volumes=["/etc", "/made/for/it"])
+    script = "stat -c %u:%g /etc /etc/passwd /made/for/it; echo x >/made/for/it/x && cat /made/for/it/x"
+    output = said_inside(kubelet, script, image=api_pb2.ImageSpec(image="noderuntime.test/owned:1"))
+    assert output == ["0:0", "0:0", "0:0", "x"]
 
 
 def test_written_files_can_be_read_and_change_owner(kubelet: Kubelet) -> None:

@@ -185,7 +185,11 @@ class FakeImages:
         await self.world.step("image")
         if ref == "missing":
             raise NotFound("image missing is not on the node")
-        config = ImageConfig(cmd=("sh",), stop_signal="SIGINT" if ref == "polite" else "")
+        config = ImageConfig(
+            cmd=("sh",),
+            stop_signal="SIGINT" if ref == "polite" else "",
+            volumes=("/filled", "made/for/it/", "/") if ref == "volumes" else (),
+        )
         digests = () if ref == "loaded" else IMAGE_DIGESTS
         return Image(IMAGE_ID, "chain", config, ("example.org/app:1", "example.org/app:2"), digests)
 
@@ -201,6 +205,10 @@ class FakeImages:
         assert target.is_dir()
         self.world.snapshots.add(key)
         self.world.mounts.add(target)
+        if image.config.volumes:
+            (target / "real").mkdir()
+            (target / "real/file").write_text("of the image")
+            (target / "filled").symlink_to("/real")
         self.world.after("prepare")
 
     async def volume(self, key: str, image: Image, target: Path, sub_path: str = "") -> Path:
@@ -336,7 +344,8 @@ class Node:
     def left(self) -> dict[str, object]:
         """Return the objects on the node; empty if there are none."""
         left = self.world.left()
-        for place in (self.parts.paths.sandboxes, self.parts.paths.containers):
+        volumes = self.directory / "state/volumes"
+        for place in (self.parts.paths.sandboxes, self.parts.paths.containers, volumes):
             names = [entry.name for entry in place.iterdir()] if place.is_dir() else []
             if names:
                 left[place.name] = names

@@ -1,4 +1,4 @@
-"""Remove orphans: bundles, snapshots, directories, pins and checkpoints that no record of the ledger names.
+"""Remove orphans: bundles, snapshots, directories, pins, volumes and checkpoints that no record names.
 
 Orphans exist only after the ledger was lost, or a row of it became unreadable, because each object is
 recorded before it is created. They are listed before the records are read, so that an object that a call
@@ -16,6 +16,8 @@ from noderuntime.core.tasks import concurrently, together
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.containers.checkpoint import DIRECTORY
 from noderuntime.lifecycle.containers.intents import end_monitor
+from noderuntime.lifecycle.containers.volumes import DIRECTORY as VOLUMES
+from noderuntime.lifecycle.containers.volumes import remove_volumes
 from noderuntime.lifecycle.parts import Parts
 
 
@@ -25,12 +27,17 @@ async def remove(parts: Parts) -> None:
     checkpoints = parts.config.server.state_dir / DIRECTORY
     bundles = await FILES.run(_entries, parts.paths.containers)
     directories = await FILES.run(_entries, parts.paths.sandboxes)
+    volumes = await FILES.run(_entries, parts.config.server.state_dir / VOLUMES)
     known = _known(parts)
     await concurrently(
         *(attempt(f"remove orphaned bundle {one}", partial(_bundle, parts, one)) for one in bundles - known),
         *(
             attempt(f"remove orphaned sandbox {one}", partial(_sandbox, parts, one))
             for one in directories - known
+        ),
+        *(
+            attempt(f"remove orphaned volumes {one}", partial(remove_volumes, parts, one))
+            for one in volumes - known
         ),
         *(
             attempt(f"remove unfinished checkpoint {one}", partial(_checkpoint, parts, checkpoints, one))

@@ -123,10 +123,12 @@ class Containerd:
         self.import_image(_PAUSE, ["/bin/sleep", "1000000"])
         self.import_image(IMAGE, ["sh"])
 
-    def import_image(self, name: str, command: Sequence[str], entrypoint: Sequence[str] = ()) -> None:
+    def import_image(
+        self, name: str, command: Sequence[str], entrypoint: Sequence[str] = (), volumes: Sequence[str] = ()
+    ) -> None:
         """Import a busybox image with a name (with tag), and wait until CRI lists it."""
         archive = self.dir / "image.tar"
-        write_image(archive, name, tool("busybox"), command, entrypoint)
+        write_image(archive, name, tool("busybox"), command, entrypoint, volumes=volumes)
         self._ctr("images", "import", str(archive))
         archive.unlink()
         with grpc.insecure_channel(f"unix:{self.socket}") as channel:

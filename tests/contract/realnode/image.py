@@ -19,9 +19,15 @@ _GROUP = b"root:x:0:\nweb:x:33:\nextra:x:44:web\n"
 
 
 def write_image(
-    target: Path, name: str, busybox: Path, command: Sequence[str], entrypoint: Sequence[str] = ()
+    target: Path,
+    name: str,
+    busybox: Path,
+    command: Sequence[str],
+    entrypoint: Sequence[str] = (),
+    *,
+    volumes: Sequence[str] = (),
 ) -> None:
-    """Write an image with a name (with tag) and a default command."""
+    """Write an image with a name (with tag), a default command, and the paths of volumes."""
     layer = busybox_layer(busybox.read_bytes())
     blob = gzip.compress(layer, mtime=0)
     config = _json(
@@ -33,6 +39,7 @@ def write_image(
                 "Cmd": list(command),
                 "Env": ["PATH=/bin"],
                 "WorkingDir": "/",
+                "Volumes": {path: {} for path in volumes},
             },
             "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from noderuntime.lifecycle.containers.kill import erase
 from noderuntime.lifecycle.containers.oom import note_kills
 from noderuntime.lifecycle.containers.pod import cgroup_of, pod_of, user_of
 from noderuntime.lifecycle.containers.signals import stop_signal
+from noderuntime.lifecycle.containers.volumes import make_volumes, remove_volumes
 from noderuntime.lifecycle.ledger.ledger import container_name
 from noderuntime.lifecycle.ledger.records import Container, Sandbox
 from noderuntime.lifecycle.log_context import bind_container
@@ -129,8 +130,18 @@ async def _make(parts: Parts, sandbox: Sandbox, container: Container, image: Ima
     user = user_of(parts, sandbox)
     with parts.metrics.phase("snapshot", sandbox.handler):
         await parts.images.prepare(container.id, image, paths.rootfs, labels, user)
-        volumes = await mount_image_volumes(parts, container)
-    spec = await _spec(parts, sandbox, container, image, volumes)
+        images = await mount_image_volumes(parts, container)
+        undo.add("volumes", lambda: remove_volumes(parts, container.id))
+        volumes = await make_volumes(parts, container, image, user)
+    wanted = ContainerInput(
+        id=container.id,
+        config=_with_mounts(container.config, volumes),
+        image=image.config,
+        rootfs=paths.rootfs,
+        volumes=images,
+        target_pid=_target_pid(parts, sandbox, container.config),
+    )
+    spec = await _spec(parts, sandbox, wanted)
     container.user.CopyFrom(_user(spec["process"]["user"]))
     await FILES.run(write_spec, paths, spec)
     await note_kills(parts, sandbox, container)
@@ -139,26 +150,24 @@ async def _make(parts: Parts, sandbox: Sandbox, container: Container, image: Ima
         await parts.host.give_stdio(made.process, user.uids.outside + container.user.uid)
 
 
-async def _spec(
-    parts: Parts, sandbox: Sandbox, container: Container, image: Image, volumes: Mapping[int, Path]
-) -> dict[str, Any]:
-    wanted = ContainerInput(
-        id=container.id,
-        config=container.config,
-        image=image.config,
-        rootfs=parts.paths.container(container.id).rootfs,
-        volumes=volumes,
-        target_pid=_target_pid(parts, sandbox, container.config),
-    )
+async def _spec(parts: Parts, sandbox: Sandbox, wanted: ContainerInput) -> dict[str, Any]:
     pod = pod_of(parts, sandbox)
     spec = await apart(  # it resolves the sources of mounts, which can be on a volume that hangs
         lambda: builder.container_spec(pod, wanted, parts.facts),
-        what=f"look up the mounts of container {container.config.metadata.name}",
+        what=f"look up the mounts of container {wanted.config.metadata.name}",
         subject=f"mounts of {sandbox.id}",
     )
-    await add_cdi_devices(parts, sandbox.handler, spec, container.config)
+    await add_cdi_devices(parts, sandbox.handler, spec, wanted.config)
     parts.executor(sandbox.handler).adapt_spec(spec, sandbox.id, is_root=False)
     return spec
+
+
+def _with_mounts(config: api_pb2.ContainerConfig, more: Sequence[api_pb2.Mount]) -> api_pb2.ContainerConfig:
+    """Return a copy with more mounts after the requested ones, whose indexes stay the same."""
+    merged = api_pb2.ContainerConfig()
+    merged.CopyFrom(config)
+    merged.mounts.extend(more)
+    return merged
 
 
 async def _run_monitor(parts: Parts, sandbox: Sandbox, container: Container, undo: Undo) -> Monitored:

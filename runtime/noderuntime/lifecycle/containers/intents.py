@@ -15,6 +15,7 @@ from noderuntime.lifecycle.containers.build import remove_unused_log
 from noderuntime.lifecycle.containers.kill import erase
 from noderuntime.lifecycle.containers.pod import cgroup_of
 from noderuntime.lifecycle.containers.state import START_ERROR_CODE
+from noderuntime.lifecycle.containers.volumes import remove_volumes
 from noderuntime.lifecycle.ledger.ledger import container_name
 from noderuntime.lifecycle.ledger.records import Container, Sandbox
 from noderuntime.lifecycle.parts import Parts
@@ -76,4 +77,5 @@ async def _undo(parts: Parts, sandbox: Sandbox, container: Container) -> None:
     await remove_unused_log(container.log_path)
     await parts.images.release(container.id, paths.rootfs)
     await parts.host.remove_tree(paths.bundle)
+    await remove_volumes(parts, container.id)
     await parts.ledger.containers.drop(container)

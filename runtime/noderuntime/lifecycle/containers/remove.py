@@ -7,6 +7,7 @@ from noderuntime.core.ids import check_id
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.containers.exits import settle
 from noderuntime.lifecycle.containers.stop import halt
+from noderuntime.lifecycle.containers.volumes import remove_volumes
 from noderuntime.lifecycle.ledger.ledger import container_name
 from noderuntime.lifecycle.ledger.records import Container
 from noderuntime.lifecycle.parts import Parts
@@ -31,6 +32,7 @@ async def discard(parts: Parts, container: Container) -> None:
         paths = parts.paths.container(container.id)
         await parts.images.release(container.id, paths.rootfs)
         await parts.host.remove_tree(paths.bundle)
+        await remove_volumes(parts, container.id)
         parts.work.forget(container_name(container.sandbox_id, container.config.metadata))
         await parts.ledger.containers.drop(container)
     parts.events.publish(container.id, container.sandbox_id, api_pb2.CONTAINER_DELETED_EVENT)
