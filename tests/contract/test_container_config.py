@@ -43,6 +43,28 @@ def test_an_empty_entrypoint_of_the_image_counts_as_none(
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("fault", ["/no/such/program", "mount"])
+def test_container_that_cannot_run_is_a_start_error(
+    kubelet: Kubelet, handler: str, fault: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    mount = api_pb2.Mount(container_path="/bin", host_path=str(tmp_path / "file"))  # not a directory
+    fields = {"mounts": [mount]} if fault == "mount" else {"command": [fault]}
+    config = kubelet.pod_config()
+    pod = kubelet.run(config, handler)
+    container = kubelet.create(pod, config, "main", "true", **fields)
+    assert kubelet.status(container).state == api_pb2.CONTAINER_CREATED
+    with pytest.raises(grpc.RpcError, match=fault):
+        kubelet.start(container)
+    status = kubelet.status(container)
+    assert (status.state, status.exit_code, status.reason) == (api_pb2.CONTAINER_EXITED, 128, "StartError")
+    assert fault in status.message
+    assert status.started_at == 0
+    assert status.finished_at >= status.created_at
+    assert kubelet.containers() == {container}
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
 def test_environment_directory_and_hostname(kubelet: Kubelet, handler: str) -> None:
     envs = [api_pb2.KeyValue(key="ASKED", value=b"a b=c")]
     output = said_by(kubelet, handler, "echo $ASKED; pwd; hostname", envs=envs, working_dir="/made/for/it")

@@ -93,7 +93,7 @@ def test_image_garbage_collection_removes_all_of_an_image(world: World, workload
     unused = "registry.k8s.io/pause:3.10"
     workloads.ready(_critical(_of("uses-busybox", IMAGE)))
     workloads.apply(_of("has-no-shell", unused))
-    workloads.waiting("has-no-shell", "CreateContainerError")
+    workloads.event("has-no-shell", "Failed", "failed")
     assert {unused, IMAGE} <= _tags(world)
     before = _layers(world)
     workloads.delete("pod/has-no-shell")

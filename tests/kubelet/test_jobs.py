@@ -47,9 +47,18 @@ def test_missing_command_is_reported_in_one_line(workloads: Workloads) -> None:
     for name in variants("no-command"):
         message = workloads.event(name, "Failed", "/there/is/none")
         assert "\n" not in message
-    assert "/there/is/none" in workloads.waiting("no-command-runc", "CreateContainerError")
-    assert workloads.container("no-command-runc")["restartCount"] == 0
-    assert workloads.ended("no-command-gvisor")["reason"] == "StartError"
+        ended = workloads.ended(name)
+        assert (ended["exitCode"], ended["reason"]) == (128, "StartError")
+        assert "/there/is/none" in ended["message"]
+
+
+def test_job_with_a_missing_command_uses_up_its_backoff(workloads: Workloads) -> None:
+    for name, runtime in variants("typo").items():
+        main = container("main", "") | {"command": ["/there/is/none"]}
+        workloads.apply(job(name, spec(main, runtime=runtime), backoffLimit=1))
+    for name in variants("typo"):
+        assert completes(workloads, name, "Failed")["failed"] == 2
+        assert workloads.kubectl.condition("job", name, "Failed")["reason"] == "BackoffLimitExceeded"  # type: ignore[index]
 
 
 def test_job_is_retried_until_it_succeeds(workloads: Workloads) -> None:

@@ -142,7 +142,7 @@ class FakeMonitor:
     async def create(self, request: MonitorRequest) -> Monitored:
         if request.log_path is not None:
             request.log_path.touch()
-        await self.world.step("create")
+        await self.world.step("create", request.name)
         assert (request.bundle / "config.json").is_file()
         self.world.cgroups.add(request.cgroup)
         self.requests[request.container_id] = request

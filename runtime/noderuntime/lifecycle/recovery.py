@@ -32,10 +32,9 @@ from noderuntime.core.tasks import concurrently, together
 from noderuntime.lifecycle import orphans
 from noderuntime.lifecycle.containers.checkpoint import end_dump
 from noderuntime.lifecycle.containers.exits import record_end as record_container_end
-from noderuntime.lifecycle.containers.exits import runs
+from noderuntime.lifecycle.containers.exits import record_start_failure, runs
 from noderuntime.lifecycle.containers.intents import undo_intent as undo_container
 from noderuntime.lifecycle.containers.pod import user_of
-from noderuntime.lifecycle.containers.start import record_start_failure
 from noderuntime.lifecycle.containers.update import finish_update
 from noderuntime.lifecycle.ledger.records import Container, Sandbox
 from noderuntime.lifecycle.log_context import bind_container, bind_sandbox
@@ -142,7 +141,7 @@ async def _tear_down_pod(parts: Parts, sandbox: Sandbox) -> None:
         *(
             _attempt(parts, container, partial(_tear_down_container, parts, sandbox, container))
             for container in parts.ledger.containers.of(sandbox.id)
-            if not container.released_at and not _is_watched(container)
+            if not (container.released_at or container.unstartable or _is_watched(container))
         ),
         name="tear down a container",
     )

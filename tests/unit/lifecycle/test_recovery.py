@@ -15,6 +15,7 @@ from restarts import (
     until,
 )
 
+from noderuntime.core.errors import Internal, ToolError
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.containers.create import create_container
 from noderuntime.lifecycle.containers.remove import remove_container
@@ -101,6 +102,21 @@ async def test_created_container_starts_after_a_restart(node):
     await restart_daemon(node)
     await start_container(node.parts, container)
     assert (await state(node, container)).state == api_pb2.CONTAINER_RUNNING
+
+
+async def test_unstartable_container_survives_a_restart(node):
+    await recover(node.parts, "boot-1")
+    sandbox = await run_pod_sandbox(node.parts, pod_config(), "runc")
+    node.world.raises["create app"] = ToolError("runc", "create", 1, "no such file")
+    container = await create_container(node.parts, sandbox, container_config())
+    await restart_daemon(node)
+    assert (await state(node, container)).state == api_pb2.CONTAINER_CREATED
+    with pytest.raises(Internal, match="no such file"):
+        await start_container(node.parts, container)
+    await restart_daemon(node)
+    now = await state(node, container)
+    assert (now.state, now.exit_code, now.reason) == (api_pb2.CONTAINER_EXITED, 128, "StartError")
+    assert now.message == "runc create failed with exit status 1: no such file"
 
 
 async def test_recover_fails_an_interrupted_start(node):

@@ -10,7 +10,7 @@ from typing import Any
 
 from noderuntime.core import log
 from noderuntime.core.blocking import FILES, apart
-from noderuntime.core.errors import FailedPrecondition, InvalidArgument, NotFound
+from noderuntime.core.errors import FailedPrecondition, InvalidArgument, NotFound, ToolError
 from noderuntime.core.ids import new_id
 from noderuntime.core.undo import Undo
 from noderuntime.cri.v1 import api_pb2
@@ -49,7 +49,8 @@ async def create_container(parts: Parts, sandbox_id: str, config: api_pb2.Contai
     """Create a container in a sandbox that is ready, and return its ID (CRI CreateContainer).
 
     A retry of a cancelled call gets the container that was created meanwhile.
-    AlreadyExists if another container has the name and attempt. After an error nothing is left.
+    AlreadyExists if another container has the name and attempt. After an error nothing is left. A failure of
+    the runtime's ``create`` is an error of StartContainer: clients retry a create, but count failed starts.
     """
     sandbox = parts.ledger.sandboxes.get(sandbox_id)
     if not config.metadata.name or len(config.metadata.name) > _NAME_LIMIT:
@@ -145,7 +146,11 @@ async def _make(parts: Parts, sandbox: Sandbox, container: Container, image: Ima
     container.user.CopyFrom(_user(spec["process"]["user"]))
     await FILES.run(write_spec, paths, spec)
     await note_kills(parts, sandbox, container)
-    made = await _run_monitor(parts, sandbox, container, undo)
+    try:
+        made = await _run_monitor(parts, sandbox, container, undo)
+    except ToolError as error:
+        await _keep_failure(parts, sandbox, container, error)
+        return
     if user is not None:  # a process in the user namespace has no permission to do that
         await parts.host.give_stdio(made.process, user.uids.outside + container.user.uid)
 
@@ -192,6 +197,14 @@ async def _run_monitor(parts: Parts, sandbox: Sandbox, container: Container, und
         made = await parts.monitor.create(request)
     container.process, container.monitor = made.process, made.monitor
     return made
+
+
+async def _keep_failure(parts: Parts, sandbox: Sandbox, container: Container, error: ToolError) -> None:
+    """Remove what a failed create has left in the runtime, and record the failure for the start."""
+    await erase(parts, sandbox, container.id)
+    await parts.monitor.forget(container.id)
+    container.start_error = str(error)
+    _log.info("the runtime failed to create a container", container=container.id, error=error)
 
 
 def _log_path(directory: str, path: str) -> str:

@@ -9,7 +9,7 @@ from noderuntime.core.errors import NoderuntimeError
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.containers.kill import MONITOR_SECONDS, erase, finish_monitor
 from noderuntime.lifecycle.containers.oom import oom_killed
-from noderuntime.lifecycle.containers.state import LOST_CODE
+from noderuntime.lifecycle.containers.state import LOST_CODE, START_ERROR_CODE
 from noderuntime.lifecycle.ledger.records import Container
 from noderuntime.lifecycle.parts import Parts
 from noderuntime.node.host.base import ProcessRef
@@ -42,6 +42,14 @@ async def settle(parts: Parts, container: Container) -> None:
             await parts.ledger.containers.save(container)
 
 
+async def record_start_failure(parts: Parts, container: Container, why: str) -> None:
+    """Record that a container never ran, and publish that."""
+    container.start_error, container.starting = why, False
+    container.exit_code, container.finished_at = START_ERROR_CODE, time.time_ns()
+    parts.events.publish(container.id, container.sandbox_id, api_pb2.CONTAINER_STOPPED_EVENT)
+    await parts.ledger.containers.save(container)
+
+
 async def ended(parts: Parts, container: Container, seconds: float) -> bool:
     """Wait for the end of a container's process and of its monitor. Return False if the process runs on."""
     if container.process is not None and not await parts.host.wait(container.process, timeout=seconds):
@@ -52,6 +60,10 @@ async def ended(parts: Parts, container: Container, seconds: float) -> bool:
 
 
 async def _record_end(parts: Parts, container: Container) -> bool:
+    if container.unstartable:  # it has no process: it ends when its start or a stop is requested
+        if container.stopping_at:
+            await record_start_failure(parts, container, container.start_error)
+        return bool(container.stopping_at)
     exit_ = parts.monitor.exit(container.id)
     if exit_ is None and (await runs(parts, container.process) or await runs(parts, container.monitor)):
         return False

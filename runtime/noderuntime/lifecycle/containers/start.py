@@ -6,11 +6,11 @@ import time
 from functools import partial
 
 from noderuntime.core import log
-from noderuntime.core.errors import FailedPrecondition, NoderuntimeError
+from noderuntime.core.errors import FailedPrecondition, Internal, NoderuntimeError
 from noderuntime.cri.v1 import api_pb2
-from noderuntime.lifecycle.containers.exits import settle
+from noderuntime.lifecycle.containers.exits import record_start_failure, settle
 from noderuntime.lifecycle.containers.kill import kill
-from noderuntime.lifecycle.containers.state import START_ERROR_CODE, state_of
+from noderuntime.lifecycle.containers.state import state_of
 from noderuntime.lifecycle.ledger.records import Container
 from noderuntime.lifecycle.parts import Parts
 
@@ -20,7 +20,8 @@ _log = log.get(__name__)
 async def start_container(parts: Parts, container_id: str) -> None:
     """Start a created container (CRI StartContainer).
 
-    FailedPrecondition if it is in another state; the runtime's error if it cannot be started.
+    FailedPrecondition if it is in another state; the runtime's error if it cannot be started, or could not
+    be created.
     """
     container = parts.ledger.containers.get(container_id)
     await parts.work.finish(_start(parts, container), name=f"StartContainer {container.id}")
@@ -38,6 +39,9 @@ async def _start(parts: Parts, container: Container) -> None:
             raise FailedPrecondition(f"container {container.id} is being stopped")
         if not sandbox.ready:
             raise FailedPrecondition(f"sandbox {sandbox.id} of container {container.id} is not ready")
+        if container.unstartable:
+            await record_start_failure(parts, container, container.start_error)
+            raise Internal(container.start_error)
         container.starting = True
         await parts.ledger.containers.save(container)
         began = time.time_ns()
@@ -62,11 +66,3 @@ async def fail_start(parts: Parts, container: Container, why: str) -> None:
         _log.warning("container that did not start was not killed", container=container.id, error=error)
         what = f"end container {container.id}"
         parts.work.background(parts.retries.attempt(what, partial(settle, parts, container)), name=what)
-
-
-async def record_start_failure(parts: Parts, container: Container, why: str) -> None:
-    """Record that a container never ran, and publish that."""
-    container.start_error, container.starting = why, False
-    container.exit_code, container.finished_at = START_ERROR_CODE, time.time_ns()
-    parts.events.publish(container.id, container.sandbox_id, api_pb2.CONTAINER_STOPPED_EVENT)
-    await parts.ledger.containers.save(container)

@@ -1,13 +1,13 @@
 """The state of a container, derived from what has happened to it.
 
-                    ┌─ start failed (StartError, 128) ─┐
+                    ┌─ create or start failed (128) ───┐
     CREATED ── start ──► RUNNING ── its process ends ──┴─► EXITED ── remove
        └────────────── killed before it ran ───────────────►┘
 
 reason      Completed   exit code 0
             Error       any other exit code; 128 and the number of the signal that ended it
             OOMKilled   the kernel killed it for lack of memory
-            StartError  it never ran
+            StartError  it never ran; exit code 128. A failed create of the runtime is reported by the start
             Unknown     its exit code was lost (the monitor was killed, the node went down); exit code 255
 """
 

@@ -92,7 +92,7 @@ class Container:
     pod_oom_kills: int = 0
     """The pod's count of OOM kills when the container was created."""
     start_error: str = ""
-    """Why it never ran (reason ``StartError``); its exit code is then 128."""
+    """Why it never ran, or why its start will fail (reason ``StartError``, exit code 128)."""
     lost: bool = False
     """Whether its exit code was lost (reason ``Unknown``); the code is then reported as 255."""
     stop_signal: int = 15
@@ -117,6 +117,11 @@ class Container:
     def live(self) -> bool:
         """Return whether it is created or running."""
         return bool(self.prepared_at and not self.finished_at)
+
+    @property
+    def unstartable(self) -> bool:
+        """Return whether the runtime failed to create it, which its start reports. It has no process."""
+        return bool(self.live and self.start_error)
 
     @property
     def running(self) -> bool:
