@@ -88,6 +88,17 @@ def test_mounts_are_writable_or_read_only(kubelet: Kubelet, handler: str, tmp_pa
     assert (fixed / "file").read_text() == "from the node\n"
 
 
+def test_mount_source_that_is_a_dangling_link_is_refused(kubelet: Kubelet, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "missing")
+    config = kubelet.pod_config()
+    pod = kubelet.run(config, "runc")
+    mount = api_pb2.Mount(container_path="/data", host_path=str(tmp_path / "link"))
+    with pytest.raises(grpc.RpcError, match="is a symbolic link to a missing path") as refused:
+        kubelet.create(pod, config, "main", "true", mounts=[mount])
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert not (tmp_path / "missing").exists()
+
+
 @pytest.mark.parametrize(("handler", "writable"), [("runc", ["/plain"]), ("gvisor", [])])
 def test_recursive_read_only_mounts_cover_submounts(
     kubelet: Kubelet, handler: str, writable: list[str], tmp_path: Path
@@ -364,9 +375,21 @@ def test_every_limit_reaches_the_kernel_and_can_change(kubelet: Kubelet) -> None
     assert read("cpuset.cpus", "cpuset.cpus") == "0"
     linux = kubelet.status(container).resources.linux
     assert (linux.memory_limit_in_bytes, linux.cpu_quota, linux.cpu_shares) == (128 << 20, -1, 512)
+    resources = kubelet.status_info(container)["runtimeSpec"]["linux"]["resources"]
+    assert (resources["memory"]["limit"], resources["cpu"]["quota"]) == (128 << 20, -1)
     with pytest.raises(grpc.RpcError, match="cpu_shares") as refused:
         kubelet.update(container, cpu_shares=-5)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_limits_of_an_ended_container_are_recorded(kubelet: Kubelet, handler: str) -> None:
+    config = kubelet.pod_config()
+    container = kubelet.run_container(kubelet.run(config, handler), config, "main", "exit 3")
+    wait_until(lambda: kubelet.status(container).state == api_pb2.CONTAINER_EXITED, "its end")
+    kubelet.update(container, memory_limit_in_bytes=32 << 20)
+    status = kubelet.status(container)
+    assert (status.exit_code, status.resources.linux.memory_limit_in_bytes) == (3, 32 << 20)
 
 
 def test_a_limit_below_the_usage_is_rejected_without_a_kill(kubelet: Kubelet) -> None:

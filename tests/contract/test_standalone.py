@@ -74,7 +74,12 @@ def _push_busybox(content: Content, tag: str) -> None:
     document = {
         "architecture": "amd64",
         "os": "linux",
-        "config": {"Cmd": ["sh"], "Env": ["PATH=/bin", f"MADE_AS={tag}"], "User": "33:44"},
+        "config": {
+            "Cmd": ["sh"],
+            "Env": ["PATH=/bin", f"MADE_AS={tag}"],
+            "User": "33:44",
+            "StopSignal": "SIGFOO",
+        },
         "rootfs": {"type": "layers", "diff_ids": [digest(tar)]},
     }
     config = content.keep(json.dumps(document).encode(), config_type)
@@ -218,16 +223,38 @@ def test_images_are_mounted_as_volumes(site: Site, kubelet: Kubelet, handler: st
     assert kubelet.exec(part, "cat /data/passwd").stdout.startswith(b"root:")
 
 
-@pytest.mark.parametrize("sub_path", ["none", "../../etc/passwd-of-the-node"])
-def test_a_missing_path_in_an_image_volume_is_named(site: Site, kubelet: Kubelet, sub_path: str) -> None:
+@pytest.mark.parametrize(
+    ("sub_path", "code"),
+    [
+        ("none", grpc.StatusCode.NOT_FOUND),
+        ("/etc", grpc.StatusCode.INVALID_ARGUMENT),
+        ("etc/..", grpc.StatusCode.INVALID_ARGUMENT),
+    ],
+)
+def test_bad_path_in_an_image_volume_is_refused(
+    site: Site, kubelet: Kubelet, sub_path: str, code: grpc.StatusCode
+) -> None:
     pulled = _pull(kubelet, site.name())
     config = kubelet.pod_config()
     pod = kubelet.run(config, "runc")
     volume = _image_volume(pulled, sub_path)
     with pytest.raises(grpc.RpcError) as refused:
         kubelet.create(pod, config, "c", "true", image=_spec(pulled), mounts=[volume])
-    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    assert refused.value.code() is code
     assert kubelet.containers() == set()
+
+
+def test_unknown_stop_signal_of_an_image_is_sigterm(site: Site, kubelet: Kubelet) -> None:
+    pulled = _pull(kubelet, site.name())
+    config = kubelet.pod_config()
+    script = "trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done"
+    container = kubelet.run_container(kubelet.run(config, "runc"), config, "c", script, image=_spec(pulled))
+    wait_until(lambda: kubelet.log(config, "c") == ["up"], "the trap")
+    assert kubelet.status(container).stop_signal == api_pb2.SIGTERM
+    kubelet.runtime.StopContainer(
+        api_pb2.StopContainerRequest(container_id=container, timeout=20), timeout=30
+    )
+    assert kubelet.status(container).exit_code == 9
 
 
 def test_image_fs_info_reports_the_store(site: Site, kubelet: Kubelet) -> None:

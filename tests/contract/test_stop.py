@@ -60,6 +60,20 @@ async def test_open_streams_do_not_delay_a_restart(daemon: Daemon, kubelet: Kube
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
+def test_stop_whose_client_has_left_does_not_kill(kubelet: Kubelet, handler: str) -> None:
+    config = kubelet.pod_config()
+    stubborn = "trap 'sleep 3; echo lives' TERM; echo up; while :; do sleep 0.1; done"
+    container = kubelet.run_container(kubelet.run(config, handler), config, "main", stubborn)
+    wait_until(lambda: kubelet.log(config, "main") == ["up"], "the trap")
+    stop = api_pb2.StopContainerRequest(container_id=container, timeout=2)
+    with pytest.raises(grpc.RpcError) as late:
+        kubelet.runtime.StopContainer(stop, timeout=1)
+    assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    wait_until(lambda: kubelet.log(config, "main") == ["up", "lives"], "a second after the stop's timeout")
+    assert kubelet.status(container).state == api_pb2.CONTAINER_RUNNING
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
 def test_slow_call_is_finished_or_cut_off_before_the_socket_goes(
     daemon: Daemon, kubelet: Kubelet, handler: str
 ) -> None:

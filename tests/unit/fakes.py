@@ -185,9 +185,10 @@ class FakeImages:
         await self.world.step("image")
         if ref == "missing":
             raise NotFound("image missing is not on the node")
+        signals = {"polite": "SIGINT", "unknown signal": "SIGFOO"}
         config = ImageConfig(
             cmd=("sh",),
-            stop_signal="SIGINT" if ref == "polite" else "",
+            stop_signal=signals.get(ref, ""),
             volumes=("/filled", "made/for/it/", "/") if ref == "volumes" else (),
         )
         digests = () if ref == "loaded" else IMAGE_DIGESTS

@@ -82,6 +82,11 @@ def _check_image_volume(mount: api_pb2.Mount) -> None:
         raise InvalidArgument("an image volume must be read-only")
     if mount.propagation != api_pb2.PROPAGATION_PRIVATE:
         raise InvalidArgument("an image volume must have private propagation")
+    path = mount.image_sub_path
+    if posixpath.isabs(path) or ".." in path.split("/"):
+        raise InvalidArgument(
+            f"image volume's sub-path {path[:80]!r} must be relative and must not contain .."
+        )
 
 
 async def add_cdi_devices(

@@ -16,11 +16,14 @@ def stop_signal(wanted: api_pb2.Signal, of_image: str) -> int:
     """Return the number of the signal that asks a container to stop.
 
     The pod's setting takes precedence over the image's ``StopSignal`` (a name with or without ``SIG``, or a
-    number). The default is SIGTERM. InvalidArgument if Linux does not have the signal.
+    number). SIGTERM if neither is set, or Linux does not have the image's. InvalidArgument for the pod's.
     """
     if wanted != api_pb2.RUNTIME_DEFAULT:
         return _number(api_pb2.Signal.Name(wanted))
-    return _number(of_image.strip()) if of_image.strip() else signal.SIGTERM
+    try:
+        return _number(of_image.strip())
+    except InvalidArgument:
+        return signal.SIGTERM
 
 
 def to_cri(number: int) -> api_pb2.Signal:

@@ -12,6 +12,7 @@ from noderuntime.lifecycle.containers.signals import to_cri
 from noderuntime.lifecycle.containers.state import reason_of, state_of
 from noderuntime.lifecycle.ledger.records import Container
 from noderuntime.lifecycle.parts import Parts
+from noderuntime.node.spec.resources import oci_resources
 
 _MESSAGE_LIMIT = 4096
 
@@ -19,7 +20,10 @@ _MESSAGE_LIMIT = 4096
 async def container_status(
     parts: Parts, container_id: str, *, verbose: bool = False
 ) -> api_pb2.ContainerStatusResponse:
-    """Return a container's status (CRI ContainerStatus); verbose adds PIDs and the OCI spec as JSON."""
+    """Return a container's status (CRI ContainerStatus); verbose adds PIDs and the OCI spec as JSON.
+
+    The spec has the limits in force.
+    """
     container = parts.ledger.containers.get(container_id)
     response = api_pb2.ContainerStatusResponse(status=describe(container))
     if verbose:
@@ -82,6 +86,7 @@ async def _info(parts: Parts, container: Container) -> dict[str, Any]:
     try:
         spec = await FILES.run(parts.paths.container(container.id).spec.read_bytes)
         info["runtimeSpec"] = json.loads(spec)
+        info["runtimeSpec"]["linux"]["resources"] |= oci_resources(container.resources, parts.facts)
     except (OSError, ValueError):
         pass  # removed meanwhile
     return info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from noderuntime.core.errors import DeadlineExceeded
@@ -17,23 +18,33 @@ async def stop_container(parts: Parts, container_id: str, timeout: float) -> Non
     """Stop a container; kill it if it has not ended after ``timeout`` seconds (CRI StopContainer).
 
     0 kills at once. No error if the container is missing or has ended. Each call sends the stop signal and
-    kills after its own timeout, so the earliest deadline counts. DeadlineExceeded describes a process that
-    does not end after SIGKILL; the next call tries again.
+    kills after its own timeout, so the earliest deadline counts; a call that its client has left by then
+    does not kill. DeadlineExceeded describes a process that does not end after SIGKILL; the next call tries
+    again.
     """
     container = parts.ledger.containers.find(check_id(container_id, "container ID"))
-    if container is not None and container.visible:
-        await parts.work.finish(halt(parts, container, timeout), name=f"StopContainer {container.id}")
+    if container is None or not container.visible:
+        return
+    left = asyncio.Event()
+    try:
+        await parts.work.finish(halt(parts, container, timeout, left), name=f"StopContainer {container.id}")
+    except asyncio.CancelledError:
+        left.set()
+        raise
 
 
-async def halt(parts: Parts, container: Container, timeout: float) -> None:
+async def halt(parts: Parts, container: Container, timeout: float, left: asyncio.Event | None = None) -> None:
     """Stop a container and record its end. Does nothing if it has ended.
 
-    A container that is recorded as ended because its start failed can still run; it is killed.
+    A container that is recorded as ended because its start failed can still run; it is killed. One that
+    outlives its timeout is not, if ``left`` is set.
     """
     if container.finished_at and not await runs(parts, container.process):
         return
     container.stopping_at = container.stopping_at or time.time_ns()
     if not (container.running and timeout > 0 and await _ask(parts, container, timeout)):
+        if left is not None and left.is_set():
+            return
         await _kill(parts, container)
     await settle(parts, container)
     if not container.finished_at:  # its monitor has not recorded the end

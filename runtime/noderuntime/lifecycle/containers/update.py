@@ -1,10 +1,13 @@
-"""UpdateContainerResources: set new limits of a created or running container."""
+"""UpdateContainerResources: set new limits of a container."""
 
 from __future__ import annotations
 
-from noderuntime.core.errors import FailedPrecondition
+from typing import Any
+
+from noderuntime.core.errors import ToolError
 from noderuntime.cri.v1 import api_pb2
-from noderuntime.lifecycle.ledger.records import Container
+from noderuntime.lifecycle.containers.exits import runs
+from noderuntime.lifecycle.ledger.records import Container, Sandbox
 from noderuntime.lifecycle.parts import Parts
 from noderuntime.node.spec.resources import oci_resources
 
@@ -14,7 +17,7 @@ async def update_container_resources(
 ) -> None:
     """Set limits (CRI UpdateContainerResources). Fields that are 0 or empty keep their old limits.
 
-    FailedPrecondition if the container has ended. After an error the record has the old limits.
+    Those of a container without a process are only recorded. After an error the record has the old limits.
     """
     container = parts.ledger.containers.get(container_id)
     await parts.work.finish(
@@ -24,15 +27,13 @@ async def update_container_resources(
 
 async def _update(parts: Parts, container: Container, resources: api_pb2.LinuxContainerResources) -> None:
     async with parts.work.lock(container.id):
-        if not container.live:
-            raise FailedPrecondition(f"container {container.id} has ended")
         await _apply(parts, container, merge(container.resources, resources))
 
 
 async def finish_update(parts: Parts, container: Container) -> None:
     """Apply the limits of an update that the end of an earlier daemon interrupted."""
     async with parts.work.lock(container.id):
-        if container.live and container.updating.ByteSize():
+        if container.updating.ByteSize():
             resources = api_pb2.LinuxContainerResources()
             resources.CopyFrom(container.updating)
             await _apply(parts, container, resources)
@@ -47,12 +48,23 @@ async def _apply(parts: Parts, container: Container, resources: api_pb2.LinuxCon
     container.updating.CopyFrom(resources)
     try:
         await parts.ledger.containers.save(container)
-        await parts.executor(sandbox.handler).update(container.id, sandbox.id, oci)
+        await _set(parts, sandbox, container, oci)
     except Exception:
         await _close(parts, container)
         raise
     container.resources.CopyFrom(resources)
     await _close(parts, container)
+
+
+async def _set(parts: Parts, sandbox: Sandbox, container: Container, oci: dict[str, Any]) -> None:
+    """Set the limits in the kernel, unless the container has no process, or its process ends meanwhile."""
+    if not await runs(parts, container.process):
+        return
+    try:
+        await parts.executor(sandbox.handler).update(container.id, sandbox.id, oci)
+    except ToolError:
+        if await runs(parts, container.process):
+            raise
 
 
 async def _close(parts: Parts, container: Container) -> None:

@@ -134,6 +134,8 @@ def _source(path: str) -> str:
         if not os.path.exists(path):
             os.makedirs(path, 0o755, exist_ok=True)
         return os.path.realpath(path, strict=True)
+    except FileExistsError as error:
+        raise InvalidArgument(f"mount source {quoted(path)} is a symbolic link to a missing path") from error
     except OSError as error:
         raise invalid_argument(f"mount source {quoted(path)}", error) from error
 

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import signal
 import sqlite3
 from contextlib import closing
@@ -137,7 +138,13 @@ async def test_image_volumes_are_removed_with_their_container(node, sandbox):
 
 @pytest.mark.parametrize(
     "bad",
-    [{"host_path": "/tmp"}, {"propagation": api_pb2.PROPAGATION_BIDIRECTIONAL}, {"readonly": False}],
+    [
+        {"host_path": "/tmp"},
+        {"propagation": api_pb2.PROPAGATION_BIDIRECTIONAL},
+        {"readonly": False},
+        {"image_sub_path": "/etc"},
+        {"image_sub_path": "etc/../../node"},
+    ],
     ids=str,
 )
 async def test_invalid_image_volume_leaves_nothing(node, sandbox, bad):
@@ -363,6 +370,11 @@ async def test_stop_signal_of_the_pod_overrides_the_images(node, sandbox):
     assert node.world.signals == [(chosen, signal.SIGRTMIN + 3)]
 
 
+async def test_unknown_stop_signal_of_an_image_is_sigterm(node, sandbox):
+    container = await create_container(node.parts, sandbox, container_config(image="unknown signal"))
+    assert (await status(node, container)).stop_signal == api_pb2.SIGTERM
+
+
 async def test_remove_kills_the_container_and_is_idempotent(node, running):
     await asyncio.gather(*(remove_container(node.parts, running) for _ in range(3)))
     assert running not in node.world.runtime
@@ -435,9 +447,21 @@ async def test_update_merges_new_limits_into_old_ones(node, running):
     with pytest.raises(Internal):
         await update_container_resources(node.parts, running, api_pb2.LinuxContainerResources(cpu_shares=7))
     assert (await status(node, running)).resources.linux.cpu_shares == 100
+
+
+async def test_update_of_an_ended_container_is_only_recorded(node, running):
     await stop_container(node.parts, running, 0)
-    with pytest.raises(FailedPrecondition):
-        await update_container_resources(node.parts, running, limits)
+    await update_container_resources(node.parts, running, api_pb2.LinuxContainerResources(cpu_shares=7))
+    assert (await status(node, running)).resources.linux.cpu_shares == 7
+    assert node.parts.executors["runc"].updates == []
+
+
+async def test_verbose_status_has_the_limits_in_force(node, running):
+    await update_container_resources(node.parts, running, api_pb2.LinuxContainerResources(cpu_shares=100))
+    verbose = await container_status(node.parts, running, verbose=True)
+    resources = json.loads(verbose.info["info"])["runtimeSpec"]["linux"]["resources"]
+    assert resources["cpu"] == {"shares": 100}
+    assert resources["devices"]
 
 
 async def test_update_is_recorded_before_it_is_applied(node, running):

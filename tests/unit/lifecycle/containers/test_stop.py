@@ -58,6 +58,18 @@ async def test_each_stop_sends_the_signal_and_the_shortest_wins(node, running):
     assert sent(node) == [signal.SIGTERM, signal.SIGTERM, signal.SIGTERM, signal.SIGKILL]
 
 
+async def test_stop_whose_client_has_left_does_not_kill(node, running):
+    node.world.stubborn.add(running)
+    stopping = asyncio.create_task(stop_container(node.parts, running, 0.05))
+    while not node.world.signals:
+        await asyncio.sleep(0)
+    stopping.cancel()
+    await asyncio.gather(stopping, return_exceptions=True)
+    await node.parts.work.drain(5)
+    assert sent(node) == [signal.SIGTERM]
+    assert (await status(node, running)).state == api_pb2.CONTAINER_RUNNING
+
+
 async def test_stop_whose_signal_failed_sends_it_again(node, running):
     node.world.fail.add("kill")
     with pytest.raises(Internal, match="kill fails"):

@@ -94,6 +94,14 @@ def test_mount_source_is_created_or_its_symlink_resolved(pod: Pod, tmp_path: Pat
     assert mounts["/b"]["source"] == str(tmp_path / "target")
 
 
+def test_mount_source_that_is_a_dangling_link_is_refused(pod: Pod, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "missing")
+    mount = {"container_path": "/a", "host_path": str(tmp_path / "link")}
+    with pytest.raises(InvalidArgument, match="is a symbolic link to a missing path"):
+        container_mounts(pod, config(mount))
+    assert not (tmp_path / "missing").exists()
+
+
 @pytest.mark.parametrize(
     ("mount", "expected"),
     [
