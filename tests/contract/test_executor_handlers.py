@@ -138,6 +138,15 @@ async def test_exec_at_its_deadline_ends_what_it_started(bench: Bench) -> None:
     assert code == 1
 
 
+async def test_exec_returns_though_a_child_holds_its_output(bench: Bench) -> None:
+    container = await bench.launch("sleep", "1000")
+    before = time.monotonic()
+    script = "sleep 999 & echo $! >/tmp/pid; echo out; echo err >&2; exit 7"
+    assert await bench.exec(container, "sh", "-c", script) == (7, b"out\n", b"err\n")
+    assert time.monotonic() - before < 5
+    assert await bench.exec(container, "sh", "-c", "kill -0 $(cat /tmp/pid)") == (0, b"", b"")
+
+
 async def test_exec_of_a_missing_command_is_an_error_in_one_line(bench: Bench) -> None:
     container = await bench.launch("sleep", "1000")
     with pytest.raises(ToolError) as failure:

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,15 @@ def test_exec_reads_stdin_to_its_end(kubelet: Kubelet, crictl: Crictl, handler: 
     done = crictl.run("exec", "-i", container, "sh", "-c", "cat; exit 3", stdin=content)
     assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(content).digest()
     assert b"command terminated with exit code 3" in done.stderr
+
+
+def test_exec_ends_though_a_child_holds_its_output(kubelet: Kubelet, spdy: Crictl, handler: str) -> None:
+    _, container = start(kubelet, handler)
+    began = time.monotonic()
+    done = spdy.run("exec", container, "sh", "-c", "sleep 999 & echo out; exit 7")
+    assert time.monotonic() - began < 10
+    assert done.stdout == b"out\n"
+    assert b"command terminated with exit code 7" in done.stderr
 
 
 def test_exec_of_a_missing_program_reports_the_error(kubelet: Kubelet, crictl: Crictl, handler: str) -> None:

@@ -2,17 +2,17 @@
 
 The runtime's ``exec`` stays in the foreground and forwards the streams, the signals and the exit status.
 It writes a PID file once the process runs. Output before that is the runtime's own. PIDs are reused, so the
-process is identified when the file appears, not when it is killed.
+process is identified when the file appears, not when it is killed. By itself, runc would last as long as any
+process that has inherited the output; the exec ends with its own process instead.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import math
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from noderuntime.core import tasks
 from noderuntime.core.errors import DeadlineExceeded, os_errors
 from noderuntime.node.executor.base import ExecResult
 from noderuntime.node.executor.command import TIMEOUT, OciCommand
-from noderuntime.node.host.base import Completed, Program, shell_status
+from noderuntime.node.host.base import STDERR, STDOUT, Completed, Program, shell_status
 from noderuntime.node.host.inotify import CLOSE_WRITE, MOVED_TO, DirectoryWatch
 from noderuntime.node.host.process import read_pid
 
@@ -40,13 +40,21 @@ Kill = Callable[[], Awaitable[None]]
 """Kills one process of a container. No error if it has ended."""
 
 
+class Found(NamedTuple):
+    """A process of a container."""
+
+    kill: Kill
+    ended: Callable[[], Coroutine[Any, Any, object]] | None = None
+    """Waits for its end, if it is a process of the node."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """The container in which a process is started."""
 
     arguments: Callable[[str, str], Sequence[str]]
     """Returns the arguments of ``exec`` for the paths of the process's spec and of the PID file."""
-    identify: Callable[[int], Awaitable[Kill]]
+    identify: Callable[[int], Awaitable[Found]]
     """Identifies the process whose PID the runtime wrote. In gVisor it is a PID of the sandbox."""
     runtime: OciCommand | None = None
     """The runtime that created the container, if it differs from the handler's."""
@@ -71,17 +79,19 @@ class Execs:
         self._pidfiles = PidFiles(directory)
 
     async def run(self, target: Target, process: Mapping[str, Any], *, timeout: float | None) -> ExecResult:
-        """Run a process without input to its end (CRI: ExecSync).
+        """Run a process without input to its end (CRI: ExecSync). Its children can run on.
 
         Kills it after ``timeout`` seconds and raises DeadlineExceeded. ToolError if it cannot be started.
         """
         runtime = target.runtime or self._runtime
         with self._files(process) as (spec, pidfile):
             arguments = target.arguments(str(spec), str(pidfile.path))
-            exec_ = runtime.run("exec", *arguments, timeout=math.inf, output_limit=OUTPUT_LIMIT)
+            program = await runtime.converse("exec", *arguments, stdin=False, terminal=False)
             async with tasks.Scope() as scope:
-                running = scope.start(exec_, name="run an exec")
-                identified = scope.start(_identified(target, pidfile), name="identify an exec's process")
+                running = scope.start(_completed(program), name="run an exec")
+                identified = scope.start(
+                    _identified(target, pidfile, program), name="identify an exec's process"
+                )
                 try:
                     await tasks.first(running, timeout=timeout)
                 finally:
@@ -89,7 +99,7 @@ class Execs:
                     if not in_time:
                         await tasks.finish(_end(target, running, identified, pidfile), name="end an exec")
             if not in_time:
-                raise DeadlineExceeded(f"the command did not finish within {timeout:g} s and was killed")
+                raise DeadlineExceeded(f"the command did not finish within {timeout:g} s")
             done = running.result()
             if identified.cancelled() and pidfile.read() is None:  # the output is the runtime's own
                 raise runtime.failure("exec", done)
@@ -115,7 +125,7 @@ class Execs:
     async def _started(self, target: Target, program: Program, pidfile: PidFile) -> Kill | None:
         """Wait until the process runs and identify it. None if the runtime ended without a PID."""
         async with tasks.Scope() as scope:
-            identified = scope.start(_identified(target, pidfile), name="identify an exec's process")
+            identified = scope.start(_identified(target, pidfile, program), name="identify an exec's process")
             ended = scope.start(program.ended(), name="await the end of a runtime")
             await tasks.first(identified, ended, timeout=TIMEOUT)
             if identified.done():
@@ -123,7 +133,7 @@ class Execs:
             if not ended.done():
                 raise DeadlineExceeded(f"the runtime did not start the command within {TIMEOUT:g} s")
         pid = pidfile.read()
-        return None if pid is None else await target.identify(pid)
+        return None if pid is None else (await target.identify(pid)).kill
 
     @contextmanager
     def _files(self, process: Mapping[str, Any]) -> Iterator[tuple[Path, PidFile]]:
@@ -202,8 +212,25 @@ class PidFiles:
         self._watch = None
 
 
-async def _identified(target: Target, pidfile: PidFile) -> Kill:
-    return await target.identify(await pidfile.written())
+async def _identified(target: Target, pidfile: PidFile, program: Program) -> Kill:
+    """Identify the process, whose end is that of the program from now on. Return its kill."""
+    found = await target.identify(await pidfile.written())
+    if found.ended is not None:
+        program.follow(found.ended())
+    return found.kill
+
+
+async def _completed(program: Program) -> Completed:
+    """Read the program's output to its end, and wait for its end. Kill it if cancelled."""
+    kept = {STDOUT: bytearray(), STDERR: bytearray()}
+    try:
+        while True:
+            stream, data = await program.read()
+            if not data:
+                return Completed(await program.wait(), bytes(kept[STDOUT]), bytes(kept[STDERR]))
+            kept[stream] += data[: OUTPUT_LIMIT - len(kept[stream])]
+    finally:
+        await program.close()
 
 
 async def _end(
@@ -225,8 +252,8 @@ async def _end(
         running.cancel()
         await tasks.settle(running)
     if not known and (pid := pidfile.read()) is not None:  # it has just started
-        kill = await target.identify(pid)
-        await kill()
+        found = await target.identify(pid)
+        await found.kill()
 
 
 async def _output(program: Program) -> bytes:

@@ -32,7 +32,7 @@ from noderuntime.core.errors import (
 from noderuntime.core.tasks import Scope, first
 from noderuntime.node.executor.base import ExecResult, Features, RuntimeCommand, Traits
 from noderuntime.node.executor.command import TIMEOUT, OciCommand
-from noderuntime.node.executor.execs import Execs, Kill, Target
+from noderuntime.node.executor.execs import Execs, Found, Target
 from noderuntime.node.executor.gvisor_port import SandboxConnection, connecting_process
 from noderuntime.node.executor.gvisor_spec import translate
 from noderuntime.node.host.base import Conversation, Host, ProcessRef, Program
@@ -220,13 +220,13 @@ class GvisorExecutor:
     def _target(self, container_id: str, sandbox_id: str) -> Target:
         runsc = self._runsc_of(sandbox_id)
 
-        async def identify(pid: int) -> Kill:
+        async def identify(pid: int) -> Found:
             """Return the kill of a PID of the sandbox. runsc checks that it belongs to the container."""
 
             async def kill() -> None:
                 await runsc.run("kill", "--pid", str(pid), container_id, "KILL")
 
-            return kill
+            return Found(kill)
 
         return Target(
             arguments=lambda spec, pidfile: ("--process", spec, "--internal-pid-file", pidfile, container_id),

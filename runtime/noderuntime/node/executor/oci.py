@@ -8,6 +8,7 @@ pidfds, instead of running ``kill`` and a ``delete`` that polls.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ from noderuntime.core.errors import (
 )
 from noderuntime.node.executor.base import ExecResult, Features, RuntimeCommand, Traits
 from noderuntime.node.executor.command import OciCommand
-from noderuntime.node.executor.execs import Execs, Kill, Target
+from noderuntime.node.executor.execs import Execs, Found, Target
 from noderuntime.node.host.base import Conversation, Host, ProcessRef, Program
 from noderuntime.node.host.cgroup_names import scope_path
 
@@ -190,14 +191,18 @@ class OciExecutor:
         return ContainerState(init, path)
 
     def _target(self, container_id: str) -> Target:
-        async def identify(pid: int) -> Kill:
+        async def identify(pid: int) -> Found:
             process = await self._host.process(pid)
-            return lambda: self._kill_process(container_id, process)
+            return Found(lambda: self._kill_process(container_id, process), lambda: self._ended(process))
 
         return Target(
             arguments=lambda spec, pidfile: ("--process", spec, "--pid-file", pidfile, container_id),
             identify=identify,
         )
+
+    async def _ended(self, process: ProcessRef | None) -> None:
+        if process is not None:
+            await self._host.wait(process, timeout=math.inf)
 
     async def _kill_process(self, container_id: str, process: ProcessRef | None) -> None:
         """Kill those of a process and its descendants that are in the container's cgroup."""

@@ -7,11 +7,11 @@ A failure raises HostError, a missed deadline DeadlineExceeded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 NamespaceKind = Literal["net", "ipc", "uts"]
 Address = IPv4Interface | IPv6Interface
@@ -133,6 +133,13 @@ class Program(Conversation, Protocol):
 
     async def wait(self) -> int:
         """Wait for the program's end and return its exit status (negative: killed by that signal)."""
+
+    def follow(self, end: Coroutine[Any, Any, object]) -> None:
+        """End the output and the program soon after the process whose output it copies has ended.
+
+        By itself, such a program does not end before all processes that have inherited the output. ``end``
+        returns when the process has ended; if it fails, the program is awaited.
+        """
 
     def release(self) -> None:
         """Kill the program and keep its streams, whose other ends it has passed to another process."""

@@ -10,18 +10,23 @@ import fcntl
 import os
 import struct
 import termios
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 from noderuntime.core import tasks
+from noderuntime.core.blocking import FILES
 from noderuntime.core.errors import host_error
 from noderuntime.node.host.base import STDERR, STDOUT
+from noderuntime.node.host.pipes import end_copies, is_idle
 from noderuntime.node.host.process import readable, writable
 from noderuntime.node.host.spawn import Child, Spawner, pipe
 
 _CHUNK = 1 << 16
 _LAST_OUTPUT = 1 << 20
-"""The limit of bytes that are read after the program's end. Other writers can keep the pipe open."""
+"""The limit of bytes that are read after the end. Other writers can keep the pipe open."""
+_LAST_COPY = 0.1
+"""The time that a program has to copy the last output of an ended process, and to end, in seconds."""
 _HANGUP = 2.0
 """The time that a program has to end after its terminal was hung up, in seconds."""
 
@@ -36,7 +41,11 @@ class HeldProgram:
         """The stream of each descriptor: STDOUT or STDERR."""
         self._terminal = terminal
         self._left = _LAST_OUTPUT
-        self._released = False
+        self._released = self._outlasted = False
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the program has ended, or the process whose output it copies."""
+        child.exited.add_done_callback(self._end_output)
+        self._followed: asyncio.Task[Any] | None = None
         for fd in (*outputs, *([stdin] if stdin >= 0 else ())):
             os.set_blocking(fd, False)
 
@@ -51,6 +60,7 @@ class HeldProgram:
             if self._is_complete() or not self._outputs:
                 break
             await self._wait_for_output()
+        self._outlasted |= self._left <= 0
         return STDOUT, b""
 
     async def write(self, data: bytes) -> None:
@@ -83,8 +93,16 @@ class HeldProgram:
 
     async def wait(self) -> int:
         """Wait for the program's end and return its exit status."""
+        if self._outlasted and not self._child.exited.done():
+            self._close_outputs()
+            await FILES.run(end_copies, self._child.pid)
         await self.ended()
         return self._child.exited.result()
+
+    def follow(self, end: Coroutine[Any, Any, object]) -> None:
+        """End the output and the program soon after the process whose output it copies has ended."""
+        self._followed = tasks.start(end, name="await the end of a process with held stdio")
+        self._followed.add_done_callback(self._end_output)
 
     def release(self) -> None:
         """Kill the program and keep its streams, which another process has inherited."""
@@ -93,19 +111,32 @@ class HeldProgram:
 
     async def close(self) -> None:
         """Close the streams and kill the program. On a terminal it gets SIGHUP and 2 s to end first."""
-        for fd in (*self._outputs, *([self._stdin] if self._stdin >= 0 else ())):
-            os.close(fd)
-        self._outputs, self._stdin = {}, -1
+        self._close_outputs()
+        if self._stdin >= 0:
+            os.close(self._stdin)
+            self._stdin = -1
         await tasks.finish(self._end(), name="end a program whose stdio was held")
 
+    def _close_outputs(self) -> None:
+        for fd in self._outputs:
+            os.close(fd)
+        self._outputs = {}
+
+    def _end_output(self, ended: asyncio.Future[Any]) -> None:
+        if not (self._over.done() or ended.cancelled() or ended.exception()):
+            self._over.set_result(None)
+
     async def _end(self) -> None:
+        if self._followed is not None:
+            self._followed.cancel()
+            await tasks.settle(self._followed)
         if self._terminal and not self._released:
             await asyncio.wait([self._child.exited], timeout=_HANGUP)
         await self._child.end()
 
     def _is_complete(self) -> bool:
         """Return whether the pipes contain all of the output, because the program has ended."""
-        return self._child.exited.done() and not self._released
+        return self._outlasted or (self._child.exited.done() and not self._released)
 
     def _read(self, fd: int) -> bytes:
         """Return the available output. At end of file, remove and close the descriptor."""
@@ -115,7 +146,7 @@ class HeldProgram:
             return b""
         except OSError:  # EIO: no process has the terminal open
             data = b""
-        if self._is_complete():
+        if self._over.done() and not self._released:
             self._left -= len(data)
         if not data:
             del self._outputs[fd]
@@ -123,8 +154,15 @@ class HeldProgram:
         return data
 
     async def _wait_for_output(self) -> None:
-        """Wait until there is output or the program has ended."""
-        await readable(*self._outputs, until=None if self._released else self._child.exited)
+        """Wait until there is output, or it is over."""
+        if self._released or not self._over.done():
+            await readable(*self._outputs, until=None if self._released else self._over)
+            return
+        try:
+            async with asyncio.timeout(_LAST_COPY):
+                await readable(*self._outputs, until=self._child.exited)
+        except TimeoutError:
+            self._outlasted = await FILES.run(is_idle, self._child.pid)
 
 
 async def converse(spawner: Spawner, argv: Sequence[str], *, stdin: bool, terminal: bool) -> HeldProgram:

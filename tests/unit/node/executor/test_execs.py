@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from fakesessions import FakeConversation
 
 from noderuntime.core.errors import DeadlineExceeded, NotFound, ToolError
 from noderuntime.core.tasks import start
 from noderuntime.node.executor import execs as execs_module
 from noderuntime.node.executor.base import ExecResult
 from noderuntime.node.executor.command import OciCommand
-from noderuntime.node.executor.execs import Execs, Kill, Started, Target
-from noderuntime.node.host.base import Completed, Program
+from noderuntime.node.executor.execs import Execs, Found, Started, Target
+from noderuntime.node.host.base import Program
 from noderuntime.node.host.linux import LinuxHost
 
 _PROCESS = {"args": ["app"], "terminal": False}
@@ -56,7 +59,7 @@ class Container:
                 await asyncio.sleep(0.005)
         return file.read_text()
 
-    async def _identify(self, pid: int) -> Kill:
+    async def _identify(self, pid: int) -> Found:
         self.identified.append(pid)
         process = await self.host.process(pid)
 
@@ -66,7 +69,11 @@ class Container:
             if process is not None:
                 await self.host.kill_tree(process)
 
-        return kill
+        async def ended() -> None:
+            if process is not None:
+                await self.host.wait(process, timeout=30)
+
+        return Found(kill, ended)
 
 
 @pytest.fixture
@@ -203,20 +210,66 @@ async def test_exec_sync_spares_a_process_that_got_the_pid_later(
 async def test_exec_sync_kills_a_process_that_starts_at_the_deadline(
     container: Container, sleeper: subprocess.Popen[bytes]
 ) -> None:
-    class Late(OciCommand):
-        """A runtime that writes the PID file when it is cancelled."""
+    class Ending(FakeConversation):
+        """A runtime without output, which writes the PID file when it is killed."""
 
-        async def run(self, verb: str, *arguments: str, **_: object) -> Completed:
-            try:
-                await asyncio.sleep(30)
-            finally:
-                Path(arguments[1]).write_text(str(sleeper.pid))
-            raise AssertionError
+        def __init__(self, pidfile: str) -> None:
+            super().__init__()
+            self._pidfile = Path(pidfile)
+
+        async def close(self) -> None:
+            await super().close()
+            self._pidfile.write_text(str(sleeper.pid))
+
+    class Late(OciCommand):
+        async def converse(self, verb: str, *arguments: str, **_: object) -> Ending:
+            return Ending(arguments[1])
 
     execs = Execs(Late(container.host, Path("runtime"), ()), container.directory / "exec")
     with pytest.raises(DeadlineExceeded):
         await execs.run(container.target(), _PROCESS, timeout=0.05)
     assert sleeper.wait(timeout=10) == -signal.SIGKILL
+
+
+_COPIES = """
+process = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE)
+open(sys.argv[3], "w").write(str(process.pid))
+code = process.wait()
+try:
+    while data := os.read(process.stdout.fileno(), 4096):
+        os.write(1, data)
+except BrokenPipeError:
+    sys.exit(code)
+"""
+"""A runtime that copies the output of its process to the end of file, as runc does."""
+
+
+def copying(container: Container, script: str) -> str:
+    """Return a runtime for :class:`Container`, which runs a script and copies its output."""
+    program = container.directory / "copies.py"
+    program.write_text(f"import os, subprocess, sys\nscript = {script!r}{_COPIES}")
+    return f'exec {sys.executable} {program} "$@"'
+
+
+async def test_exec_ends_though_a_child_writes_on(container: Container) -> None:
+    ended = await container.run(copying(container, "yes & exit 7"))
+    assert ended.exit_code == 7
+    assert 0 < len(ended.stdout) <= 16 << 20
+
+
+async def test_exec_ends_though_a_child_holds_its_output(container: Container) -> None:
+    script = copying(container, "echo hi; sleep 60 & echo $!; exit 7")
+    code, out, _ = dataclasses.astuple(await container.run(script))
+    assert code == 7
+    assert out.startswith(b"hi\n")
+    started = await container.start(script)
+    async with asyncio.timeout(10):
+        streamed = await output(started.program)
+        assert await started.program.wait() == 7
+    await started.program.close()
+    assert streamed.startswith(b"hi\n")
+    for pid in (out.split()[1], streamed.split()[1]):
+        os.kill(int(pid), signal.SIGKILL)  # they run on
 
 
 async def test_many_execs_start_on_one_inotify_instance(container: Container) -> None:
