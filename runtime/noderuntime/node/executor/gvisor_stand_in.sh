@@ -28,16 +28,19 @@ done
 id=$1
 
 # Moves this shell, and so its children, into the sandbox's cgroup: conmon watches that cgroup for OOM kills,
-# and the memory of the stand-in is charged to the pod, not to the daemon.
+# the memory of the stand-in is charged to the pod, not to the daemon, and systemd does not count it as a process
+# of the daemon's service, which it kills with the service.
 join() {
     read -r pid <"$sandbox"
     while IFS=: read -r _ controllers path; do
         case $controllers in
         memory) group=/sys/fs/cgroup/memory$path ;;
+        name=systemd) group=/sys/fs/cgroup/systemd$path ;;
         '') group=/sys/fs/cgroup$path ;;
         *) continue ;;
         esac
-        # The hierarchy without controllers is only mounted here if it is the only one (cgroup v2).
+        # The hierarchy without controllers is only mounted here if it is the only one (cgroup v2). In the one
+        # beside those of v1, this shell has conmon's cgroup.
         [ "$controllers" ] || [ -e /sys/fs/cgroup/cgroup.controllers ] || continue
         echo $$ >"$group/cgroup.procs" || exit
     done <"/proc/$pid/cgroup" || exit

@@ -84,6 +84,10 @@ class Mount:
 class Launched(Protocol):
     """A program that waits for a byte, daemonizes, and writes a one-line reply; see :meth:`Host.launch`."""
 
+    @property
+    def pid(self) -> int:
+        """The program's PID, before it daemonizes."""
+
     async def release(self) -> None:
         """Write the byte that the program waits for."""
 
@@ -286,6 +290,12 @@ class Host(Protocol):
 
     async def join_cgroup(self, path: str, pid: int) -> None:
         """Create the cgroup if it is missing, and move a process into it, which takes 5 to 20 ms."""
+
+    async def join_hybrid_cgroup(self, path: str, pid: int) -> None:
+        """Move a process into an existing cgroup of the v2 hierarchy beside those of v1.
+
+        Only in systemd's hybrid mode, in which systemd finds the processes of services in that hierarchy.
+        """
 
     async def cgroup_pids(self, path: str) -> list[int]:
         """Return the PIDs in the cgroup and below it. Empty if it is missing."""

@@ -76,6 +76,11 @@ class Cgroups:
         for hierarchy in self.hierarchies:
             files.join(_below(hierarchy, path), pid)
 
+    def join_hybrid(self, path: str, pid: int) -> None:
+        """Move a process into the existing cgroup of the v2 hierarchy beside those of v1, if there is one."""
+        if self._root / "unified" in self.hierarchies:
+            files.join(_below(self._root / "unified", path), pid)
+
     def pids(self, path: str) -> list[int]:
         """Return the PIDs in the cgroup and below it."""
         preferred = [self._root / name for name in _LISTED_IN]

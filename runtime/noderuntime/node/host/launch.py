@@ -26,6 +26,11 @@ class GatedChild:
         self._gate = gate
         self._reply = reply
 
+    @property
+    def pid(self) -> int:
+        """The program's PID."""
+        return self._child.pid
+
     async def release(self) -> None:
         """Write the byte that the program waits for."""
         with os_errors("release a launched program"):

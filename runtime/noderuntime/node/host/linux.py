@@ -196,6 +196,10 @@ class LinuxHost:
         """Move a process into a cgroup."""
         await CGROUPS.run(self._cgroups.join, path, pid)
 
+    async def join_hybrid_cgroup(self, path: str, pid: int) -> None:
+        """Move a process into a cgroup of the v2 hierarchy beside those of v1."""
+        await CGROUPS.run(self._cgroups.join_hybrid, path, pid)
+
     async def cgroup_pids(self, path: str) -> list[int]:
         """Return the PIDs in a cgroup and below it."""
         return await CGROUPS.run(self._cgroups.pids, path)

@@ -5,6 +5,9 @@ JSON object to ``_OCI_SYNCPIPE``: ``{"data": PID}``, or a negative ``data`` and 
 ``message``. Meanwhile the daemon moves it into the pod's cgroup: a write to cgroup.procs takes 5 to 20 ms,
 so it overlaps with ``create``. The short-lived processes of the runtime stay in the daemon's cgroup, so a
 pod's memory limit does not have to allow for them.
+
+In systemd's hybrid mode, conmon joins its cgroup in systemd's v2 hierarchy before the byte: runsc moves its
+processes in the hierarchies of v1 only. So they stay in conmon's cgroup, which must not be the daemon's.
 """
 
 from __future__ import annotations
@@ -125,7 +128,7 @@ class ConmonMonitor:
             raise
         monitor: ProcessRef | None = None
         try:
-            await _release(conmon)
+            await self._release(conmon, request.cgroup)
             status = await conmon.daemonized(timeout=_DAEMONIZE_TIMEOUT)
             monitor = await self._identify(request.bundle)
             move = tasks.start(self._move(monitor, request.cgroup), name="move a monitor into its cgroup")
@@ -141,6 +144,15 @@ class ConmonMonitor:
             raise
         finally:
             await conmon.close()
+
+    async def _release(self, conmon: Launched, cgroup: str) -> None:
+        """Release conmon, which then runs the runtime. No error if conmon has ended."""
+        try:
+            await self._host.join_hybrid_cgroup(cgroup, conmon.pid)
+            await conmon.release()
+        except HostError as error:
+            if error.errno not in (errno.ESRCH, errno.EPIPE):
+                raise
 
     async def _move(self, monitor: ProcessRef | None, cgroup: str) -> None:
         """Move conmon into its cgroup. On failure kill it, which ends the wait for its report."""
@@ -171,15 +183,6 @@ class ConmonMonitor:
         if monitor is None:
             raise Internal(f"the monitor of the container's process {pid} ended during create")
         return Monitored(process, monitor)
-
-
-async def _release(conmon: Launched) -> None:
-    """Release conmon, which then runs the runtime. No error if conmon has ended."""
-    try:
-        await conmon.release()
-    except HostError as error:
-        if error.errno != errno.EPIPE:
-            raise
 
 
 def _no_report_error(status: int, runtime: Path) -> NoderuntimeError:

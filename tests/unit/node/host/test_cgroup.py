@@ -39,6 +39,16 @@ def test_symlinks_to_hierarchies_are_ignored(tmp_path: Path) -> None:
     assert [one.name for one in Cgroups(tmp_path).hierarchies] == ["cpu,cpuacct"]
 
 
+@pytest.mark.parametrize(("beside", "joined"), [("memory", "7"), ("cgroup.controllers", "")])
+def test_only_the_v2_hierarchy_beside_v1_is_joined(tmp_path: Path, beside: str, joined: str) -> None:
+    (tmp_path / beside).touch()
+    for hierarchy in ("unified", "unified/pod"):
+        (tmp_path / hierarchy).mkdir()
+        (tmp_path / hierarchy / "cgroup.procs").touch()
+    Cgroups(tmp_path).join_hybrid("/pod", 7)
+    assert (tmp_path / "unified/pod/cgroup.procs").read_text() == joined
+
+
 def test_path_in_hierarchy_omits_the_mount_point() -> None:
     v2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
     assert path_in_hierarchy("/sys/fs/cgroup/a/b" if v2 else "/sys/fs/cgroup/memory/a/b") == "/a/b"
