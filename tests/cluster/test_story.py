@@ -39,6 +39,9 @@ def test_one_apply_makes_the_noderuntime_ready(world: World, ordinary: steps.Ide
         "noderuntime-runc": "Ready",
         "gvisor": "Ready",
     }
+    for entry, tool in zip(instance["handlers"], ("runc", "runsc"), strict=True):
+        printed = world.node.exec(f"/opt/noderuntime/current/bin/{tool}", "--version")
+        assert printed.splitlines()[0].endswith(f" {entry['version']}")
 
 
 def test_pods_select_their_kernel_by_runtime_class(world: World) -> None:
@@ -55,11 +58,13 @@ def test_why_names_node_and_handler_of_a_running_pod(
     world: World, pod: str, handler: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kubeconfig = f"--kubeconfig={world.cluster.kubectl.kubeconfig}"
+    instance = world.cluster.kubectl.get("noderuntimeinstance", world.node.name)["status"]
+    (version,) = [entry["version"] for entry in instance["handlers"] if entry["name"] == handler]
     capsys.readouterr()
     assert kubectl_noderuntime([kubeconfig, "why", pod]) == 0
     assert capsys.readouterr().out == (
-        f"Pod default/{pod} runs on {world.node.name} in handler {handler} of NodeRuntime noderuntime, and is"
-        " ready (1 container).\n"
+        f"Pod default/{pod} runs on {world.node.name} in handler {handler} ({version}) of NodeRuntime"
+        " noderuntime, and is ready (1 container).\n"
     )
 
 
