@@ -87,6 +87,8 @@ class ImagesConfig(_Table):
     """Native only: directories with ``<registry>/hosts.toml``, which names mirrors. Read for every pull."""
     credentials: Path | None = None
     """Native only: registry credentials in the format of Docker's ``config.json``. Read for every pull."""
+    http_redirects: bool = True
+    """Native only: whether registries with TLS can redirect to plain HTTP for content with a known digest."""
     search: tuple[str, ...] = ("docker.io",)
     """Native only: registries to search for an image name that has no registry."""
     pinned: tuple[str, ...] = ()

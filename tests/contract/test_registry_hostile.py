@@ -198,6 +198,37 @@ async def test_a_corrupt_mirror_is_skipped_and_tried_last(scene):
     assert fresh.content == blob
 
 
+DEAD = [
+    ("a timeout", faults.stalls()),
+    ("a timeout within the body", faults.stalls(faults.HEAD_OK + b"Content-Length: 300000\r\n\r\n")),
+    ("a hang-up", faults.sends(b"")),
+    ("an outage", faults.answers(503)),
+]
+
+
+@pytest.mark.parametrize("behaviour", [one[1] for one in DEAD], ids=[one[0] for one in DEAD])
+async def test_a_dead_mirror_is_asked_once_and_not_for_every_blob(scene, behaviour):
+    mirror = scene.other_host
+    scene.hosts(
+        "registry.example",
+        f'server = "http://{scene.registry.authority}"\n[host."http://{mirror.authority}"]',
+    )
+    mirror.on("(GET|HEAD)", behaviour)
+    client = scene.client()
+    assert len(await pull(client, parse("registry.example/team/app:v1"))) == 3
+    assert len({one.target for one in mirror.asked}) == 1
+    asked = len(mirror.asked)
+    assert len(await pull(client, parse("registry.example/team/app:v1"))) == 3
+    assert len(mirror.asked) == asked
+
+
+async def test_a_mirror_that_refuses_connections_is_skipped(scene):
+    mirror = scene.other_host.authority
+    await scene.other_host.stop()
+    scene.hosts("registry.example", f'server = "http://{scene.registry.authority}"\n[host."http://{mirror}"]')
+    assert len(await pull(scene.client(), parse("registry.example/team/app:v1"))) == 3
+
+
 @pytest.mark.parametrize(
     "name", ["a" * 63 + ".example", "xn--0.example", "1.2.3.4.5", "[::1%lo]", "0.0.0.0.0:1"]
 )

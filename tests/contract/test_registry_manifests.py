@@ -125,6 +125,14 @@ async def test_a_head_without_a_digest_falls_back_to_get(scene, named):
     )
 
 
+@pytest.mark.parametrize("status", [405, 501])
+async def test_a_registry_without_head_is_asked_by_get(scene, status):
+    scene.registry.on(HEADS, faults.answers(status))
+    found = await scene.client().resolve(scene.reference)
+    assert (found.digest, found.size) == (scene.manifest.digest, scene.manifest.size)
+    assert [one.method for one in scene.registry.asked] == ["HEAD", "GET"]
+
+
 async def test_another_digest_than_requested_is_rejected(scene):
     other = scene.registry.content.image("other", (10,))
     scene.registry.on(

@@ -214,10 +214,44 @@ async def test_default_settings_do_not_apply_to_token_servers(scene, secured):
     assert "authorization" in secured.asked[0].headers
 
 
-async def test_a_redirect_from_https_to_http_is_not_followed(scene, secured):
+def http_redirects(caplog):
+    return [one for one in caplog.records if one.getMessage() == "registry host redirects to plain HTTP"]
+
+
+async def test_blobs_are_followed_from_https_to_http_without_credentials(scene, secured, caplog):
+    storage = f"http://{scene.other_host.authority}{{path}}"
+    scene.registry.on(BLOBS, faults.wants_password(faults.redirects(storage)))
+    client, sink = scene.client(), MemorySink()
+    await client.blob(scene.reference, scene.layer, sink, USER)
+    await client.document(scene.reference, scene.config, USER)
+    assert sink.content == scene.blob
+    assert [one.path for one in scene.other_host.asked] == [
+        f"/v2/team/app/blobs/{found.digest}" for found in (scene.layer, scene.config)
+    ]
+    assert len(http_redirects(caplog)) == 1
+
+
+async def test_content_over_plain_http_must_have_the_digest(scene, secured):
     scene.registry.on(BLOBS, faults.redirects(f"http://{scene.other_host.authority}{{path}}"))
+    scene.other_host.on(BLOBS, faults.answers(200, b"x" * len(scene.blob)))
     call = scene.client().blob(scene.reference, scene.layer, MemorySink(), USER)
+    await refused(call, DataLoss, "the content does not have the digest")
+
+
+async def test_redirects_from_https_to_http_can_be_forbidden(scene, secured, caplog):
+    scene.registry.on(BLOBS, faults.redirects(f"http://{scene.other_host.authority}{{path}}"))
+    client = scene.client()
+    client.http_redirects = False
+    call = client.blob(scene.reference, scene.layer, MemorySink(), USER)
     await refused(call, Unavailable, "redirects from https to http")
+    assert http_redirects(caplog) == []
+    assert not scene.other_host.asked
+
+
+async def test_tags_and_tokens_are_not_followed_from_https_to_http(scene, secured):
+    """Nothing verifies what they lead to."""
+    scene.registry.on(EVERYTHING, faults.redirects(f"http://{scene.other_host.authority}{{path}}"))
+    await refused(scene.client().resolve(scene.reference, USER), Unavailable, "redirects from https to http")
     realm = f"http://{scene.other_host.authority}/token"
     scene.registry.on(EVERYTHING, faults.answers(401, WWW_Authenticate=faults.challenge(realm)))
     await refused(scene.client().resolve(scene.reference, USER), PermissionDenied, "has no TLS")

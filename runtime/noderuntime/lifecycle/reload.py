@@ -30,7 +30,10 @@ _log = log.get(__name__)
 
 _LIVE = ("handlers", "log")
 """Tables."""
-_LIVE_OF_IMAGES = ("certs_dirs", "credentials", "search", "pinned", "max_image_size", "min_free_disk")
+_LIVE_OF_IMAGES = (
+    *("certs_dirs", "credentials", "http_redirects", "search"),
+    *("pinned", "max_image_size", "min_free_disk"),
+)
 
 
 async def reload_on(hangup: asyncio.Event, parts: Parts, path: Path) -> None:

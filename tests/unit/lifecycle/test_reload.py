@@ -143,7 +143,7 @@ async def test_reload_applies_registry_settings(node: Node, capsys: pytest.Captu
     taken: list[ImagesConfig] = []
     node.parts.configure_images = taken.append
     live = {"certs_dirs": ["/c"], "credentials": "/auths", "search": ["own.example"], "pinned": ["pause"]}
-    live |= {"max_image_size": "2TiB", "min_free_disk": 0}
+    live |= {"max_image_size": "2TiB", "min_free_disk": 0, "http_redirects": False}
     await reload(node.parts, _wanted(node, images={**live, "namespace": "elsewhere"}))
     (images,) = taken
     assert images == node.parts.config.images

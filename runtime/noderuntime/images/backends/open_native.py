@@ -48,6 +48,7 @@ async def open_native(settings: ImagesConfig, root: Path, host: Host, boot: str)
         def configure(wanted: ImagesConfig) -> None:
             backend.configure(wanted.search, wanted.pinned, _limits(wanted))
             hosts.use(wanted.certs_dirs)
+            registry.http_redirects = wanted.http_redirects
             credentials.use(wanted.credentials)
 
         configure(settings)

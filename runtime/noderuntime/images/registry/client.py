@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import quote
 
 from noderuntime.core.errors import DataLoss, InvalidArgument, ResourceExhausted
@@ -20,7 +20,7 @@ from noderuntime.images.registry.endpoints import RegistryHost
 from noderuntime.images.registry.hosts import Hosts
 from noderuntime.images.registry.http_client import Request, Web
 from noderuntime.images.registry.mirrors import Mirrors
-from noderuntime.images.registry.responses import Response, read_small, status_error
+from noderuntime.images.registry.responses import Response, Unsupported, read_small, status_error
 from noderuntime.images.registry.retry import retrying
 from noderuntime.images.registry.transfer import Open, SinkFailed, Transfer
 from noderuntime.images.registry.verify import (
@@ -52,6 +52,8 @@ class Registry:
         self._mirrors = Mirrors(hosts)
         self._credentials = credentials
         self._policy = policy
+        self.http_redirects = True
+        """Whether hosts with TLS can redirect to plain HTTP for content whose digest is known."""
         self._web = Web(policy)
         self._authorizer = Authorizer(self._web, hosts, policy)
 
@@ -147,7 +149,9 @@ class Registry:
         @asynccontextmanager
         async def open_(start: int) -> AsyncIterator[Response]:
             headers = {"Accept": media_type or "*/*"} | ({"Range": f"bytes={start}-"} if start else {})
-            async with self._ask(host, reference, path, credentials, headers=headers) as response:
+            async with self._ask(
+                host, reference, path, credentials, headers=headers, http_redirects=self.http_redirects
+            ) as response:
                 check_header(response, media_type)
                 yield response
 
@@ -158,8 +162,12 @@ class Registry:
     ) -> Descriptor:
         path = f"manifests/{reference.digest or reference.tag}"
         headers = {"Accept": ", ".join(ACCEPTED)}
-        async with self._ask(host, reference, path, credentials, method="HEAD", headers=headers) as response:
-            found = descriptor_from_headers(response)
+        found = None
+        with suppress(Unsupported):  # some registries have no HEAD
+            async with self._ask(
+                host, reference, path, credentials, method="HEAD", headers=headers
+            ) as response:
+                found = descriptor_from_headers(response)
         if found is None:
             async with self._ask(host, reference, path, credentials, headers=headers) as response:
                 raw = await read_small(response, MANIFEST_LIMIT, self._policy.window_seconds)
@@ -178,6 +186,7 @@ class Registry:
         *,
         headers: Mapping[str, str],
         method: str = "GET",
+        http_redirects: bool = False,
     ) -> AsyncIterator[Response]:
         """Yield a successful response. One 401 of the host itself is answered with new credentials."""
         credentials = await self._credentials_for(host, reference, credentials)
@@ -186,7 +195,8 @@ class Registry:
         for last in (False, True):
             header = await self._authorizer.header(host, repository, credentials)
             private = {"Authorization": header} if header else {}
-            async with self._web.ask(host, Request(url, method, headers, private)) as response:
+            request = Request(url, method, headers, private, http_redirects=http_redirects)
+            async with self._web.ask(host, request) as response:
                 if response.http.status in {200, 206}:
                     yield response
                     return

@@ -17,6 +17,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from noderuntime.core import log
 from noderuntime.core.errors import DataLoss, Unavailable
 from noderuntime.images.registry.endpoints import RegistryHost, is_authority
 from noderuntime.images.registry.proxies import proxy_of
@@ -24,9 +25,12 @@ from noderuntime.images.registry.responses import Response, connection_error
 from noderuntime.images.registry.tls import TlsContexts
 from noderuntime.images.remote import RetryPolicy
 
+_log = log.get(__name__)
+
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BUFFER = 256 << 10
 """Bytes of a body that are buffered; aiohttp buffers twice as many at most."""
+_LOGGED = 256
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 
@@ -42,6 +46,8 @@ class Request:
     """Sent to the host only."""
     form: Mapping[str, str] | None = None
     redirects: int = 5
+    http_redirects: bool = False
+    """Whether to follow a redirect from https to http: only for content whose digest is verified."""
 
 
 class Web:
@@ -51,6 +57,8 @@ class Web:
         self._policy = policy
         self._contexts = TlsContexts()
         self._plain: set[str] = set()
+        self._redirected: set[tuple[str, str]] = set()
+        """Hosts and the targets of their redirects from https to http that were logged."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),  # the puller limits parallel requests
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -111,7 +119,18 @@ class Web:
                 return _readable(Response(response, target.raw_authority, not same_origin))
             response.release()
             target = _redirected(host, target, response.headers.get("Location", ""))
+            if target.scheme == "http" and not host.allows_plain:
+                self._allow_http(host, target, request)
         raise Unavailable(f"{host.authority}: more than {request.redirects} redirects")
+
+    def _allow_http(self, host: RegistryHost, target: URL, request: Request) -> None:
+        """Log the redirect once. Unavailable if it must not be followed."""
+        if not request.http_redirects:
+            raise Unavailable(f"{host.authority}: redirects from https to http, which is not followed")
+        known = (host.authority, target.raw_authority)
+        if known not in self._redirected and len(self._redirected) < _LOGGED:
+            self._redirected.add(known)
+            _log.warning("registry host redirects to plain HTTP", host=known[0], target=known[1])
 
     async def _tls(self, host: RegistryHost, target: URL, proxy: str | None) -> ssl.SSLContext | bool:
         """Return the TLS context if TLS is used: loading the CA bundle takes long."""
@@ -145,8 +164,6 @@ def _redirected(host: RegistryHost, current: URL, location: str) -> URL:
         usable = False
     if not usable:
         raise DataLoss(f"{host.authority}: redirects to an invalid URL")
-    if target.scheme == "http" and not host.allows_plain:
-        raise Unavailable(f"{host.authority}: redirects from https to http, which is not followed")
     return target
 
 

@@ -1,4 +1,8 @@
-"""Tries mirrors first, then the registry. Hosts that recently served corrupt content are tried last."""
+"""Tries mirrors first, then the registry. Hosts that recently failed are tried last.
+
+So a dead mirror delays one request and not every layer. Which failures: an unavailable host for a minute, one
+that served corrupt content for five.
+"""
 
 from __future__ import annotations
 
@@ -23,19 +27,22 @@ from noderuntime.images.registry.hosts import Hosts
 
 _log = log.get(__name__)
 
-_DISTRUST_SECONDS = 300.0
-_DISTRUSTED_LIMIT = 256
+_CORRUPT_SECONDS = 300.0
+_UNAVAILABLE_SECONDS = 60.0
+_AVOIDED_LIMIT = 256
 _KINDS = (NotFound, PermissionDenied, DataLoss, ResourceExhausted, InvalidArgument)
 
 T = TypeVar("T")
 
 
 class Mirrors:
-    """The hosts of every registry, and which of them recently served corrupt content."""
+    """The hosts of every registry, and which of them recently failed."""
 
-    def __init__(self, hosts: Hosts) -> None:
+    def __init__(self, hosts: Hosts, clock: Callable[[], float] = monotonic) -> None:
         self._hosts = hosts
-        self._distrusted: dict[str, float] = {}
+        self._clock = clock
+        self._avoided: dict[str, float] = {}
+        """Hosts that are tried last, with the time until which they are."""
 
     async def first(
         self,
@@ -50,16 +57,17 @@ class Mirrors:
         The error contains the failure of each host. Its type is that of the registry's own failure, if any.
         """
         failures: list[tuple[RegistryHost, NoderuntimeError]] = []
-        for host in await self._capable(reference, capability):
+        hosts = await self._capable(reference, capability)
+        for host in hosts:
             try:
                 return await ask(host)
             except NoderuntimeError as error:
                 _log.debug("registry host failed", image=reference, host=host.authority, error=error)
                 failures.append((host, error))
-                if isinstance(error, DataLoss):
-                    self._distrust(host)
-                    if is_corrupt():
-                        break
+                if len(hosts) > 1 and isinstance(error, DataLoss | Unavailable):
+                    self._avoid(host, error)
+                if isinstance(error, DataLoss) and is_corrupt():
+                    break
         raise _combined(reference, failures)
 
     async def _capable(self, reference: Reference, capability: Capability) -> list[RegistryHost]:
@@ -70,14 +78,20 @@ class Mirrors:
             raise FailedPrecondition(
                 f"image {reference}: no host in hosts.toml has the capability {capability}"
             )
-        now = monotonic()
-        return sorted(hosts, key=lambda host: self._distrusted.get(host.authority, 0.0) > now)
+        return sorted(hosts, key=self._is_avoided)
 
-    def _distrust(self, host: RegistryHost) -> None:
-        self._distrusted.pop(host.authority, None)
-        if len(self._distrusted) >= _DISTRUSTED_LIMIT:
-            self._distrusted.pop(next(iter(self._distrusted)))
-        self._distrusted[host.authority] = monotonic() + _DISTRUST_SECONDS
+    def _is_avoided(self, host: RegistryHost) -> bool:
+        return self._avoided.get(host.authority, 0.0) > self._clock()
+
+    def _avoid(self, host: RegistryHost, error: NoderuntimeError) -> None:
+        """Try a host last for a while. Corrupt content weighs more than a later failure."""
+        seconds = _CORRUPT_SECONDS if isinstance(error, DataLoss) else _UNAVAILABLE_SECONDS
+        if not self._is_avoided(host):
+            _log.warning("registry host failed, trying it last", host=host.authority, s=seconds, error=error)
+        until = max(self._clock() + seconds, self._avoided.pop(host.authority, 0.0))
+        if len(self._avoided) >= _AVOIDED_LIMIT:
+            self._avoided.pop(next(iter(self._avoided)))
+        self._avoided[host.authority] = until
 
 
 def _combined(

@@ -44,6 +44,10 @@ _CODES = frozenset(
 )
 
 
+class Unsupported(Unavailable):
+    """The server does not support the method of the request."""
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """A response whose body has not been read."""
@@ -87,7 +91,8 @@ async def status_error(response: Response) -> NoderuntimeError:
         return Limited(f"{where}: too many requests ({code}){later}", wait)
     if status in {408, 500, 502, 503, 504}:
         return Broken(f"{where}: status {status}{later}", wait)
-    return Unavailable(f"{where}: status {status}")
+    kind = Unsupported if status in {405, 501} else Unavailable
+    return kind(f"{where}: status {status}")
 
 
 def retry_after(response: aiohttp.ClientResponse) -> float | None:
