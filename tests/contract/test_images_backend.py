@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import hashlib
 import io
+import json
 import os
 import shutil
 import sqlite3
@@ -251,6 +252,26 @@ async def test_absent_and_null_lists_are_an_image_without_layers(
     assert (image.chain_id, image.config) == ("", ImageConfig(cmd=("x",)))
     await backend.prepare(container, image, target, {})
     assert list(target.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+    ],
+)
+async def test_layers_that_may_not_be_distributed_are_unpacked(backend, node, container, target, media_type):
+    """The registry has them; nothing is at their ``urls``."""
+    layout = Layout()
+    plain = layout.image([{"file": b"content"}])
+    document, config = (json.loads(layout.blobs[digest]) for digest in (plain["digest"], plain["id"]))
+    [layer] = document["layers"]
+    layer |= {"mediaType": media_type, "urls": ["http://192.0.2.1/layer"]}
+    layout.name(layout.manifest(config, layers=[layer]), f"{NAME}:foreign")
+    await node.load(layout)
+    await backend.prepare(container, await backend.image(f"{NAME}:foreign"), target, {})
+    assert (target / "file").read_bytes() == b"content"
 
 
 async def test_a_layer_of_zeros_is_unpacked(backend, node, container, target):

@@ -21,8 +21,11 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE = b"\x2a\x4d\x18"  # after a byte 0x50 to 0x5f: a skippable zstd frame, which has no content
 _ARCHIVES = (
     "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
     "application/vnd.docker.image.rootfs.diff.tar",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar",
 )
+"""Layers that may not be distributed are pulled as all others; their ``urls`` are not used."""
 
 
 class _Decoder(Protocol):
@@ -38,9 +41,7 @@ class _Decoder(Protocol):
 
 
 def check_media_type(media_type: str) -> None:
-    """Raise InvalidArgument for a media type that is foreign, encrypted or not a layer's."""
-    if "foreign" in media_type or "nondistributable" in media_type:
-        raise InvalidArgument(f"layers of type {media_type!r} may not be distributed and are not supported")
+    """Raise InvalidArgument for a media type that is encrypted or not a layer's."""
     if "encrypted" in media_type:
         raise InvalidArgument(f"layers of type {media_type!r} are encrypted and are not supported")
     base = media_type.partition("+")[0].removesuffix(".gzip").removesuffix(".zstd")
