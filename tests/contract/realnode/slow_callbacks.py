@@ -92,7 +92,8 @@ class Watch:
         used = Usage(*(after - begun for after, begun in zip(self._usage(), before, strict=True)))
         slept_idle = took - used.ran - used.waited - used.others_ran
         starved = used.waited + min(max(slept_idle, 0), used.turns * 2 * sys.getswitchinterval())
-        return max(starved, took - (used.samples + 1) * 1.2 * _SAMPLE_SECONDS)
+        samples = max(used.samples - 1, 0)  # a stop and its end are turns without a sample
+        return max(starved, took - samples * 1.2 * _SAMPLE_SECONDS)
 
     def _sample(self, opened: threading.Event) -> None:
         self._sampler = _open_schedstat()
