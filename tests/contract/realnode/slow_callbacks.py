@@ -75,7 +75,7 @@ class Watch:
             self._run(handle)
         finally:
             took, self._began = time.monotonic() - began - self._starting, 0.0
-            if took > LIMIT and (busy := took - self._starved(took, before)) > LIMIT:
+            if took > LIMIT and (busy := self._busy(took, before)) > LIMIT:
                 line = f"{MARK} seconds={busy:.3f} of={took:.3f} at={self._place} callback={handle!r}"
                 os.write(2, f"{line[:2000]}\n".encode())
 
@@ -84,16 +84,16 @@ class Watch:
         samples = int(os.pread(self._sampler, 100, 0).split()[2])
         return Usage(ran / 1e9, waited / 1e9, turns, time.process_time() - ran / 1e9, samples)
 
-    def _starved(self, took: float, before: Usage) -> float:
-        """Return the seconds of a callback in which this thread, or the one that held the GIL, had no CPU.
+    def _busy(self, took: float, before: Usage) -> float:
+        """Return the seconds of a callback in which the machine ran and the thread had what it needs.
 
-        A thread that waits for the GIL wakes up after each switch interval; one that blocks does not.
+        It needs a CPU, and so does the thread that holds the GIL. A thread that waits for the GIL
+        wakes up after each switch interval; one that blocks does not.
         """
         used = Usage(*(after - begun for after, begun in zip(self._usage(), before, strict=True)))
         slept_idle = took - used.ran - used.waited - used.others_ran
         starved = used.waited + min(max(slept_idle, 0), used.turns * 2 * sys.getswitchinterval())
-        samples = max(used.samples - 1, 0)  # a stop and its end are turns without a sample
-        return max(starved, took - samples * 1.2 * _SAMPLE_SECONDS)
+        return min(took, used.samples * 1.2 * _SAMPLE_SECONDS) - starved
 
     def _sample(self, opened: threading.Event) -> None:
         self._sampler = _open_schedstat()
