@@ -98,13 +98,13 @@ def _install(fleet: Fleet) -> None:
 
 
 def _shrink(fleet: Fleet) -> None:
-    """Mount a disk of 700 MiB at a node's /opt: a few versions fit.
+    """Mount a disk of 1200 MiB at a node's /opt: a few versions fit.
 
     Files on a tmpfs would count as memory of the agent, which wrote them.
     """
     node = next(node for node in fleet.nodes if node.name == SMALL)
     disk = node.directory / "kubelet/small.img"
-    run("truncate", "--size=700M", str(disk))
+    run("truncate", "--size=1200M", str(disk))
     run("mkfs.ext4", "-q", str(disk))
     node.exec("sh", "-ec", _MOUNT_SMALL)
 
