@@ -111,9 +111,8 @@ def test_restarted_agent_changes_nothing_on_the_node(world: World) -> None:
     daemon = world.node.systemctl("show", "-P", "MainPID", "noderuntime")
     agent = world.cluster.kubectl("get", "pods", "-n", steps.NAMESPACE, "-l", steps.AGENTS, "-o", "name")
     world.cluster.kubectl("delete", "-n", steps.NAMESPACE, *agent.split())
-    world.cluster.kubectl(
-        "rollout", "status", "-n", steps.NAMESPACE, "daemonset", "-l", steps.AGENTS, "--timeout=90s"
-    )
+    ready = ("--for=condition=Ready", "pods", "-n", steps.NAMESPACE, "-l", steps.AGENTS, "--timeout=5s")
+    wait_for("the new agent", lambda: world.cluster.kubectl("wait", *ready), timeout=90)
     steps.wait_ready(world.cluster)
     assert world.node.systemctl("show", "-P", "MainPID", "kubelet") == kubelet
     assert world.node.systemctl("show", "-P", "MainPID", "noderuntime") == daemon
