@@ -142,10 +142,10 @@ class CriClient:
             answers.cancel()
 
     def _to_error(self, method: str, error: grpc.aio.AioRpcError) -> NoderuntimeError:
-        message = " ".join((error.details() or "").split())[:_MESSAGE_LIMIT]
+        message = " ".join((error.details() or "").split())
         if error.code() is grpc.StatusCode.UNAVAILABLE:
-            return Unavailable(f"{self._socket}: {_unavailable(message)}")
-        return error_of(error.code())(message or f"{method} failed: {error.code().name}")
+            return Unavailable(f"{self._socket}: {_unavailable(message)[:_MESSAGE_LIMIT]}")
+        return error_of(error.code())(message[:_MESSAGE_LIMIT] or f"{method} failed: {error.code().name}")
 
 
 def handler_versions(status: cri.StatusResponse) -> Mapping[str, str]:

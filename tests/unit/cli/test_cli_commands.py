@@ -166,10 +166,11 @@ def test_run_exits_with_2_for_invalid_arguments(
 
 
 def test_run_without_a_daemon_suggests_the_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["pods", "--socket", str(tmp_path / "none.sock")]) == 1
+    socket = f"{tmp_path}/{'d' * (95 - len(str(tmp_path)))}/none.sock"  # almost the longest path of a socket
+    assert cli.run(["pods", "--socket", socket]) == 1
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert f"{tmp_path}/none.sock: connection failed: No such file or directory" in err
+    assert ": connection failed: No such file or directory (" in err
     assert "noderuntime doctor" in err
 
 
