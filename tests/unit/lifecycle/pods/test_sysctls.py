@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 
 import pytest
@@ -20,8 +21,8 @@ async def sysctls_after_run(node, sysctls=None, *, network=api_pb2.POD, userns=F
     options.network = network
     if userns:
         options.userns_options.mode = api_pb2.POD
-        options.userns_options.uids.add(host_id=0, length=1000)
-        options.userns_options.gids.add(host_id=0, length=1000)
+        options.userns_options.uids.add(host_id=os.getuid(), length=1000)
+        options.userns_options.gids.add(host_id=os.getgid(), length=1000)
     await run_pod_sandbox(node.parts, config, "runc")
     return node.world.sysctls
 
