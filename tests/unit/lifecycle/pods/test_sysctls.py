@@ -10,7 +10,7 @@ from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.pods.run import run_pod_sandbox
 
 PORTS, ICMP = "net.ipv4.ip_unprivileged_port_start", "net.ipv4.ping_group_range"
-EVERYBODY = {PORTS: "0", ICMP: "0 2147483647"}
+DEFAULTS = {PORTS: "0", ICMP: "0 2147483647"}
 
 
 async def sysctls_after_run(node, sysctls=None, *, network=api_pb2.POD, userns=False):
@@ -28,7 +28,7 @@ async def sysctls_after_run(node, sysctls=None, *, network=api_pb2.POD, userns=F
 
 
 async def test_pods_get_unprivileged_ports_and_ping(node):
-    assert await sysctls_after_run(node) == EVERYBODY
+    assert await sysctls_after_run(node) == DEFAULTS
 
 
 async def test_requested_sysctls_win_over_defaults(node):
@@ -60,7 +60,7 @@ async def test_default_sysctls_can_be_disabled(node, key, left):
 
 async def test_sysctls_of_the_interface_are_set_after_add(node):
     requested = {"net.ipv4.conf.eth0.rp_filter": "2"}
-    assert await sysctls_after_run(node, requested) == EVERYBODY | requested
+    assert await sysctls_after_run(node, requested) == DEFAULTS | requested
     assert node.world.trace.index("pin") < node.world.trace.index("attach")
     assert node.world.trace.index("attach") < node.world.trace.index("set sysctls")
 
