@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -25,5 +26,8 @@ async def test_delete_kills_the_stand_in_and_no_other_process(tmp_path: Path, is
     with subprocess.Popen(argv, stdin=subprocess.PIPE) as process:
         (bundle / "pidfile").write_text(str(process.pid))
         await executor.delete(container, new_id())
-        assert (process.poll() is None) != is_stand_in
-        process.kill()
+        if is_stand_in:
+            assert process.wait(timeout=10) == -signal.SIGKILL
+        else:
+            assert process.poll() is None
+            process.kill()
