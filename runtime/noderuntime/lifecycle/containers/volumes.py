@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from noderuntime.core.blocking import on_files
-from noderuntime.core.errors import HostError, InvalidArgument
+from noderuntime.core.errors import HostError, InvalidArgument, ResourceExhausted
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.images.base import Image
 from noderuntime.lifecycle.ledger.records import Container
@@ -22,6 +22,7 @@ from noderuntime.lifecycle.parts import Parts
 from noderuntime.node.host import syscalls
 from noderuntime.node.host.base import UserNamespace
 from noderuntime.node.host.copytree import copy_tree
+from noderuntime.node.layers.room import check_free_disk
 from noderuntime.node.spec.validation import check_text
 
 DIRECTORY = "volumes"
@@ -34,6 +35,7 @@ async def make_volumes(
     """Create and fill the container's anonymous volumes; return them as mounts.
 
     The root filesystem must be mounted. A path at which the request has a mount gets no volume.
+    ResourceExhausted if less than ``images.min_free_disk`` is free before a volume is filled.
     """
     paths = volume_paths(image, container.config)
     if not paths:
@@ -42,7 +44,9 @@ async def make_volumes(
     sources = {path: top / str(number) for number, path in enumerate(paths)}
     rootfs = parts.paths.container(container.id).rootfs
     owner = (0, 0) if user is None else user.root
-    await on_files(f"create the volumes of container {container.id}", lambda: _fill(rootfs, sources, owner))
+    minimum = parts.config.images.min_free_disk
+    what = f"create the volumes of container {container.id}"
+    await on_files(what, lambda: _fill(rootfs, sources, owner, minimum))
     return [api_pb2.Mount(container_path=path, host_path=str(source)) for path, source in sources.items()]
 
 
@@ -67,14 +71,23 @@ def _absolute(path: str) -> str:
     return posixpath.normpath(posixpath.join("/", path))
 
 
-def _fill(rootfs: Path, sources: Mapping[str, Path], owner: tuple[int, int]) -> None:
+def _fill(rootfs: Path, sources: Mapping[str, Path], owner: tuple[int, int], minimum: int) -> None:
     root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for path, target in sources.items():
             target.mkdir(mode=0o755, parents=True)
+            _check_disk(path, target, minimum)
             _fill_one(root, path, target, owner)
     finally:
         os.close(root)
+
+
+def _check_disk(path: str, target: Path, minimum: int) -> None:
+    """An image can declare any number of volumes, one of which contains the next."""
+    try:
+        check_free_disk(str(target), minimum)
+    except ResourceExhausted as error:
+        raise ResourceExhausted(f"the image's volume {path!r}: {error}") from error
 
 
 def _fill_one(root: int, path: str, target: Path, owner: tuple[int, int]) -> None:

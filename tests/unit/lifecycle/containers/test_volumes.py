@@ -6,7 +6,7 @@ import os
 import pytest
 from fakes import container_config, pod_config
 
-from noderuntime.core.errors import Internal
+from noderuntime.core.errors import Internal, ResourceExhausted
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.containers.create import create_container
 from noderuntime.lifecycle.containers.remove import remove_container
@@ -57,6 +57,14 @@ async def test_volumes_are_removed_with_the_container(node, sandbox):
 async def test_failed_creation_leaves_no_volumes(node, sandbox):
     node.world.fail.add("create")
     with pytest.raises(Internal):
+        await create_container(node.parts, sandbox, container_config(image="volumes"))
+    assert "volumes" not in node.left()
+
+
+async def test_volumes_that_leave_too_little_disk_are_refused(node, sandbox):
+    images = node.parts.config.images.model_copy(update={"min_free_disk": 1 << 60})
+    node.parts.config = node.parts.config.model_copy(update={"images": images})
+    with pytest.raises(ResourceExhausted, match=r"volume '/filled': .*images\.min_free_disk"):
         await create_container(node.parts, sandbox, container_config(image="volumes"))
     assert "volumes" not in node.left()
 
