@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from fakeapi import FakeApi
@@ -33,12 +32,6 @@ def clock() -> Clock:
 @pytest.fixture
 def api() -> FakeApi:
     return FakeApi()
-
-
-@pytest.fixture
-async def kube(api: FakeApi) -> AsyncIterator[Kube]:
-    async with api.serving() as kube:
-        yield kube
 
 
 @pytest.fixture

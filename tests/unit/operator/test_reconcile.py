@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
 from unittest.mock import AsyncMock
@@ -37,12 +37,6 @@ def api() -> FakeApi:
     api.objects["/apis/apps/v1/namespaces/ns/controllerrevisions"] = {}
     api.objects["/apis/apps/v1/daemonsets"] = {}
     return api
-
-
-@pytest.fixture
-async def kube(api: FakeApi) -> AsyncIterator[Kube]:
-    async with api.serving() as kube:
-        yield kube
 
 
 @pytest.fixture

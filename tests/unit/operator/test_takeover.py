@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -91,12 +91,6 @@ def api() -> FakeApi:
     api.objects["/apis/apps/v1/daemonsets"] = {}
     api.objects["/api/v1/pods"] = {}
     return api
-
-
-@pytest.fixture
-async def kube(api: FakeApi) -> AsyncIterator[Kube]:
-    async with api.serving() as kube:
-        yield kube
 
 
 async def reconcile(kube: Kube, nodes: Mapping[str, NodeView], *instances: InstanceView) -> None:

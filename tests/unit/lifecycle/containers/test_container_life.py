@@ -14,7 +14,6 @@ from noderuntime.core.errors import (
     Internal,
     InvalidArgument,
     NotFound,
-    ToolError,
 )
 from noderuntime.cri.v1 import api_pb2
 from noderuntime.lifecycle.containers import exits
@@ -204,61 +203,6 @@ async def test_end_without_an_exit_file_is_unknown(node, running):
     node.world.exit(running, seen=False)
     now = await ended(node, running)
     assert (now.exit_code, now.reason) == (255, "Unknown")
-
-
-async def test_failed_start_is_a_start_error(node, sandbox):
-    container = await create_container(node.parts, sandbox, container_config())
-    node.world.fail.add("start")
-    with pytest.raises(Internal, match="start fails"):
-        await start_container(node.parts, container)
-    now = await ended(node, container)
-    assert (now.state, now.exit_code, now.reason) == (api_pb2.CONTAINER_EXITED, 128, "StartError")
-    assert (now.message, now.started_at) == ("start fails", 0)
-    with pytest.raises(FailedPrecondition, match="CONTAINER_EXITED"):
-        await start_container(node.parts, container)
-    await remove_container(node.parts, container)
-    await stop_pod_sandbox(node.parts, sandbox)
-    assert not node.world.left()
-
-
-NO_COMMAND = "runc create failed with exit status 1: exec /no/such: no such file"
-
-
-@pytest.fixture
-async def unstartable(node, sandbox):
-    node.world.raises["create app"] = ToolError("runc", "create", 1, "exec /no/such: no such file")
-    return await create_container(node.parts, sandbox, container_config(log_path="0.log"))
-
-
-async def test_failed_create_in_the_runtime_is_a_start_error(node, unstartable):
-    now = await status(node, unstartable)
-    assert (now.state, now.finished_at) == (api_pb2.CONTAINER_CREATED, 0)
-    assert not {"runtime", "processes", "exits"} & node.world.left().keys()
-    with pytest.raises(Internal, match="exec /no/such: no such file"):
-        await start_container(node.parts, unstartable)
-    now = await status(node, unstartable)
-    assert (now.state, now.exit_code, now.reason) == (api_pb2.CONTAINER_EXITED, 128, "StartError")
-    assert (now.message, now.started_at) == (NO_COMMAND, 0)
-    assert now.finished_at >= now.created_at
-    with pytest.raises(FailedPrecondition, match="CONTAINER_EXITED"):
-        await start_container(node.parts, unstartable)
-
-
-async def test_unstartable_container_is_removed_completely(node, sandbox, unstartable):
-    await remove_container(node.parts, unstartable)
-    await stop_pod_sandbox(node.parts, sandbox)
-    assert not node.world.left()
-
-
-@pytest.mark.parametrize("of", ["container", "pod"])
-async def test_stop_ends_an_unstartable_container(node, sandbox, unstartable, of):
-    if of == "pod":
-        await stop_pod_sandbox(node.parts, sandbox)
-    else:
-        await stop_container(node.parts, unstartable, 30)
-    now = await status(node, unstartable)
-    assert (now.state, now.exit_code, now.reason) == (api_pb2.CONTAINER_EXITED, 128, "StartError")
-    assert now.message == NO_COMMAND
 
 
 @pytest.mark.parametrize("late", ["", "!"])
