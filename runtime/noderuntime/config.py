@@ -96,7 +96,7 @@ class ImagesConfig(_Table):
     max_image_size: ByteSize = Field(default=ByteSize(256 << 30), gt=0)
     """Native only: uncompressed bytes of one image's layers. Stops decompression bombs."""
     min_free_disk: ByteSize = ByteSize(256 << 20)
-    """Native only: bytes of the image store's disk that pulls leave free. 0: they can fill the disk."""
+    """Bytes that pulls (native only) and volumes of images leave free on their disk. 0: they can fill it."""
 
 
 class NetworkConfig(_Table):
